@@ -1,0 +1,1 @@
+"""From COCO keypoint files and pictures to batches."""

@@ -1,0 +1,37 @@
+"""Affine maps between the frames that points live in, as (2, 3) matrices acting on (x, y)."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["apply_affine", "compose_affine", "invert_affine"]
+
+
+def apply_affine(points: Tensor, matrices: Tensor) -> Tensor:
+    """Map points with one affine matrix per leading index.
+
+    Args:
+        points: (B, ..., 2) coordinates.
+        matrices: (B, 2, 3), one map for each of the B groups of points.
+
+    Returns:
+        The mapped points, shaped like `points`.
+
+    >>> apply_affine(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[2.0, 0.0, 5.0], [0.0, 2.0, 0.0]]])).tolist()
+    [[[7.0, 4.0]]]
+    """
+    flat = points.flatten(1, -2)  # (B, N, 2)
+    matrices = matrices.to(flat)
+    return torch.baddbmm(matrices[:, None, :, 2], flat, matrices[:, :, :2].mT).view(points.shape)
+
+
+def compose_affine(first: Tensor, second: Tensor) -> Tensor:
+    """Chain two (..., 2, 3) maps: the result applies `first`, then `second`."""
+    linear = second[..., :2] @ first[..., :2]
+    offset = second[..., :2] @ first[..., 2:] + second[..., 2:]
+    return torch.cat([linear, offset], dim=-1)
+
+
+def invert_affine(matrix: Tensor) -> Tensor:
+    """Invert a (..., 2, 3) map; raises `torch.linalg.LinAlgError` where it is singular."""
+    inverse = torch.linalg.inv(matrix[..., :2])
+    return torch.cat([inverse, -inverse @ matrix[..., 2:]], dim=-1)

@@ -1,0 +1,71 @@
+"""The words and the tensors that every other module speaks in.
+
+Letters in shapes, everywhere in the package:
+
+======  ==================================================================
+letter  meaning
+======  ==================================================================
+B       images of a batch
+C       channels: output heatmaps, each collecting one or more keypoint types
+K       keypoint slots of a channel in one image (padded)
+D       detections of a channel in one image (padded)
+G       ground truths
+T       distance thresholds
+N       rows of any other kind; the docstring says which
+H, W    height and width of the network's input, in pixels
+h, w    height and width of a heatmap, in cells; a cell is `stride` input pixels wide
+======  ==================================================================
+
+Points are (x, y); sizes are (height, width). Coordinates are continuous: (0, 0) is the outer corner of the top-left
+pixel and (0.5, 0.5) its centre. A name says its frame where it could be mistaken: `points_input` are pixels of the
+network's input, `points_image` pixels of the original picture.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["NOT_LABELLED", "OCCLUDED", "VISIBLE", "Batch", "Detections"]
+
+# The visibility flag of the COCO keypoint format. Padding is marked NOT_LABELLED too.
+NOT_LABELLED = 0
+OCCLUDED = 1
+VISIBLE = 2
+
+
+class Batch(NamedTuple):
+    """Images and their ground truth, as the loaders deliver them.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB.
+        points: (B, C, K, 2) float32, input pixels; padded.
+        visibility: (B, C, K) int64; 0 padding or not labelled, 1 occluded, 2 visible.
+        image_ids: (B,) int64, the ids of the COCO file: unique in a data set.
+        input_to_image: (B, 2, 3) float32, the affine map from input pixels to pixels of the original picture.
+        image_sizes: (B, 2) int64, (height, width) of the original picture in pixels.
+        instances: (B, C, K) int64, the index in its image of the annotation that a point belongs to; -1 for padding.
+        box_sizes: (B, C, K) float32, the longer side of that annotation's box in image pixels; NaN where it has none.
+        areas: (B, C, K) float32, the area of that annotation in square image pixels; NaN where it has none.
+    """
+
+    images: Tensor
+    points: Tensor
+    visibility: Tensor
+    image_ids: Tensor
+    input_to_image: Tensor
+    image_sizes: Tensor
+    instances: Tensor
+    box_sizes: Tensor
+    areas: Tensor
+
+
+class Detections(NamedTuple):
+    """Detected points; the field names are those of the exported model's outputs.
+
+    Attributes:
+        points: (B, C, D, 2) float32; the caller's name says in which frame.
+        scores: (B, C, D) float32 in [0, 1], descending along D; 0 marks an unused slot.
+    """
+
+    points: Tensor
+    scores: Tensor
