@@ -1,0 +1,395 @@
+"""Draw a box scene: exact perspective and hiding, soft shadows, textures, and the faults of a real camera."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from keypoint_detection.data.box_scene import Ball, Camera, Face, Scene
+from keypoint_detection.data.box_textures import (
+    Floats,
+    Ground,
+    Noises,
+    look_up,
+    sample_decal,
+    sample_ground,
+    sample_noises,
+)
+
+__all__ = ["SUPERSAMPLING", "Picture", "rasterise", "render"]
+
+Array = npt.NDArray[np.float64]
+Owners = npt.NDArray[np.int16]
+Samples = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
+
+SUPERSAMPLING = 2  # samples a pixel in each direction
+GROUND = -1  # the owner of a sample that shows no face and no ball
+FACE_TEXELS = 12  # light is computed on so many cells along each side of a face
+GROUND_TEXELS = 40  # and of the lit square of ground
+GROUND_HALF_M = 1.3  # half the side of that square: beyond it nothing throws a shadow
+GROUND_AXES = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+LIGHT_ZOOM = 6  # light maps are interpolated to this multiple before they are read
+SKY_RAYS, SUN_RAYS = 18, 6
+NO_HIT_M = 1e-3  # a shadow ray must travel this far, or a face would shade itself
+SHADOW_REACH = 2.5  # no shadow worth seeing falls further than this multiple of the size of what throws it
+HAZE_M = 2.6  # beyond about this distance the ground's texture is finer than a pixel and fades to its mean
+GAMMA = 2.2
+SHOULDER = 0.7  # linear light beyond this share of white is compressed
+GROUND_BOUNCE = 0.35
+RIM_M = 0.004  # the thickness of the cardboard
+FLUTE_M = 0.012
+TAPE_M, TAPE_TAIL_M = 0.05, 0.07
+TAPED_OFFSET = 0.4  # the share of walls that a strip of tape reaches up
+DECAL_SHARE = 0.6
+DECAL_BOX = (0.52, 0.32, 0.92, 0.84)  # left, low, right and high edge on a wall, in its s and t
+
+
+class Picture(NamedTuple):
+    """A drawn scene: (height, width, 3) uint8 RGB, and where the box shows, (2 height, 2 width) half-pixel samples."""
+
+    image: npt.NDArray[np.uint8]
+    is_box: Bools
+
+
+class Light(NamedTuple):
+    """The light of a scene: unit directions towards it, (R, 3) with the sky's first, and the (3,) colours."""
+
+    directions: Floats
+    sky_colour: Floats
+    sun_colour: Floats
+    bounce_colour: Floats
+
+
+class Look(NamedTuple):
+    """What all surfaces of a picture share."""
+
+    noises: Noises
+    ground: Ground
+    light: Light
+
+
+class Detail(NamedTuple):
+    """What one face has to itself: its (n, n, 3) light, what is printed on it, a number in [0, 1) that varies it."""
+
+    light_map: Floats
+    decal: Floats | None
+    offset: float
+
+
+def render(scene: Scene, rng: np.random.Generator) -> Picture:
+    """Draw a scene; `rng` chooses materials, light and sensor."""
+    owners = rasterise(scene)
+    size = 1 << max(8, int(np.ceil(np.log2(max(scene.size)))))  # texels keep up with the pixels
+    look = Look(sample_noises(rng, size), sample_ground(rng), sample_light(rng))
+    by_owner = group_samples(owners, len(scene.faces) + len(scene.balls))
+    shown = [i for i in range(len(scene.faces)) if len(by_owner[i])]
+    light_maps = compute_light_maps(scene, [scene.faces[i] for i in shown], look.light)
+    colours = np.zeros((owners.size, 3), np.float32)
+    colours[by_owner[GROUND]] = shade_ground(scene, by_owner[GROUND], look, light_maps[0])
+    for i, light_map in zip(shown, light_maps[1:], strict=True):
+        has_decal = scene.faces[i].part == "wall" and rng.random() < DECAL_SHARE
+        detail = Detail(light_map, sample_decal(rng) if has_decal else None, rng.random())
+        colours[by_owner[i]] = shade_face(scene, scene.faces[i], by_owner[i], look, detail)
+    for i, ball in enumerate(scene.balls, start=len(scene.faces)):
+        if len(by_owner[i]):
+            colours[by_owner[i]] = shade_ball(scene, ball, by_owner[i], look)
+    is_box = np.array([face.is_box for face in scene.faces] + [False] * (len(scene.balls) + 1))[owners]  # -1: the last
+    return Picture(expose(colours.reshape(*owners.shape, 3), rng), is_box)
+
+
+def group_samples(owners: Owners, n_owners: int) -> list[Samples]:
+    """Return the samples of each owner, counted row by row; the ground's come last, where index GROUND finds them."""
+    order = np.argsort(owners, axis=None, kind="stable")
+    ground, *others = np.split(order, np.cumsum(np.bincount(owners.ravel() + 1, minlength=n_owners + 1))[:-1])
+    return [*others, ground]
+
+
+def rasterise(scene: Scene) -> Owners:
+    """Say what each sample shows: (2 height, 2 width) index of a face, then of a ball, or GROUND."""
+    x, y = sample_positions(scene.size)
+    camera = scene.camera
+    to_ground = camera.plane_map(*GROUND_AXES)
+    assert to_ground is not None, "the camera is above the ground"
+    nearest = linear(to_ground[2], x, y[:, None])  # inverse depths
+    owners = np.full(nearest.shape, GROUND, np.int16)
+    for i, face in enumerate(scene.faces):
+        to_face = camera.plane_map(face.origin, face.along, face.across)
+        if to_face is None:
+            continue
+        window = find_window(camera.project(face.corners)[0], nearest.shape)
+        s, t, inverse_depth = (linear(row, x[window[1]], y[window[0], None]) for row in to_face)
+        cut = np.float32(face.taper) * t
+        is_nearer = (inverse_depth > nearest[window]) & (t >= 0) & (t <= inverse_depth)
+        is_nearer &= (s >= cut) & (s <= inverse_depth - cut)
+        nearest[window][is_nearer] = inverse_depth[is_nearer]
+        owners[window][is_nearer] = i
+    for i, ball in enumerate(scene.balls, start=len(scene.faces)):
+        cube = ball.centre + ball.radius * np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, 8).T
+        window = find_window(camera.project(cube)[0], nearest.shape)
+        depth = intersect_ball(camera, ball, x[window[1]], y[window[0], None])
+        is_nearer = depth * nearest[window] < 1  # NaN, a miss, is not
+        nearest[window][is_nearer] = 1 / depth[is_nearer]
+        owners[window][is_nearer] = i
+    return owners
+
+
+def sample_positions(size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Return the x of the sample columns and the y of the sample rows, in continuous pixels."""
+    x, y = ((np.arange(n * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING for n in reversed(size))
+    return x, y
+
+
+def linear(row: Array, x: Floats, y: Floats) -> Floats:
+    """Evaluate row @ (x, y, 1) in single precision."""
+    a, b, c = row.astype(np.float32)
+    return np.asarray(a * x + (b * y + c))
+
+
+def find_window(corners: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the rows and columns of samples that hold the convex hull of (N, 2) pixels."""
+    low = np.floor(corners.min(axis=0) * SUPERSAMPLING).astype(int)
+    high = np.ceil(corners.max(axis=0) * SUPERSAMPLING).astype(int)
+    (left, top), (right, bottom) = np.clip(low, 0, shape[::-1]), np.clip(high, 0, shape[::-1])
+    return slice(top, bottom), slice(left, right)
+
+
+def intersect_ball(camera: Camera, ball: Ball, x: Floats, y: Floats) -> Floats:
+    """Return the depth in metres at which the rays through the pixels meet a ball first; NaN where they miss."""
+    centre = camera.rotation @ (ball.centre - camera.position)
+    rays = camera.rays(*np.broadcast_arrays(x, y))
+    along = np.einsum("c...,c->...", rays, centre)
+    squared = np.einsum("c...,c...->...", rays, rays)
+    discriminant = along**2 - squared * (centre @ centre - ball.radius**2)
+    root = np.sqrt(np.where(discriminant > 0, discriminant, np.nan))
+    return np.asarray((along - root) / squared, np.float32)
+
+
+def sample_light(rng: np.random.Generator) -> Light:
+    """Draw the light: a lamp or window of random size and warmth, and what comes from everywhere else."""
+    golden = np.pi * (3 - np.sqrt(5))  # a spiral of this angle spreads directions evenly
+    steps = (np.arange(SKY_RAYS) + 0.5) / SKY_RAYS
+    turns = golden * np.arange(SKY_RAYS) + rng.uniform(0, 2 * np.pi)
+    across = np.sqrt(1 - steps**2)
+    sky = np.stack([across * np.cos(turns), across * np.sin(turns), steps], axis=1)
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(32, 75))
+    sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    suns = sun + rng.uniform(0.04, 0.22) * rng.standard_normal((SUN_RAYS, 3))
+    suns /= np.linalg.norm(suns, axis=1, keepdims=True)
+    warmth = rng.uniform(-0.12, 0.3)
+    sun_colour = np.array([1 + 0.6 * warmth, 1, 1 - warmth]) * rng.uniform(0.5, 1.7)
+    sky_colour = np.array([1 - 0.3 * warmth, 1, 1 + 0.3 * warmth]) * rng.uniform(0.45, 0.8)
+    bounce_colour = 0.4 * np.array([1.0, 0.72, 0.48]) * (sky_colour + 0.5 * sun_colour) * 0.6  # off brown cardboard
+    directions = np.concatenate([sky, suns]).astype(np.float32)
+    return Light(directions, *(c.astype(np.float32) for c in (sky_colour, sun_colour, bounce_colour)))
+
+
+def compute_light_maps(scene: Scene, faces: list[Face], light: Light) -> list[Floats]:
+    """Compute the light on the ground, which comes first, and on the visible side of each face, by casting rays."""
+    ground = Face("sheet", *np.array([[-1, -1, 0], [2, 0, 0], [0, 2, 0], [0, 0, 0]]) * GROUND_HALF_M)
+    surfaces = [ground, *faces]
+    counts = [GROUND_TEXELS] + [FACE_TEXELS] * len(faces)
+    points, normals = [], []
+    for face, count in zip(surfaces, counts, strict=True):
+        cells = (np.arange(count) + 0.5) / count
+        grid = face.origin + cells[:, None, None] * face.across + cells[:, None] * face.along
+        points.append(grid.reshape(-1, 3))
+        normals.append(np.broadcast_to(facing_normal(scene.camera, face), (count * count, 3)))
+    received = receive_light(scene, np.concatenate(points), np.concatenate(normals), light)
+    parts = np.split(received, np.cumsum([count * count for count in counts])[:-1])
+    return [enlarge(part.reshape(count, count, 3)) for part, count in zip(parts, counts, strict=True)]
+
+
+def enlarge(cells: Floats) -> Floats:
+    """Interpolate (n, n, 3) cells, so that reading the nearest one is good enough."""
+    side = len(cells) * LIGHT_ZOOM
+    layers = [Image.fromarray(np.ascontiguousarray(cells[..., i])) for i in range(3)]
+    return np.stack([np.asarray(layer.resize((side, side), Image.Resampling.BILINEAR)) for layer in layers], axis=-1)
+
+
+def facing_normal(camera: Camera, face: Face) -> Array:
+    """Return the face's unit normal on the side that the camera sees."""
+    return face.normal * np.sign(face.normal @ (camera.position - face.origin))
+
+
+def receive_light(scene: Scene, points: Array, normals: Array, light: Light) -> Floats:
+    """Return the (N, 3) light that reaches (N, 3) points with (N, 3) normals."""
+    cosines = np.maximum(normals.astype(np.float32) @ light.directions.T, 0)
+    cosines[find_blocked(scene, points.astype(np.float32), light.directions)] = 0
+    open_sky = light.directions[:SKY_RAYS, 2].sum()
+    sky, sun = cosines[:, :SKY_RAYS].sum(axis=1) / open_sky, cosines[:, SKY_RAYS:].mean(axis=1)
+    return add_light(sky, sun, normals[:, 2].astype(np.float32), light)
+
+
+def add_light(sky: Floats, sun: Floats, up: Floats, light: Light) -> Floats:
+    """Return the (N, 3) light on places that this much sky and sun reach; `up` are the z of their normals."""
+    # What hides the sky is seldom black: it throws some light of its own.
+    bounced = np.maximum((1 + up) / 2 - sky, 0)
+    from_below = (1 - up) / 2 * np.float32(GROUND_BOUNCE)
+    colours = np.stack([light.sky_colour, light.sun_colour, light.bounce_colour])
+    return np.stack([sky + from_below, sun, bounced], axis=1) @ colours
+
+
+def find_blocked(scene: Scene, points: Floats, directions: Floats) -> Bools:
+    """Say which rays from (N, 3) points in (R, 3) directions meet a face or a ball: (N, R)."""
+    blocked = np.zeros((len(points), len(directions)), np.bool_)
+    for face in scene.faces:
+        if face.part == "sheet":
+            continue  # paper throws no shadow worth its time
+        offset = points - face.origin.astype(np.float32)
+        reach = SHADOW_REACH * (np.linalg.norm(face.along) + np.linalg.norm(face.across))
+        near = np.flatnonzero((offset**2).sum(axis=1) < reach**2)
+        to_plane = np.linalg.inv(np.stack([face.along, face.across, face.normal], axis=1)).astype(np.float32)
+        start, step = offset[near] @ to_plane.T, directions @ to_plane.T
+        with np.errstate(divide="ignore", invalid="ignore"):  # a parallel ray gives inf or NaN, which hits nothing
+            distance = -start[:, 2:] / step[:, 2]
+            s, t = start[:, :1] + distance * step[:, 0], start[:, 1:2] + distance * step[:, 1]
+        blocked[near] |= (distance > NO_HIT_M) & (np.abs(s - 0.5) < 0.5) & (np.abs(t - 0.5) < 0.5)
+    for ball in scene.balls:
+        offset = ball.centre.astype(np.float32) - points
+        near = np.flatnonzero((offset**2).sum(axis=1) < (2 * SHADOW_REACH * ball.radius) ** 2)
+        along = offset[near] @ directions.T
+        misses_by = (offset[near] ** 2).sum(axis=1, keepdims=True) - along**2
+        blocked[near] |= (along > 0) & (misses_by < np.float32(ball.radius**2))
+    return blocked
+
+
+def find_centres(samples: Samples, size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Return the continuous x and y of (N,) samples, counted row by row."""
+    rows, columns = np.divmod(samples, size[1] * SUPERSAMPLING)
+    x, y = ((index.astype(np.float32) + 0.5) / SUPERSAMPLING for index in (columns, rows))
+    return x, y
+
+
+def locate(to_plane: Array, samples: Samples, size: tuple[int, int]) -> tuple[Floats, Floats, Floats]:
+    """Return s, t and the depth in metres of a plane at (N,) samples."""
+    x, y = find_centres(samples, size)
+    s, t, inverse_depth = (linear(row, x, y) for row in to_plane)
+    return s / inverse_depth, t / inverse_depth, 1 / inverse_depth
+
+
+def read_light(light_map: Floats, s: Floats, t: Floats) -> Floats:
+    """Read the (N, 3) light at places of a surface; beyond its rim the light is that of the rim."""
+    side = len(light_map)
+    column = np.clip(s * np.float32(side), 0, side - 1).astype(np.int32)
+    row = np.clip(t * np.float32(side), 0, side - 1).astype(np.int32)
+    return light_map.reshape(-1, 3).take(row * side + column, axis=0)
+
+
+def shade_ground(scene: Scene, samples: Samples, look: Look, light_map: Floats) -> Floats:
+    """Return the (N, 3) linear colours of ground samples."""
+    to_ground = scene.camera.plane_map(*GROUND_AXES)
+    assert to_ground is not None, "the camera is above the ground"
+    x, y, depth = locate(to_ground, samples, scene.size)
+    clearness = np.exp(-((depth / np.float32(HAZE_M)) ** 4))
+    shade = 1 + (look.ground.shade(x, y, look.noises) - 1) * clearness
+    side = np.float32(2 * GROUND_HALF_M)
+    received = read_light(light_map, x / side + np.float32(0.5), y / side + np.float32(0.5))
+    return received * (np.maximum(shade, 0)[:, None] * look.ground.colour)
+
+
+def shade_face(scene: Scene, face: Face, samples: Samples, look: Look, detail: Detail) -> Floats:
+    """Return the (N, 3) linear colours of samples that show a face."""
+    to_face = scene.camera.plane_map(face.origin, face.along, face.across)
+    assert to_face is not None, "a face that is seen edge-on owns no samples"
+    s, t, _ = locate(to_face, samples, scene.size)
+    length, height = np.linalg.norm(face.along), np.linalg.norm(face.across)
+    x, y = s * np.float32(length), t * np.float32(height)
+    is_outside = bool(face.normal @ facing_normal(scene.camera, face) > 0)
+    if face.is_box:
+        surface = paint_cardboard(face, x, y, look.noises, is_outside, detail.offset)
+    elif face.part == "sheet":
+        surface = paint_sheet(face, s, t, detail.offset)
+    else:
+        rim = np.minimum(np.minimum(x, length - x), np.minimum(y, height - y)) < RIM_M
+        grain = look_up(look.noises.cloudy, x + np.float32(detail.offset), y)
+        surface = ((1 + 0.05 * grain) * (1 + 0.2 * rim))[:, None] * face.colour.astype(np.float32)
+    if detail.decal is not None and is_outside:
+        surface = paste_decal(surface, detail.decal, s, t)
+    return read_light(detail.light_map, s, t) * surface
+
+
+def paint_cardboard(face: Face, x: Floats, y: Floats, noises: Noises, is_outside: bool, offset: float) -> Floats:
+    """Return the (N, 3) reflectance of corrugated cardboard at the positions x, y in metres from the face's origin."""
+    length, height = np.float32(np.linalg.norm(face.along)), np.float32(np.linalg.norm(face.across))
+    shift = np.float32(offset if is_outside else offset + 0.5)
+    fibres = look_up(noises.fine, x + shift, y + shift)
+    stains = look_up(noises.cloudy, x + shift, y)
+    flutes = np.sin(x * np.float32(2 * np.pi / FLUTE_M))  # the waves of the inner sheet show through a little
+    shade = 1 + 0.045 * fibres + 0.05 * stains + 0.025 * flutes
+    colour = face.colour.astype(np.float32)
+    if face.part == "flap":
+        cut = np.float32(face.taper) * length * y / height
+        to_cut = np.minimum(np.minimum(x - cut, length - cut - x), height - y)
+        shade *= 1 + 0.3 * (to_cut < RIM_M)  # the cut edge shows the paler core
+        shade *= 1 - 0.3 * (y < RIM_M)  # the crease of the hinge
+    elif face.part == "wall":
+        shade *= 1 - 0.22 * ((np.minimum(x, length - x) < RIM_M) | (height - y < RIM_M))
+    surface = shade[:, None] * colour
+    seam = np.abs(x - length / 2)
+    if face.part == "floor":
+        surface *= 1 - 0.55 * (seam < RIM_M)[:, None]
+    if face.part == "floor" or (face.part == "wall" and is_outside and offset < TAPED_OFFSET):
+        is_taped = (seam < TAPE_M / 2) & (y < (height if face.part == "floor" else np.float32(TAPE_TAIL_M)))
+        surface[is_taped] = surface[is_taped] * np.float32(0.75) + np.float32(0.1)  # glossy: it mirrors some sky
+    return surface
+
+
+def paint_sheet(face: Face, s: Floats, t: Floats, offset: float) -> Floats:
+    """Return the (N, 3) reflectance of a sheet of paper with lines of print."""
+    lines = 9 + int(offset * 9)
+    row = np.floor(t * lines)
+    ragged = np.float32(0.62) + np.float32(0.28) * np.sin(row * np.float32(2.4 + offset))
+    is_ink = (np.abs(t * lines - row - 0.5) < 0.22) & (s > 0.1) & (s < ragged) & (t > 0.08) & (t < 0.92)
+    return (1 - 0.6 * is_ink)[:, None].astype(np.float32) * face.colour.astype(np.float32)
+
+
+def paste_decal(surface: Floats, decal: Floats, s: Floats, t: Floats) -> Floats:
+    """Lay a label or a print over the part of a wall that DECAL_BOX names."""
+    left, low, right, high = (np.float32(edge) for edge in DECAL_BOX)
+    column, row = (s - left) / (right - left), (high - t) / (high - low)
+    on = (column >= 0) & (column < 1) & (row >= 0) & (row < 1)
+    height, width = decal.shape[:2]
+    texels = decal[(row[on] * height).astype(np.int32), (column[on] * width).astype(np.int32)]
+    surface[on] += texels[:, 3:] * (texels[:, :3] - surface[on])
+    return surface
+
+
+def shade_ball(scene: Scene, ball: Ball, samples: Samples, look: Look) -> Floats:
+    """Return the (N, 3) linear colours of samples that show a ball."""
+    x, y = find_centres(samples, scene.size)
+    depth = intersect_ball(scene.camera, ball, x, y)
+    points = (scene.camera.rays(x, y) * depth).T @ scene.camera.rotation + scene.camera.position
+    normals = (points - ball.centre) / ball.radius
+    # One place above the ball stands for all of it: a ball is small against the shadows that fall on it.
+    top = ball.centre[None] + (0, 0, 1.05 * ball.radius)
+    blocked = find_blocked(scene, top.astype(np.float32), look.light.directions)[0]
+    sky = (1 - blocked[:SKY_RAYS].mean()) * (0.5 + 0.5 * normals[:, 2])
+    cosines = np.maximum(normals.astype(np.float32) @ look.light.directions[SKY_RAYS:].T, 0)
+    sun = cosines @ (1 - blocked[SKY_RAYS:]) / SUN_RAYS
+    received = add_light(sky.astype(np.float32), sun.astype(np.float32), normals[:, 2].astype(np.float32), look.light)
+    to_camera = -(scene.camera.rays(x, y) / np.linalg.norm(scene.camera.rays(x, y), axis=0)).T @ scene.camera.rotation
+    halfway = to_camera + look.light.directions[SKY_RAYS:].mean(axis=0)
+    halfway /= np.linalg.norm(halfway, axis=1, keepdims=True)
+    gloss = 0.5 * np.maximum((normals * halfway).sum(axis=1), 0) ** 40 * (1 - blocked[SKY_RAYS:].mean())
+    return np.asarray(received * ball.colour + gloss[:, None] * look.light.sun_colour, np.float32)
+
+
+def expose(colours: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Turn linear light at (2 height, 2 width) samples into a picture, as a camera with its faults does."""
+    height, width = colours.shape[0] // SUPERSAMPLING, colours.shape[1] // SUPERSAMPLING
+    linear_light = colours.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING, 3).mean(axis=(1, 3))
+    exposure = rng.uniform(0.7, 1.0) / np.quantile(linear_light[::4, ::4], 0.93)
+    y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
+    vignette = 1 - np.float32(rng.uniform(0, 0.22)) * (x**2 + y**2)
+    bright = linear_light * (vignette * np.float32(exposure))[..., None]
+    # A soft shoulder: highlights roll off instead of clipping.
+    above = np.maximum(bright - SHOULDER, 0)
+    display = np.minimum(bright, SHOULDER) + above * (1 - SHOULDER) / (above + 1 - SHOULDER)
+    levels = 255 * display ** np.float32(1 / GAMMA)
+    picture = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+    blurred = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.6)))
+    noise = rng.uniform(0.5, 3.5) * rng.standard_normal((height, width, 1), dtype=np.float32)
+    tint = rng.uniform(0.0, 1.5) * rng.standard_normal((height, width, 3), dtype=np.float32)
+    return np.clip(np.asarray(blurred) + (noise + tint) + 0.5, 0, 255).astype(np.uint8)

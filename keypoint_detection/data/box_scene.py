@@ -1,0 +1,320 @@
+"""Scenes with an open cardboard box in three dimensions, and what a pinhole camera sees of them.
+
+World coordinates are metres with z up; the ground is z = 0 and the box stands on it, centred on the origin and aligned
+with the axes. Every solid is made of flat faces and balls, so that hiding is decided exactly, without any raster.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE
+
+__all__ = ["KEYPOINT_NAMES", "Ball", "Camera", "Face", "Part", "Scene", "label_keypoints", "sample_scene"]
+
+Array = npt.NDArray[np.float64]
+Part = Literal["wall", "floor", "flap", "carton", "sheet"]
+
+KEYPOINT_NAMES = [*(f"box_corner{i}" for i in range(4)), *(f"flap_corner{i}" for i in range(8))]
+NEGATIVE_SHARE = 0.04  # pictures without a box: a detector should see what it must stay silent on
+BOX_WIDTH_M, BOX_DEPTH_M, BOX_HEIGHT_M = (0.28, 0.6), (0.24, 0.45), (0.13, 0.36)
+CLUTTER_SPREAD_M = 0.95  # clutter lies within this distance of the box's centre, about what the camera sees
+PARALLEL = 1e-12  # a face whose plane runs through the camera has no area in the picture
+NEARER = 1 + 1e-7  # an occluder must be nearer than this, or a corner would hide behind its own faces
+
+
+@dataclass(frozen=True)
+class Face:
+    """A flat piece: origin + s * along + t * across, for s and t in [0, 1].
+
+    Args:
+        part: What it belongs to.
+        origin: (3,) the corner s = t = 0, in metres.
+        along: (3,) edge vector of s.
+        across: (3,) edge vector of t; along x across points out of the solid.
+        colour: (3,) linear reflectance.
+        taper: What is cut off both sides at t = 1, as a share of `along`.
+    """
+
+    part: Part
+    origin: Array
+    along: Array
+    across: Array
+    colour: Array
+    taper: float = 0.0
+
+    @property
+    def is_box(self) -> bool:
+        """Whether it belongs to the open box, and not to the clutter."""
+        return self.part in ("wall", "floor", "flap")
+
+    @cached_property
+    def normal(self) -> Array:
+        """(3,) the unit normal that points out of the solid."""
+        normal = np.cross(self.along, self.across)
+        return np.asarray(normal / np.linalg.norm(normal))
+
+    @property
+    def corners(self) -> Array:
+        """(4, 3) its corners in metres, going round."""
+        cut = self.taper * self.along
+        far = self.origin + self.across
+        return np.stack([self.origin, self.origin + self.along, far + self.along - cut, far + cut])
+
+
+class Ball(NamedTuple):
+    """A ball: centre (3,) and radius in metres, colour (3,) linear reflectance."""
+
+    centre: Array
+    radius: float
+    colour: Array
+
+
+class Camera(NamedTuple):
+    """A pinhole camera.
+
+    Attributes:
+        position: (3,) metres.
+        rotation: (3, 3) rows right, down and forward in the world.
+        focal_px: Focal length in pixels.
+        principal: (2,) the pixel that looks straight forward, continuous coordinates.
+    """
+
+    position: Array
+    rotation: Array
+    focal_px: float
+    principal: Array
+
+    def project(self, points: Array) -> tuple[Array, Array]:
+        """Project (N, 3) world points to (N, 2) continuous pixels and (N,) depths in metres."""
+        local = (points - self.position) @ self.rotation.T
+        return local[:, :2] / local[:, 2:] * self.focal_px + self.principal, local[:, 2]
+
+    def rays(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
+        """Return (3, ...) camera-frame rays of depth 1 through the pixels x, y."""
+        right = (np.asarray(x) - self.principal[0]) / self.focal_px
+        down = (np.asarray(y) - self.principal[1]) / self.focal_px
+        return np.stack([right, down, np.ones_like(right)])
+
+    def plane_map(self, origin: Array, along: Array, across: Array) -> Array | None:
+        """Map pixels (x, y, 1) to (s/z, t/z, 1/z) of a plane, z its depth in metres.
+
+        All three are linear in the pixel, which makes texture and depth exact in perspective.
+
+        Returns:
+            (3, 3), or None where the plane is seen edge-on.
+        """
+        local = self.rotation @ np.stack([along, across, origin - self.position], axis=1)
+        if abs(np.linalg.det(local)) < PARALLEL:
+            return None
+        x, y = self.principal / self.focal_px
+        to_ray = np.array([[1 / self.focal_px, 0, -x], [0, 1 / self.focal_px, -y], [0, 0, 1]])
+        return np.asarray(np.linalg.inv(local) @ to_ray)
+
+
+class Scene(NamedTuple):
+    """What stands in front of the camera.
+
+    Attributes:
+        camera: The camera.
+        size: (height, width) of the picture in pixels.
+        faces: The flat pieces of the box and of the clutter.
+        balls: The round clutter.
+        keypoints: (12, 3) metres in the order of KEYPOINT_NAMES, or None where there is no box.
+    """
+
+    camera: Camera
+    size: tuple[int, int]
+    faces: list[Face]
+    balls: list[Ball]
+    keypoints: Array | None
+
+
+class OpenBox(NamedTuple):
+    """The nine faces of an open box, its (12, 3) keypoints, and the half (x, y) size of what it covers in metres."""
+
+    faces: list[Face]
+    keypoints: Array
+    half_cover: Array
+
+
+def sample_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
+    """Draw a scene at random: a box in nearly all of them, clutter around it and a camera that looks at it."""
+    box = sample_open_box(rng)
+    camera = sample_camera(rng, np.concatenate([box.keypoints, *(face.corners for face in box.faces)]), height, width)
+    is_negative = rng.random() < NEGATIVE_SHARE
+    faces, balls = sample_clutter(rng, np.zeros(2) if is_negative else box.half_cover)
+    if is_negative:
+        return Scene(camera, (height, width), faces, balls, None)
+    floor = next(face for face in box.faces if face.part == "floor")
+    wall_height = box.keypoints[0, 2]
+    balls += sample_contents(rng, floor, wall_height)
+    return Scene(camera, (height, width), box.faces + faces, balls, box.keypoints)
+
+
+def label_keypoints(scene: Scene) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Project the keypoints and say which of them can be seen.
+
+    Returns:
+        (12, 2) continuous pixels and (12,) COCO flags: 2 visible, 1 hidden behind something, 0 outside the picture.
+    """
+    assert scene.keypoints is not None
+    points, depths = scene.camera.project(scene.keypoints)
+    is_hidden = np.array([is_occluded(scene, point, depth) for point, depth in zip(points, depths, strict=True)])
+    height, width = scene.size
+    is_inside = ((points >= 0) & (points < (width, height))).all(axis=1)
+    return points, np.where(is_inside, np.where(is_hidden, OCCLUDED, VISIBLE), NOT_LABELLED)
+
+
+def is_occluded(scene: Scene, point: Array, depth: float) -> bool:
+    """Say whether anything stands nearer than `depth` metres on the ray of a pixel (2,)."""
+    for face in scene.faces:
+        to_plane = scene.camera.plane_map(face.origin, face.along, face.across)
+        if to_plane is None:
+            continue
+        s, t, inverse_depth = to_plane @ (*point, 1.0)
+        cut = face.taper * t
+        if inverse_depth * depth > NEARER and 0 <= t <= inverse_depth and cut <= s <= inverse_depth - cut:
+            return True
+    ray = scene.camera.rays(*point)
+    for ball in scene.balls:
+        centre = scene.camera.rotation @ (ball.centre - scene.camera.position)
+        discriminant = (ray @ centre) ** 2 - (ray @ ray) * (centre @ centre - ball.radius**2)
+        if discriminant > 0 and (ray @ centre - np.sqrt(discriminant)) / (ray @ ray) * NEARER < depth:
+            return True
+    return False
+
+
+def sample_open_box(rng: np.random.Generator) -> OpenBox:
+    """Draw an open box: four walls, a floor and four flaps, in the order of the keypoints."""
+    width, depth = rng.uniform(*BOX_WIDTH_M), rng.uniform(*BOX_DEPTH_M)
+    height = rng.uniform(*BOX_HEIGHT_M)
+    kraft = np.array([0.48, 0.27, 0.125])  # linear reflectance of brown cardboard
+    kraft = kraft * rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, 3)
+    colour = kraft if rng.random() > 0.12 else np.array([0.72, 0.69, 0.63]) * rng.uniform(0.85, 1.05)  # some are white
+    half = np.array([width, depth]) / 2
+    bottom = np.array([[1, 1, 0], [-1, 1, 0], [-1, -1, 0], [1, -1, 0]]) * (*half, 0)
+    up = np.array([0, 0, height])
+    length = half.min() * rng.uniform(0.72, 1.04)  # half the shorter side: two flaps meet in the middle when closed
+    angles = sample_flap_angles(rng, np.arccos(max(-1.0, (0.01 - height) / length)))  # 1 cm above the ground
+    taper = rng.uniform(0.0, 0.04)
+    walls, flaps = [], []
+    for i, angle in enumerate(angles):
+        along = bottom[(i + 1) % 4] - bottom[i]
+        walls.append(Face("wall", bottom[i], along, up, colour))
+        across = length * (np.cos(angle) * np.array([0, 0, 1]) + np.sin(angle) * walls[i].normal)
+        flaps.append(Face("flap", bottom[i] + up, along, across, colour, taper))
+    floor = Face("floor", bottom[2] + (0, 0, 0.002), bottom[1] - bottom[2], bottom[3] - bottom[2], colour)  # 2 mm thick
+    flap_corners = np.concatenate([flap.corners[[3, 2]] for flap in flaps])
+    keypoints = np.concatenate([bottom + up, flap_corners])
+    return OpenBox([*walls, floor, *flaps], keypoints, np.abs(keypoints[:, :2]).max(axis=0))
+
+
+def sample_flap_angles(rng: np.random.Generator, steepest: float) -> Array:
+    """Draw four opening angles in radians: 0 points up, pi/2 lies flat outwards, negative leans inwards.
+
+    Only two opposite flaps may lean inwards: neighbours that both did would pass through each other.
+    """
+    hanging = rng.uniform(55, 148, 4)
+    raised = rng.uniform(-14, 40, 4)
+    outward_pair = slice(rng.integers(2), None, 2)
+    raised[outward_pair] = np.abs(raised[outward_pair])
+    return np.minimum(np.radians(np.where(rng.random(4) < 0.2, raised, hanging)), steepest)
+
+
+def sample_camera(rng: np.random.Generator, points: Array, height: int, width: int) -> Camera:
+    """Draw a camera above the ground that has most of the (N, 3) points inside its picture."""
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(36, 72))
+    roll = np.radians(rng.uniform(-7, 7))
+    back = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    right = np.cross(-back, (0, 0, 1)) / np.cos(elevation)
+    down = np.cross(-back, right)
+    turned = np.cos(roll) * right + np.sin(roll) * down
+    rotation = np.stack([turned, np.cross(-back, turned), -back])
+    target = points.mean(axis=0)
+    focal_px = height * rng.uniform(1.4, 2.6)
+    size = np.array([width, height])
+    fill = rng.uniform(0.66, 0.96)
+    distance = 2.0
+    for _ in range(5):  # the size in the picture is nearly inverse to the distance: this converges at once
+        camera = Camera(target + distance * back, rotation, focal_px, size / 2)
+        projected = camera.project(points)[0]
+        extent = projected.max(axis=0) - projected.min(axis=0)
+        distance *= float((extent / size).max()) / fill
+    # Moving the principal point crops a larger picture: the perspective stays that of a real camera.
+    overhang = 0.05 * size
+    slack = np.maximum(size - extent, 0) + 2 * overhang
+    corner = rng.uniform(0, 1, 2) * slack - overhang
+    return camera._replace(principal=size / 2 + corner - projected.min(axis=0))
+
+
+def sample_clutter(rng: np.random.Generator, half_cover: Array) -> tuple[list[Face], list[Ball]]:
+    """Draw things that lie about on the ground, outside the rectangle that the box and its flaps cover."""
+    faces: list[Face] = []
+    balls: list[Ball] = []
+    taken: list[tuple[Array, float]] = []
+    for _ in range(rng.integers(5, 16)):
+        place = rng.uniform(-CLUTTER_SPREAD_M, CLUTTER_SPREAD_M, 2)
+        radius = rng.uniform(0.03, 0.13)
+        is_free = (np.abs(place) > half_cover + radius).any()
+        if not is_free or any(np.linalg.norm(place - other) < radius + size for other, size in taken):
+            continue
+        taken.append((place, radius))
+        colour = sample_colour(rng)
+        kind = rng.random()
+        if kind < 0.25:
+            radius = min(radius, 0.07)
+            balls.append(Ball(np.array([*place, radius]), radius, colour))
+        elif kind < 0.6:
+            faces += make_carton(rng, place, radius, colour)
+        else:
+            paper = np.array([0.8, 0.79, 0.75]) * rng.uniform(0.8, 1.0)
+            faces.append(make_sheet(rng, place, radius * 1.3, paper if rng.random() < 0.6 else colour, len(taken)))
+    return faces, balls
+
+
+def sample_contents(rng: np.random.Generator, floor: Face, wall_height: float) -> list[Ball]:
+    """Draw a few balls that lie in some of the boxes."""
+    if rng.random() < 0.65:
+        return []
+    radius = min(0.36 * wall_height, 0.055) * rng.uniform(0.6, 1.0)
+    columns = int(np.linalg.norm(floor.along) / (2.2 * radius))
+    rows = int(np.linalg.norm(floor.across) / (2.2 * radius))
+    cells = rng.permutation(columns * rows)[: rng.integers(2, 9)]
+    colour = sample_colour(rng)
+    balls = []
+    for cell in cells:
+        s, t = (cell % columns + 0.5) / columns, (cell // columns + 0.5) / rows
+        centre = floor.origin + s * floor.along + t * floor.across + (0, 0, radius)
+        balls.append(Ball(centre, radius, colour * rng.uniform(0.8, 1.2)))
+    return balls
+
+
+def make_carton(rng: np.random.Generator, place: Array, radius: float, colour: Array) -> list[Face]:
+    """Make a small closed box, turned at random, whose corners are `radius` metres from its centre."""
+    turn, shape = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, np.pi / 4)
+    angles = turn + np.array([shape, np.pi - shape, np.pi + shape, -shape])
+    bottom = np.stack([place[0] + radius * np.cos(angles), place[1] + radius * np.sin(angles), np.zeros(4)], axis=1)
+    up = np.array([0, 0, rng.uniform(0.25, 1.5) * radius])
+    walls = [Face("carton", bottom[i], bottom[(i + 1) % 4] - bottom[i], up, colour) for i in range(4)]
+    lid = Face("carton", bottom[0] + up, bottom[1] - bottom[0], bottom[3] - bottom[0], colour)
+    return [*walls, lid]
+
+
+def make_sheet(rng: np.random.Generator, place: Array, radius: float, colour: Array, layer: int) -> Face:
+    """Make a sheet of paper on the ground; each lies a little higher than the last, so that none flickers."""
+    turn, shape = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, np.pi / 4)
+    angles = turn + np.array([shape, np.pi - shape, -shape])
+    x, y = place[0] + radius * np.cos(angles), place[1] + radius * np.sin(angles)
+    corners = np.stack([x, y, np.full(3, 0.001 + 0.0001 * layer)], axis=1)
+    return Face("sheet", corners[0], corners[1] - corners[0], corners[2] - corners[0], colour)
+
+
+def sample_colour(rng: np.random.Generator) -> Array:
+    """Draw a linear reflectance (3,): grey, muted or bright."""
+    hue = np.cos(rng.uniform(0, 2 * np.pi) + np.array([0, 2, 4]) * np.pi / 3) * 0.5 + 0.5
+    saturation = rng.choice([0.15, 0.55, 0.85])
+    return np.asarray((1 - saturation + saturation * hue**2) * rng.uniform(0.08, 0.6))
