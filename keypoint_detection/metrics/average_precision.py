@@ -1,0 +1,198 @@
+"""Average precision from scored, matched detections, and the operating points on its curve.
+
+A curve may hold R resamples of the images at once: weights say how often each detection counts in each of them, and one
+sort serves a whole bootstrap. Without weights R is 1 and every detection counts once.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "OperatingPoint",
+    "PrecisionRecallCurve",
+    "average_precision",
+    "best_f1",
+    "mean_average_precision",
+    "precision_recall_at",
+    "trace_curve",
+]
+
+
+class OperatingPoint(NamedTuple):
+    """What a score threshold gives; each (R,), NaN where it is undefined.
+
+    Attributes:
+        score: Detections of this score and above are kept. NaN where there is no detection.
+        precision: Share of the kept detections that are right. NaN where none is kept.
+        recall: Share of the ground truths that are found. NaN where there is no ground truth.
+        f1: Harmonic mean of precision and recall. NaN where there is no ground truth.
+    """
+
+    score: Tensor
+    precision: Tensor
+    recall: Tensor
+    f1: Tensor
+
+
+class PrecisionRecallCurve(NamedTuple):
+    """The operating points that can matter, P of them by falling score, in each of R resamples.
+
+    A score at which no detection is right lowers precision and leaves recall as it is: it changes neither the
+    interpolated precision at a right one nor the best F1, and is left out. The highest score always stays.
+
+    Attributes:
+        scores: (P,) distinct.
+        n_right: (P, T, R) detections of this score and above that are right, at each distance threshold.
+        n_kept: (P, R) detections of this score and above.
+    """
+
+    scores: Tensor
+    n_right: Tensor
+    n_kept: Tensor
+
+
+def trace_curve(scores: Tensor, is_true_positive: Tensor, weights: Tensor | None = None) -> PrecisionRecallCurve:
+    """Accumulate matched detections by falling score; equal scores are one operating point.
+
+    Args:
+        scores: (M,) scores of all detections of the channel in all images, those without ground truth included.
+        is_true_positive: (T, M) bool, from `match_detections`.
+        weights: (M, R) multiplicities of the detections. In their precision the curve is computed: float32 counts
+            exactly up to 16 million detections and is good enough for intervals. Without weights: R is 1, float64.
+
+    Returns:
+        The curve; it has no point where there is no detection.
+    """
+    T, M = is_true_positive.shape
+    if scores.shape != (M,) or (weights is not None and (weights.ndim != 2 or len(weights) != M)):
+        found = "no weights" if weights is None else f"weights {tuple(weights.shape)}"
+        raise ValueError(
+            f"expected scores (M,), matches (T, M) and weights (M, R), found scores {tuple(scores.shape)}, matches "
+            f"{(T, M)} and {found}; give each detection one entry in each."
+        )
+    if weights is None:
+        weights = torch.ones(M, 1, dtype=torch.float64, device=scores.device)
+    if M == 0:
+        return PrecisionRecallCurve(scores, weights.new_zeros(0, T, weights.shape[1]), weights)
+    order = scores.argsort(descending=True, stable=True)
+    scores, is_right, weights = scores[order], is_true_positive.T[order], weights[order]
+    is_last = torch.ones_like(scores, dtype=torch.bool)  # of the detections with this score
+    is_last[:-1] = scores[1:] != scores[:-1]
+    is_right_somewhere = is_right.any(dim=1)
+    right = is_right_somewhere.nonzero()[:, 0]
+    matters = torch.zeros_like(is_last)
+    matters[0] = True
+    matters[(is_last.cumsum(0) - is_last.long())[right]] = True
+    ends = is_last.nonzero()[:, 0]
+    ends = ends[matters[: len(ends)]]  # (P,)
+    n_kept = weights.cumsum(0)[ends]
+    if len(right) == 0:
+        return PrecisionRecallCurve(scores[ends], torch.zeros_like(n_kept)[:, None].expand(-1, T, -1), n_kept)
+    # Only the detections that are right at some threshold are accumulated T times.
+    n_right = (weights[right, None] * is_right[right, :, None]).cumsum(0)
+    last_right = is_right_somewhere.cumsum(0)[ends] - 1  # -1: the highest score, where nothing is right yet
+    n_right = n_right[last_right.clamp(min=0)] * (last_right >= 0)[:, None, None]
+    return PrecisionRecallCurve(scores[ends], n_right, n_kept)
+
+
+def average_precision(curve: PrecisionRecallCurve, n_truths: Tensor | int) -> Tensor:
+    """Integrate the interpolated precision-recall curve of one channel exactly.
+
+    Precision at a recall is the highest precision at that or a higher recall, and the area under this staircase is
+    taken at every point: PASCAL VOC since 2010 (Everingham et al. 2015, section 2.3,
+    https://doi.org/10.1007/s11263-014-0733-5), not the 11-point or the 101-point sampling.
+
+    Args:
+        curve: From `trace_curve`.
+        n_truths: Ground truths of the channel in all images: a number, or (R,) for each resample.
+
+    Returns:
+        (R, T) in [0, 1]; NaN where there is no ground truth.
+
+    >>> curve = trace_curve(torch.tensor([0.9, 0.8, 0.7]), torch.tensor([[True, False, True]]))
+    >>> average_precision(curve, n_truths=2)
+    tensor([[0.8333]], dtype=torch.float64)
+    """
+    truths = _by_resample(n_truths, curve)  # (R,)
+    if len(curve.scores) == 0:
+        area = torch.zeros_like(curve.n_right.sum(0))  # (T, R)
+    else:
+        precision = curve.n_right / curve.n_kept[:, None].clamp(min=1)
+        envelope = precision.flip(0).cummax(0).values.flip(0)
+        step = torch.diff(curve.n_right, dim=0, prepend=torch.zeros_like(curve.n_right[:1]))
+        area = step.mul_(envelope).sum(0) / truths.clamp(min=1)
+    return area.masked_fill(truths == 0, math.nan).T
+
+
+def mean_average_precision(average_precisions: Tensor) -> Tensor:
+    """Average over channels and thresholds, leaving out channels without ground truth.
+
+    Args:
+        average_precisions: (R, C, T), NaN for a channel without ground truth.
+
+    Returns:
+        (R,); NaN where no channel has ground truth.
+    """
+    return average_precisions.flatten(1).nanmean(dim=1)
+
+
+def best_f1(curve: PrecisionRecallCurve, n_truths: Tensor | int) -> OperatingPoint:
+    """Find the score threshold with the highest F1 at the last, the largest, distance threshold.
+
+    Of equally good scores the highest wins: the fewest detections. So where nothing is right (F1 is 0 everywhere) it
+    is the highest score of all.
+
+    Args:
+        curve: From `trace_curve`.
+        n_truths: Ground truths in all images: a number, or (R,) for each resample.
+
+    Returns:
+        The operating point, each field (R,).
+    """
+    truths = _by_resample(n_truths, curve)  # (R,)
+    if len(curve.scores) == 0:
+        undefined = torch.full_like(truths, math.nan)
+        nothing_found = torch.zeros_like(truths).masked_fill(truths == 0, math.nan)
+        return OperatingPoint(undefined, undefined, nothing_found, nothing_found)
+    n_right = curve.n_right[:, -1]
+    f1 = 2 * n_right / (curve.n_kept + truths).clamp(min=1)
+    best = f1.max(dim=0)  # the first of equals
+    right, kept = (counts.gather(0, best.indices[None])[0] for counts in (n_right, curve.n_kept))
+    return OperatingPoint(
+        score=curve.scores[best.indices].to(f1),
+        precision=right / kept,  # 0 / 0, NaN, in a resample without detections
+        recall=right / truths,  # 0 / 0, NaN, without ground truth
+        f1=best.values.masked_fill(truths == 0, math.nan),
+    )
+
+
+def precision_recall_at(min_score: float, scores: Tensor, is_true_positive: Tensor, n_truths: int) -> OperatingPoint:
+    """Measure precision and recall of the detections at or above a chosen score.
+
+    Args:
+        min_score: Detections with a lower score are dropped.
+        scores: (M,) scores of all detections.
+        is_true_positive: (M,) bool, at one distance threshold.
+        n_truths: Ground truths in all images.
+
+    Returns:
+        The operating point, each field (1,).
+
+    >>> precision_recall_at(0.8, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([True, False, True]), 2).precision
+    tensor([0.5000], dtype=torch.float64)
+    """
+    is_kept = scores >= min_score
+    n_kept = is_kept.sum().double().reshape(1)
+    n_right = (is_kept & is_true_positive).sum().double().reshape(1)
+    truths = torch.full_like(n_kept, n_truths)
+    f1 = (2 * n_right / (n_kept + truths).clamp(min=1)).masked_fill(truths == 0, math.nan)
+    # Dividing 0 by 0 gives the NaN that the fields promise.
+    return OperatingPoint(torch.full_like(n_kept, min_score), n_right / n_kept, n_right / truths, f1)
+
+
+def _by_resample(n_truths: Tensor | int, curve: PrecisionRecallCurve) -> Tensor:
+    """Give the number of ground truths to each resample: (R,) in the precision of the curve."""
+    return torch.as_tensor(n_truths).to(curve.n_kept).expand(curve.n_kept.shape[1])

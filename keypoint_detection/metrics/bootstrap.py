@@ -1,0 +1,52 @@
+"""Percentile-bootstrap intervals by resampling images (Efron and Tibshirani 1993, chapter 13)."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["percentile_interval", "resample_images"]
+
+
+def resample_images(n_images: int, n_resamples: int, generator: torch.Generator) -> Tensor:
+    """Draw resamples of the images with replacement.
+
+    Images are drawn, not points: the points of one picture share its light, blur and pose, and drawing them singly
+    would pretend to more independent evidence than there is.
+
+    Args:
+        n_images: Images in the data set.
+        n_resamples: Resamples to draw (R).
+        generator: The only source of randomness, on the CPU: the same seed gives the same resamples in every process.
+
+    Returns:
+        (n_images, R) float32: how often each resample holds each image; every column adds up to n_images.
+
+    Raises:
+        ValueError: There is no image, or no resample is asked for.
+    """
+    if n_images < 1 or n_resamples < 1:
+        raise ValueError(
+            f"a bootstrap needs at least one image and one resample, found {n_images} and {n_resamples}; "
+            "evaluate on images, or ask for no intervals."
+        )
+    drawn = torch.randint(n_images, (n_images, n_resamples), generator=generator)
+    counts = torch.zeros(n_images, n_resamples)
+    return counts.scatter_add_(0, drawn, torch.ones_like(counts))
+
+
+def percentile_interval(values: Tensor, level: float = 0.95) -> tuple[Tensor, Tensor]:
+    """Take the central interval of bootstrap values.
+
+    Args:
+        values: (R, ...) a statistic in each resample; NaN where a resample leaves it undefined: those are left out.
+        level: Share of the resamples that lies inside, in (0, 1).
+
+    Returns:
+        Lower and upper end, each (...); NaN where no resample defines the statistic.
+
+    >>> percentile_interval(torch.arange(101.0))
+    (tensor(2.5000), tensor(97.5000))
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval must lie between 0 and 1, found {level:g}; 0.95 is usual.")
+    tail = (1 - level) / 2
+    return values.nanquantile(tail, dim=0), values.nanquantile(1 - tail, dim=0)

@@ -1,0 +1,299 @@
+"""From flat lists of points to matches and errors, and from those to every number of a report.
+
+The points of all images are matched once. What follows depends on the images only through their multiplicities, so the
+numbers themselves (every image once) and all resamples of a bootstrap come out of the same functions.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from keypoint_detection.metrics.average_precision import average_precision, best_f1, mean_average_precision, trace_curve
+from keypoint_detection.metrics.localisation import (
+    correct_share,
+    error_statistics,
+    normalised_mean_error,
+    reference_lengths,
+    strict_success,
+)
+from keypoint_detection.metrics.matching import match_detections, pair_nearest
+
+__all__ = ["ChannelValues", "DetectionList", "Measurements", "TruthList", "measure"]
+
+# Distances held at a time while matching, over all thresholds: 8 MB in float64, about what a cache takes.
+CHUNK_ELEMENTS = 1 << 20
+
+
+class DetectionList(NamedTuple):
+    """Detections of all images, ordered by image, then channel, then falling score.
+
+    Attributes:
+        image: (M,) int64, index of the image.
+        channel: (M,) int64.
+        points_image: (M, 2) float64, image pixels.
+        scores: (M,) above 0.
+    """
+
+    image: Tensor
+    channel: Tensor
+    points_image: Tensor
+    scores: Tensor
+
+
+class TruthList(NamedTuple):
+    """Ground truths of all images, ordered by image, then channel.
+
+    Attributes:
+        image: (M,) int64, index of the image.
+        channel: (M,) int64.
+        instance: (M,) int64, the annotation in its image.
+        points_image: (M, 2) float64, image pixels.
+        box_sizes: (M,) longer side of the annotation's box in image pixels; NaN where it has none.
+        areas: (M,) area of the annotation in square image pixels; NaN where it has none.
+    """
+
+    image: Tensor
+    channel: Tensor
+    instance: Tensor
+    points_image: Tensor
+    box_sizes: Tensor
+    areas: Tensor
+
+
+class ChannelValues(NamedTuple):
+    """The numbers of one channel, or of all together, in each of R resamples; NaN where undefined.
+
+    Attributes:
+        average_precision: (R, T).
+        mean_average_precision: (R,) over the thresholds.
+        score_threshold: (R,) the score with the best F1 at the largest distance threshold.
+        precision: (R,) at that score.
+        recall: (R,) at that score.
+        f1: (R,) at that score.
+        error_px_mean: (R,).
+        error_px_median: (R,).
+        error_px_p95: (R,).
+        detection_rate: (R,).
+        pck: (R, T).
+        relative_pck: (R, number of relative thresholds).
+        nme: (R,).
+        loss: (R,).
+    """
+
+    average_precision: Tensor
+    mean_average_precision: Tensor
+    score_threshold: Tensor
+    precision: Tensor
+    recall: Tensor
+    f1: Tensor
+    error_px_mean: Tensor
+    error_px_median: Tensor
+    error_px_p95: Tensor
+    detection_rate: Tensor
+    pck: Tensor
+    relative_pck: Tensor
+    nme: Tensor
+    loss: Tensor
+
+
+class Measurements:
+    """What a report is computed from: every match and every error, by image.
+
+    No NamedTuple or dataclass on purpose: torchmetrics walks through those in the result of a metric and squeezes
+    tensors of one element.
+
+    Args:
+        image_ids: (I,) int64.
+        detections: All detections.
+        is_true_positive: (T, M) bool, by distance threshold.
+        truths: All ground truths.
+        errors_px: Error of each ground truth, inf where its prediction is missing.
+        lengths_px: Reference length of each ground truth.
+        losses: (I, C) loss of each image and channel, or None.
+        thresholds_px: (T,) distance thresholds.
+        relative_thresholds: Thresholds as fractions of the reference length.
+        n_channels: Channels (C).
+    """
+
+    def __init__(
+        self,
+        image_ids: Tensor,
+        detections: DetectionList,
+        is_true_positive: Tensor,
+        truths: TruthList,
+        errors_px: Tensor,
+        lengths_px: Tensor,
+        losses: Tensor | None,
+        thresholds_px: Tensor,
+        relative_thresholds: Tensor,
+        n_channels: int,
+    ) -> None:
+        self.image_ids = image_ids
+        self.detections = detections
+        self.is_true_positive = is_true_positive
+        self.truths = truths
+        self.errors_px = errors_px
+        self.lengths_px = lengths_px
+        self.losses = losses
+        self.thresholds_px = thresholds_px
+        self.relative_thresholds = relative_thresholds
+        self.n_channels = n_channels
+
+    def every_image_once(self) -> Tensor:
+        """Return the multiplicities (I, 1) of the data set itself."""
+        return torch.ones(len(self.image_ids), 1, dtype=torch.float64)
+
+    def channel_values(self, multiplicities: Tensor) -> list[ChannelValues]:
+        """Compute the numbers of each channel, given how often each image counts, (I, R)."""
+        return [
+            self._values(
+                self.detections.channel == channel,
+                self.truths.channel == channel,
+                multiplicities,
+                None if self.losses is None else self.losses[:, channel],
+            )
+            for channel in range(self.n_channels)
+        ]
+
+    def overall_values(self, multiplicities: Tensor, channels: list[ChannelValues]) -> ChannelValues:
+        """Compute the numbers of all channels together.
+
+        AP is the mean over the channels that have ground truth; everything else is pooled: all detections under one
+        score threshold, all ground truths alike, the loss as the mean over images and channels.
+
+        Args:
+            multiplicities: (I, R) how often each image counts.
+            channels: The numbers of the channels for the same multiplicities.
+        """
+        every_detection = torch.ones_like(self.detections.channel, dtype=torch.bool)
+        every_truth = torch.ones_like(self.truths.channel, dtype=torch.bool)
+        losses = None if self.losses is None else self.losses.mean(dim=1)
+        by_channel = torch.stack([values.average_precision for values in channels], dim=1)  # (R, C, T)
+        return self._values(every_detection, every_truth, multiplicities, losses)._replace(
+            average_precision=by_channel.nanmean(dim=1), mean_average_precision=mean_average_precision(by_channel)
+        )
+
+    def strict_success(self, multiplicities: Tensor) -> Tensor:
+        """Compute the share of images without a wrong point, (R, T)."""
+        n_images = len(self.image_ids)
+        return strict_success(self.errors_px, self.truths.image, n_images, self.thresholds_px, multiplicities)
+
+    def _values(
+        self,
+        has_detection: Tensor,
+        has_truth: Tensor,
+        multiplicities: Tensor,
+        losses: Tensor | None,
+    ) -> ChannelValues:
+        """Compute the numbers over a selection of the detections and ground truths."""
+        scores, is_right = self.detections.scores[has_detection], self.is_true_positive[:, has_detection]
+        detection_weights = multiplicities[self.detections.image[has_detection]]
+        truth_weights = multiplicities[self.truths.image[has_truth]]
+        n_truths = truth_weights.sum(0)
+        errors, lengths = self.errors_px[has_truth], self.lengths_px[has_truth]
+        curve = trace_curve(scores, is_right, detection_weights)
+        point = best_f1(curve, n_truths)
+        statistics = error_statistics(errors, truth_weights)
+        precisions = average_precision(curve, n_truths)
+        return ChannelValues(
+            average_precision=precisions,
+            mean_average_precision=precisions.mean(dim=1),
+            score_threshold=point.score,
+            precision=point.precision,
+            recall=point.recall,
+            f1=point.f1,
+            error_px_mean=statistics.mean,
+            error_px_median=statistics.median,
+            error_px_p95=statistics.p95,
+            detection_rate=statistics.detection_rate,
+            pck=correct_share(errors, self.thresholds_px, None, truth_weights),
+            relative_pck=correct_share(errors, self.relative_thresholds, lengths, truth_weights),
+            nme=normalised_mean_error(errors, lengths, truth_weights),
+            loss=torch.full_like(n_truths, math.nan)
+            if losses is None
+            else losses @ multiplicities.double() / multiplicities.sum(0),
+        )
+
+
+def measure(
+    image_ids: Tensor,
+    image_sizes: Tensor,
+    detections: DetectionList,
+    truths: TruthList,
+    losses: Tensor | None,
+    thresholds_px: tuple[float, ...],
+    relative_thresholds: tuple[float, ...],
+    n_channels: int,
+) -> Measurements:
+    """Match the detections of all images at all thresholds, and pair each ground truth with its prediction.
+
+    Args:
+        image_ids: (I,) int64, each once.
+        image_sizes: (I, 2) height and width in pixels.
+        detections: All detections.
+        truths: All ground truths.
+        losses: (I, C) loss of each image and channel, or None.
+        thresholds_px: Distance thresholds in image pixels.
+        relative_thresholds: Thresholds as fractions of the reference length.
+        n_channels: Channels (C).
+
+    Returns:
+        The measurements, on the CPU.
+    """
+    limits = torch.tensor(thresholds_px, dtype=torch.float64)
+    is_true_positive, errors_px = _match_rows(detections, truths, len(image_ids) * n_channels, n_channels, limits)
+    return Measurements(
+        image_ids=image_ids,
+        detections=detections,
+        is_true_positive=is_true_positive,
+        truths=truths,
+        errors_px=errors_px,
+        lengths_px=reference_lengths(truths.box_sizes, image_sizes[truths.image]),
+        losses=losses,
+        thresholds_px=limits,
+        relative_thresholds=torch.tensor(relative_thresholds, dtype=torch.float64),
+        n_channels=n_channels,
+    )
+
+
+def _match_rows(
+    detections: DetectionList, truths: TruthList, n_rows: int, n_channels: int, thresholds_px: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Match row by row, a row being one channel of one image, in chunks of rows of like size.
+
+    Rows without ground truth or without detection need no work, and a crowded image does not widen the others.
+
+    Returns:
+        is_true_positive (T, detections) and errors (truths,).
+    """
+    n_detections = torch.bincount(detections.image * n_channels + detections.channel, minlength=n_rows)
+    n_truths = torch.bincount(truths.image * n_channels + truths.channel, minlength=n_rows)
+    first_detection, first_truth = n_detections.cumsum(0) - n_detections, n_truths.cumsum(0) - n_truths
+    is_true_positive = torch.zeros(len(thresholds_px), len(detections.scores), dtype=torch.bool)
+    errors = torch.full((len(truths.image),), math.inf, dtype=torch.float64)
+    rows = ((n_detections > 0) & (n_truths > 0)).nonzero()[:, 0]
+    rows = rows[n_truths[rows].argsort(stable=True)]
+    while len(rows) > 0:
+        # As many rows as fit, none with more than twice the ground truths of the first (small ones go together).
+        limit = max(2 * int(n_truths[rows[0]]), 8)
+        chunk = rows[n_truths[rows] <= limit]
+        G = int(n_truths[chunk].max())
+        chunk = chunk[: max(1, CHUNK_ELEMENTS // (G * max(G, len(thresholds_px))))]
+        rows = rows[len(chunk) :]
+        detection_index, is_detection = _padded_index(first_detection[chunk], n_detections[chunk])
+        truth_index, is_truth = _padded_index(first_truth[chunk], n_truths[chunk])
+        points, scores = detections.points_image[detection_index], detections.scores[detection_index] * is_detection
+        truth_points = truths.points_image[truth_index]
+        matched = match_detections(points, scores, truth_points, is_truth, thresholds_px)
+        is_true_positive[:, detection_index[is_detection]] = matched[:, is_detection]
+        errors[truth_index[is_truth]] = pair_nearest(points, scores, truth_points, is_truth)[is_truth]
+    return is_true_positive, errors
+
+
+def _padded_index(first: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Index the entries of each row: (N, most) positions and which of them are real; padding repeats the first."""
+    offset = torch.arange(int(counts.max()))
+    is_real = offset < counts[:, None]
+    return first[:, None] + offset * is_real, is_real

@@ -1,0 +1,256 @@
+"""The torchmetrics class that collects detections and ground truths over batches and processes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from keypoint_detection.geometry import apply_affine
+from keypoint_detection.metrics.evaluation import DetectionList, Measurements, TruthList, measure
+from keypoint_detection.metrics.matching import check_thresholds
+from keypoint_detection.metrics.oks import evaluate_oks, resolve_sigmas
+from keypoint_detection.metrics.report import EvaluationReport, build_report
+from keypoint_detection.types import NOT_LABELLED, Batch, Detections
+
+__all__ = ["KeypointMetrics"]
+
+
+class KeypointMetrics(Metric):
+    """Measure detections against ground truth, alike on one process and on many.
+
+    Every image is counted once, however often a distributed sampler repeats it, and the images are put in the order of
+    their ids before anything is added up: the numbers depend neither on the order nor on the number of processes.
+    `compute` returns plain numbers plus what they came from, so that one process alone may ask the report for intervals
+    and worst images.
+
+    Args:
+        channels: Names of the channels, in the order of the heatmaps.
+        thresholds_px: Distance thresholds for AP, PCK and strict success, in pixels of the original image; ascending.
+        relative_thresholds: Thresholds for PCK as fractions of the longer side of the box (of the image's diagonal
+            where there is no box), ascending. May be empty.
+        oks_sigmas: One OKS sigma a channel, or "coco17" for those of the COCO person keypoints, to compute OKS-AP too;
+            None leaves it out.
+
+    Raises:
+        ValueError: No channel, a name twice, thresholds that are not positive, finite and ascending, or sigmas that
+            do not fit the channels.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    image_rows: list[Tensor]
+    affine_rows: list[Tensor]
+    truth_rows: list[Tensor]
+    truth_values: list[Tensor]
+    detection_rows: list[Tensor]
+    detection_values: list[Tensor]
+    loss_rows: list[Tensor]
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        thresholds_px: Sequence[float],
+        relative_thresholds: Sequence[float] = (0.05, 0.1, 0.2),
+        oks_sigmas: Sequence[float] | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        if not self.channels or len(set(self.channels)) < len(self.channels):
+            raise ValueError(
+                f"channels: expected at least one name and none twice, found {list(channels)}; name each heatmap once."
+            )
+        self.thresholds_px = check_thresholds("thresholds_px", thresholds_px)
+        if not self.thresholds_px:
+            raise ValueError(
+                "thresholds_px: expected at least one distance in pixels, found none; give some: [2, 4, 8]."
+            )
+        self.relative_thresholds = check_thresholds("relative_thresholds", relative_thresholds)
+        self.oks_sigmas = None if oks_sigmas is None else resolve_sigmas(oks_sigmas, self.channels)
+        for name in self._empty_states():
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, detections: Detections, batch: Batch, losses: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            detections: Points in pixels of the original images, (B, C, D, 2), and scores (B, C, D).
+            batch: The images' ground truth, in input pixels, and their ids. Points of visibility 0 are no ground truth.
+            losses: (B, C) loss of each image and channel: given always or never.
+
+        Raises:
+            ValueError: The shapes do not fit each other or the channels.
+        """
+        self._check_shapes(detections, batch, losses)
+        is_truth = batch.visibility != NOT_LABELLED
+        is_detection = detections.scores > 0
+        self.image_rows.append(
+            torch.cat(
+                [
+                    batch.image_ids[:, None],
+                    batch.image_sizes,
+                    is_truth.flatten(1).sum(1, keepdim=True),
+                    is_detection.flatten(1).sum(1, keepdim=True),
+                ],
+                dim=1,
+            ).long()
+        )
+        # The points stay in input pixels and take their map along: it is applied in float64, where the result does
+        # not depend on the size of the batch.
+        self.affine_rows.append(batch.input_to_image.detach().float().flatten(1))
+        truth = is_truth.nonzero()  # (M, 3): image, channel, slot; ordered
+        self.truth_rows.append(torch.stack([truth[:, 1], batch.instances[is_truth]], dim=1))
+        values = [batch.points[is_truth], batch.box_sizes[is_truth, None], batch.areas[is_truth, None]]
+        self.truth_values.append(torch.cat(values, dim=1).float())
+        self.detection_rows.append(is_detection.nonzero()[:, 1:2])
+        kept = [detections.points[is_detection], detections.scores[is_detection, None]]
+        self.detection_values.append(torch.cat(kept, dim=1).detach().float())
+        self.loss_rows.append(self._empty_states()["loss_rows"] if losses is None else losses.detach().float())
+
+    def compute(self) -> EvaluationReport:
+        """Evaluate all images added so far, in all processes.
+
+        Returns:
+            The report, without intervals; the same in every process.
+
+        Raises:
+            ValueError: No image was added, losses are there for some of the images only, or OKS is asked for and
+                the data do not define it.
+        """
+        measurements = self._measure()
+        oks_ap = {} if self.oks_sigmas is None else evaluate_oks(measurements, self.oks_sigmas)
+        return build_report(measurements, self.channels, oks_ap)
+
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: Any | None = None,
+        should_sync: bool = True,
+        distributed_available: Callable[..., bool] | None = None,
+    ) -> None:
+        """Gather the states of all processes; torchmetrics calls this before `compute`."""
+        # A process that saw no batch must still take part with the right number of columns, or the others hang.
+        for name, empty in self._empty_states().items():
+            if isinstance(getattr(self, name), list) and not getattr(self, name):
+                getattr(self, name).append(empty)
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
+
+    def _empty_states(self) -> dict[str, Tensor]:
+        """Say what each state's rows hold."""
+        widths = {
+            "image_rows": (5, torch.int64),  # id, height, width, number of ground truths, number of detections
+            "affine_rows": (6, torch.float32),  # input to image, row by row
+            "truth_rows": (2, torch.int64),  # channel, instance
+            "truth_values": (4, torch.float32),  # x, y in input pixels, size of the box, area
+            "detection_rows": (1, torch.int64),  # channel
+            "detection_values": (3, torch.float32),  # x, y in image pixels, score
+            "loss_rows": (len(self.channels), torch.float32),  # one loss a channel; no rows without losses
+        }
+        return {name: torch.zeros(0, n, dtype=dtype, device=self.device) for name, (n, dtype) in widths.items()}
+
+    def _check_shapes(self, detections: Detections, batch: Batch, losses: Tensor | None) -> None:
+        B, C = len(batch.image_ids), len(self.channels)
+        if batch.visibility.shape[:2] != (B, C) or batch.points.shape != (*batch.visibility.shape, 2):
+            raise ValueError(
+                f"expected ground truth points ({B}, {C}, K, 2) and visibility ({B}, {C}, K) for {B} images and {C} "
+                f"channels, found {tuple(batch.points.shape)} and {tuple(batch.visibility.shape)}; "
+                "give model and data the same channels."
+            )
+        if detections.scores.shape[:2] != (B, C) or detections.points.shape != (*detections.scores.shape, 2):
+            raise ValueError(
+                f"expected detections ({B}, {C}, D, 2) with scores ({B}, {C}, D) for {B} images and {C} channels, "
+                f"found {tuple(detections.points.shape)} and {tuple(detections.scores.shape)}; "
+                "give each batch of images together with its own predictions."
+            )
+        if losses is not None and losses.shape != (B, C):
+            raise ValueError(
+                f"expected losses ({B}, {C}), one an image and channel, found {tuple(losses.shape)}; "
+                "reduce the loss over the pixels only."
+            )
+
+    def _measure(self) -> Measurements:
+        """Bring the rows together, drop repeated images, order by image id, and match."""
+        states = _States(*(dim_zero_cat(getattr(self, name) or [empty]).cpu() for name, empty in self._states()))
+        images = states.image_rows
+        if len(images) == 0:
+            raise ValueError(
+                "no images to evaluate: the metric was given none; check that the split of the data set is not empty."
+            )
+        if len(states.loss_rows) not in (0, len(images)):
+            raise ValueError(
+                f"expected losses for all of {len(images)} images or for none, found {len(states.loss_rows)}; "
+                "hand them to every update."
+            )
+        # Stable: of a repeated image the first copy stays.
+        order = images[:, 0].argsort(stable=True)
+        ids = images[order, 0]
+        is_first = torch.ones_like(ids, dtype=torch.bool)
+        is_first[1:] = ids[1:] != ids[:-1]
+        kept = order[is_first]
+        return self._match(states, kept)
+
+    def _states(self) -> list[tuple[str, Tensor]]:
+        return list(self._empty_states().items())
+
+    def _match(self, states: "_States", kept: Tensor) -> Measurements:
+        """Match the points of the kept images, (I,) rows of `image_rows` in their final order."""
+        images = states.image_rows
+        truth, truth_image = _rows_of(images[:, 3], kept)
+        detection, detection_image = _rows_of(images[:, 4], kept)
+        affine = states.affine_rows[kept].double().view(-1, 2, 3)
+        truth_values, detection_values = states.truth_values[truth], states.detection_values[detection]
+        points = apply_affine(truth_values[:, None, :2].double(), affine[truth_image])[:, 0]
+        return measure(
+            image_ids=images[kept, 0],
+            image_sizes=images[kept, 1:3],
+            detections=DetectionList(
+                image=detection_image,
+                channel=states.detection_rows[detection, 0],
+                points_image=detection_values[:, :2].double(),
+                scores=detection_values[:, 2],
+            ),
+            truths=TruthList(
+                image=truth_image,
+                channel=states.truth_rows[truth, 0],
+                instance=states.truth_rows[truth, 1],
+                points_image=points,
+                box_sizes=truth_values[:, 2].double(),
+                areas=truth_values[:, 3].double(),
+            ),
+            losses=states.loss_rows[kept].double() if len(states.loss_rows) else None,
+            thresholds_px=self.thresholds_px,
+            relative_thresholds=self.relative_thresholds,
+            n_channels=len(self.channels),
+        )
+
+
+class _States(NamedTuple):
+    """The states of all processes, one tensor each, in the order of `_empty_states`."""
+
+    image_rows: Tensor
+    affine_rows: Tensor
+    truth_rows: Tensor
+    truth_values: Tensor
+    detection_rows: Tensor
+    detection_values: Tensor
+    loss_rows: Tensor
+
+
+def _rows_of(counts: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the rows of the kept images in a state that holds `counts` rows an image.
+
+    Args:
+        counts: (images,) rows of each image, in the order in which they were added.
+        kept: (I,) the images to take, in the order wanted.
+
+    Returns:
+        Positions of the rows (M,) and which of the I images each belongs to (M,).
+    """
+    first = counts.cumsum(0) - counts
+    owner = torch.arange(len(kept)).repeat_interleave(counts[kept])
+    new_first = counts[kept].cumsum(0) - counts[kept]
+    return torch.arange(len(owner)) - new_first[owner] + first[kept][owner], owner

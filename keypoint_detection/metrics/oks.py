@@ -1,0 +1,314 @@
+"""COCO keypoint AP by object keypoint similarity (OKS), computed by pycocotools.
+
+The similarity of a prediction and an instance is the mean over its labelled points of exp(-d² / (2 area k²)) with
+k = 2 sigma (https://cocodataset.org/#keypoints-eval; Ronchi and Perona 2017, https://arxiv.org/abs/1707.05388). The
+sigmas say how precisely people label each type; they are known for the COCO person keypoints and must be measured for
+anything else, so there is no default.
+"""
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from keypoint_detection.metrics.evaluation import DetectionList, Measurements, TruthList
+
+__all__ = [
+    "COCO17_SIGMAS",
+    "OksPredictions",
+    "OksTruths",
+    "evaluate_oks",
+    "oks_average_precision",
+    "resolve_sigmas",
+]
+
+logger = logging.getLogger(__name__)
+
+# By keypoint type, in the order of the COCO person category; the values are those of pycocotools.
+COCO17_SIGMAS = {
+    "nose": 0.026,
+    "left_eye": 0.025,
+    "right_eye": 0.025,
+    "left_ear": 0.035,
+    "right_ear": 0.035,
+    "left_shoulder": 0.079,
+    "right_shoulder": 0.079,
+    "left_elbow": 0.072,
+    "right_elbow": 0.072,
+    "left_wrist": 0.062,
+    "right_wrist": 0.062,
+    "left_hip": 0.107,
+    "right_hip": 0.107,
+    "left_knee": 0.087,
+    "right_knee": 0.087,
+    "left_ankle": 0.089,
+    "right_ankle": 0.089,
+}
+
+
+class OksTruths(NamedTuple):
+    """Annotated instances, N of them.
+
+    Attributes:
+        image_ids: (N,) int64.
+        points: (N, C, 2) in image pixels.
+        is_labelled: (N, C) bool; instances without a labelled point are ignored.
+        areas: (N,) square image pixels.
+    """
+
+    image_ids: Tensor
+    points: Tensor
+    is_labelled: Tensor
+    areas: Tensor
+
+
+class OksPredictions(NamedTuple):
+    """Predicted instances, N of them; several an image are fine where the caller has grouped the points.
+
+    Attributes:
+        image_ids: (N,) int64.
+        points: (N, C, 2) in image pixels.
+        is_found: (N, C) bool; a point that is not found has no similarity to any ground truth.
+        scores: (N,).
+    """
+
+    image_ids: Tensor
+    points: Tensor
+    is_found: Tensor
+    scores: Tensor
+
+
+def resolve_sigmas(sigmas: Sequence[float] | str, channels: Sequence[str]) -> tuple[float, ...]:
+    """Return one sigma a channel.
+
+    Args:
+        sigmas: The sigmas in the order of the channels, or "coco17".
+        channels: Names of the channels, one keypoint type each.
+
+    Raises:
+        ValueError: Another name, channels that are not the 17 COCO ones in their order, the wrong number of sigmas, or
+            one that is not positive and finite.
+
+    >>> resolve_sigmas("coco17", list(COCO17_SIGMAS))[:2]
+    (0.026, 0.025)
+    """
+    if isinstance(sigmas, str):
+        if sigmas != "coco17":
+            raise ValueError(f"oks_sigmas: 'coco17' is the only set known by name, found '{sigmas}'; list the sigmas.")
+        if tuple(channels) != tuple(COCO17_SIGMAS):
+            raise ValueError(
+                f"oks_sigmas: 'coco17' is for the channels {list(COCO17_SIGMAS)} in this order, found "
+                f"{list(channels)}; list one sigma a channel instead."
+            )
+        return tuple(COCO17_SIGMAS.values())
+    values = tuple(float(sigma) for sigma in sigmas)
+    if len(values) != len(channels):
+        raise ValueError(
+            f"oks_sigmas: expected {len(channels)}, one a channel, found {len(values)}; list them in the order of the "
+            f"channels {list(channels)}."
+        )
+    if not all(math.isfinite(value) and value > 0 for value in values):
+        raise ValueError(
+            f"oks_sigmas: every sigma must be positive and finite, found {list(values)}; it is the standard deviation "
+            "of the labelling relative to the square root of the object's area, for example 0.05."
+        )
+    return values
+
+
+def evaluate_oks(measurements: Measurements, sigmas: Sequence[float]) -> dict[str, float]:
+    """Compute OKS-AP where each image holds at most one instance and each channel at most one point of it.
+
+    The prediction of an image is the best point of each channel; its score is the mean of their scores, which ranks
+    images by how sure the points are that were found. Images without detections have no prediction.
+
+    Args:
+        measurements: Matches of a data set; each channel must stand for a single keypoint type.
+        sigmas: One a channel, from `resolve_sigmas`.
+
+    Returns:
+        See `oks_average_precision`.
+
+    Raises:
+        ValueError: An image holds several instances, several points of a channel, or an area is not known.
+    """
+    truths, n_channels = measurements.truths, measurements.n_channels
+    _require_one_instance(truths, measurements.image_ids, n_channels)
+    return oks_average_precision(
+        _as_truths(truths, measurements.image_ids, n_channels),
+        _as_predictions(measurements.detections, measurements.image_ids, n_channels),
+        measurements.image_ids,
+        sigmas,
+    )
+
+
+def oks_average_precision(
+    truths: OksTruths, predictions: OksPredictions, image_ids: Tensor, sigmas: Sequence[float]
+) -> dict[str, float]:
+    """Compute OKS-AP with pycocotools' COCOeval, over areas of any size.
+
+    Args:
+        truths: Annotated instances.
+        predictions: Predicted instances; at most 20 an image are looked at, as COCO does.
+        image_ids: (I,) ids of all images: predictions on those without instance are false positives.
+        sigmas: One a keypoint.
+
+    Returns:
+        `OKS-AP` (mean over similarity 0.50:0.05:0.95), `OKS-AP50`, `OKS-AP75` and `OKS-AR`, the mean recall; NaN
+        without ground truth.
+
+    Raises:
+        ValueError: The number of sigmas is not that of the keypoints, an area is not positive and finite, or a
+            prediction belongs to none of the images.
+    """
+    C = truths.points.shape[1]
+    if not len(sigmas) == C == predictions.points.shape[1]:
+        raise ValueError(
+            f"oks_sigmas: expected one a keypoint, found {len(sigmas)} for {C} annotated and "
+            f"{predictions.points.shape[1]} predicted keypoints; list them in the order of the keypoints."
+        )
+    _require_areas(truths)
+    strays = sorted(set(predictions.image_ids.tolist()) - set(image_ids.tolist()))
+    if strays:
+        raise ValueError(
+            f"{len(strays)} images have predictions but are not among the {len(image_ids)} evaluated ones, the first "
+            f"has id {strays[0]}; evaluate the images that were predicted."
+        )
+    precision, recall = _run_cocoeval(truths, predictions, image_ids.tolist(), sigmas)
+    return {
+        "OKS-AP": _mean_or_nan(precision),
+        "OKS-AP50": _mean_or_nan(precision[0]),
+        "OKS-AP75": _mean_or_nan(precision[5]),  # 0.50 + 5 * 0.05
+        "OKS-AR": _mean_or_nan(recall),
+    }
+
+
+def _run_cocoeval(
+    truths: OksTruths, predictions: OksPredictions, image_ids: list[int], sigmas: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Return precision (10 similarities, 101 recalls) and recall (10,); -1 where undefined."""
+    # Late: pycocotools is slow to import and only needed here.
+    import numpy as np
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        annotated, predicted = COCO(), COCO()
+        for coco, annotations in ((annotated, _truth_records(truths)), (predicted, _prediction_records(predictions))):
+            images = [{"id": image_id} for image_id in image_ids]
+            coco.dataset = {"images": images, "categories": [{"id": 1}], "annotations": annotations}
+            coco.createIndex()
+        evaluation = COCOeval(annotated, predicted, "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(sigmas, dtype=np.float64)
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, math.inf]], ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    logger.debug("pycocotools: %s", printed.getvalue())
+    precision = torch.from_numpy(evaluation.eval["precision"])[:, :, 0, 0, 0]
+    return precision, torch.from_numpy(evaluation.eval["recall"])[:, 0, 0, 0]
+
+
+def _truth_records(truths: OksTruths) -> list[dict[str, Any]]:
+    # pycocotools takes id 0 for "not matched", and wants a box it uses for unlabelled instances only.
+    return [
+        {
+            "id": number,
+            "image_id": int(truths.image_ids[index]),
+            "category_id": 1,
+            "keypoints": _triples(truths.points[index], truths.is_labelled[index]),
+            "num_keypoints": int(truths.is_labelled[index].sum()),
+            "area": float(truths.areas[index]),
+            "bbox": [0, 0, 0, 0],
+            "iscrowd": 0,
+        }
+        for number, index in enumerate(range(len(truths.image_ids)), start=1)
+    ]
+
+
+def _prediction_records(predictions: OksPredictions) -> list[dict[str, Any]]:
+    # Infinitely far away: similarity 0, whatever the ground truth.
+    points = torch.where(predictions.is_found[..., None], predictions.points, math.inf)
+    return [
+        {
+            "id": number,
+            "image_id": int(predictions.image_ids[index]),
+            "category_id": 1,
+            "keypoints": _triples(points[index], predictions.is_found[index]),
+            "score": float(predictions.scores[index]),
+            "area": 1.0,
+        }
+        for number, index in enumerate(range(len(predictions.image_ids)), start=1)
+    ]
+
+
+def _triples(points: Tensor, is_there: Tensor) -> list[float]:
+    """Write (C, 2) points the COCO way: x, y and a flag for each."""
+    flat: list[float] = torch.cat([points.double(), 2.0 * is_there[:, None]], dim=1).flatten().tolist()
+    return flat
+
+
+def _mean_or_nan(values: Tensor) -> float:
+    defined = values[values > -1]
+    return float(defined.mean())  # the mean of nothing is NaN
+
+
+def _require_one_instance(truths: TruthList, image_ids: Tensor, n_channels: int) -> None:
+    points_of = torch.bincount(truths.image * n_channels + truths.channel, minlength=len(image_ids) * n_channels)
+    crowded = (points_of > 1).nonzero()[:, 0]
+    if len(crowded) > 0:
+        raise ValueError(
+            f"OKS-AP needs at most one point of a channel in an image, found {int(points_of[crowded[0]])} in image "
+            f"{int(image_ids[crowded[0] // n_channels])}; use distance AP, or group the points and call "
+            "oks_average_precision."
+        )
+    first = torch.full((len(image_ids),), -1).scatter_reduce(0, truths.image, truths.instance, "amax")
+    differs = (truths.instance != first[truths.image]).nonzero()[:, 0]
+    if len(differs) > 0:
+        raise ValueError(
+            f"OKS-AP needs at most one annotated instance in an image, found several in image "
+            f"{int(image_ids[truths.image[differs[0]]])}; use distance AP, or group the points and call "
+            "oks_average_precision."
+        )
+
+
+def _require_areas(truths: OksTruths) -> None:
+    is_known = truths.areas.isfinite() & (truths.areas > 0) | ~truths.is_labelled.any(1)
+    if not bool(is_known.all()):
+        first = int((~is_known).nonzero()[0, 0])
+        raise ValueError(
+            f"OKS-AP needs the area of every instance, found {float(truths.areas[first]):g} in image "
+            f"{int(truths.image_ids[first])} and {int((~is_known).sum())} such in all; write `area` into the COCO file."
+        )
+
+
+def _as_truths(truths: TruthList, image_ids: Tensor, n_channels: int) -> OksTruths:
+    """Gather the points of each image into one instance."""
+    points = torch.zeros(len(image_ids), n_channels, 2, dtype=torch.float64)
+    is_labelled = torch.zeros(len(image_ids), n_channels, dtype=torch.bool)
+    areas = torch.zeros(len(image_ids), dtype=torch.float64)
+    points[truths.image, truths.channel] = truths.points_image
+    is_labelled[truths.image, truths.channel] = True
+    areas[truths.image] = truths.areas
+    has_points = is_labelled.any(1)
+    return OksTruths(image_ids[has_points], points[has_points], is_labelled[has_points], areas[has_points])
+
+
+def _as_predictions(detections: DetectionList, image_ids: Tensor, n_channels: int) -> OksPredictions:
+    """Gather the best detection of each channel into one instance an image."""
+    points = torch.zeros(len(image_ids), n_channels, 2, dtype=torch.float64)
+    scores = torch.zeros(len(image_ids), n_channels, dtype=torch.float64)
+    row = detections.image * n_channels + detections.channel
+    is_best = torch.ones_like(row, dtype=torch.bool)
+    is_best[1:] = row[1:] != row[:-1]  # within a row the scores fall
+    image, channel = detections.image[is_best], detections.channel[is_best]
+    points[image, channel] = detections.points_image[is_best]
+    scores[image, channel] = detections.scores[is_best].double()
+    is_found = scores > 0
+    has_points = is_found.any(1)
+    mean_score = scores.sum(1) / is_found.sum(1)
+    return OksPredictions(image_ids[has_points], points[has_points], is_found[has_points], mean_score[has_points])

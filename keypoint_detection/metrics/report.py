@@ -1,0 +1,316 @@
+"""The result of an evaluation: numbers by channel and over all, flat for loggers and nested for files."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from keypoint_detection.metrics.bootstrap import percentile_interval, resample_images
+from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
+
+__all__ = ["ChannelReport", "EvaluationReport", "ImageErrors", "build_report"]
+
+# Accumulated weights held at a time by a bootstrap: 4 MB in float32, about what a cache takes.
+RESAMPLE_ELEMENTS = 1 << 20
+
+# What the names in metrics.json mean; written there so that the file explains itself.
+DEFINITIONS = {
+    "frame": "All distances are in pixels of the original pictures.",
+    "AP": "Area under the precision-recall curve, precision interpolated at every recall (PASCAL VOC 2010 and later). "
+    "In order of score each detection takes the nearest free ground truth within d pixels. Channels without ground "
+    "truth are left out of the mean; false positives on pictures without points count.",
+    "mAP": "Mean of AP over the channels with ground truth and over the distance thresholds.",
+    "score_threshold": "The score with the best F1 at the largest distance threshold (the highest of equals); "
+    "precision, recall and F1 are measured there. Overall: one threshold for all channels.",
+    "error_px": "Distance of each ground truth to its prediction: the n best detections of a channel with n ground "
+    "truths in a picture, paired nearest first at any distance. Missing predictions are left out: see detection_rate.",
+    "detection_rate": "Share of the ground truths with a prediction, at any distance.",
+    "PCK": "Share of the ground truths with an error within d pixels, or within r times the longer side of the box "
+    "(the diagonal of the picture where there is no box); a missing prediction counts as wrong.",
+    "NME": "Mean of error over the longer side of the box (the diagonal where there is no box); missing predictions "
+    "are left out.",
+    "strict_success": "Share of the pictures in which every labelled point has an error within d pixels; a missing "
+    "prediction counts as wrong, pictures without labelled points are left out.",
+    "OKS-AP": "COCO keypoint AP (pycocotools), areas of any size, mean over OKS 0.50:0.05:0.95.",
+    "loss": "Mean over pictures and channels.",
+    "intervals": "Percentile bootstrap over pictures, 95 %.",
+}
+
+
+class ChannelReport(NamedTuple):
+    """The numbers of one channel, or of all together; NaN where one is undefined.
+
+    Attributes:
+        name: The channel, or "all".
+        n_truths: Ground truths.
+        n_detections: Detections.
+        average_precision: AP at each distance threshold.
+        mean_average_precision: Mean of these.
+        score_threshold: The score with the best F1 at the largest distance threshold; the highest of equals.
+        precision: Precision at that score.
+        recall: Recall at that score.
+        f1: F1 at that score.
+        error_px_mean: Mean error in image pixels, missing predictions left out.
+        error_px_median: Median error, likewise.
+        error_px_p95: 95th percentile of the errors, likewise.
+        detection_rate: Share of the ground truths with a prediction.
+        pck: PCK at each distance threshold.
+        relative_pck: PCK at each relative threshold.
+        nme: Mean error over reference length, missing predictions left out.
+        loss: Mean loss; NaN when no losses were given.
+    """
+
+    name: str
+    n_truths: int
+    n_detections: int
+    average_precision: tuple[float, ...]
+    mean_average_precision: float
+    score_threshold: float
+    precision: float
+    recall: float
+    f1: float
+    error_px_mean: float
+    error_px_median: float
+    error_px_p95: float
+    detection_rate: float
+    pck: tuple[float, ...]
+    relative_pck: tuple[float, ...]
+    nme: float
+    loss: float
+
+
+class ImageErrors(NamedTuple):
+    """How one image went.
+
+    Attributes:
+        image_id: Its id in the COCO file.
+        n_truths: Its labelled points.
+        n_missing: Labelled points without a prediction.
+        max_error_px: Largest error of the others; NaN where there is none.
+        mean_error_px: Mean error of the others; NaN where there is none.
+        n_false_positives: Detections at or above the overall score threshold that match nothing at the largest
+            distance threshold.
+    """
+
+    image_id: int
+    n_truths: int
+    n_missing: int
+    max_error_px: float
+    mean_error_px: float
+    n_false_positives: int
+
+
+class EvaluationReport(NamedTuple):
+    """Everything measured on a data set.
+
+    Attributes:
+        n_images: Images, each counted once.
+        thresholds_px: Distance thresholds in image pixels.
+        relative_thresholds: Fractions of the reference length.
+        channels: The numbers of each channel.
+        overall: The numbers of all channels together: AP is the mean over channels with ground truth, the rest pooled.
+        strict_success: Share of images with every point right, at each distance threshold.
+        has_losses: Whether losses were given.
+        oks_ap: OKS-AP by name ("OKS-AP", "OKS-AP50", ...); empty when not asked for.
+        intervals: 95 % interval of each number, by its name in `as_scalars`; empty until `with_intervals`.
+        measurements: What the numbers were computed from.
+    """
+
+    n_images: int
+    thresholds_px: tuple[float, ...]
+    relative_thresholds: tuple[float, ...]
+    channels: tuple[ChannelReport, ...]
+    overall: ChannelReport
+    strict_success: tuple[float, ...]
+    has_losses: bool
+    oks_ap: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    measurements: Measurements
+
+    @property
+    def channels_without_truth(self) -> tuple[str, ...]:
+        """Channels without a single ground truth: their AP is NaN and left out of the mean."""
+        return tuple(channel.name for channel in self.channels if channel.n_truths == 0)
+
+    def as_scalars(self) -> dict[str, float]:
+        """Flatten the numbers under stable names, for loggers and checkpoints to monitor.
+
+        A number that is undefined is NaN and keeps its place: a monitored name must not vanish because the first epoch
+        found nothing. Losses stand there when they were given, `OKS-AP` when it was asked for.
+        """
+        scalars = {"mAP": self.overall.mean_average_precision}
+        for threshold, value in zip(self.thresholds_px, self.strict_success, strict=True):
+            scalars[f"strict_success/d={threshold:g}"] = value
+        scalars |= self.oks_ap
+        for channel in (self.overall, *self.channels):
+            scalars |= self._flatten(channel, "" if channel is self.overall else f"/{channel.name}")
+        return scalars
+
+    def as_dict(self) -> dict[str, object]:
+        """Nest everything for a JSON file: NaN becomes None, and the definitions are written along."""
+        return {
+            "n_images": self.n_images,
+            "thresholds_px": list(self.thresholds_px),
+            "relative_thresholds": list(self.relative_thresholds),
+            "channels_without_truth": list(self.channels_without_truth),
+            "n_truths": {channel.name: channel.n_truths for channel in self.channels},
+            "n_detections": {channel.name: channel.n_detections for channel in self.channels},
+            "metrics": {name: _or_none(value) for name, value in self.as_scalars().items()},
+            "intervals": {name: [_or_none(low), _or_none(high)] for name, (low, high) in self.intervals.items()},
+            "definitions": dict(DEFINITIONS),
+        }
+
+    def with_intervals(self, n_resamples: int = 1000, seed: int = 0, level: float = 0.95) -> "EvaluationReport":
+        """Add bootstrap intervals by resampling images; no process waits for another.
+
+        Every number is computed anew in each resample, the score threshold too. OKS-AP has no interval.
+
+        Args:
+            n_resamples: More give steadier ends and take proportionally longer.
+            seed: Same seed, same intervals.
+            level: Share of the resamples that lies inside.
+
+        Returns:
+            The same report with `intervals`.
+        """
+        multiplicities = resample_images(self.n_images, n_resamples, torch.Generator().manual_seed(seed))
+        # Few resamples at a time, so that what is accumulated over all detections stays in the cache.
+        chunk = max(16, RESAMPLE_ELEMENTS // max(1, len(self.measurements.detections.scores)))
+        parts = [
+            _compute(self.measurements, multiplicities[:, start : start + chunk])
+            for start in range(0, n_resamples, chunk)
+        ]
+        overall = _take_interval([part.overall for part in parts], level)
+        channels = [
+            _take_interval([part.channels[index] for part in parts], level) for index in range(len(self.channels))
+        ]
+        strict_success = percentile_interval(torch.cat([part.strict_success for part in parts]), level)
+        low, high = (
+            self._replace(
+                overall=_replace_values(self.overall, overall[end]),
+                channels=tuple(
+                    _replace_values(channel, values[end])
+                    for channel, values in zip(self.channels, channels, strict=True)
+                ),
+                strict_success=tuple(strict_success[end].tolist()),
+                oks_ap={},
+            ).as_scalars()
+            for end in (0, 1)
+        )
+        return self._replace(intervals={name: (low[name], high[name]) for name in low})
+
+    def per_image_errors(self) -> list[ImageErrors]:
+        """List every image, the worst first.
+
+        Most missing predictions come first, then the largest error, then the most false positives.
+        """
+        truths, detections = self.measurements.truths, self.measurements.detections
+        errors, n_images = self.measurements.errors_px, self.n_images
+        is_found = errors.isfinite()
+        n_truths = torch.bincount(truths.image, minlength=n_images)
+        n_found = torch.bincount(truths.image[is_found], minlength=n_images)
+        total = torch.bincount(truths.image[is_found], errors[is_found], minlength=n_images)
+        largest = torch.full((n_images,), -math.inf, dtype=torch.float64)
+        largest = largest.scatter_reduce(0, truths.image[is_found], errors[is_found], "amax")
+        # Comparing with a NaN score threshold is False: without detections there is no false positive.
+        is_false = (detections.scores >= self.overall.score_threshold) & ~self.measurements.is_true_positive[-1]
+        n_false = torch.bincount(detections.image[is_false], minlength=n_images)
+        largest = largest.masked_fill(n_found == 0, math.nan)
+        columns = (self.measurements.image_ids, n_truths, n_truths - n_found, largest, total / n_found, n_false)
+        rows = [ImageErrors(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        return sorted(rows, key=_badness, reverse=True)
+
+    def _flatten(self, channel: ChannelReport, suffix: str) -> dict[str, float]:
+        """Name the numbers of one channel; the suffix goes between the metric and its threshold or statistic."""
+        scalars = {}
+        for threshold, precision, pck in zip(self.thresholds_px, channel.average_precision, channel.pck, strict=True):
+            scalars[f"AP{suffix}/d={threshold:g}"] = precision
+            scalars[f"PCK{suffix}/d={threshold:g}"] = pck
+        for fraction, pck in zip(self.relative_thresholds, channel.relative_pck, strict=True):
+            scalars[f"PCK{suffix}/r={fraction:g}"] = pck
+        if suffix:
+            scalars[f"AP{suffix}/mean"] = channel.mean_average_precision
+        scalars |= {
+            f"error_px{suffix}/mean": channel.error_px_mean,
+            f"error_px{suffix}/median": channel.error_px_median,
+            f"error_px{suffix}/p95": channel.error_px_p95,
+            f"NME{suffix}": channel.nme,
+            f"detection_rate{suffix}": channel.detection_rate,
+            f"precision{suffix}": channel.precision,
+            f"recall{suffix}": channel.recall,
+            f"F1{suffix}": channel.f1,
+            f"score_threshold{suffix}": channel.score_threshold,
+        }
+        if self.has_losses:
+            scalars[f"loss{suffix}"] = channel.loss
+        return scalars
+
+
+def build_report(measurements: Measurements, names: Sequence[str], oks_ap: dict[str, float]) -> EvaluationReport:
+    """Compute every number of a report, without intervals.
+
+    Args:
+        measurements: Matches and errors of a data set with at least one image.
+        names: The channels' names.
+        oks_ap: OKS-AP by name, or nothing.
+    """
+    values = _compute(measurements, measurements.every_image_once())
+    n_truths = torch.bincount(measurements.truths.channel, minlength=len(names)).tolist()
+    n_detections = torch.bincount(measurements.detections.channel, minlength=len(names)).tolist()
+    return EvaluationReport(
+        n_images=len(measurements.image_ids),
+        thresholds_px=tuple(measurements.thresholds_px.tolist()),
+        relative_thresholds=tuple(measurements.relative_thresholds.tolist()),
+        channels=tuple(
+            _channel_report(name, truths, detections, channel)
+            for name, truths, detections, channel in zip(names, n_truths, n_detections, values.channels, strict=True)
+        ),
+        overall=_channel_report("all", sum(n_truths), sum(n_detections), values.overall),
+        strict_success=tuple(values.strict_success[0].tolist()),
+        has_losses=measurements.losses is not None,
+        oks_ap=oks_ap,
+        intervals={},
+        measurements=measurements,
+    )
+
+
+class _Values(NamedTuple):
+    """The numbers in each of R resamples."""
+
+    channels: list[ChannelValues]
+    overall: ChannelValues
+    strict_success: Tensor  # (R, T)
+
+
+def _compute(measurements: Measurements, multiplicities: Tensor) -> _Values:
+    channels = measurements.channel_values(multiplicities)
+    overall = measurements.overall_values(multiplicities, channels)
+    return _Values(channels, overall, measurements.strict_success(multiplicities))
+
+
+def _take_interval(parts: list[ChannelValues], level: float) -> tuple[ChannelValues, ChannelValues]:
+    """Return the lower and the upper ends, each field with a leading axis of one."""
+    ends = [percentile_interval(torch.cat(fields), level) for fields in zip(*parts, strict=True)]
+    return ChannelValues(*(low[None] for low, _ in ends)), ChannelValues(*(high[None] for _, high in ends))
+
+
+def _channel_report(name: str, n_truths: int, n_detections: int, values: ChannelValues) -> ChannelReport:
+    """Take the numbers of the first resample; the fields of both classes stand in the same order."""
+    plain: list[Any] = [value[0].tolist() for value in values]
+    numbers: list[Any] = [tuple(value) if isinstance(value, list) else value for value in plain]
+    return ChannelReport(name, n_truths, n_detections, *numbers)
+
+
+def _replace_values(channel: ChannelReport, values: ChannelValues) -> ChannelReport:
+    return _channel_report(channel.name, channel.n_truths, channel.n_detections, values)
+
+
+def _badness(image: ImageErrors) -> tuple[int, float, int, int]:
+    largest = -1.0 if math.isnan(image.max_error_px) else image.max_error_px
+    return image.n_missing, largest, image.n_false_positives, -image.image_id
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
