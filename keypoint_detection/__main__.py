@@ -1,0 +1,5 @@
+"""Run the command line with `python -m keypoint_detection`."""
+
+from keypoint_detection.cli import main
+
+main()

@@ -1,0 +1,128 @@
+"""Pictures of predictions: heatmaps, predicted and true points, a legend of the channels."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+__all__ = ["PointSet", "draw_overlay"]
+
+# Okabe & Ito's palette, which people with every kind of colour vision can tell apart, without its black and grey.
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
+
+# Small pictures are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are.
+MIN_HEIGHT_PX = 360
+MARK_RADIUS = 5
+LEGEND_ROW_PX = 18
+# Opacity of a heatmap cell of 1.
+HEATMAP_OPACITY = 0.75
+
+
+class PointSet(NamedTuple):
+    """The points of one picture, in the frame of the picture that they are drawn on.
+
+    Attributes:
+        predicted: (C, D, 2) pixels.
+        scores: (C, D); 0 marks an unused slot.
+        true: (C, K, 2) pixels.
+        is_labelled: (C, K) bool.
+    """
+
+    predicted: Tensor
+    scores: Tensor
+    true: Tensor
+    is_labelled: Tensor
+
+
+def draw_overlay(
+    image: Tensor, points: PointSet, channels: Sequence[str], heatmaps: Tensor | None = None, min_score: float = 0.1
+) -> Image.Image:
+    """Draw true points as circles and predicted ones as crosses, beside the heatmaps where they are given.
+
+    Args:
+        image: (3, H, W) uint8.
+        points: in pixels of `image`.
+        channels: their names, for the legend.
+        heatmaps: (C, h, w) in [0, 1], drawn over a second copy of the picture.
+        min_score: predictions that score less are not drawn; the legend says so.
+
+    Returns:
+        An RGB picture, a whole number of times as large as `image` if that is small, the legend below.
+    """
+    pixels = image.permute(1, 2, 0).cpu().numpy()
+    factor = max(1, -(-MIN_HEIGHT_PX // pixels.shape[0]))
+    panel = _draw_points(_enlarge(pixels, factor), points, factor, min_score)
+    panels = [panel]
+    if heatmaps is not None:
+        panels.append(Image.fromarray(_blend_heatmaps(_enlarge(pixels, factor), heatmaps.float().cpu().numpy())))
+    legend = _draw_legend(channels, panel.width * len(panels), min_score)
+    sheet = Image.new("RGB", (panel.width * len(panels), panel.height + legend.height))
+    for position, one in enumerate(panels):
+        sheet.paste(one, (position * panel.width, 0))
+    sheet.paste(legend, (0, panel.height))
+    return sheet
+
+
+def _colour(channel: int) -> tuple[int, int, int]:
+    return PALETTE[channel % len(PALETTE)]
+
+
+def _enlarge(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _draw_points(pixels: NDArray[np.uint8], points: PointSet, factor: int, min_score: float) -> Image.Image:
+    panel = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(panel)
+    r = MARK_RADIUS
+    for channel in range(len(points.scores)):
+        # Pillow's integer coordinates are pixel centres: half a pixel less than continuous coordinates.
+        true = points.true[channel][points.is_labelled[channel]].cpu().numpy() * factor - 0.5
+        is_drawn = points.scores[channel] >= min_score
+        predicted = points.predicted[channel][is_drawn].cpu().numpy() * factor - 0.5
+        for x, y in true:
+            draw.ellipse([x - r - 1, y - r - 1, x + r + 1, y + r + 1], outline="black", width=1)
+            draw.ellipse([x - r, y - r, x + r, y + r], outline=_colour(channel), width=2)
+        for x, y in predicted:
+            for colour, width in (("black", 3), (_colour(channel), 1)):
+                draw.line([x - r, y, x + r, y], fill=colour, width=width)
+                draw.line([x, y - r, x, y + r], fill=colour, width=width)
+    return panel
+
+
+def _blend_heatmaps(pixels: NDArray[np.uint8], heatmaps: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Tint a grey copy of the picture with each channel's colour where its heatmap is high."""
+    height, width = pixels.shape[:2]
+    # Nearest cell of every pixel: no interpolation, so that what is shown is what the network said.
+    rows = np.arange(height) * heatmaps.shape[1] // height
+    columns = np.arange(width) * heatmaps.shape[2] // width
+    grey = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.6
+    for channel, heatmap in enumerate(heatmaps):
+        opacity = HEATMAP_OPACITY * heatmap[rows][:, columns, None].clip(0, 1)
+        grey = (1 - opacity) * grey + opacity * np.array(_colour(channel))
+    blended: NDArray[np.uint8] = grey.astype(np.uint8)
+    return blended
+
+
+def _draw_legend(channels: Sequence[str], width: int, min_score: float) -> Image.Image:
+    font = ImageFont.load_default()
+    entries = [f"o true   + predicted (score >= {min_score:g})", *channels]
+    colours: list[str | tuple[int, int, int]] = ["white", *(_colour(channel) for channel in range(len(channels)))]
+    rows: list[list[tuple[str, str | tuple[int, int, int], int]]] = [[]]
+    x = 8
+    for text, colour in zip(entries, colours, strict=True):
+        length = int(font.getlength(text)) + 16
+        if rows[-1] and x + length > width:
+            rows.append([])
+            x = 8
+        rows[-1].append((text, colour, x))
+        x += length
+    legend = Image.new("RGB", (width, LEGEND_ROW_PX * len(rows) + 4), "black")
+    draw = ImageDraw.Draw(legend)
+    for number, row in enumerate(rows):
+        for text, colour, x in row:
+            draw.text((x, 4 + number * LEGEND_ROW_PX), text, fill=colour, font=font)
+    return legend

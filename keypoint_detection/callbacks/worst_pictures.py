@@ -1,0 +1,137 @@
+"""The pictures that a detector does worst on, as a list and as overlays."""
+
+import csv
+import math
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+
+from keypoint_detection.callbacks.drawing import PointSet, draw_overlay
+from keypoint_detection.callbacks.run_folder import run_folder
+from keypoint_detection.metrics.matching import pair_nearest
+from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
+from keypoint_detection.types import NOT_LABELLED, Batch
+
+__all__ = ["WorstPictures"]
+
+
+class _Candidate(NamedTuple):
+    n_missing: int
+    max_error_px: float
+    image_id: int
+    picture: Image.Image
+
+
+class WorstPictures(Callback):
+    """Write the errors of every picture, worst first, and draw the worst ones, after `kpd validate` and `kpd test`.
+
+    The list is `per_image.csv` and the pictures are in `worst/` of the run's folder; Weights & Biases gets a table of
+    them. Use it with `--trainer.callbacks+=WorstPictures`.
+
+    Args:
+        n_images: how many pictures to draw.
+        min_score: predictions that score less are not drawn.
+    """
+
+    def __init__(self, n_images: PositiveInt = 10, min_score: ClosedUnitInterval = 0.1) -> None:
+        self.n_images = n_images
+        self.min_score = float(min_score)
+        self._candidates: list[_Candidate] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw those of the batch that are among the worst so far, when validating alone."""
+        if trainer.state.fn == "validate":
+            self._consider(pl_module, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw those of the batch that are among the worst so far."""
+        self._consider(pl_module, outputs, batch)
+
+    def on_validate_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the list and the pictures."""
+        self._write(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the list and the pictures."""
+        self._write(trainer, pl_module)
+
+    def _consider(self, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
+        """Keep a drawing of every picture that is worse than the best of the worst so far."""
+        is_labelled = batch.visibility != NOT_LABELLED
+        errors = pair_nearest(
+            outputs.detections_image.points.flatten(0, 1),
+            outputs.detections_image.scores.flatten(0, 1),
+            outputs.truths_image.flatten(0, 1),
+            is_labelled.flatten(0, 1),
+        ).view(is_labelled.shape)
+        seen = {candidate.image_id for candidate in self._candidates}
+        for index in range(len(batch.images)):
+            image_id = int(batch.image_ids[index])
+            of_image = errors[index][is_labelled[index]]
+            is_found = of_image.isfinite()
+            rank = (int((~is_found).sum()), float(of_image[is_found].max()) if is_found.any() else 0.0)
+            is_full = len(self._candidates) >= self.n_images
+            if image_id in seen or (is_full and rank <= self._candidates[-1][:2]):
+                continue
+            points = PointSet(
+                outputs.detections_input.points[index],
+                outputs.detections_input.scores[index],
+                batch.points[index],
+                is_labelled[index],
+            )
+            names, heatmaps = list(pl_module.channels), torch.sigmoid(outputs.logits[index].float())  # type: ignore[arg-type]
+            picture = draw_overlay(batch.images[index], points, names, heatmaps, self.min_score)
+            self._candidates.append(_Candidate(*rank, image_id, picture))
+            self._candidates.sort(key=lambda candidate: candidate[:2], reverse=True)
+            del self._candidates[self.n_images :]
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        candidates, self._candidates = self._candidates, []
+        report = getattr(pl_module, "report", None)
+        if not isinstance(report, EvaluationReport):
+            return
+        errors = report.per_image_errors()
+        folder = run_folder(trainer)
+        (folder / "worst").mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            with (folder / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(ImageErrors._fields)
+                writer.writerows(errors)
+        # Every process holds the drawings of its own pictures.
+        drawn = {candidate.image_id: candidate.picture for candidate in candidates}
+        worst = [(rank, row, drawn[row.image_id]) for rank, row in enumerate(errors, 1) if row.image_id in drawn]
+        worst = [entry for entry in worst if entry[0] <= self.n_images]
+        for rank, row, picture in worst:
+            picture.save(folder / "worst" / f"{rank:03d}-image-{row.image_id}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+                _log_table(logger, [(row, picture) for _, row, picture in worst])
+
+
+def _log_table(logger: WandbLogger, worst: list[tuple[ImageErrors, Image.Image]]) -> None:
+    import wandb
+
+    rows = [[*(None if math.isnan(value) else value for value in row), wandb.Image(picture)] for row, picture in worst]
+    logger.log_table("worst_pictures", columns=[*ImageErrors._fields, "picture"], data=rows)

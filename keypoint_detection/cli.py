@@ -1,0 +1,87 @@
+"""The `kpd` command: what can be answered at once is, the rest loads torch and Lightning first."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from keypoint_detection import __version__
+
+if TYPE_CHECKING:
+    from keypoint_detection.lightning_cli import DetectorCLI
+
+__all__ = ["main", "run"]
+
+OVERVIEW = """\
+kpd trains, evaluates and deploys keypoint detectors.
+
+First steps:
+  kpd fit --config configs/quickstart.yaml          draw a small data set, train on it, show the result
+  kpd fit --data.train=train.json --data.image_size='[256, 256]'
+                                                    train on your own COCO keypoint file
+  kpd test --ckpt_path=runs/…/checkpoints/best.ckpt --data.test=test.json
+
+Commands:
+  fit         train a detector, validating as it goes
+  validate    measure a checkpoint on the validation pictures
+  test        measure a checkpoint on a test file
+  synthesize  draw a data set of cardboard boxes with labelled corners
+
+Help:
+  kpd COMMAND --help                   every option with its unit and meaning
+  kpd fit --model.backbone.help Unet   the options of one backbone
+  kpd fit --print_config               every option with its value, as a config file
+  kpd --version
+"""
+
+LIGHTNING_COMMANDS = ("fit", "validate", "test")
+COMMANDS = (*LIGHTNING_COMMANDS, "synthesize")
+
+USAGE_ERROR = 2
+
+
+def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
+    """Run a command as the console script does.
+
+    Args:
+        args: the words after `kpd`; those of the process when left out.
+
+    Returns:
+        What a training or measuring command ran with: trainer, model, data module and config; None for the others.
+
+    Raises:
+        SystemExit: help was asked for (0), or the words or the data are wrong (2).
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(OVERVIEW)
+        return None
+    if words[0] == "--version":
+        sys.stdout.write(f"kpd {__version__}\n")
+        return None
+    if words[0] not in COMMANDS:
+        _refuse_command(words[0])
+    # jsonargparse 5 will rename what Lightning calls; users can do nothing about it.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    if words[0] == "synthesize":
+        from keypoint_detection.synthesize import synthesize
+
+        synthesize(words[1:])
+        return None
+    from keypoint_detection.lightning_cli import run_detector_cli
+
+    return run_detector_cli(words)
+
+
+def main() -> None:
+    """Run the console script."""
+    run()
+
+
+def _refuse_command(word: str) -> None:
+    import difflib
+
+    nearest = difflib.get_close_matches(word, COMMANDS, n=1)
+    hint = f" Did you mean `kpd {nearest[0]}`?" if nearest else ""
+    sys.stderr.write(f"kpd: error: {word!r} is no command; there are {', '.join(COMMANDS)}.{hint}\n")
+    raise SystemExit(USAGE_ERROR)

@@ -1,0 +1,274 @@
+"""The LightningDataModule: files, splits, loaders."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from keypoint_detection.data.coco import CocoKeypoints, Coordinates, DataError, read_coco, resolve_channels
+from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
+from keypoint_detection.data.synthetic import SyntheticBoxes, draw_data_set
+from keypoint_detection.data.transforms import ResizeMode, default_augmentation
+from keypoint_detection.types import Batch
+
+__all__ = ["DataFiles", "KeypointsDataModule", "find_files"]
+
+logger = logging.getLogger(__name__)
+
+# More workers than this seldom help, and each holds a copy of the interpreter.
+MAX_AUTOMATIC_WORKERS = 8
+
+EXIF_ORIENTATION = 0x0112
+# The orientations whose picture lies on its side: height and width change places when it is shown.
+EXIF_SIDEWAYS = (5, 6, 7, 8)
+
+
+class DataFiles(NamedTuple):
+    """The COCO files of a data set; None where there is none."""
+
+    train: Path | None
+    val: Path | None
+    test: Path | None
+
+
+def find_files(train: str | None, val: str | None, test: str | None, synthetic: SyntheticBoxes | None) -> DataFiles:
+    """Name the files of each part, drawing the procedural data set first where one is asked for.
+
+    Raises:
+        ValueError: files and the procedural data set are both given, or its folder holds something else.
+    """
+    if synthetic is None:
+        return DataFiles(*(Path(path) if path else None for path in (train, val, test)))
+    if train or val or test:
+        raise DataError(
+            "data.synthetic draws its own files; leave it out (null) where data.train, val or test are given."
+        )
+    return DataFiles(*draw_data_set(synthetic))
+
+
+class KeypointsDataModule(LightningDataModule):
+    """Load pictures and keypoints from COCO keypoint files.
+
+    Args:
+        train: COCO keypoint file (JSON) to train on.
+        val: COCO keypoint file to validate on. Left out, a part of `train` is kept aside.
+        test: COCO keypoint file for `kpd test`.
+        image_root: folder that the pictures' file names are relative to. Left out, it is the folder of each JSON file.
+        synthetic: draw a data set of cardboard boxes once and use it in place of the files.
+        channels: set by `model.channels`; used from Python only. Channel name to the keypoint types it collects.
+        val_fraction: part of the training images that is kept aside for validation where `val` is left out.
+        split_seed: seed of that split. The same seed and file give the same split.
+        image_size: height and width in pixels that every picture is brought to. Left out, pictures keep their size,
+            which must then be the same for all. Smaller is faster; larger finds smaller things.
+        resize: how pictures are brought to it: `letterbox` keeps the aspect ratio and adds bars, `stretch` does not.
+        coordinates: `continuous` where (0, 0) is the outer corner of the top-left pixel (CVAT, Label Studio,
+            Roboflow); `pixel_index` where integers name pixels (the official COCO person keypoints).
+        visible_only: leave out occluded points (v=1), in training and in measuring.
+        augment: change the training pictures at random. Validation and test pictures are never changed.
+        augmentation: torchvision v2 transforms in place of the default ones (crop, scale, rotate, colour, blur, and
+            flip where `flip_pairs` is given). Points that leave the picture are dropped.
+        flip_pairs: keypoint types that change places in a mirrored picture, e.g. [[left_ear, right_ear]]; [] where
+            none does. Left out, pictures are not mirrored.
+        batch_size: images per batch and device.
+        num_workers: processes that read pictures; 0 reads in the training process. Left out, one less than the cores.
+
+    Raises:
+        ValueError: the options contradict each other.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        image_root: str | None = None,
+        synthetic: SyntheticBoxes | None = None,
+        channels: dict[str, list[str]] | list[str] | None = None,
+        val_fraction: OpenUnitInterval = 0.2,
+        split_seed: NonNegativeInt = 0,
+        image_size: tuple[PositiveInt, PositiveInt] | None = None,
+        resize: ResizeMode = "letterbox",
+        coordinates: Coordinates = "continuous",
+        visible_only: bool = False,
+        augment: bool = True,
+        augmentation: list[v2.Transform] | None = None,
+        flip_pairs: list[tuple[str, str]] | None = None,
+        batch_size: PositiveInt = 16,
+        num_workers: NonNegativeInt | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        if "_instantiator" not in self.hparams:
+            # Made in Python: these are objects, not the specifications of a config file; no checkpoint may hold them.
+            self.remove_ignored_hparams(["augmentation", "synthetic"])
+        self.train, self.val, self.test, self.synthetic = train, val, test, synthetic
+        self.image_root = image_root
+        self.channels = channels
+        self.val_fraction, self.split_seed = val_fraction, split_seed
+        self.image_size = image_size
+        self.resize: ResizeMode = resize
+        self.coordinates: Coordinates = coordinates
+        self.visible_only = visible_only
+        self.flip_pairs = flip_pairs
+        self.batch_size = batch_size
+        self.num_workers = _default_workers() if num_workers is None else num_workers
+        transforms = default_augmentation(flip_pairs is not None) if augmentation is None else augmentation
+        self.transform = v2.Compose(transforms) if augment and transforms else None
+        self._tables: dict[Path, CocoKeypoints] = {}
+        self._datasets: dict[str, KeypointsDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read the files that a stage needs; reading them again is free.
+
+        Args:
+            stage: `fit`, `validate` or `test`.
+
+        Raises:
+            DataError: a file is missing or wrong, or a channel names a type that it does not have.
+        """
+        files = find_files(self.train, self.val, self.test, self.synthetic)
+        if stage == "fit" and "train" not in self._datasets:
+            self._set_up_training(files)
+        if stage in ("fit", "validate") and "val" not in self._datasets:
+            self._set_up_validation(files)
+        if stage == "test" and "test" not in self._datasets:
+            if files.test is None:
+                raise DataError("no test file: give --data.test=FILE.json (a COCO keypoint file).")
+            self._datasets["test"] = self._dataset(files.test)
+
+    def _set_up_training(self, files: DataFiles) -> None:
+        if files.train is None:
+            raise DataError(
+                "no training file: give --data.train=FILE.json (a COCO keypoint file), or set data.synthetic."
+            )
+        indices = None if files.val else self._split(files.train)[0]
+        dataset = self._dataset(files.train, indices, self.transform)
+        if len(dataset.table.points) == 0:
+            raise DataError(f"{files.train}: not a single labelled keypoint (v=1 or v=2) in {len(dataset)} images.")
+        self._datasets["train"] = dataset
+
+    def _set_up_validation(self, files: DataFiles) -> None:
+        if files.val is not None:
+            self._datasets["val"] = self._dataset(files.val)
+        elif files.train is not None:
+            self._datasets["val"] = self._dataset(files.train, self._split(files.train)[1])
+        else:
+            raise DataError("no validation file: give --data.val=FILE.json, or --data.train to use a part of it.")
+
+    def _table(self, path: Path) -> CocoKeypoints:
+        if path not in self._tables:
+            self._tables[path] = read_coco(path, self.image_root, self.coordinates)
+        return self._tables[path]
+
+    def _split(self, path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Indices of the training and of the validation part, each in the order of the file."""
+        n_images = len(self._table(path).image_ids)
+        n_val = max(1, round(n_images * self.val_fraction))
+        if n_val >= n_images:
+            raise DataError(f"{path}: {n_images} image(s) cannot be split into training and validation; give data.val.")
+        order = np.random.default_rng(self.split_seed).permutation(n_images)
+        return np.sort(order[n_val:]), np.sort(order[:n_val])
+
+    def _dataset(
+        self, path: Path, indices: NDArray[np.int64] | None = None, transform: Callable[..., Any] | None = None
+    ) -> KeypointsDataset:
+        table = self._table(path)
+        channels = resolve_channels(self.channels, table.keypoint_types, path)
+        unknown = {name for pair in self.flip_pairs or [] for name in pair} - set(table.keypoint_types)
+        if unknown:
+            raise DataError(
+                f"{path}: data.flip_pairs names {', '.join(map(repr, sorted(unknown)))}, which the file does not have. "
+                f"Its keypoint types are: {', '.join(table.keypoint_types)}."
+            )
+        if self.image_size is None:
+            _check_equal_sizes(table, indices)
+        return KeypointsDataset(
+            table,
+            channels,
+            indices,
+            self.image_size,
+            self.resize,
+            transform,
+            self.flip_pairs,
+            self.visible_only,
+        )
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Describe the parts that are set up: file, SHA-256, number of images, labelled points per channel."""
+        return {part: _describe(dataset, self.channels) for part, dataset in self._datasets.items()}
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Make the loader of the training part: shuffled and augmented."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Make the loader of the validation part, in the order of the file."""
+        return self._loader("val", shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Make the loader of the test file, in its order."""
+        return self._loader("test", shuffle=False)
+
+    def _loader(self, part: str, shuffle: bool) -> DataLoader[Sample]:
+        return DataLoader(
+            self._datasets[part],
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
+        """Move every tensor of a batch, while the previous one is being worked on."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+
+
+def _default_workers() -> int:
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_AUTOMATIC_WORKERS, n_cores - 1)
+
+
+def _check_equal_sizes(table: CocoKeypoints, indices: NDArray[np.int64] | None) -> None:
+    """Refuse pictures of different sizes before the first batch; only their headers are read."""
+    paths = table.image_paths if indices is None else table.image_paths[indices]
+    examples: dict[tuple[int, int], str] = {}
+    for path in paths:
+        with Image.open(path.decode()) as image:
+            width, height = image.size
+            if image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS:
+                width, height = height, width
+            examples.setdefault((height, width), path.decode())
+    if len(examples) > 1:
+        (size_a, path_a), (size_b, path_b) = list(examples.items())[:2]
+        raise DataError(
+            f"{table.path}: the pictures have {len(examples)} different sizes, e.g. {size_a[0]}x{size_a[1]} ({path_a}) "
+            f"and {size_b[0]}x{size_b[1]} ({path_b}). Set data.image_size (height, width), e.g. "
+            "--data.image_size='[256, 256]'."
+        )
+
+
+def _describe(dataset: KeypointsDataset, channels: dict[str, list[str]] | list[str] | None) -> dict[str, Any]:
+    table = dataset.table
+    names = list(resolve_channels(channels, table.keypoint_types, table.path))
+    is_used = np.zeros(len(table.points), dtype=bool)
+    for index in dataset.indices:
+        is_used[table.offsets[index] : table.offsets[index + 1]] = True
+    per_channel = dataset.type_in_channel[table.types[is_used]].sum(axis=0)
+    return {
+        "file": str(table.path),
+        "sha256": hashlib.sha256(table.path.read_bytes()).hexdigest(),
+        "images": len(dataset),
+        "points": dict(zip(names, per_channel.tolist(), strict=True)),
+    }

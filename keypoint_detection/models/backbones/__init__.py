@@ -1,0 +1,6 @@
+"""Backbones: networks from a picture to a feature map. Importing this package registers their short names."""
+
+from keypoint_detection.models.backbones.backbone import Backbone
+from keypoint_detection.models.backbones.unet import Unet
+
+__all__ = ["Backbone", "Unet"]

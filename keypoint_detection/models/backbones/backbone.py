@@ -1,0 +1,48 @@
+"""What every backbone declares."""
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+__all__ = ["Backbone"]
+
+# The statistics of ImageNet, which pretrained encoders expect and which suit photographs in general.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module, ABC):
+    """Turn normalised pictures (B, 3, H, W) into features (B, out_channels, H / stride, W / stride).
+
+    A subclass sets `stride`, `out_channels` and `size_multiple` in its `__init__`, whose typed parameters become the
+    command line's `--model.backbone.*`. It remembers them in `init_args`, so that a checkpoint can rebuild it.
+
+    Attributes:
+        stride: input pixels per feature cell: 1, 2 or 4.
+        out_channels: channels of the feature map.
+        size_multiple: height and width of the input must be multiples of it; the detector pads to that.
+        pixel_mean: mean of RGB in [0, 1] that is taken off the picture.
+        pixel_std: standard deviation of RGB that the picture is divided by.
+        init_args: the arguments that the backbone was made with, defaults included.
+    """
+
+    stride: int
+    out_channels: int
+    size_multiple: int
+    pixel_mean: ClassVar[tuple[float, float, float]] = IMAGENET_MEAN
+    pixel_std: ClassVar[tuple[float, float, float]] = IMAGENET_STD
+    init_args: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Backbone":
+        """Make the instance and remember its arguments."""
+        instance = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
+        bound.apply_defaults()
+        instance.init_args = {name: value for name, value in bound.arguments.items() if name != "self"}
+        return instance
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the features (B, out_channels, H / stride, W / stride) of normalised pictures (B, 3, H, W)."""

@@ -1,0 +1,50 @@
+"""Losses between predicted logits and Gaussian target heatmaps, one number a map."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["LossName", "heatmap_loss", "target_entropy"]
+
+LossName = Literal["bce", "mse", "focal"]
+
+# The exponent of the focal weight, as in Li et al. 2020, section 4.
+FOCAL_BETA = 2.0
+
+
+def heatmap_loss(name: LossName, logits: Tensor, targets: Tensor) -> Tensor:
+    """Compare logits with target heatmaps, map by map.
+
+    `bce` is the binary cross-entropy, `mse` the squared error of the probabilities, and `focal` the quality focal loss
+    for soft targets (Li et al. 2020, https://arxiv.org/abs/2006.04388, equation 1): the cross-entropy weighted by the
+    squared error. All are computed in float32.
+
+    Args:
+        name: which loss.
+        logits: (B, C, h, w) of any float type.
+        targets: (B, C, h, w) in [0, 1].
+
+    Returns:
+        (B, C) float32: the mean over the cells of each map.
+
+    >>> heatmap_loss("mse", torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)).item()
+    0.25
+    """
+    logits, targets = logits.float(), targets.float()
+    if name == "bce":
+        cells = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    elif name == "mse":
+        cells = (torch.sigmoid(logits) - targets).square()
+    else:
+        weight = (torch.sigmoid(logits) - targets).abs().pow(FOCAL_BETA)
+        cells = weight * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return cells.mean(dim=(-2, -1))
+
+
+def target_entropy(targets: Tensor) -> Tensor:
+    """Compute the entropy of soft targets (B, C, h, w): the least cross-entropy that a prediction can reach, (B, C)."""
+    targets = targets.float()
+    entropy = torch.special.entr(targets) + torch.special.entr(1 - targets)
+    return entropy.mean(dim=(-2, -1))

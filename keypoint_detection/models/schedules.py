@@ -1,0 +1,31 @@
+"""The learning-rate schedule that is built in; any other comes from torch by `model.lr_scheduler`."""
+
+import math
+
+__all__ = ["warmup_cosine"]
+
+# The part of the training in which the learning rate rises: Adam's second moments need some steps to settle.
+WARMUP_FRACTION = 0.05
+# The learning rate at the end, as a part of the highest: later steps would change nothing.
+FINAL_FACTOR = 0.01
+
+
+def warmup_cosine(step: int, n_steps: float) -> float:
+    """Compute the factor on the learning rate: a linear rise, then half a cosine down to a hundredth.
+
+    After Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983, section 3, without restarts.
+
+    Args:
+        step: optimiser steps taken so far.
+        n_steps: optimiser steps of the whole training; infinite where it has no end: the factor then stays 1.
+
+    >>> [round(warmup_cosine(step, 100), 2) for step in (0, 5, 100)]
+    [0.2, 1.0, 0.01]
+    """
+    if math.isinf(n_steps):
+        return 1.0
+    n_warmup = max(1, round(WARMUP_FRACTION * n_steps))
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    progress = min(1.0, (step - n_warmup) / max(1.0, n_steps - n_warmup))
+    return FINAL_FACTOR + (1 - FINAL_FACTOR) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,26 @@
+"""The command `kpd synthesize`: draw a data set of boxes."""
+
+import logging
+from collections.abc import Sequence
+
+from keypoint_detection.data.synthetic import SyntheticBoxes, SyntheticFiles, draw_data_set
+from keypoint_detection.parsing import Parser
+
+__all__ = ["synthesize"]
+
+
+def synthesize(args: Sequence[str]) -> SyntheticFiles:
+    """Draw the data set that the words after `kpd synthesize` describe.
+
+    Raises:
+        SystemExit: the words are wrong, or the folder holds something else (2).
+    """
+    parser = Parser(prog="kpd synthesize", description=SyntheticBoxes.__doc__)
+    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
+    parser.add_class_arguments(SyntheticBoxes)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        options = parser.instantiate(parser.parse_args(list(args)))
+        return draw_data_set(SyntheticBoxes(**vars(options)))
+    except (ValueError, FileExistsError) as error:
+        parser.error(str(error))
