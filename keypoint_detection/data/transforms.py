@@ -1,7 +1,7 @@
 """Bring pictures and their points to the size of the network's input, with the exact way back; augment both alike.
 
 Augmentation is any list of torchvision v2 transforms. Points are continuous coordinates (see `heatmaps`), which
-torchvision treats exactly in everything but flips: `ContinuousKeyPoints` mends those.
+torchvision treats exactly in everything but flips and expanding rotations: `ContinuousKeyPoints` mends those.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,11 @@ GREY_LEVELS_16_PER_8_BIT = 257
 
 
 class ContinuousKeyPoints(tv_tensors.KeyPoints):  # type: ignore[misc, unused-ignore]
-    """Points (N, 2) in continuous coordinates: a flip maps x to W - x, where torchvision's own maps to W - 1 - x."""
+    """Points (N, 2) in continuous coordinates.
+
+    A flip maps x to W - x, where torchvision's own maps to W - 1 - x; and an expanding rotation goes to where the picture
+    goes, where torchvision's own is up to a pixel off.
+    """
 
 
 def _register_flip(functional: Callable[..., Any], axis: int) -> None:
@@ -54,6 +58,24 @@ def _register_flip(functional: Callable[..., Any], axis: int) -> None:
 
 _register_flip(F.horizontal_flip, axis=0)
 _register_flip(F.vertical_flip, axis=1)
+
+
+@F.register_kernel(F.rotate, ContinuousKeyPoints)  # type: ignore[untyped-decorator, unused-ignore]
+def _rotate(
+    points: ContinuousKeyPoints,
+    angle: float,
+    interpolation: Any = None,
+    expand: bool = False,
+    center: list[float] | None = None,
+    fill: Any = None,
+) -> Any:
+    """Rotate as pictures are: about the centre, which an expanded canvas (a whole number of pixels) shares."""
+    flat, (height, width) = points.as_subclass(Tensor), points.canvas_size
+    rotated, canvas_size = F.rotate_keypoints(flat, (height, width), angle, center=None if expand else center)
+    if expand:
+        _, canvas_size = F.rotate_keypoints(flat, (height, width), angle, expand=True)
+        rotated = rotated + torch.tensor([canvas_size[1] - width, canvas_size[0] - height]) / 2
+    return tv_tensors.wrap(rotated, like=points, canvas_size=canvas_size)
 
 
 def read_image(path: str) -> Tensor:

@@ -1,0 +1,81 @@
+"""Data that several tests need: a tiny COCO keypoint data set of coloured discs, made on the spot."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+KEYPOINTS = ["red", "left", "right"]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep accounts and settings of whoever runs the tests out of them."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+def draw_disc(pixels: np.ndarray, x: float, y: float, colour: tuple[int, int, int], radius: float = 4.0) -> None:
+    """Paint a disc whose centre is at continuous coordinates (x, y)."""
+    rows, columns = np.mgrid[: pixels.shape[0], : pixels.shape[1]] + 0.5
+    pixels[(columns - x) ** 2 + (rows - y) ** 2 <= radius**2] = colour
+
+
+def write_discs(folder: Path, n_images: int, seed: int = 0, size: tuple[int, int] = (48, 64)) -> Path:
+    """Write a COCO file with one red, one green (left) and one blue (right) disc a picture; image 2 is empty."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for index in range(n_images):
+        pixels = np.full((*size, 3), 60, dtype=np.uint8)
+        name = f"images/{seed}-{index}.png"
+        if index != 2:
+            points = rng.uniform((8, 8), (size[1] - 8, size[0] - 8), (3, 2)).round(2)
+            for (x, y), colour in zip(points, [(255, 0, 0), (0, 255, 0), (0, 0, 255)], strict=True):
+                draw_disc(pixels, x, y, colour)
+            triples = [[x, y, 2] for x, y in points.tolist()]
+            annotations.append(
+                {
+                    "id": 100 + index,
+                    "image_id": 10 + index,
+                    "category_id": 1,
+                    "keypoints": sum(triples, []),
+                    "bbox": [0, 0, 20, 30],
+                    "area": 600.0,
+                }
+            )
+        Image.fromarray(pixels).save(folder / name)
+        images.append({"id": 10 + index, "file_name": name, "height": size[0], "width": size[1]})
+    path = folder / f"discs-{seed}.json"
+    categories = [{"id": 1, "name": "discs", "keypoints": KEYPOINTS}]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures of discs, one of them empty."""
+    return write_discs(tmp_path_factory.mktemp("discs"), 12)
+
+
+@pytest.fixture
+def write_coco(tmp_path: Path) -> Callable[..., Path]:
+    """Write a COCO file of one blank 8 x 10 picture, with parts of it replaced."""
+
+    def write(**replaced: Any) -> Path:
+        Image.new("RGB", (10, 8)).save(tmp_path / "one.png")
+        content = {
+            "images": [{"id": 1, "file_name": "one.png"}],
+            "annotations": [{"id": 5, "image_id": 1, "category_id": 1, "keypoints": [1, 2, 2, 3, 4, 1]}],
+            "categories": [{"id": 1, "name": "mouse", "keypoints": ["nose", "tail"]}],
+        } | replaced
+        path = tmp_path / "data.json"
+        path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+        return path
+
+    return write
