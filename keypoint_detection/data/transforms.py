@@ -73,7 +73,9 @@ def _rotate(
     flat, (height, width) = points.as_subclass(Tensor), points.canvas_size
     rotated, canvas_size = F.rotate_keypoints(flat, (height, width), angle, center=None if expand else center)
     if expand:
-        _, canvas_size = F.rotate_keypoints(flat, (height, width), angle, expand=True)
+        # The size that pictures get; the one that torchvision computes for points can differ by a pixel.
+        blank = torch.empty(1, height, width, dtype=torch.uint8)
+        canvas_size = tuple(F.rotate_image(blank, angle, expand=True).shape[-2:])
         rotated = rotated + torch.tensor([canvas_size[1] - width, canvas_size[0] - height]) / 2
     return tv_tensors.wrap(rotated, like=points, canvas_size=canvas_size)
 
