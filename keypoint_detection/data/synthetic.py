@@ -85,8 +85,8 @@ class SyntheticBoxes:
             )
         if self.n_train < 1 or min(self.n_val, self.n_test, self.seed) < 0:
             raise ValueError(
-                f"SyntheticBoxes: n_train must be 1 or more, and n_val, n_test and seed 0 or more; found {self.n_train}, "
-                f"{self.n_val}, {self.n_test} and {self.seed}."
+                "SyntheticBoxes: expected n_train of 1 or more, and n_val, n_test and seed of 0 or more; found "
+                f"{self.n_train}, {self.n_val}, {self.n_test} and {self.seed}."
             )
 
 
