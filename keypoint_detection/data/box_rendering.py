@@ -1,5 +1,6 @@
 """Draw a box scene: exact perspective and hiding, soft shadows, textures, and the faults of a real camera."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -94,7 +95,9 @@ def render(scene: Scene, rng: np.random.Generator) -> Picture:
     height, width = scene.size
     cells = owners.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING)
     samples = np.ascontiguousarray(cells.transpose(1, 3, 0, 2)).reshape(SUPERSAMPLING**2, height * width)
-    fragments = {int(i): find_fragments(samples, int(i)) for i in np.unique(owners)}
+    fragments = {
+        int(i): find_fragments(samples, int(i)) for i in np.flatnonzero(np.bincount(owners.ravel() - GROUND)) + GROUND
+    }
     shown = [i for i in fragments if 0 <= i < len(scene.faces)]
     light_maps = compute_light_maps(scene, [scene.faces[i] for i in shown], look.light)
     light_map_of = dict(zip([GROUND, *shown], light_maps, strict=True))
@@ -214,10 +217,16 @@ def compute_light_maps(scene: Scene, faces: list[Face], light: Light) -> list[Fl
 
 
 def enlarge(cells: Floats) -> Floats:
-    """Interpolate (n, n, 3) cells, so that reading the nearest one is good enough."""
-    side = len(cells) * LIGHT_ZOOM
-    layers = [Image.fromarray(np.ascontiguousarray(cells[..., i])) for i in range(3)]
-    return np.stack([np.asarray(layer.resize((side, side), Image.Resampling.BILINEAR)) for layer in layers], axis=-1)
+    """Interpolate (n, n, 3) cells linearly, so that reading the nearest one is good enough."""
+    weights = interpolation_weights(len(cells))
+    return np.asarray(weights @ (weights @ cells.transpose(2, 0, 1)).transpose(0, 2, 1)).transpose(2, 1, 0)
+
+
+@lru_cache(maxsize=8)
+def interpolation_weights(count: int) -> Floats:
+    """Return the (LIGHT_ZOOM * count, count) weights of cells in a finer row of cells of the same total length."""
+    places = (np.arange(LIGHT_ZOOM * count) + 0.5) / LIGHT_ZOOM - 0.5
+    return np.stack([np.interp(places, np.arange(count), row) for row in np.eye(count)], axis=1).astype(np.float32)
 
 
 def facing_normal(camera: Camera, face: Face) -> Array:
@@ -251,7 +260,9 @@ def find_blocked(scene: Scene, points: Floats, directions: Floats) -> Bools:
             continue  # paper throws no shadow worth its time
         offset = points - face.origin.astype(np.float32)
         reach = SHADOW_REACH * (np.linalg.norm(face.along) + np.linalg.norm(face.across))
-        near = np.flatnonzero((offset**2).sum(axis=1) < reach**2)
+        near = np.flatnonzero(np.einsum("nc,nc->n", offset, offset) < reach**2)
+        if not len(near):
+            continue
         to_plane = np.linalg.inv(np.stack([face.along, face.across, face.normal], axis=1)).astype(np.float32)
         start, step = to_plane @ offset[near].T, to_plane @ directions.T
         with np.errstate(divide="ignore", invalid="ignore"):  # a parallel ray gives inf or NaN, which hits nothing
@@ -280,7 +291,8 @@ def find_centres(pixels: Pixels, size: tuple[int, int]) -> tuple[Floats, Floats]
 
 def locate(to_plane: Array, pixels: Pixels, scene: Scene) -> tuple[Floats, Floats, Floats]:
     """Return s, t and the depth in metres of a plane at (N,) pixels."""
-    s, t, inverse_depth = (linear(row, *find_centres(pixels, scene.size)) for row in to_plane)
+    x, y = find_centres(pixels, scene.size)
+    s, t, inverse_depth = (linear(row, x, y) for row in to_plane)
     # The centre of a pixel that a face fills in part may lie beyond the face's horizon.
     depth = 1 / np.maximum(inverse_depth, np.float32(1 / FARTHEST_M))
     return s * depth, t * depth, depth
@@ -291,7 +303,7 @@ def read_light(light_map: Floats, s: Floats, t: Floats) -> Floats:
     side = len(light_map)
     column = np.clip(s * np.float32(side), 0, side - 1).astype(np.int32)
     row = np.clip(t * np.float32(side), 0, side - 1).astype(np.int32)
-    return np.asarray(light_map.reshape(-1, 3).take(row * side + column, axis=0))
+    return np.asarray(light_map[row, column])
 
 
 def shade_ground(scene: Scene, pixels: Pixels, look: Look, light_map: Floats) -> Floats:

@@ -161,6 +161,8 @@ def sample_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
         camera = sample_camera(rng, outline, height, width)
     is_negative = rng.random() < NEGATIVE_SHARE
     faces, balls = sample_clutter(rng, np.zeros(2) if is_negative else box.half_cover)
+    faces = [face for face in faces if is_near_picture(camera, face.corners, height, width)]
+    balls = [ball for ball in balls if is_near_picture(camera, ball.centre[None], height, width)]
     if is_negative:
         return Scene(camera, (height, width), faces, balls, None)
     floor = next(face for face in box.faces if face.part == "floor")
@@ -278,6 +280,14 @@ def is_edge_on(camera: Camera, face: Face) -> bool:
     """Say whether a face is seen so much from the side that real cardboard would show its thickness, and this none."""
     sight = face.corners.mean(axis=0) - camera.position
     return bool(abs(sight @ face.normal) < EDGE_ON * np.linalg.norm(sight))
+
+
+def is_near_picture(camera: Camera, points: Array, height: int, width: int) -> bool:
+    """Say whether one of the (N, 3) points is in the picture, or so near to it that its shadow may be."""
+    projected, depths = camera.project(points)
+    margin = 0.25 * np.array([width, height])
+    is_near = (projected > -margin) & (projected - margin < (width, height))
+    return bool((is_near.all(axis=1) & (depths > 0)).any())
 
 
 def sample_clutter(rng: np.random.Generator, half_cover: Array) -> tuple[list[Face], list[Ball]]:

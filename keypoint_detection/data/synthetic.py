@@ -70,8 +70,8 @@ class SyntheticBoxes:
     """
 
     folder: str = "kpd_boxes"
-    n_train: PositiveInt = 240
-    n_val: NonNegativeInt = 60
+    n_train: PositiveInt = 200
+    n_val: NonNegativeInt = 40
     n_test: NonNegativeInt = 0
     height: PositiveInt = 160
     width: PositiveInt = 224

@@ -1,6 +1,6 @@
 import numpy as np
 
-from keypoint_detection.data.box_rendering import SUPERSAMPLING, rasterise, render
+from keypoint_detection.data.box_rendering import SUPERSAMPLING, enlarge, rasterise, render
 from keypoint_detection.data.box_scene import Ball, Camera, Face, Scene, label_keypoints, sample_scene
 
 WHITE, BLACK = np.full(3, 0.9), np.full(3, 0.01)
@@ -109,3 +109,13 @@ def test_large_and_tall_pictures_can_be_drawn():
     picture = render(sample_scene(rng, 300, 200), rng)
     assert picture.image.shape == (300, 200, 3)
     assert picture.is_box.shape == (600, 400)
+
+
+def test_light_maps_are_interpolated_between_the_middles_of_cells():
+    rows, columns = np.mgrid[0:4, 0:4].astype(np.float32)
+    fine = enlarge(np.stack([rows, columns, np.ones((4, 4), np.float32)], axis=-1))
+    zoom = len(fine) // 4
+    middle = np.clip((np.arange(4 * zoom) + 0.5) / zoom - 0.5, 0, 3)  # in cells; flat beyond the outermost middles
+    np.testing.assert_allclose(fine[..., 0], np.broadcast_to(middle[:, None], fine.shape[:2]), atol=1e-5)
+    np.testing.assert_allclose(fine[..., 1], np.broadcast_to(middle, fine.shape[:2]), atol=1e-5)
+    np.testing.assert_allclose(fine[..., 2], 1, atol=1e-5)
