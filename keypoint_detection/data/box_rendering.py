@@ -1,17 +1,23 @@
 """Draw a box scene: exact perspective and hiding, soft shadows, textures, and the faults of a real camera."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from keypoint_detection.data.box_scene import Ball, Camera, Face, Scene
+from keypoint_detection.data.box_scene import Ball, Camera, Face, Scene, intersect_ball
 from keypoint_detection.data.box_textures import (
+    DECAL_BOX,
     Floats,
     Ground,
     Noises,
-    look_up,
+    Style,
+    paint_cardboard,
+    paint_carton,
+    paint_sheet,
+    paste_decal,
     sample_decal,
     sample_ground,
     sample_noises,
@@ -21,29 +27,25 @@ __all__ = ["SUPERSAMPLING", "Picture", "rasterise", "render"]
 
 Array = npt.NDArray[np.float64]
 Owners = npt.NDArray[np.int16]
-Samples = npt.NDArray[np.intp]
+Pixels = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
 
 SUPERSAMPLING = 2  # samples a pixel in each direction
 GROUND = -1  # the owner of a sample that shows no face and no ball
-FACE_TEXELS = 12  # light is computed on so many cells along each side of a face
-GROUND_TEXELS = 40  # and of the lit square of ground
+FACE_TEXELS, CLUTTER_TEXELS = 10, 4  # light is computed on so many cells along each side of a face
+GROUND_TEXELS = 36  # and of the lit square of ground
 GROUND_HALF_M = 1.3  # half the side of that square: beyond it nothing throws a shadow
 GROUND_AXES = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
 LIGHT_ZOOM = 6  # light maps are interpolated to this multiple before they are read
-SKY_RAYS, SUN_RAYS = 18, 6
+SKY_RAYS, SUN_RAYS = 15, 5
 NO_HIT_M = 1e-3  # a shadow ray must travel this far, or a face would shade itself
 SHADOW_REACH = 2.5  # no shadow worth seeing falls further than this multiple of the size of what throws it
+SLANT = 1.3  # surfaces are seen at an angle, and a pixel covers that much more of them
+FARTHEST_M = 50.0
 HAZE_M = 2.6  # beyond about this distance the ground's texture is finer than a pixel and fades to its mean
-GAMMA = 2.2
 SHOULDER = 0.7  # linear light beyond this share of white is compressed
 GROUND_BOUNCE = 0.35
-RIM_M = 0.004  # the thickness of the cardboard
-FLUTE_M = 0.012
-TAPE_M, TAPE_TAIL_M = 0.05, 0.07
-TAPED_OFFSET = 0.4  # the share of walls that a strip of tape reaches up
 DECAL_SHARE = 0.6
-DECAL_BOX = (0.52, 0.32, 0.92, 0.84)  # left, low, right and high edge on a wall, in its s and t
 
 
 class Picture(NamedTuple):
@@ -51,6 +53,13 @@ class Picture(NamedTuple):
 
     image: npt.NDArray[np.uint8]
     is_box: Bools
+
+
+class Fragments(NamedTuple):
+    """The pixels in which a thing shows: (N,) numbers counted row by row, and the share of each that it fills."""
+
+    pixels: npt.NDArray[np.intp]
+    shares: Floats
 
 
 class Light(NamedTuple):
@@ -71,11 +80,11 @@ class Look(NamedTuple):
 
 
 class Detail(NamedTuple):
-    """What one face has to itself: its (n, n, 3) light, what is printed on it, a number in [0, 1) that varies it."""
+    """What one face has to itself: its (n, n, 3) light, and what is printed on it."""
 
     light_map: Floats
     decal: Floats | None
-    offset: float
+    style: Style
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Picture:
@@ -83,27 +92,44 @@ def render(scene: Scene, rng: np.random.Generator) -> Picture:
     owners = rasterise(scene)
     size = 1 << max(8, int(np.ceil(np.log2(max(scene.size)))))  # texels keep up with the pixels
     look = Look(sample_noises(rng, size), sample_ground(rng), sample_light(rng))
-    by_owner = group_samples(owners, len(scene.faces) + len(scene.balls))
-    shown = [i for i in range(len(scene.faces)) if len(by_owner[i])]
+    height, width = scene.size
+    cells = owners.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING)
+    samples = np.ascontiguousarray(cells.transpose(1, 3, 0, 2)).reshape(SUPERSAMPLING**2, height * width)
+    fragments = {
+        int(i): find_fragments(samples, int(i)) for i in np.flatnonzero(np.bincount(owners.ravel() - GROUND)) + GROUND
+    }
+    shown = [i for i in fragments if 0 <= i < len(scene.faces)]
     light_maps = compute_light_maps(scene, [scene.faces[i] for i in shown], look.light)
-    colours = np.zeros((owners.size, 3), np.float32)
-    colours[by_owner[GROUND]] = shade_ground(scene, by_owner[GROUND], look, light_maps[0])
-    for i, light_map in zip(shown, light_maps[1:], strict=True):
-        has_decal = scene.faces[i].part == "wall" and rng.random() < DECAL_SHARE
-        detail = Detail(light_map, sample_decal(rng) if has_decal else None, rng.random())
-        colours[by_owner[i]] = shade_face(scene, scene.faces[i], by_owner[i], look, detail)
-    for i, ball in enumerate(scene.balls, start=len(scene.faces)):
-        if len(by_owner[i]):
-            colours[by_owner[i]] = shade_ball(scene, ball, by_owner[i], look)
+    light_map_of = dict(zip([GROUND, *shown], light_maps, strict=True))
+    colours = np.zeros((height * width, 3), np.float32)
+    for i, (pixels, shares) in fragments.items():
+        if i == GROUND:
+            seen = shade_ground(scene, pixels, look, light_map_of[i])
+        elif i < len(scene.faces):
+            seen = shade_face(scene, scene.faces[i], pixels, look, sample_detail(rng, scene, i, light_map_of[i]))
+        else:
+            seen = shade_ball(scene, scene.balls[i - len(scene.faces)], pixels, look)
+        colours[pixels] += shares * seen
     is_box = np.array([face.is_box for face in scene.faces] + [False] * (len(scene.balls) + 1))[owners]  # -1: the last
-    return Picture(expose(colours.reshape(*owners.shape, 3), rng), is_box)
+    return Picture(expose(colours.reshape(height, width, 3), rng), is_box)
 
 
-def group_samples(owners: Owners, n_owners: int) -> list[Samples]:
-    """Return the samples of each owner, counted row by row; the ground's come last, where index GROUND finds them."""
-    order = np.argsort(owners, axis=None, kind="stable")
-    ground, *others = np.split(order, np.cumsum(np.bincount(owners.ravel() + 1, minlength=n_owners + 1))[:-1])
-    return [*others, ground]
+def sample_detail(rng: np.random.Generator, scene: Scene, i: int, light_map: Floats) -> Detail:
+    """Draw what is printed on face number i, and how it differs from others of its kind."""
+    face = scene.faces[i]
+    decal = sample_decal(rng) if face.part == "wall" and rng.random() < DECAL_SHARE else None
+    is_outside = bool(face.normal @ facing_normal(scene.camera, face) > 0)
+    return Detail(light_map, decal, Style(is_outside, rng.random()))
+
+
+def find_fragments(samples: Owners, owner: int) -> Fragments:
+    """Find the pixels in which an owner shows, given the (4, N) owners of the samples of N pixels.
+
+    Colours are computed once a fragment and edges come from the shares: a quarter of the work of colouring samples.
+    """
+    counts = (samples == owner).sum(axis=0, dtype=np.uint8)
+    pixels = np.flatnonzero(counts)
+    return Fragments(pixels, counts[pixels, None].astype(np.float32) / len(samples))
 
 
 def rasterise(scene: Scene) -> Owners:
@@ -115,10 +141,10 @@ def rasterise(scene: Scene) -> Owners:
     nearest = linear(to_ground[2], x, y[:, None])  # inverse depths
     owners = np.full(nearest.shape, GROUND, np.int16)
     for i, face in enumerate(scene.faces):
-        to_face = camera.plane_map(face.origin, face.along, face.across)
-        if to_face is None:
-            continue
         window = find_window(camera.project(face.corners)[0], nearest.shape)
+        to_face = camera.plane_map(face.origin, face.along, face.across)
+        if to_face is None or not nearest[window].size:
+            continue
         s, t, inverse_depth = (linear(row, x[window[1]], y[window[0], None]) for row in to_face)
         cut = np.float32(face.taper) * t
         is_nearer = (inverse_depth > nearest[window]) & (t >= 0) & (t <= inverse_depth)
@@ -155,17 +181,6 @@ def find_window(corners: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
     return slice(top, bottom), slice(left, right)
 
 
-def intersect_ball(camera: Camera, ball: Ball, x: Floats, y: Floats) -> Floats:
-    """Return the depth in metres at which the rays through the pixels meet a ball first; NaN where they miss."""
-    centre = camera.rotation @ (ball.centre - camera.position)
-    rays = camera.rays(*np.broadcast_arrays(x, y))
-    along = np.einsum("c...,c->...", rays, centre)
-    squared = np.einsum("c...,c...->...", rays, rays)
-    discriminant = along**2 - squared * (centre @ centre - ball.radius**2)
-    root = np.sqrt(np.where(discriminant > 0, discriminant, np.nan))
-    return np.asarray((along - root) / squared, np.float32)
-
-
 def sample_light(rng: np.random.Generator) -> Light:
     """Draw the light: a lamp or window of random size and warmth, and what comes from everywhere else."""
     golden = np.pi * (3 - np.sqrt(5))  # a spiral of this angle spreads directions evenly
@@ -189,7 +204,7 @@ def compute_light_maps(scene: Scene, faces: list[Face], light: Light) -> list[Fl
     """Compute the light on the ground, which comes first, and on the visible side of each face, by casting rays."""
     ground = Face("sheet", *np.array([[-1, -1, 0], [2, 0, 0], [0, 2, 0], [0, 0, 0]]) * GROUND_HALF_M)
     surfaces = [ground, *faces]
-    counts = [GROUND_TEXELS] + [FACE_TEXELS] * len(faces)
+    counts = [GROUND_TEXELS, *(FACE_TEXELS if face.is_box else CLUTTER_TEXELS for face in faces)]
     points, normals = [], []
     for face, count in zip(surfaces, counts, strict=True):
         cells = (np.arange(count) + 0.5) / count
@@ -202,10 +217,16 @@ def compute_light_maps(scene: Scene, faces: list[Face], light: Light) -> list[Fl
 
 
 def enlarge(cells: Floats) -> Floats:
-    """Interpolate (n, n, 3) cells, so that reading the nearest one is good enough."""
-    side = len(cells) * LIGHT_ZOOM
-    layers = [Image.fromarray(np.ascontiguousarray(cells[..., i])) for i in range(3)]
-    return np.stack([np.asarray(layer.resize((side, side), Image.Resampling.BILINEAR)) for layer in layers], axis=-1)
+    """Interpolate (n, n, 3) cells linearly, so that reading the nearest one is good enough."""
+    weights = interpolation_weights(len(cells))
+    return np.asarray(weights @ (weights @ cells.transpose(2, 0, 1)).transpose(0, 2, 1)).transpose(2, 1, 0)
+
+
+@lru_cache(maxsize=8)
+def interpolation_weights(count: int) -> Floats:
+    """Return the (LIGHT_ZOOM * count, count) weights of cells in a finer row of cells of the same total length."""
+    places = (np.arange(LIGHT_ZOOM * count) + 0.5) / LIGHT_ZOOM - 0.5
+    return np.stack([np.interp(places, np.arange(count), row) for row in np.eye(count)], axis=1).astype(np.float32)
 
 
 def facing_normal(camera: Camera, face: Face) -> Array:
@@ -215,10 +236,10 @@ def facing_normal(camera: Camera, face: Face) -> Array:
 
 def receive_light(scene: Scene, points: Array, normals: Array, light: Light) -> Floats:
     """Return the (N, 3) light that reaches (N, 3) points with (N, 3) normals."""
-    cosines = np.maximum(normals.astype(np.float32) @ light.directions.T, 0)
-    cosines[find_blocked(scene, points.astype(np.float32), light.directions)] = 0
+    cosines = np.maximum(light.directions @ normals.T.astype(np.float32), 0)  # (R, N)
+    cosines *= ~find_blocked(scene, points.astype(np.float32), light.directions)
     open_sky = light.directions[:SKY_RAYS, 2].sum()
-    sky, sun = cosines[:, :SKY_RAYS].sum(axis=1) / open_sky, cosines[:, SKY_RAYS:].mean(axis=1)
+    sky, sun = cosines[:SKY_RAYS].sum(axis=0) / open_sky, cosines[SKY_RAYS:].mean(axis=0)
     return add_light(sky, sun, normals[:, 2].astype(np.float32), light)
 
 
@@ -228,45 +249,53 @@ def add_light(sky: Floats, sun: Floats, up: Floats, light: Light) -> Floats:
     bounced = np.maximum((1 + up) / 2 - sky, 0)
     from_below = (1 - up) / 2 * np.float32(GROUND_BOUNCE)
     colours = np.stack([light.sky_colour, light.sun_colour, light.bounce_colour])
-    return np.stack([sky + from_below, sun, bounced], axis=1) @ colours
+    return np.asarray(np.stack([sky + from_below, sun, bounced], axis=1) @ colours)
 
 
 def find_blocked(scene: Scene, points: Floats, directions: Floats) -> Bools:
-    """Say which rays from (N, 3) points in (R, 3) directions meet a face or a ball: (N, R)."""
-    blocked = np.zeros((len(points), len(directions)), np.bool_)
+    """Say which rays in (R, 3) directions from (N, 3) points meet a face or a ball: (R, N)."""
+    blocked = np.zeros((len(directions), len(points)), np.bool_)
     for face in scene.faces:
         if face.part == "sheet":
             continue  # paper throws no shadow worth its time
         offset = points - face.origin.astype(np.float32)
         reach = SHADOW_REACH * (np.linalg.norm(face.along) + np.linalg.norm(face.across))
-        near = np.flatnonzero((offset**2).sum(axis=1) < reach**2)
+        near = np.flatnonzero(np.einsum("nc,nc->n", offset, offset) < reach**2)
+        if not len(near):
+            continue
         to_plane = np.linalg.inv(np.stack([face.along, face.across, face.normal], axis=1)).astype(np.float32)
-        start, step = offset[near] @ to_plane.T, directions @ to_plane.T
+        start, step = to_plane @ offset[near].T, to_plane @ directions.T
         with np.errstate(divide="ignore", invalid="ignore"):  # a parallel ray gives inf or NaN, which hits nothing
-            distance = -start[:, 2:] / step[:, 2]
-            s, t = start[:, :1] + distance * step[:, 0], start[:, 1:2] + distance * step[:, 1]
-        blocked[near] |= (distance > NO_HIT_M) & (np.abs(s - 0.5) < 0.5) & (np.abs(t - 0.5) < 0.5)
+            distance = start[2] * (-1 / step[2])[:, None]
+            s, t = start[0] + distance * step[0, :, None], start[1] + distance * step[1, :, None]
+        is_hit = (distance > NO_HIT_M) & (s > 0) & (s < 1) & (t > 0) & (t < 1)
+        if len(near) == len(points):
+            blocked |= is_hit
+        else:
+            blocked[:, near] |= is_hit
     for ball in scene.balls:
         offset = ball.centre.astype(np.float32) - points
         near = np.flatnonzero((offset**2).sum(axis=1) < (2 * SHADOW_REACH * ball.radius) ** 2)
-        along = offset[near] @ directions.T
-        misses_by = (offset[near] ** 2).sum(axis=1, keepdims=True) - along**2
-        blocked[near] |= (along > 0) & (misses_by < np.float32(ball.radius**2))
+        along = directions @ offset[near].T
+        misses_by = (offset[near] ** 2).sum(axis=1) - along**2
+        blocked[:, near] |= (along > 0) & (misses_by < np.float32(ball.radius**2))
     return blocked
 
 
-def find_centres(samples: Samples, size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Return the continuous x and y of (N,) samples, counted row by row."""
-    rows, columns = np.divmod(samples, size[1] * SUPERSAMPLING)
-    x, y = ((index.astype(np.float32) + 0.5) / SUPERSAMPLING for index in (columns, rows))
+def find_centres(pixels: Pixels, size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Return the continuous x and y of the centres of (N,) pixels."""
+    rows, columns = np.divmod(pixels.astype(np.int32), size[1])
+    x, y = (index.astype(np.float32) + np.float32(0.5) for index in (columns, rows))
     return x, y
 
 
-def locate(to_plane: Array, samples: Samples, size: tuple[int, int]) -> tuple[Floats, Floats, Floats]:
-    """Return s, t and the depth in metres of a plane at (N,) samples."""
-    x, y = find_centres(samples, size)
+def locate(to_plane: Array, pixels: Pixels, scene: Scene) -> tuple[Floats, Floats, Floats]:
+    """Return s, t and the depth in metres of a plane at (N,) pixels."""
+    x, y = find_centres(pixels, scene.size)
     s, t, inverse_depth = (linear(row, x, y) for row in to_plane)
-    return s / inverse_depth, t / inverse_depth, 1 / inverse_depth
+    # The centre of a pixel that a face fills in part may lie beyond the face's horizon.
+    depth = 1 / np.maximum(inverse_depth, np.float32(1 / FARTHEST_M))
+    return s * depth, t * depth, depth
 
 
 def read_light(light_map: Floats, s: Floats, t: Floats) -> Floats:
@@ -274,97 +303,54 @@ def read_light(light_map: Floats, s: Floats, t: Floats) -> Floats:
     side = len(light_map)
     column = np.clip(s * np.float32(side), 0, side - 1).astype(np.int32)
     row = np.clip(t * np.float32(side), 0, side - 1).astype(np.int32)
-    return light_map.reshape(-1, 3).take(row * side + column, axis=0)
+    return np.asarray(light_map[row, column])
 
 
-def shade_ground(scene: Scene, samples: Samples, look: Look, light_map: Floats) -> Floats:
+def shade_ground(scene: Scene, pixels: Pixels, look: Look, light_map: Floats) -> Floats:
     """Return the (N, 3) linear colours of ground samples."""
     to_ground = scene.camera.plane_map(*GROUND_AXES)
     assert to_ground is not None, "the camera is above the ground"
-    x, y, depth = locate(to_ground, samples, scene.size)
+    x, y, depth = locate(to_ground, pixels, scene)
     clearness = np.exp(-((depth / np.float32(HAZE_M)) ** 4))
-    shade = 1 + (look.ground.shade(x, y, look.noises) - 1) * clearness
+    pixel = depth * np.float32(SLANT / scene.camera.focal_px)
+    shade = 1 + (look.ground.shade(x, y, pixel, look.noises) - 1) * clearness
     side = np.float32(2 * GROUND_HALF_M)
     received = read_light(light_map, x / side + np.float32(0.5), y / side + np.float32(0.5))
-    return received * (np.maximum(shade, 0)[:, None] * look.ground.colour)
+    return np.asarray(received * (np.maximum(shade, 0)[:, None] * look.ground.colour))
 
 
-def shade_face(scene: Scene, face: Face, samples: Samples, look: Look, detail: Detail) -> Floats:
+def shade_face(scene: Scene, face: Face, pixels: Pixels, look: Look, detail: Detail) -> Floats:
     """Return the (N, 3) linear colours of samples that show a face."""
     to_face = scene.camera.plane_map(face.origin, face.along, face.across)
     assert to_face is not None, "a face that is seen edge-on owns no samples"
-    s, t, _ = locate(to_face, samples, scene.size)
-    length, height = np.linalg.norm(face.along), np.linalg.norm(face.across)
-    x, y = s * np.float32(length), t * np.float32(height)
-    is_outside = bool(face.normal @ facing_normal(scene.camera, face) > 0)
+    s, t, depth = locate(to_face, pixels, scene)
+    s, t = np.clip(s, 0, 1), np.clip(t, 0, 1)
+    x, y = s * np.float32(np.linalg.norm(face.along)), t * np.float32(np.linalg.norm(face.across))
+    pixel = depth * np.float32(SLANT / scene.camera.focal_px)
     if face.is_box:
-        surface = paint_cardboard(face, x, y, look.noises, is_outside, detail.offset)
+        surface = paint_cardboard(face, x, y, pixel, look.noises, detail.style)
     elif face.part == "sheet":
-        surface = paint_sheet(face, s, t, detail.offset)
+        surface = paint_sheet(face, x, y, pixel, detail.style)
     else:
-        rim = np.minimum(np.minimum(x, length - x), np.minimum(y, height - y)) < RIM_M
-        grain = look_up(look.noises.cloudy, x + np.float32(detail.offset), y)
-        surface = ((1 + 0.05 * grain) * (1 + 0.2 * rim))[:, None] * face.colour.astype(np.float32)
-    if detail.decal is not None and is_outside:
-        surface = paste_decal(surface, detail.decal, s, t)
-    return read_light(detail.light_map, s, t) * surface
+        surface = paint_carton(face, x, y, pixel, look.noises, detail.style)
+    if detail.decal is not None and detail.style.is_outside:
+        width_px = (DECAL_BOX[2] - DECAL_BOX[0]) * np.linalg.norm(face.along) / float(pixel.mean())
+        surface = paste_decal(surface, detail.decal, s, t, detail.decal.shape[1] / width_px)
+    return np.asarray(read_light(detail.light_map, s, t) * surface)
 
 
-def paint_cardboard(face: Face, x: Floats, y: Floats, noises: Noises, is_outside: bool, offset: float) -> Floats:
-    """Return the (N, 3) reflectance of corrugated cardboard at the positions x, y in metres from the face's origin."""
-    length, height = np.float32(np.linalg.norm(face.along)), np.float32(np.linalg.norm(face.across))
-    shift = np.float32(offset if is_outside else offset + 0.5)
-    fibres = look_up(noises.fine, x + shift, y + shift)
-    stains = look_up(noises.cloudy, x + shift, y)
-    flutes = np.sin(x * np.float32(2 * np.pi / FLUTE_M))  # the waves of the inner sheet show through a little
-    shade = 1 + 0.045 * fibres + 0.05 * stains + 0.025 * flutes
-    colour = face.colour.astype(np.float32)
-    if face.part == "flap":
-        cut = np.float32(face.taper) * length * y / height
-        to_cut = np.minimum(np.minimum(x - cut, length - cut - x), height - y)
-        shade *= 1 + 0.3 * (to_cut < RIM_M)  # the cut edge shows the paler core
-        shade *= 1 - 0.3 * (y < RIM_M)  # the crease of the hinge
-    elif face.part == "wall":
-        shade *= 1 - 0.22 * ((np.minimum(x, length - x) < RIM_M) | (height - y < RIM_M))
-    surface = shade[:, None] * colour
-    seam = np.abs(x - length / 2)
-    if face.part == "floor":
-        surface *= 1 - 0.55 * (seam < RIM_M)[:, None]
-    if face.part == "floor" or (face.part == "wall" and is_outside and offset < TAPED_OFFSET):
-        is_taped = (seam < TAPE_M / 2) & (y < (height if face.part == "floor" else np.float32(TAPE_TAIL_M)))
-        surface[is_taped] = surface[is_taped] * np.float32(0.75) + np.float32(0.1)  # glossy: it mirrors some sky
-    return surface
-
-
-def paint_sheet(face: Face, s: Floats, t: Floats, offset: float) -> Floats:
-    """Return the (N, 3) reflectance of a sheet of paper with lines of print."""
-    lines = 9 + int(offset * 9)
-    row = np.floor(t * lines)
-    ragged = np.float32(0.62) + np.float32(0.28) * np.sin(row * np.float32(2.4 + offset))
-    is_ink = (np.abs(t * lines - row - 0.5) < 0.22) & (s > 0.1) & (s < ragged) & (t > 0.08) & (t < 0.92)
-    return (1 - 0.6 * is_ink)[:, None].astype(np.float32) * face.colour.astype(np.float32)
-
-
-def paste_decal(surface: Floats, decal: Floats, s: Floats, t: Floats) -> Floats:
-    """Lay a label or a print over the part of a wall that DECAL_BOX names."""
-    left, low, right, high = (np.float32(edge) for edge in DECAL_BOX)
-    column, row = (s - left) / (right - left), (high - t) / (high - low)
-    on = (column >= 0) & (column < 1) & (row >= 0) & (row < 1)
-    height, width = decal.shape[:2]
-    texels = decal[(row[on] * height).astype(np.int32), (column[on] * width).astype(np.int32)]
-    surface[on] += texels[:, 3:] * (texels[:, :3] - surface[on])
-    return surface
-
-
-def shade_ball(scene: Scene, ball: Ball, samples: Samples, look: Look) -> Floats:
+def shade_ball(scene: Scene, ball: Ball, pixels: Pixels, look: Look) -> Floats:
     """Return the (N, 3) linear colours of samples that show a ball."""
-    x, y = find_centres(samples, scene.size)
+    x, y = find_centres(pixels, scene.size)
     depth = intersect_ball(scene.camera, ball, x, y)
+    # At the rim a pixel's centre may miss the ball: there its outline is as far as its middle.
+    depth = np.where(np.isnan(depth), (ball.centre - scene.camera.position) @ scene.camera.rotation[2], depth)
     points = (scene.camera.rays(x, y) * depth).T @ scene.camera.rotation + scene.camera.position
-    normals = (points - ball.centre) / ball.radius
+    normals = points - ball.centre
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     # One place above the ball stands for all of it: a ball is small against the shadows that fall on it.
     top = ball.centre[None] + (0, 0, 1.05 * ball.radius)
-    blocked = find_blocked(scene, top.astype(np.float32), look.light.directions)[0]
+    blocked = find_blocked(scene, top.astype(np.float32), look.light.directions)[:, 0]
     sky = (1 - blocked[:SKY_RAYS].mean()) * (0.5 + 0.5 * normals[:, 2])
     cosines = np.maximum(normals.astype(np.float32) @ look.light.directions[SKY_RAYS:].T, 0)
     sun = cosines @ (1 - blocked[SKY_RAYS:]) / SUN_RAYS
@@ -377,18 +363,17 @@ def shade_ball(scene: Scene, ball: Ball, samples: Samples, look: Look) -> Floats
 
 
 def expose(colours: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Turn linear light at (2 height, 2 width) samples into a picture, as a camera with its faults does."""
-    height, width = colours.shape[0] // SUPERSAMPLING, colours.shape[1] // SUPERSAMPLING
-    linear_light = colours.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING, 3).mean(axis=(1, 3))
-    exposure = rng.uniform(0.7, 1.0) / np.quantile(linear_light[::4, ::4], 0.93)
+    """Turn (height, width, 3) linear light into a picture, as a camera with its faults does."""
+    height, width = colours.shape[:2]
+    exposure = rng.uniform(0.5, 1.0) / np.quantile(colours[::4, ::4], 0.93)
     y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
     vignette = 1 - np.float32(rng.uniform(0, 0.22)) * (x**2 + y**2)
-    bright = linear_light * (vignette * np.float32(exposure))[..., None]
+    bright = colours * (vignette * np.float32(exposure))[..., None]
     # A soft shoulder: highlights roll off instead of clipping.
     above = np.maximum(bright - SHOULDER, 0)
     display = np.minimum(bright, SHOULDER) + above * (1 - SHOULDER) / (above + 1 - SHOULDER)
-    levels = 255 * display ** np.float32(1 / GAMMA)
-    picture = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+    # A square root is close to the sRGB curve, and quick.
+    picture = Image.fromarray((255 * np.sqrt(display) + np.float32(0.5)).astype(np.uint8))
     blurred = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.6)))
     noise = rng.uniform(0.5, 3.5) * rng.standard_normal((height, width, 1), dtype=np.float32)
     tint = rng.uniform(0.0, 1.5) * rng.standard_normal((height, width, 3), dtype=np.float32)

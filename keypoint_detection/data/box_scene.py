@@ -13,15 +13,26 @@ import numpy.typing as npt
 
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE
 
-__all__ = ["KEYPOINT_NAMES", "Ball", "Camera", "Face", "Part", "Scene", "label_keypoints", "sample_scene"]
+__all__ = [
+    "KEYPOINT_NAMES",
+    "Ball",
+    "Camera",
+    "Face",
+    "Part",
+    "Scene",
+    "intersect_ball",
+    "label_keypoints",
+    "sample_scene",
+]
 
 Array = npt.NDArray[np.float64]
 Part = Literal["wall", "floor", "flap", "carton", "sheet"]
 
 KEYPOINT_NAMES = [*(f"box_corner{i}" for i in range(4)), *(f"flap_corner{i}" for i in range(8))]
 NEGATIVE_SHARE = 0.04  # pictures without a box: a detector should see what it must stay silent on
-BOX_WIDTH_M, BOX_DEPTH_M, BOX_HEIGHT_M = (0.28, 0.6), (0.24, 0.45), (0.13, 0.36)
+BOX_WIDTH_M, BOX_DEPTH_M, BOX_HEIGHT_M = (0.28, 0.6), (0.24, 0.45), (0.15, 0.4)
 CLUTTER_SPREAD_M = 0.95  # clutter lies within this distance of the box's centre, about what the camera sees
+EDGE_ON = 0.07  # the sine of 4 degrees
 PARALLEL = 1e-12  # a face whose plane runs through the camera has no area in the picture
 NEARER = 1 + 1e-7  # an occluder must be nearer than this, or a corner would hide behind its own faces
 
@@ -144,9 +155,14 @@ class OpenBox(NamedTuple):
 def sample_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
     """Draw a scene at random: a box in nearly all of them, clutter around it and a camera that looks at it."""
     box = sample_open_box(rng)
-    camera = sample_camera(rng, np.concatenate([box.keypoints, *(face.corners for face in box.faces)]), height, width)
+    outline = np.concatenate([box.keypoints, *(face.corners for face in box.faces)])
+    camera = sample_camera(rng, outline, height, width)
+    while any(is_edge_on(camera, face) for face in box.faces if face.part == "flap"):
+        camera = sample_camera(rng, outline, height, width)
     is_negative = rng.random() < NEGATIVE_SHARE
     faces, balls = sample_clutter(rng, np.zeros(2) if is_negative else box.half_cover)
+    faces = [face for face in faces if is_near_picture(camera, face.corners, height, width)]
+    balls = [ball for ball in balls if is_near_picture(camera, ball.centre[None], height, width)]
     if is_negative:
         return Scene(camera, (height, width), faces, balls, None)
     floor = next(face for face in box.faces if face.part == "floor")
@@ -163,29 +179,38 @@ def label_keypoints(scene: Scene) -> tuple[Array, npt.NDArray[np.int64]]:
     """
     assert scene.keypoints is not None
     points, depths = scene.camera.project(scene.keypoints)
-    is_hidden = np.array([is_occluded(scene, point, depth) for point, depth in zip(points, depths, strict=True)])
     height, width = scene.size
     is_inside = ((points >= 0) & (points < (width, height))).all(axis=1)
+    is_hidden = find_hidden(scene, points, depths)
     return points, np.where(is_inside, np.where(is_hidden, OCCLUDED, VISIBLE), NOT_LABELLED)
 
 
-def is_occluded(scene: Scene, point: Array, depth: float) -> bool:
-    """Say whether anything stands nearer than `depth` metres on the ray of a pixel (2,)."""
+def find_hidden(scene: Scene, points: Array, depths: Array) -> npt.NDArray[np.bool_]:
+    """Say whether anything stands before the (N,) depths in metres on the rays of (N, 2) pixels."""
+    hidden = np.zeros(len(points), np.bool_)
+    homogeneous = np.concatenate([points.T, np.ones((1, len(points)))])
     for face in scene.faces:
         to_plane = scene.camera.plane_map(face.origin, face.along, face.across)
         if to_plane is None:
             continue
-        s, t, inverse_depth = to_plane @ (*point, 1.0)
+        s, t, inverse_depth = to_plane @ homogeneous
         cut = face.taper * t
-        if inverse_depth * depth > NEARER and 0 <= t <= inverse_depth and cut <= s <= inverse_depth - cut:
-            return True
-    ray = scene.camera.rays(*point)
+        is_hit = (t >= 0) & (t <= inverse_depth) & (s >= cut) & (s <= inverse_depth - cut)
+        hidden |= is_hit & (inverse_depth * depths > NEARER)
     for ball in scene.balls:
-        centre = scene.camera.rotation @ (ball.centre - scene.camera.position)
-        discriminant = (ray @ centre) ** 2 - (ray @ ray) * (centre @ centre - ball.radius**2)
-        if discriminant > 0 and (ray @ centre - np.sqrt(discriminant)) / (ray @ ray) * NEARER < depth:
-            return True
-    return False
+        hidden |= intersect_ball(scene.camera, ball, *points.T) * NEARER < depths  # NaN, a miss, hides nothing
+    return hidden
+
+
+def intersect_ball(camera: Camera, ball: Ball, x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
+    """Return the depth in metres at which the rays through pixels meet a ball first; NaN where they miss."""
+    rays = camera.rays(*np.broadcast_arrays(x, y))  # (3, ...)
+    centre = camera.rotation @ (ball.centre - camera.position)
+    along = np.tensordot(centre, rays, 1)
+    squared = (rays**2).sum(axis=0)
+    discriminant = along**2 - squared * (centre @ centre - ball.radius**2)
+    root = np.sqrt(np.where(discriminant > 0, discriminant, np.nan))
+    return np.asarray((along - root) / squared)
 
 
 def sample_open_box(rng: np.random.Generator) -> OpenBox:
@@ -218,16 +243,16 @@ def sample_flap_angles(rng: np.random.Generator, steepest: float) -> Array:
 
     Only two opposite flaps may lean inwards: neighbours that both did would pass through each other.
     """
-    hanging = rng.uniform(55, 148, 4)
-    raised = rng.uniform(-14, 40, 4)
+    hanging = rng.uniform(50, 165, 4)
+    raised = rng.uniform(-14, 30, 4)
     outward_pair = slice(rng.integers(2), None, 2)
     raised[outward_pair] = np.abs(raised[outward_pair])
-    return np.minimum(np.radians(np.where(rng.random(4) < 0.2, raised, hanging)), steepest)
+    return np.minimum(np.radians(np.where(rng.random(4) < 0.3, raised, hanging)), steepest)
 
 
 def sample_camera(rng: np.random.Generator, points: Array, height: int, width: int) -> Camera:
     """Draw a camera above the ground that has most of the (N, 3) points inside its picture."""
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(36, 72))
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(30, 66))
     roll = np.radians(rng.uniform(-7, 7))
     back = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     right = np.cross(-back, (0, 0, 1)) / np.cos(elevation)
@@ -249,6 +274,20 @@ def sample_camera(rng: np.random.Generator, points: Array, height: int, width: i
     slack = np.maximum(size - extent, 0) + 2 * overhang
     corner = rng.uniform(0, 1, 2) * slack - overhang
     return camera._replace(principal=size / 2 + corner - projected.min(axis=0))
+
+
+def is_edge_on(camera: Camera, face: Face) -> bool:
+    """Say whether a face is seen so much from the side that real cardboard would show its thickness, and this none."""
+    sight = face.corners.mean(axis=0) - camera.position
+    return bool(abs(sight @ face.normal) < EDGE_ON * np.linalg.norm(sight))
+
+
+def is_near_picture(camera: Camera, points: Array, height: int, width: int) -> bool:
+    """Say whether one of the (N, 3) points is in the picture, or so near to it that its shadow may be."""
+    projected, depths = camera.project(points)
+    margin = 0.25 * np.array([width, height])
+    is_near = (projected > -margin) & (projected - margin < (width, height))
+    return bool((is_near.all(axis=1) & (depths > 0)).any())
 
 
 def sample_clutter(rng: np.random.Generator, half_cover: Array) -> tuple[list[Face], list[Ball]]:

@@ -70,8 +70,8 @@ class SyntheticBoxes:
     """
 
     folder: str = "kpd_boxes"
-    n_train: PositiveInt = 240
-    n_val: NonNegativeInt = 60
+    n_train: PositiveInt = 200
+    n_val: NonNegativeInt = 40
     n_test: NonNegativeInt = 0
     height: PositiveInt = 160
     width: PositiveInt = 224
@@ -85,8 +85,8 @@ class SyntheticBoxes:
             )
         if self.n_train < 1 or min(self.n_val, self.n_test, self.seed) < 0:
             raise ValueError(
-                f"SyntheticBoxes: n_train must be 1 or more, and n_val, n_test and seed 0 or more; found {self.n_train}, "
-                f"{self.n_val}, {self.n_test} and {self.seed}."
+                "SyntheticBoxes: expected n_train of 1 or more, and n_val, n_test and seed of 0 or more; found "
+                f"{self.n_train}, {self.n_val}, {self.n_test} and {self.seed}."
             )
 
 
