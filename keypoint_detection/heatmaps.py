@@ -170,13 +170,15 @@ class _Peaks(NamedTuple):
         scores: (N, M) float32, 0 in slots without a peak.
         cells: (N, M, 2) int64, (column, row).
         shifts: (N, M, 2) the way from the cell's centre to the plateau's, in cells; NaN along axes without a plateau.
-        totals: (N,) sums of the maps, finite where all of a map is.
+        totals: (N,) sums over cells, finite where all of a map is.
+        is_cut: (N,) bool, whether lower peaks may have been left out.
     """
 
     scores: Tensor
     cells: Tensor
     shifts: Tensor
     totals: Tensor
+    is_cut: Tensor
 
 
 class _Selection(NamedTuple):
@@ -192,39 +194,49 @@ def _find_peaks(maps: Tensor, count: int, threshold: float, with_plateaus: bool)
 
     With plateaus, one cell stands for each; without, their cells come one by one, those beside a higher cell too.
     """
-    maps_at_a_time = max(1, _CELLS_AT_A_TIME // maps[0].numel())
-    found = [_find_peaks_of_few(few, count, threshold, with_plateaus) for few in torch.split(maps, maps_at_a_time)]
-    return _Peaks(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def _find_peaks_of_few(maps: Tensor, count: int, threshold: float, with_plateaus: bool) -> _Peaks:
-    """Do the work of `_find_peaks` on as many maps as fit the cache."""
     N, height, width = maps.shape
-    # A frame below every probability isolates the maps, so that all that follows can run along one flat line of cells.
-    n_strips, line = math.ceil(height / _STRIP), width + 2
-    levels = torch.full((N, n_strips * _STRIP + 2, line), -1.0, device=maps.device)
-    levels[:, 1 : height + 1, 1:-1] = maps
-    peaks = _keep_local_maxima(levels.view(-1), line)
+    few = min(N, max(1, _CELLS_AT_A_TIME // (height * width)))
+    # A frame below every probability isolates the maps, so that all work can run along one flat line of cells. The
+    # three buffers serve one handful of maps after another: fresh memory would cost as much as the work itself.
+    rows = math.ceil(height / _STRIP) * _STRIP + 2
+    levels = torch.full((few, rows, width + 2), -1.0, device=maps.device)
+    buffers = torch.empty(2, levels.numel(), device=maps.device)
+    found = []
+    for part in torch.split(maps, few):
+        levels[: len(part), 1 : height + 1, 1:-1] = part
+        found.append(_find_framed(levels[: len(part)], buffers, count, threshold, with_plateaus))
+    scores, cells, shifts, totals, is_cut = (torch.cat(parts) for parts in zip(*found, strict=True))
+    n_most = int((scores > 0).sum(1).amax())
+    return _Peaks(scores[:, :n_most], cells[:, :n_most], shifts[:, :n_most], totals, is_cut)
+
+
+def _find_framed(levels: Tensor, buffers: Tensor, count: int, threshold: float, with_plateaus: bool) -> _Peaks:
+    """Do the work of `_find_peaks` on maps in a frame one cell wide, filled up below to whole strips of rows."""
+    N, line = len(levels), levels.shape[2]
+    n_strips = levels.shape[1] // _STRIP
+    every_map = torch.arange(N, device=levels.device)[:, None]
+    peaks = _keep_local_maxima(levels.view(-1), line, buffers)
     shifts = _merge_plateaus(levels.view(-1), peaks, line, threshold) if with_plateaus else None
     peaks = peaks.view_as(levels)[:, 1:-1]
 
     # First the strips with the highest peaks, then the highest peaks of those. Both are numbered by columns, so that
     # equal ones are taken in the same order.
     strips = peaks.view(N, n_strips, _STRIP, line).amax(2)  # (N, n_strips, line)
-    strip = _highest(strips.mT.flatten(1), torch.arange(n_strips * line, device=maps.device), count)[1]
+    strip = _highest(strips.mT.flatten(1), torch.arange(n_strips * line, device=levels.device), count)[1]
     column = (strip // n_strips)[..., None].expand(-1, -1, _STRIP).flatten(1)
-    row = (strip % n_strips * _STRIP)[..., None] + torch.arange(_STRIP, device=maps.device)
+    row = (strip % n_strips * _STRIP)[..., None] + torch.arange(_STRIP, device=levels.device)
     row = row.flatten(1)  # (N, strips * _STRIP)
-    scores = peaks[torch.arange(N, device=maps.device)[:, None], row, column]
+    scores = peaks[every_map, row, column]
     scores, cell = _highest(scores, column * (n_strips * _STRIP) + row, count)
     column, row = cell // (n_strips * _STRIP), cell % (n_strips * _STRIP)
     if shifts is None:
         chosen = scores.new_full((*scores.shape, 2), math.nan)
     else:
-        chosen = shifts.view(*levels.shape, 2)[torch.arange(N, device=maps.device)[:, None], row + 1, column]
+        chosen = shifts.view(*levels.shape, 2)[every_map, row + 1, column]
     is_peak = scores > threshold
+    is_cut = is_peak[:, -1] & (scores.shape[1] < peaks[0].numel())
     cells = torch.stack([column - 1, row], dim=2).where(is_peak[..., None], 0)
-    return _Peaks(scores.where(is_peak, 0.0), cells, chosen, levels.flatten(1).sum(1))
+    return _Peaks(scores.where(is_peak, 0.0), cells, chosen, strips.flatten(1).sum(1), is_cut)
 
 
 def _highest(scores: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -235,35 +247,46 @@ def _highest(scores: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tenso
     return (keys >> _NUMBER_BITS).int().view(torch.float32), _LAST_NUMBER - (keys & _LAST_NUMBER)
 
 
-def _keep_local_maxima(levels: Tensor, line: int) -> Tensor:
-    """Keep the cells that no neighbour exceeds, of framed maps laid in one line of cells; the others become 0."""
+def _keep_local_maxima(levels: Tensor, line: int, buffers: Tensor) -> Tensor:
+    """Keep the cells that no neighbour exceeds, of framed maps laid in one line of cells.
+
+    Args:
+        levels: (n,) values of the maps.
+        line: Cells per row.
+        buffers: (2, n or more), overwritten; the result lies in the first.
+
+    Returns:
+        (n,) the values of the cells kept, 0 in others; NaN or inf wherever the maps are neither.
+    """
     # Maxima over 3x3 cells as four maxima of shifted lines, between two buffers: many times as fast as pooling.
-    pairs = torch.maximum(levels[:-1], levels[1:])
-    triples = torch.maximum(pairs[:-1], pairs[1:])
-    pairs = torch.maximum(triples[:-line], triples[line:], out=pairs[: len(triples) - line])
-    highest = torch.maximum(pairs[:-line], pairs[line:], out=triples[: len(pairs) - line])
-    peaks = torch.zeros_like(levels)
-    torch.eq(levels[line + 1 : -line - 1], highest, out=peaks[line + 1 : -line - 1])
+    one, other = buffers[0, : len(levels)], buffers[1, : len(levels)]
+    torch.maximum(levels[:-1], levels[1:], out=one[:-1])
+    torch.maximum(one[:-2], one[1:-1], out=other[:-2])  # of three cells in a row, the middle one at +1
+    torch.maximum(other[: -2 - line], other[line:-2], out=one[: -2 - line])
+    highest = torch.maximum(one[: -2 - 2 * line], one[line : -2 - line], out=other[: -2 - 2 * line])
+    inner = slice(line + 1, -line - 1)
+    peaks = one
+    peaks[: line + 1] = 0
+    peaks[-line - 1 :] = 0
+    torch.eq(levels[inner], highest, out=peaks[inner])
     return peaks.mul_(levels)
 
 
 def _select(maps: Tensor, peaks: _Peaks, max_keypoints: int, spacing: float) -> _Selection:
     """Take peaks from the highest down, none closer than `spacing` cells to one taken before."""
     centres = _refine(maps, peaks)
+    every_map = torch.arange(len(maps), device=maps.device)
     points = centres.new_zeros(len(maps), max_keypoints, 2)
     scores = centres.new_zeros(len(maps), max_keypoints)
     left = peaks.scores
     for slot in range(min(max_keypoints, left.shape[1])):
-        best = left.argmax(1, keepdim=True)  # the first of equal ones
-        scores[:, slot] = left.gather(1, best).squeeze(1)
-        point = centres.gather(1, best[..., None].expand(-1, -1, 2))
-        points[:, slot] = point.squeeze(1)
-        is_taken = (centres - point).square().sum(2) < spacing**2
-        left = left.masked_fill(is_taken.scatter_(1, best, True), 0.0)
+        scores[:, slot], best = left.max(1)  # the first of equal ones
+        points[:, slot] = centres[every_map, best]
+        distances = torch.linalg.vector_norm(centres - points[:, slot, None], dim=2)
+        # Two peaks never share a point, so at spacing 0 only the one just taken leaves.
+        left = left * (distances > 0 if spacing == 0 else distances >= spacing)
     points.masked_fill_(scores[..., None] == 0, 0.0)
-    if left.shape[1] >= maps[0].numel():
-        return _Selection(points, scores, torch.zeros(len(maps), dtype=torch.bool, device=maps.device))
-    return _Selection(points, scores, (peaks.scores[:, -1] > 0) & (scores[:, -1] == 0))
+    return _Selection(points, scores, peaks.is_cut & (scores[:, -1] == 0))
 
 
 def _refine(maps: Tensor, peaks: _Peaks) -> Tensor:
