@@ -149,9 +149,9 @@ def _merge_plateaus(levels: Tensor, peaks: Tensor, line: int, threshold: float) 
         which the plateau is one cell wide, and in all other cells.
     """
     shifts = levels.new_full((len(levels), 2), math.nan)
-    forward = torch.tensor([1, line - 1, line, line + 1], device=levels.device)
+    below = torch.tensor([line - 1, line, line + 1], device=levels.device)
     cells = (peaks > threshold).nonzero()  # (n, 1)
-    around = cells + torch.cat([forward, -forward])  # (n, 8)
+    around = cells + torch.cat([below, -below, below.new_tensor([-1, 1])])  # (n, 8)
     is_equal = levels[around] == levels[cells]
     is_flat = is_equal.any(1)
     cells, around, is_equal = cells[is_flat], around[is_flat], is_equal[is_flat]
@@ -160,8 +160,13 @@ def _merge_plateaus(levels: Tensor, peaks: Tensor, line: int, threshold: float) 
     is_joined = peaks[around] == levels[cells]
     numbers = torch.zeros_like(levels, dtype=torch.int64)
     numbers[cells.squeeze(1)] = torch.arange(len(cells), device=levels.device)
-    start, step = is_joined[:, : len(forward)].nonzero(as_tuple=True)
-    plateau = _connect(start, numbers[around[start, step]], len(cells))
+    # Runs of cells along a row are joined by counting, and two runs by their first contact.
+    below_left, straight_below, below_right, left = is_joined[:, [0, 1, 2, 6]].unbind(1)
+    run = (~left).cumsum(0) - 1
+    is_first = ~(left & straight_below.roll(1))
+    contacts = [below_left & ~straight_below, straight_below & is_first, below_right & ~straight_below]
+    start, step = torch.stack(contacts, dim=1).nonzero(as_tuple=True)
+    plateau = _connect(run[start], run[numbers[around[start, step]]], int(run[-1]) + 1)[run]
     # A neighbour of the same value that is not in `peaks` has a higher neighbour: this flat ground is no peak.
     is_slope = _reduce((is_equal & ~is_joined).any(1).long(), plateau, "amax") > 0
     cells = cells.squeeze(1)
