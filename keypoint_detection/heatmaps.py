@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from keypoint_detection.peaks import Peaks, find_peaks, has_plateaus
 from keypoint_detection.types import NOT_LABELLED, Detections
 
 __all__ = ["MAX_KEYPOINTS", "MIN_DISTANCE_PX", "SCORE_THRESHOLD", "HeatmapCodec", "decode", "encode", "heatmap_size"]
@@ -31,15 +32,8 @@ MIN_DISTANCE_PX = 3.0
 _REACH_SIGMAS = 6
 # And to this many cells at least: decoding looks two cells beyond a peak on the border.
 _REACH_CELLS = 3
-# Cells that decoding works on at a time, so that its buffers stay in the processor's cache.
-_CELLS_AT_A_TIME = 2**19
-# Cells of a column whose largest peak stands for them in the first round of the search for the highest peaks.
-_STRIP = 8
 # How many more candidates are fetched when the first ones did not decide the result.
 _GROWTH = 8
-# The lower part of a sorting key numbers the cells; the bits of a float stand above it.
-_NUMBER_BITS = 31
-_LAST_NUMBER = 2**_NUMBER_BITS - 1
 
 
 def heatmap_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -149,34 +143,18 @@ def decode(
     spacing = min_distance_px / stride
     # On most heatmaps, few more candidates than slots decide.
     count = 2 * max_keypoints + _GROWTH
-    peaks = _find_peaks(maps, count, score_threshold, with_plateaus=False)
+    peaks = find_peaks(maps, count, score_threshold, with_plateaus=False)
     points, scores, is_open = _select(maps, peaks, max_keypoints, spacing)
-    is_open |= _has_plateaus(maps, peaks)
+    is_open |= has_plateaus(maps, peaks)
     _check_finite(peaks.totals.view(heatmaps.shape[:2]))
     rows = is_open.nonzero().squeeze(1)
     while len(rows):
         count *= _GROWTH
         few = maps[rows]
-        peaks = _find_peaks(few, count, score_threshold, with_plateaus=True)
+        peaks = find_peaks(few, count, score_threshold, with_plateaus=True)
         points[rows], scores[rows], is_open = _select(few, peaks, max_keypoints, spacing)
         rows = rows[is_open]
     return Detections((points * stride).view(*shape, 2), scores.view(shape))
-
-
-class _Peaks(NamedTuple):
-    """The highest peaks of N maps, by falling score, then by column, then by row.
-
-    Attributes:
-        scores: (N, M) float32, 0 in slots without a peak.
-        cells: (N, M, 2) int64, (column, row).
-        shifts: (N, M, 2) the way from the cell's centre to the plateau's, in cells; NaN along axes without a plateau.
-        totals: (N,) sums of the maps, finite where all of a map is.
-    """
-
-    scores: Tensor
-    cells: Tensor
-    shifts: Tensor
-    totals: Tensor
 
 
 class _Selection(NamedTuple):
@@ -187,86 +165,24 @@ class _Selection(NamedTuple):
     is_open: Tensor
 
 
-def _find_peaks(maps: Tensor, count: int, threshold: float, with_plateaus: bool) -> _Peaks:
-    """Find the `count` highest peaks above the threshold of each of (N, h, w) maps, or all there can be.
-
-    With plateaus, one cell stands for each; without, their cells come one by one, those beside a higher cell too.
-    """
-    maps_at_a_time = max(1, _CELLS_AT_A_TIME // maps[0].numel())
-    found = [_find_peaks_of_few(few, count, threshold, with_plateaus) for few in torch.split(maps, maps_at_a_time)]
-    return _Peaks(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def _find_peaks_of_few(maps: Tensor, count: int, threshold: float, with_plateaus: bool) -> _Peaks:
-    """Do the work of `_find_peaks` on as many maps as fit the cache."""
-    N, height, width = maps.shape
-    # A frame below every probability isolates the maps, so that all that follows can run along one flat line of cells.
-    n_strips, line = math.ceil(height / _STRIP), width + 2
-    levels = torch.full((N, n_strips * _STRIP + 2, line), -1.0, device=maps.device)
-    levels[:, 1 : height + 1, 1:-1] = maps
-    peaks = _keep_local_maxima(levels.view(-1), line)
-    shifts = _merge_plateaus(levels.view(-1), peaks, line, threshold) if with_plateaus else None
-    peaks = peaks.view_as(levels)[:, 1:-1]
-
-    # First the strips with the highest peaks, then the highest peaks of those. Both are numbered by columns, so that
-    # equal ones are taken in the same order.
-    strips = peaks.view(N, n_strips, _STRIP, line).amax(2)  # (N, n_strips, line)
-    strip = _highest(strips.mT.flatten(1), torch.arange(n_strips * line, device=maps.device), count)[1]
-    column = (strip // n_strips)[..., None].expand(-1, -1, _STRIP).flatten(1)
-    row = (strip % n_strips * _STRIP)[..., None] + torch.arange(_STRIP, device=maps.device)
-    row = row.flatten(1)  # (N, strips * _STRIP)
-    scores = peaks[torch.arange(N, device=maps.device)[:, None], row, column]
-    scores, cell = _highest(scores, column * (n_strips * _STRIP) + row, count)
-    column, row = cell // (n_strips * _STRIP), cell % (n_strips * _STRIP)
-    if shifts is None:
-        chosen = scores.new_full((*scores.shape, 2), math.nan)
-    else:
-        chosen = shifts.view(*levels.shape, 2)[torch.arange(N, device=maps.device)[:, None], row + 1, column]
-    is_peak = scores > threshold
-    cells = torch.stack([column - 1, row], dim=2).where(is_peak[..., None], 0)
-    return _Peaks(scores.where(is_peak, 0.0), cells, chosen, levels.flatten(1).sum(1))
-
-
-def _highest(scores: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Give the `count` highest of (N, n) scores and their numbers, by falling score, then by number."""
-    # Whole numbers that sort that way, whatever the device: the bits of non-negative floats sort as the floats do.
-    keys = (scores.clamp(min=0.0).contiguous().view(torch.int32).long() << _NUMBER_BITS) + (_LAST_NUMBER - numbers)
-    keys = keys.topk(min(count, keys.shape[1])).values
-    return (keys >> _NUMBER_BITS).int().view(torch.float32), _LAST_NUMBER - (keys & _LAST_NUMBER)
-
-
-def _keep_local_maxima(levels: Tensor, line: int) -> Tensor:
-    """Keep the cells that no neighbour exceeds, of framed maps laid in one line of cells; the others become 0."""
-    # Maxima over 3x3 cells as four maxima of shifted lines, between two buffers: many times as fast as pooling.
-    pairs = torch.maximum(levels[:-1], levels[1:])
-    triples = torch.maximum(pairs[:-1], pairs[1:])
-    pairs = torch.maximum(triples[:-line], triples[line:], out=pairs[: len(triples) - line])
-    highest = torch.maximum(pairs[:-line], pairs[line:], out=triples[: len(pairs) - line])
-    peaks = torch.zeros_like(levels)
-    torch.eq(levels[line + 1 : -line - 1], highest, out=peaks[line + 1 : -line - 1])
-    return peaks.mul_(levels)
-
-
-def _select(maps: Tensor, peaks: _Peaks, max_keypoints: int, spacing: float) -> _Selection:
+def _select(maps: Tensor, peaks: Peaks, max_keypoints: int, spacing: float) -> _Selection:
     """Take peaks from the highest down, none closer than `spacing` cells to one taken before."""
     centres = _refine(maps, peaks)
+    every_map = torch.arange(len(maps), device=maps.device)
     points = centres.new_zeros(len(maps), max_keypoints, 2)
     scores = centres.new_zeros(len(maps), max_keypoints)
     left = peaks.scores
     for slot in range(min(max_keypoints, left.shape[1])):
-        best = left.argmax(1, keepdim=True)  # the first of equal ones
-        scores[:, slot] = left.gather(1, best).squeeze(1)
-        point = centres.gather(1, best[..., None].expand(-1, -1, 2))
-        points[:, slot] = point.squeeze(1)
-        is_taken = (centres - point).square().sum(2) < spacing**2
-        left = left.masked_fill(is_taken.scatter_(1, best, True), 0.0)
+        scores[:, slot], best = left.max(1)  # the first of equal ones
+        points[:, slot] = centres[every_map, best]
+        distances = torch.linalg.vector_norm(centres - points[:, slot, None], dim=2)
+        # Two peaks never share a point, so at spacing 0 only the one just taken leaves.
+        left = left * (distances > 0 if spacing == 0 else distances >= spacing)
     points.masked_fill_(scores[..., None] == 0, 0.0)
-    if left.shape[1] >= maps[0].numel():
-        return _Selection(points, scores, torch.zeros(len(maps), dtype=torch.bool, device=maps.device))
-    return _Selection(points, scores, (peaks.scores[:, -1] > 0) & (scores[:, -1] == 0))
+    return _Selection(points, scores, peaks.is_cut & (scores[:, -1] == 0))
 
 
-def _refine(maps: Tensor, peaks: _Peaks) -> Tensor:
+def _refine(maps: Tensor, peaks: Peaks) -> Tensor:
     """Place peaks to a fraction of a cell: (N, M, 2) points in cells, (0.5, 0.5) the centre of the top-left cell."""
     height, width = maps.shape[1:]
     column, row = peaks.cells.unsqueeze(3).unbind(2)  # (N, M, 1) each
@@ -300,99 +216,6 @@ def _top_of_parabola(values: Tensor, places: Tensor) -> Tensor:
     bend = before - 2 * middle + after
     top = places[..., 1] + 0.5 * (before - after) / bend
     return top.where(bend < 0, 0.0).clamp(-0.5, 0.5)
-
-
-def _has_plateaus(maps: Tensor, peaks: _Peaks) -> Tensor:
-    """Tell for each map whether one of its peaks has a neighbour of the same value; (N,) bool."""
-    height, width = maps.shape[1:]
-    column, row = peaks.cells[..., None, None].unbind(2)  # (N, M, 1, 1) each
-    step = torch.arange(-1, 2, device=maps.device)
-    columns, rows = (column + step).clamp(0, width - 1), (row + step[:, None]).clamp(0, height - 1)
-    around = maps[torch.arange(len(maps), device=maps.device)[:, None, None, None], rows, columns].float()
-    scores = peaks.scores[..., None, None]
-    is_equal = (around == scores) & (scores > 0) & ((columns != column) | (rows != row))
-    return is_equal.flatten(1).any(1)
-
-
-def _merge_plateaus(levels: Tensor, peaks: Tensor, line: int, threshold: float) -> Tensor:
-    """Leave one cell of each plateau in `peaks`, and none of flat ground beside a higher cell.
-
-    Args:
-        levels: (n,) values of framed maps, laid in one line of cells.
-        peaks: (n,) the same with 0 in every cell that has a higher neighbour; changed in place.
-        line: Cells per row.
-        threshold: Cells not above it are left alone.
-
-    Returns:
-        (n, 2) the way from each cell that stands for a plateau to the plateau's centre, in cells; NaN along axes in
-        which the plateau is one cell wide, and in all other cells.
-    """
-    shifts = levels.new_full((len(levels), 2), math.nan)
-    forward = torch.tensor([1, line - 1, line, line + 1], device=levels.device)
-    cells = (peaks > threshold).nonzero()  # (n, 1)
-    around = cells + torch.cat([forward, -forward])  # (n, 8)
-    is_equal = levels[around] == levels[cells]
-    is_flat = is_equal.any(1)
-    cells, around, is_equal = cells[is_flat], around[is_flat], is_equal[is_flat]
-    if len(cells) == 0:
-        return shifts
-    is_joined = peaks[around] == levels[cells]
-    numbers = torch.zeros_like(levels, dtype=torch.int64)
-    numbers[cells.squeeze(1)] = torch.arange(len(cells), device=levels.device)
-    start, step = is_joined[:, : len(forward)].nonzero(as_tuple=True)
-    plateau = _connect(start, numbers[around[start, step]], len(cells))
-    # A neighbour of the same value that is not in `peaks` has a higher neighbour: this flat ground is no peak.
-    is_slope = _reduce((is_equal & ~is_joined).any(1).long(), plateau, "amax") > 0
-    cells = cells.squeeze(1)
-    keeper, shift = _centre(torch.stack([cells % line, cells // line], dim=1), plateau)
-    kept = cells[keeper[~is_slope]]
-    peaks[cells] = 0
-    peaks[kept] = levels[kept]
-    shifts[kept] = shift[~is_slope]
-    return shifts
-
-
-def _connect(starts: Tensor, ends: Tensor, count: int) -> Tensor:
-    """Number the connected components of a graph of `count` nodes with these edges: (count,) int64, without gaps."""
-    nodes = torch.arange(count, device=starts.device)
-    root = nodes  # the lowest node of its component that a node knows
-    while not torch.equal(one := root[starts], other := root[ends]):
-        lower = torch.minimum(one, other)
-        root = root.scatter_reduce(0, torch.cat([one, other]), torch.cat([lower, lower]), "amin")
-        while not torch.equal(root, further := root[root]):
-            root = further
-    return ((root == nodes).cumsum(0) - 1)[root]
-
-
-def _centre(xy: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the middle of groups of cells.
-
-    Args:
-        xy: (n, 2) int64 positions of the cells.
-        group: (n,) the group of each.
-
-    Returns:
-        The index of the cell nearest to each group's centre of mass, and the way from there to the centre of mass,
-        (groups, 2): 0 where that lies in no cell of the group, NaN along axes in which the group is one cell wide.
-    """
-    size = group.bincount()[:, None]
-    # Sums of whole numbers come out the same in any order, so on every device.
-    total = torch.stack([_reduce(axis, group, "sum") for axis in xy.unbind(1)], dim=1)
-    way = (total[group] - xy * size[group]) / size[group].double()
-    distance = way.square().sum(1)
-    is_nearest = distance == _reduce(distance, group, "amin")[group]
-    index = torch.arange(len(xy), device=xy.device)
-    keeper = _reduce(index.where(is_nearest, len(xy)), group, "amin")
-    way = way[keeper]
-    way = way.where(way.abs().amax(1, keepdim=True) <= 0.5, 0.0)
-    is_wide = torch.stack([_reduce(axis, group, "amin") < _reduce(axis, group, "amax") for axis in xy.unbind(1)], dim=1)
-    return keeper, way.where(is_wide, math.nan).float()
-
-
-def _reduce(values: Tensor, group: Tensor, how: str) -> Tensor:
-    """Reduce (n,) values over each group of a numbering without gaps."""
-    n_groups = int(group.max()) + 1
-    return values.new_zeros(n_groups).scatter_reduce(0, group, values, how, include_self=False)
 
 
 def _check_encoding(points: Tensor, visibility: Tensor, size: tuple[int, int], dtype: torch.dtype) -> None:
