@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from keypoint_detection.data.coco import CocoKeypoints
-from keypoint_detection.data.transforms import Augmented, ResizeMode, augment, fit_to_size, read_image, resize
+from keypoint_detection.data.transforms import ResizeMode, augment, fit_to_size, read_image, resize
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
 from keypoint_detection.types import VISIBLE, Batch
 
@@ -100,17 +100,19 @@ class KeypointsDataset(Dataset[Sample]):
         input_size = self.image_size or image_size
         image, input_to_image = resize(image, input_size, self.resize_mode)
         points = torch.from_numpy(table.points[rows])
+        is_inside = _is_inside(points, image_size)
         points = apply_affine(points[None], invert_affine(input_to_image)[None])[0]
         types = table.types[rows]
         if self.transform is not None:
-            augmented = self._augment(image, points, input_size)
+            augmented = augment(image, points, self.transform)
+            is_inside &= _is_inside(augmented.points, (int(augmented.image.shape[-2]), int(augmented.image.shape[-1])))
+            augmented = fit_to_size(augmented, input_size, self.resize_mode)
             image, points = augmented.image, augmented.points
             input_to_image = compose_affine(augmented.to_source, input_to_image)
             if augmented.is_mirrored:
                 types = self._mirror(types)
 
-        is_inside = _is_inside(points, (int(image.shape[-2]), int(image.shape[-1]))).numpy()
-        slots, channel_indices = np.nonzero(self.type_in_channel[types] & is_inside[:, None])
+        slots, channel_indices = np.nonzero(self.type_in_channel[types] & is_inside.numpy()[:, None])
         rows = rows[slots]
         return Sample(
             image=image,
@@ -125,10 +127,6 @@ class KeypointsDataset(Dataset[Sample]):
             image_size=image_size,
             n_channels=self.n_channels,
         )
-
-    def _augment(self, image: Tensor, points: Tensor, input_size: tuple[int, int]) -> Augmented:
-        assert self.transform is not None
-        return fit_to_size(augment(image, points, self.transform), input_size, self.resize_mode)
 
     def _mirror(self, types: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.mirrored_types is None:

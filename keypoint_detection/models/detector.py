@@ -111,11 +111,12 @@ class KeypointDetector(LightningModule):
             min_distance_px=float(min_distance_px),
         )
         self.head = nn.Conv2d(self.backbone.out_channels, len(self.channels), HEAD_KERNEL_SIZE, padding="same")
+        assert self.head.bias is not None
         nn.init.constant_(self.head.bias, HEAD_BIAS)
         self.register_buffer("pixel_mean", _per_channel(self.backbone.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", _per_channel(self.backbone.pixel_std), persistent=False)
         # Convolutions over interleaved channels take half the time of the default layout, on CPUs and GPUs alike.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
         names, thresholds = list(self.channels), [float(threshold) for threshold in ap_thresholds_px]
         self.val_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)

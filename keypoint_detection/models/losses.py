@@ -40,11 +40,12 @@ def heatmap_loss(name: LossName, logits: Tensor, targets: Tensor) -> Tensor:
     else:
         weight = (torch.sigmoid(logits) - targets).abs().pow(FOCAL_BETA)
         cells = weight * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return cells.mean(dim=(-2, -1))
+    per_map: Tensor = cells.mean(dim=(-2, -1))
+    return per_map
 
 
 def target_entropy(targets: Tensor) -> Tensor:
     """Compute the entropy of soft targets (B, C, h, w): the least cross-entropy that a prediction can reach, (B, C)."""
     targets = targets.float()
-    entropy = torch.special.entr(targets) + torch.special.entr(1 - targets)
+    entropy: Tensor = torch.special.entr(targets) + torch.special.entr(1 - targets)
     return entropy.mean(dim=(-2, -1))

@@ -27,7 +27,9 @@ def disc_image(x: float, y: float, size=(96, 128), radius=6.0) -> torch.Tensor:
 def centre_of_mass(image: torch.Tensor) -> list[float]:
     weights = image[0].double()
     weights = (weights - weights.min()).clamp(min=20) - 20  # grey bars and rounding carry no weight
-    rows, columns = torch.meshgrid(torch.arange(len(weights)) + 0.5, torch.arange(weights.shape[1]) + 0.5, indexing="ij")
+    rows, columns = torch.meshgrid(
+        torch.arange(len(weights)) + 0.5, torch.arange(weights.shape[1]) + 0.5, indexing="ij"
+    )
     return [float((weights * axis).sum() / weights.sum()) for axis in (columns, rows)]
 
 

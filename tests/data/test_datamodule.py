@@ -1,0 +1,142 @@
+import json
+import pickle
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from keypoint_detection.data.coco import DataError
+from keypoint_detection.data.datamodule import KeypointsDataModule
+from keypoint_detection.data.synthetic import SyntheticBoxes
+
+CHANNELS = {"red": ["red"], "sides": ["left", "right"]}
+
+
+def ids(loader):
+    return [image_id for batch in loader for image_id in batch.image_ids.tolist()]
+
+
+def make(path, **options):
+    return KeypointsDataModule(**{"train": str(path), "channels": CHANNELS, "num_workers": 0, **options})
+
+
+def test_validation_is_kept_aside_by_a_seed(discs):
+    first, again, other = (make(discs, val_fraction=0.25, split_seed=seed) for seed in (1, 1, 2))
+    for data in (first, again, other):
+        data.setup("fit")
+    train, val = sorted(ids(first.train_dataloader())), ids(first.val_dataloader())
+    assert len(val) == 3
+    assert sorted(train + val) == list(range(10, 22))
+    assert ids(again.val_dataloader()) == val
+    assert ids(other.val_dataloader()) != val
+
+
+def test_augmentation_never_touches_the_validation_part(discs):
+    data = make(discs, augmentation=[v2.RandomInvert(1.0)], val_fraction=0.5)
+    data.setup("fit")
+    plain = make(discs, augment=False, val_fraction=0.5)
+    plain.setup("fit")
+    for changed, untouched in zip(data.val_dataloader(), plain.val_dataloader(), strict=True):
+        assert torch.equal(changed.images, untouched.images)
+    by_id = {int(i): image for b in plain.train_dataloader() for i, image in zip(b.image_ids, b.images, strict=True)}
+    for batch in data.train_dataloader():
+        for image_id, image in zip(batch.image_ids, batch.images, strict=True):
+            assert torch.equal(image, 255 - by_id[int(image_id)])
+
+
+def test_a_validation_file_leaves_the_training_file_whole(discs, tmp_path):
+    data = make(discs, val=str(discs))
+    data.setup("fit")
+    assert len(ids(data.train_dataloader())) == 12
+    assert ids(data.val_dataloader()) == list(range(10, 22))
+
+
+def test_the_training_order_changes_with_every_epoch(discs):
+    torch.manual_seed(0)
+    data = make(discs)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    assert ids(loader) != ids(loader)
+
+
+def test_channels_that_are_left_out_come_from_the_file(discs):
+    data = make(discs, channels=None)
+    data.setup("fit")
+    assert next(iter(data.val_dataloader())).points.shape[1] == 3
+    assert set(data.describe()["train"]["points"]) == {"red", "left", "right"}
+
+
+def test_the_description_counts_images_and_points(discs):
+    data = make(discs, test=str(discs))
+    data.setup("test")
+    described = data.describe()["test"]
+    assert described["images"] == 12
+    assert described["points"] == {"red": 11, "sides": 22}
+    assert len(described["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("stage", "options", "text"),
+    [
+        ("fit", {"train": None}, "no training file: give --data.train"),
+        ("validate", {"train": None}, "no validation file: give --data.val"),
+        ("test", {}, "no test file: give --data.test"),
+        ("fit", {"channels": ["nose"]}, "channel 'nose' names 'nose'.*types are: red, left, right"),
+        ("fit", {"flip_pairs": [("left", "rigt")]}, r"data\.flip_pairs names 'rigt'.*types are: red, left, right"),
+        ("fit", {"synthetic": SyntheticBoxes()}, r"data\.synthetic draws its own files"),
+    ],
+)
+def test_what_cannot_be_set_up_says_why(discs, stage, options, text):
+    with pytest.raises(DataError, match=text):
+        make(discs, **options).setup(stage)
+
+
+def test_one_picture_cannot_be_split(write_coco):
+    with pytest.raises(DataError, match=r"1 image\(s\) cannot be split"):
+        make(write_coco(), channels=None).setup("fit")
+
+
+def test_training_without_a_single_label_is_refused(write_coco):
+    path = write_coco(annotations=[])
+    with pytest.raises(DataError, match="not a single labelled keypoint"):
+        make(path, channels=None, val=str(path)).setup("fit")
+
+
+def test_pictures_of_several_sizes_need_an_image_size(write_coco, tmp_path):
+    path = write_coco(images=[{"id": 1, "file_name": "one.png"}, {"id": 2, "file_name": "two.png"}])
+    Image.new("RGB", (20, 30)).save(tmp_path / "two.png")
+    with pytest.raises(DataError, match=r"8x10 .*30x20 .*Set data\.image_size"):
+        make(path, channels=None, val=str(path)).setup("fit")
+    make(path, channels=None, val=str(path), image_size=(16, 16)).setup("fit")
+
+
+def test_sideways_pictures_count_as_they_are_shown(write_coco, tmp_path):
+    path = write_coco(images=[{"id": 1, "file_name": "one.png"}, {"id": 2, "file_name": "two.png"}])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 10)).save(tmp_path / "two.png", exif=exif)
+    make(path, channels=None, val=str(path)).setup("fit")
+
+
+def test_the_procedural_data_set_is_drawn_and_used(tmp_path):
+    boxes = SyntheticBoxes(folder=str(tmp_path / "boxes"), n_train=2, n_val=1, height=64, width=64)
+    data = KeypointsDataModule(synthetic=boxes, num_workers=0)
+    data.setup("fit")
+    assert len(ids(data.train_dataloader())) == 2
+    assert len(ids(data.val_dataloader())) == 1
+
+
+def test_workers_share_flat_arrays_not_python_objects(discs):
+    """The size of what a worker copies grows with the bytes of the arrays, not with a number of objects."""
+    data = make(discs)
+    data.setup("fit")
+    table = data.train_dataloader().dataset.table
+    assert len(pickle.dumps(table)) < 3000 + sum(column.nbytes for column in table if hasattr(column, "nbytes"))
+    assert all(column.dtype != object for column in table if hasattr(column, "dtype"))
+
+
+def test_hyperparameters_made_in_python_are_plain(discs):
+    data = make(discs, augmentation=[v2.RandomGrayscale()], image_size=(32, 32))
+    assert data.hparams["image_size"] == (32, 32)
+    assert json.dumps(dict(data.hparams))

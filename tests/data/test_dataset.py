@@ -1,0 +1,120 @@
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.dataset import KeypointsDataset, collate
+from keypoint_detection.geometry import apply_affine
+
+CHANNELS = {"sides": ["left", "right"], "red": ["red"], "also_left": ["left"]}
+
+
+@pytest.fixture
+def table(discs):
+    return read_coco(discs)
+
+
+def points_of(sample, channel):
+    return sample.points[sample.channels == channel]
+
+
+def test_a_channel_collects_its_types_and_a_type_may_be_in_two(table):
+    sample = KeypointsDataset(table, CHANNELS)[0]
+    red, left, right = table.points[:3].tolist()
+    assert len(sample.points) == 4
+    assert sorted(points_of(sample, 0).tolist()) == sorted([left, right])
+    assert points_of(sample, 1).tolist() == [red]
+    assert points_of(sample, 2).tolist() == [left]
+
+
+def test_a_picture_without_annotations_is_a_negative(table):
+    sample = KeypointsDataset(table, CHANNELS)[2]
+    assert sample.points.shape == (0, 2)
+    assert sample.image.shape == (3, 48, 64)
+
+
+def test_indices_choose_the_pictures(table):
+    dataset = KeypointsDataset(table, CHANNELS, indices=[5, 1])
+    assert [sample.image_id for sample in (dataset[0], dataset[1])] == [15, 11]
+
+
+def test_the_map_to_the_picture_leads_back_to_the_label(table):
+    dataset = KeypointsDataset(table, CHANNELS, image_size=(100, 90), resize_mode="letterbox")
+    sample = dataset[0]
+    assert sample.image.shape == (3, 100, 90)
+    back = apply_affine(points_of(sample, 1)[None], sample.input_to_image[None])[0, 0]
+    assert back.tolist() == pytest.approx(table.points[0].tolist(), abs=1e-4)
+    x, y = points_of(sample, 1)[0].int().tolist()
+    assert sample.image[:, y, x].tolist() == pytest.approx([255, 0, 0], abs=8)
+
+
+def test_a_mirror_exchanges_the_types_of_a_pair(table):
+    flip = v2.RandomHorizontalFlip(1.0)
+    channels = {"left": ["left"], "right": ["right"], "red": ["red"]}
+    sample = KeypointsDataset(table, channels, transform=flip, flip_pairs=[("left", "right")])[0]
+    red, left, right = table.points[:3]
+    assert points_of(sample, 0)[0].tolist() == pytest.approx([64 - right[0], right[1]])
+    assert points_of(sample, 1)[0].tolist() == pytest.approx([64 - left[0], left[1]])
+    assert points_of(sample, 2)[0].tolist() == pytest.approx([64 - red[0], red[1]])
+
+
+def test_an_empty_list_of_pairs_allows_mirrors_and_exchanges_nothing(table):
+    dataset = KeypointsDataset(table, CHANNELS, transform=v2.RandomHorizontalFlip(1.0), flip_pairs=[])
+    assert points_of(dataset[0], 2)[0, 0].item() == pytest.approx(64 - table.points[1, 0])
+
+
+def test_a_mirror_without_known_pairs_is_refused(table):
+    dataset = KeypointsDataset(table, CHANNELS, transform=v2.RandomHorizontalFlip(1.0))
+    with pytest.raises(ValueError, match=r"Give data\.flip_pairs"):
+        dataset[0]
+
+
+def test_points_that_leave_the_picture_are_dropped_not_clamped(table):
+    dataset = KeypointsDataset(table, {"red": ["red"]}, transform=v2.CenterCrop((48, 20)))
+    expected = sum(22 <= point[0] <= 42 for point in table.points[0::3].tolist())
+    assert 0 < expected < 11
+    assert sum(len(dataset[index].points) for index in range(len(dataset))) == expected
+
+
+def test_labels_outside_of_their_picture_are_dropped(write_coco):
+    path = write_coco(annotations=[{"id": 5, "image_id": 1, "category_id": 1, "keypoints": [-1, 2, 2, 10, 8, 2]}])
+    dataset = KeypointsDataset(read_coco(path), {"nose": ["nose"], "tail": ["tail"]}, image_size=(30, 30))
+    assert dataset[0].channels.tolist() == [1]
+
+
+def test_occluded_points_can_be_left_out(write_coco):
+    table = read_coco(write_coco())  # the nose visible, the tail occluded
+    channels = {"nose": ["nose"], "tail": ["tail"]}
+    assert KeypointsDataset(table, channels)[0].visibility.tolist() == [2, 1]
+    assert KeypointsDataset(table, channels, visible_only=True)[0].visibility.tolist() == [2]
+
+
+def test_a_batch_pads_points_and_keeps_their_order(table):
+    dataset = KeypointsDataset(table, CHANNELS)
+    batch = collate([dataset[0], dataset[2], dataset[1]])
+    assert batch.images.shape == (3, 3, 48, 64)
+    assert batch.images.dtype == torch.uint8
+    assert batch.points.shape == (3, 3, 2, 2)
+    assert batch.visibility.tolist() == [
+        [[2, 2], [2, 0], [2, 0]],
+        [[0, 0], [0, 0], [0, 0]],
+        [[2, 2], [2, 0], [2, 0]],
+    ]
+    assert batch.points[0, 0].tolist() == points_of(dataset[0], 0).tolist()
+    assert batch.instances[0].tolist() == [[0, 0], [0, -1], [0, -1]]
+    assert batch.box_sizes[0, 0].tolist() == [30, 30]
+    assert batch.areas[1].isnan().all()
+    assert batch.image_ids.tolist() == [10, 12, 11]
+    assert batch.image_sizes.tolist() == [[48, 64]] * 3
+
+
+def test_a_batch_without_any_point_has_no_slots(table):
+    batch = collate([KeypointsDataset(table, CHANNELS)[2]])
+    assert batch.points.shape == (1, 3, 0, 2)
+    assert batch.visibility.shape == (1, 3, 0)
+
+
+def test_pictures_of_different_sizes_say_what_to_set(table):
+    small = KeypointsDataset(table, CHANNELS, image_size=(16, 16))[0]
+    with pytest.raises(ValueError, match=r"\(16, 16\), \(48, 64\).*Set data\.image_size"):
+        collate([small, KeypointsDataset(table, CHANNELS)[0]])
