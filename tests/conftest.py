@@ -44,7 +44,7 @@ def write_discs(folder: Path, n_images: int, seed: int = 0, size: tuple[int, int
                     "id": 100 + index,
                     "image_id": 10 + index,
                     "category_id": 1,
-                    "keypoints": sum(triples, []),
+                    "keypoints": [value for triple in triples for value in triple],
                     "bbox": [0, 0, 20, 30],
                     "area": 600.0,
                 }

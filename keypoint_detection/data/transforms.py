@@ -41,7 +41,7 @@ GREY_LEVELS_16_PER_8_BIT = 257
 class ContinuousKeyPoints(tv_tensors.KeyPoints):  # type: ignore[misc, unused-ignore]
     """Points (N, 2) in continuous coordinates.
 
-    A flip maps x to W - x, where torchvision's own maps to W - 1 - x; and an expanding rotation goes to where the picture
+    A flip maps x to W - x, where torchvision's own maps to W - 1 - x; and an expanding rotation goes where the picture
     goes, where torchvision's own is up to a pixel off.
     """
 

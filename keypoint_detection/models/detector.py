@@ -127,7 +127,7 @@ class KeypointDetector(LightningModule):
         """Keep what a checkpoint needs to build this model again, as plain values."""
         self.save_hyperparameters(logger=False)
         if "_instantiator" in self.hparams:
-            return  # made by the command line or from a checkpoint: plain already
+            return  # made by the command line: plain already
         self._log_hyperparams = True
         self.hparams["backbone"] = _specification(type(self.backbone), self.backbone.init_args)
         self.hparams["_instantiator"] = INSTANTIATOR
@@ -138,6 +138,7 @@ class KeypointDetector(LightningModule):
                 self.remove_ignored_hparams([name])
             else:
                 self.hparams[name] = specification
+        self.hparams.update({name: _plain(value) for name, value in self.hparams.items()})
 
     # --- the network -------------------------------------------------------------------------------------------------
 
@@ -296,6 +297,20 @@ def _factory_specification(factory: object) -> str | dict[str, Any] | None:
     """Name a factory as a config file would: a plain choice, a class, or a class with arguments; None if impossible."""
     if isinstance(factory, str):
         return factory
-    if isinstance(factory, functools.partial) and isinstance(factory.func, type) and not factory.args:
-        return _specification(factory.func, factory.keywords)
+    if isinstance(factory, functools.partial):
+        # jsonargparse hands out a partial of a function of its own, with the class as its last argument.
+        cls = ([factory.func, *factory.args])[-1]
+        return _specification(cls, factory.keywords) if isinstance(cls, type) else None
     return _specification(factory, {}) if isinstance(factory, type) else None
+
+
+def _plain(value: Any) -> Any:
+    """Turn the parser's restricted numbers, which no checkpoint may hold, into ordinary ones."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value

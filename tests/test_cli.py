@@ -1,0 +1,63 @@
+"""The words that `kpd` answers at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keypoint_detection
+from keypoint_detection.cli import COMMANDS, main, run
+
+
+def run_in_new_process(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_the_overview_names_every_command(words, capsys):
+    assert run(words) is None
+    text = capsys.readouterr().out
+    assert all(f"\n  {command} " in text for command in COMMANDS)
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    run(["--version"])
+    assert capsys.readouterr().out == f"kpd {keypoint_detection.__version__}\n"
+
+
+def test_quick_answers_and_the_bare_import_load_nothing_heavy():
+    code = (
+        "import sys, keypoint_detection\n"
+        "from keypoint_detection.cli import run\n"
+        "run([]); run(['--help']); run(['--version'])\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & "
+        "{'torch', 'lightning', 'jsonargparse', 'numpy', 'wandb', 'torchvision'}))"
+    )
+    assert run_in_new_process(code).endswith("[]\n")
+
+
+def test_the_main_function_returns_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["kpd", "--version"])
+    assert main() is None
+
+
+def test_an_unknown_command_is_refused_with_the_nearest(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(["fitt"])
+    assert caught.value.code == 2
+    assert "there are fit, validate, test, synthesize. Did you mean `kpd fit`?" in capsys.readouterr().err
+
+
+def test_the_module_runs_like_the_console_script():
+    done = subprocess.run([sys.executable, "-m", "keypoint_detection", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"kpd {keypoint_detection.__version__}\n"
+    assert done.returncode == 0
+
+
+def test_the_console_script_is_installed():
+    script = Path(sys.executable).with_name("kpd")
+    assert script.is_file(), "install the package: pip install -e ."
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+    assert done.stdout == f"kpd {keypoint_detection.__version__}\n"
