@@ -78,7 +78,11 @@ def trace_curve(scores: Tensor, is_true_positive: Tensor, weights: Tensor | None
     if M == 0:
         return PrecisionRecallCurve(scores, weights.new_zeros(0, T, weights.shape[1]), weights)
     order = scores.argsort(descending=True, stable=True)
-    scores, is_right, weights = scores[order], is_true_positive.T[order], weights[order]
+    scores, is_right, weights = (
+        scores.index_select(0, order),
+        is_true_positive.T.contiguous().index_select(0, order),
+        weights.index_select(0, order),
+    )
     is_last = torch.ones_like(scores, dtype=torch.bool)  # of the detections with this score
     is_last[:-1] = scores[1:] != scores[:-1]
     is_right_somewhere = is_right.any(dim=1)
