@@ -61,7 +61,7 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
     is_true_positive = torch.zeros(T, N * D, dtype=torch.bool, device=points.device)
     if 0 in (N, D, G, T):
         return is_true_positive.view(T, N, D)
-    order = scores.argsort(dim=1, descending=True, stable=True)  # (N, D)
+    order = _order_by_score(scores)
     pairs = _find_near_pairs(points, scores, truths, is_truth, order, float(thresholds_px.max()))
     is_near = pairs.distance <= thresholds_px.to(pairs.distance)[:, None]  # (T, P)
     cell = pairs.row * G + pairs.truth
@@ -76,10 +76,17 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
         count_before = (count - is_candidate.int()).index_select(1, pairs.first[begin:end] - begin)
         is_hit = is_candidate.logical_and_(count - count_before == 1)
         is_free.index_copy_(1, now, is_free_now & ~is_hit)
-    slot = pairs.row * D + order.flatten().index_select(0, pairs.row * D + pairs.rank)
+    slot = pairs.row * D + order.reshape(-1).index_select(0, pairs.row * D + pairs.rank)
     for flags, is_hit in zip(is_true_positive, is_near, strict=True):
         flags.index_fill_(0, slot[is_hit], True)
     return is_true_positive.view(T, N, D)
+
+
+def _order_by_score(scores: Tensor) -> Tensor:
+    """Return the slots (N, D) of each row by falling score, equal ones in their order."""
+    if bool((scores[:, 1:] <= scores[:, :-1]).all()):  # as detectors deliver them; looking is cheaper than sorting
+        return torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+    return scores.argsort(dim=1, descending=True, stable=True)
 
 
 class _Pairs(NamedTuple):
@@ -164,7 +171,7 @@ def pair_nearest(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tenso
     width = min(scores.shape[1], G)
     if N == 0 or width == 0:
         return errors
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :width]
+    order = _order_by_score(scores)[:, :width]
     chosen = points.gather(1, order[..., None].expand(-1, -1, 2))
     is_chosen = (scores.gather(1, order) > 0) & (torch.arange(width, device=scores.device) < is_truth.sum(1)[:, None])
     offset = chosen[:, :, None] - truths[:, None]
