@@ -4,6 +4,7 @@ A curve may hold R resamples of the images at once: weights say how often each d
 sort serves a whole bootstrap. Without weights R is 1 and every detection counts once.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -78,11 +79,12 @@ def trace_curve(scores: Tensor, is_true_positive: Tensor, weights: Tensor | None
     if M == 0:
         return PrecisionRecallCurve(scores, weights.new_zeros(0, T, weights.shape[1]), weights)
     order = scores.argsort(descending=True, stable=True)
-    scores, is_right, weights = scores[order], is_true_positive.T[order], weights[order]
+    scores, weights = scores.index_select(0, order), weights.index_select(0, order)
     is_last = torch.ones_like(scores, dtype=torch.bool)  # of the detections with this score
     is_last[:-1] = scores[1:] != scores[:-1]
-    is_right_somewhere = is_right.any(dim=1)
+    is_right_somewhere = functools.reduce(torch.logical_or, is_true_positive).index_select(0, order)
     right = is_right_somewhere.nonzero()[:, 0]
+    is_right = is_true_positive.index_select(1, order[right]).T  # (right, T)
     matters = torch.zeros_like(is_last)
     matters[0] = True
     matters[(is_last.cumsum(0) - is_last.long())[right]] = True
@@ -92,7 +94,7 @@ def trace_curve(scores: Tensor, is_true_positive: Tensor, weights: Tensor | None
     if len(right) == 0:
         return PrecisionRecallCurve(scores[ends], torch.zeros_like(n_kept)[:, None].expand(-1, T, -1), n_kept)
     # Only the detections that are right at some threshold are accumulated T times.
-    n_right = (weights[right, None] * is_right[right, :, None]).cumsum(0)
+    n_right = (weights[right, None] * is_right[..., None]).cumsum(0)
     last_right = is_right_somewhere.cumsum(0)[ends] - 1  # -1: the highest score, where nothing is right yet
     n_right = n_right[last_right.clamp(min=0)] * (last_right >= 0)[:, None, None]
     return PrecisionRecallCurve(scores[ends], n_right, n_kept)

@@ -22,7 +22,7 @@ from keypoint_detection.metrics.matching import match_detections, pair_nearest
 
 __all__ = ["ChannelValues", "DetectionList", "Measurements", "TruthList", "measure"]
 
-# Distances held at a time while matching, over all thresholds: 8 MB in float64, about what a cache takes.
+# Distances held at a time while matching: 8 MB in float64, about what a cache takes.
 CHUNK_ELEMENTS = 1 << 20
 
 
@@ -274,13 +274,14 @@ def _match_rows(
     is_true_positive = torch.zeros(len(thresholds_px), len(detections.scores), dtype=torch.bool)
     errors = torch.full((len(truths.image),), math.inf, dtype=torch.float64)
     rows = ((n_detections > 0) & (n_truths > 0)).nonzero()[:, 0]
+    most_detections = int(n_detections[rows].max()) if len(rows) > 0 else 0
     rows = rows[n_truths[rows].argsort(stable=True)]
     while len(rows) > 0:
         # As many rows as fit, none with more than twice the ground truths of the first (small ones go together).
         limit = max(2 * int(n_truths[rows[0]]), 8)
         chunk = rows[n_truths[rows] <= limit]
         G = int(n_truths[chunk].max())
-        chunk = chunk[: max(1, CHUNK_ELEMENTS // (G * max(G, len(thresholds_px))))]
+        chunk = chunk[: max(1, CHUNK_ELEMENTS // (G * max(G, most_detections)))]
         rows = rows[len(chunk) :]
         detection_index, is_detection = _padded_index(first_detection[chunk], n_detections[chunk])
         truth_index, is_truth = _padded_index(first_truth[chunk], n_truths[chunk])

@@ -174,7 +174,7 @@ class KeypointMetrics(Metric):
 
     def _measure(self) -> Measurements:
         """Bring the rows together, drop repeated images, order by image id, and match."""
-        states = _States(*(dim_zero_cat(getattr(self, name) or [empty]).cpu() for name, empty in self._states()))
+        states = _States(*(self._joined(name, empty).cpu() for name, empty in self._empty_states().items()))
         images = states.image_rows
         if len(images) == 0:
             raise ValueError(
@@ -190,11 +190,12 @@ class KeypointMetrics(Metric):
         ids = images[order, 0]
         is_first = torch.ones_like(ids, dtype=torch.bool)
         is_first[1:] = ids[1:] != ids[:-1]
-        kept = order[is_first]
-        return self._match(states, kept)
+        return self._match(states, order[is_first])
 
-    def _states(self) -> list[tuple[str, Tensor]]:
-        return list(self._empty_states().items())
+    def _joined(self, name: str, empty: Tensor) -> Tensor:
+        """Return a state as one tensor: before it is gathered it is a list, afterwards a tensor."""
+        state = getattr(self, name)
+        return dim_zero_cat([empty, *state]) if isinstance(state, list) else state
 
     def _match(self, states: "_States", kept: Tensor) -> Measurements:
         """Match the points of the kept images, (I,) rows of `image_rows` in their final order."""

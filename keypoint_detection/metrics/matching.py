@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,24 +58,95 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
     check_row_shapes(points, scores, truths, is_truth)
     N, D = scores.shape
     G, T = truths.shape[1], len(thresholds_px)
-    is_true_positive = torch.zeros(T, N, D, dtype=torch.bool, device=points.device)
-    if 0 in (N, D, G):
-        return is_true_positive
-    order = scores.argsort(dim=1, descending=True, stable=True)  # (N, D)
-    # G comes first: the minimum over it is then vectorised over the T * N rows.
-    truth_x, truth_y = truths.masked_fill(~is_truth[..., None], 0).permute(2, 1, 0).contiguous()  # (G, N) each
-    taken = torch.zeros_like(truth_x).masked_fill_(~is_truth.T, math.inf).repeat(T, 1, 1)  # (T, G, N): 0 free, inf not
-    limits = thresholds_px.to(points)[:, None]
-    candidate = torch.empty_like(taken)
-    for rank in range(D):
-        slot = order[:, rank : rank + 1]  # (N, 1)
-        x, y = points.gather(1, slot[..., None].expand(-1, -1, 2)).permute(2, 1, 0)  # (1, N) each
-        distance = ((truth_x - x).square_().add_((truth_y - y).square_())).sqrt_()
-        nearest = torch.add(taken, distance, out=candidate).min(dim=1)  # (T, N)
-        is_hit = (nearest.values <= limits) & (scores.gather(1, slot).T > 0)
-        taken.scatter_add_(1, nearest.indices[:, None], torch.where(is_hit, math.inf, 0.0).to(taken)[:, None])
-        is_true_positive.scatter_(2, slot.expand(T, -1, -1), is_hit[..., None])
-    return is_true_positive
+    is_true_positive = torch.zeros(T, N * D, dtype=torch.bool, device=points.device)
+    if 0 in (N, D, G, T):
+        return is_true_positive.view(T, N, D)
+    order = _order_by_score(scores)
+    pairs = _find_near_pairs(points, scores, truths, is_truth, order, float(thresholds_px.max()))
+    is_near = pairs.distance <= thresholds_px.to(pairs.distance)[:, None]  # (T, P)
+    cell = pairs.row * G + pairs.truth
+    is_free = torch.ones(T, N * G, dtype=torch.bool, device=points.device)
+    ends = torch.bincount(pairs.rank, minlength=D).cumsum(0).tolist()
+    for begin, end in itertools.pairwise([0, *ends]):
+        # One detection a row, so no ground truth stands here twice; of a detection's pairs the first free one counts.
+        now = cell[begin:end]
+        is_free_now = is_free.index_select(1, now)
+        is_candidate = is_near[:, begin:end].logical_and_(is_free_now)
+        count = is_candidate.cumsum(1, dtype=torch.int32)
+        count_before = (count - is_candidate.int()).index_select(1, pairs.first[begin:end] - begin)
+        is_hit = is_candidate.logical_and_(count - count_before == 1)
+        is_free.index_copy_(1, now, is_free_now & ~is_hit)
+    slot = pairs.row * D + order.reshape(-1).index_select(0, pairs.row * D + pairs.rank)
+    for flags, is_hit in zip(is_true_positive, is_near, strict=True):
+        flags.index_fill_(0, slot[is_hit], True)
+    return is_true_positive.view(T, N, D)
+
+
+def _order_by_score(scores: Tensor) -> Tensor:
+    """Return the slots (N, D) of each row by falling score, equal ones in their order."""
+    if bool((scores[:, 1:] <= scores[:, :-1]).all()):  # as detectors deliver them; looking is cheaper than sorting
+        return torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+    return scores.argsort(dim=1, descending=True, stable=True)
+
+
+class _Pairs(NamedTuple):
+    """Detections and ground truths near each other, P pairs by rank, then row, then distance.
+
+    Attributes:
+        rank: (P,) place of the detection among those of its row, by score.
+        row: (P,).
+        truth: (P,) slot of the ground truth.
+        distance: (P,).
+        first: (P,) position of the first pair of the same detection.
+    """
+
+    rank: Tensor
+    row: Tensor
+    truth: Tensor
+    distance: Tensor
+    first: Tensor
+
+
+def _find_near_pairs(
+    points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tensor, order: Tensor, limit_px: float
+) -> _Pairs:
+    """List the pairs that any threshold could match; in real data they are few."""
+    G = truths.shape[1]
+    # Slots that are not used lie nowhere: a comparison with NaN is False.
+    points = points.masked_fill((scores <= 0)[..., None], math.nan).gather(1, order[..., None].expand(-1, -1, 2))
+    truths = truths.masked_fill(~is_truth[..., None], math.nan).to(points)
+    x, y = points.permute(2, 1, 0)[..., None].contiguous()  # (D, N, 1) each
+    truth_x, truth_y = truths.permute(2, 0, 1).contiguous()  # (N, G) each
+    # Buffers are used again for every rank: new ones would cost more than the arithmetic.
+    across, down = torch.empty_like(truth_x), torch.empty_like(truth_x)
+    is_near = torch.empty_like(truth_x, dtype=torch.bool)
+    # A little more than asked for: the exact comparison is made on the root, by the caller.
+    limit_squared = limit_px**2 * (1 + 1e-5)
+    found = []
+    for place in range(len(x)):
+        torch.sub(truth_x, x[place], out=across)
+        torch.sub(truth_y, y[place], out=down)
+        torch.addcmul(across.square_(), down, down, out=across)
+        found.append(torch.le(across, limit_squared, out=is_near).flatten().nonzero()[:, 0])
+    rank = torch.arange(len(x), device=x.device).repeat_interleave(
+        torch.tensor([len(cell) for cell in found]).to(x.device)
+    )
+    cell = torch.cat(found)
+    row, truth = cell // G, cell % G
+    detection = rank * len(truths) + row
+    across = truth_x.flatten().index_select(0, cell) - x.flatten().index_select(0, detection)
+    down = truth_y.flatten().index_select(0, cell) - y.flatten().index_select(0, detection)
+    distance = across.square_().add_(down.square_()).sqrt_()
+    is_first = torch.ones_like(rank, dtype=torch.bool)
+    is_first[1:] = detection[1:] != detection[:-1]
+    group = is_first.cumsum(0) - 1
+    first = is_first.nonzero()[:, 0].index_select(0, group)
+    # Only detections near several ground truths need sorting, within the places that their pairs hold already.
+    several = (torch.bincount(group).index_select(0, group) > 1).nonzero()[:, 0]
+    by_distance = several[distance[several].argsort(stable=True)]
+    by_group = by_distance[group[by_distance].argsort(stable=True)]
+    truth[several], distance[several] = truth[by_group], distance[by_group]
+    return _Pairs(rank, row, truth, distance, first)
 
 
 def pair_nearest(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tensor) -> Tensor:
@@ -99,7 +171,7 @@ def pair_nearest(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tenso
     width = min(scores.shape[1], G)
     if N == 0 or width == 0:
         return errors
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :width]
+    order = _order_by_score(scores)[:, :width]
     chosen = points.gather(1, order[..., None].expand(-1, -1, 2))
     is_chosen = (scores.gather(1, order) > 0) & (torch.arange(width, device=scores.device) < is_truth.sum(1)[:, None])
     offset = chosen[:, :, None] - truths[:, None]
