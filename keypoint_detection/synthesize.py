@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import fields
 
 from keypoint_detection.data.synthetic import SyntheticBoxes, SyntheticFiles, draw_data_set
 from keypoint_detection.parsing import Parser
@@ -20,7 +21,7 @@ def synthesize(args: Sequence[str]) -> SyntheticFiles:
     parser.add_class_arguments(SyntheticBoxes)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        options = parser.instantiate(parser.parse_args(list(args)))
-        return draw_data_set(SyntheticBoxes(**vars(options)))
+        options = vars(parser.parse_args(list(args)))
+        return draw_data_set(SyntheticBoxes(**{field.name: options[field.name] for field in fields(SyntheticBoxes)}))
     except (ValueError, FileExistsError) as error:
         parser.error(str(error))

@@ -1,13 +1,19 @@
 """Data that several tests need: a tiny COCO keypoint data set of coloured discs, made on the spot."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+# Tiny tensors gain nothing from threads, and threads that wait for a busy core lose minutes.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 KEYPOINTS = ["red", "left", "right"]
 
