@@ -267,7 +267,9 @@ def test_training_without_a_file_says_what_to_give(capsys):
 
 @pytest.mark.parametrize("command", ["test", "validate"])
 def test_random_weights_are_never_measured(command, discs, capsys):
-    error = refusal(capsys, command, f"--data.{command[:4].rstrip('i')}={discs}" if command == "test" else "--verbose=false")
+    error = refusal(
+        capsys, command, f"--data.{command[:4].rstrip('i')}={discs}" if command == "test" else "--verbose=false"
+    )
     assert "needs a trained detector: give --ckpt_path" in error
 
 
@@ -315,5 +317,12 @@ def test_the_console_script_trains_and_shows_the_way_on(discs):
     command = [script, "fit", "--config", TINY, f"--data.train={discs}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for text in ("Validation, epoch 1 of 1", "overall", "Best checkpoint", "Saved config", "Overlay", "kpd test --ckpt_path="):
+    for text in (
+        "Validation, epoch 1 of 1",
+        "overall",
+        "Best checkpoint",
+        "Saved config",
+        "Overlay",
+        "kpd test --ckpt_path=",
+    ):
         assert text in done.stdout
