@@ -2,8 +2,10 @@
 
 import json
 import logging
+import numbers
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +14,16 @@ from typing import Any, ClassVar, NoReturn
 import torch
 import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 
+from keypoint_detection.callbacks.overlays import PredictionOverlays
+from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import RunFolder
+from keypoint_detection.callbacks.worst_pictures import WorstPictures
 from keypoint_detection.data.coco import DataError, read_coco
 from keypoint_detection.data.datamodule import KeypointsDataModule, find_files
 from keypoint_detection.models import backbones
@@ -26,6 +32,9 @@ from keypoint_detection.models.detector import KeypointDetector
 from keypoint_detection.parsing import DetectorParser, environment, order_arguments
 
 __all__ = ["DetectorCLI", "run_detector_cli"]
+
+# torchvision's transforms annotate their parameters with this class, which jsonargparse cannot write to a config file.
+register_type(numbers.Number, serializer=lambda value: value, deserializer=lambda value: _as_number(value))
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +86,8 @@ class DetectorCLI(LightningCLI):
         for name, parser in self._subcommand_parsers.items():
             parser.set_defaults({"weights_only": True})
             if name != "fit":
-                parser.set_defaults({"trainer.logger": False})
+                # The result table takes the place of Lightning's own list of every number.
+                parser.set_defaults({"trainer.logger": False, "verbose": False})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, the hyper-parameters of a checkpoint standing below everything that the user says."""
@@ -161,8 +171,15 @@ def run_detector_cli(args: Sequence[str]) -> DetectorCLI:
 
 class _DetectorParser(DetectorParser):
     short_names: ClassVar[Mapping[str, Sequence[str]]] = {
-        "backbone": [name for name in backbones.__all__ if name != Backbone.__name__]
+        "backbone": [name for name in backbones.__all__ if name != Backbone.__name__],
+        "callbacks": [callback.__name__ for callback in (PredictionOverlays, ResultTable, WorstPictures)],
     }
+
+
+def _as_number(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, got {value!r}")
+    return value
 
 
 def _asks_for_help(words: Sequence[str]) -> bool:
@@ -231,7 +248,7 @@ def _report_overrides(checkpoint: dict[str, Any], config: Namespace) -> None:
         new = config.get(name)
         new = new.as_dict() if isinstance(new, Namespace) else new
         if _comparable(new) != _comparable(old):
-            logger.info("%s: %s as given (the checkpoint has %s)", name, new, old)
+            logger.info("%s: %s as given (the checkpoint has %s)", name, _comparable(new), old)
 
 
 def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
@@ -279,5 +296,12 @@ def _silence_advice() -> None:
         ".*LeafSpec.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*The dirpath has changed from.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether Lightning says something about this run, rather than advertise or list hardware that is not there."""
+    return not re.search(r"litlogger|available: False|Loading `\w+` to estimate", record.getMessage())

@@ -47,7 +47,8 @@ class PredictionOverlays(Callback):
     ) -> None:
         """Draw the pictures of the batch that are still wanted."""
         n_wanted = self.n_images - len(self._pending)
-        if not trainer.is_global_zero or n_wanted <= 0 or not self._is_due(trainer):
+        # Epochs that measure the loss only have no predictions to show.
+        if outputs is None or not trainer.is_global_zero or n_wanted <= 0 or not self._is_due(trainer):
             return
         for index in range(min(n_wanted, len(batch.images))):
             points = PointSet(

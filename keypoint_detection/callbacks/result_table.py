@@ -38,8 +38,10 @@ class ResultTable(Callback):
         self.best_epoch = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the report of the best epoch."""
+        """Keep the report of the best epoch; show the result of `kpd validate`."""
         report = _report_of(pl_module)
+        if trainer.state.fn == "validate":
+            self._finish(trainer, pl_module, "Validation", "val")
         if trainer.sanity_checking or report is None:
             return
         value, best = report.overall.mean_average_precision, self.best
@@ -60,10 +62,6 @@ class ResultTable(Callback):
             title = f"Validation, epoch {self.best_epoch} of {trainer.current_epoch}"
             self._publish(trainer, self.best, title, "val", console)
         _print_paths(trainer, console)
-
-    def on_validate_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the result of `kpd validate`."""
-        self._finish(trainer, pl_module, "Validation", "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the result of `kpd test`."""

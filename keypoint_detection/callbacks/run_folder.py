@@ -29,7 +29,7 @@ class RunFolder(SaveConfigCallback):
         if self.path is None:
             path = _make_folder(Path(self._root(trainer)), _command(trainer)) if trainer.is_global_zero else None
             self.path = Path(trainer.strategy.broadcast(str(path)))
-        for callback in trainer.checkpoint_callbacks:
+        for callback in trainer.checkpoint_callbacks if stage == "fit" else ():
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.path / "checkpoints")
         super().setup(trainer, pl_module, stage)

@@ -68,9 +68,10 @@ class WorstPictures(Callback):
         """Draw those of the batch that are among the worst so far."""
         self._consider(pl_module, outputs, batch)
 
-    def on_validate_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the list and the pictures."""
-        self._write(trainer, pl_module)
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the list and the pictures, when validating alone."""
+        if trainer.state.fn == "validate":
+            self._write(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the list and the pictures."""

@@ -121,6 +121,7 @@ class KeypointDetector(LightningModule):
         names, thresholds = list(self.channels), [float(threshold) for threshold in ap_thresholds_px]
         self.val_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
         self.test_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
+        # The latest measurement, for callbacks; None where the latest validation took in the loss only.
         self.report: EvaluationReport | None = None
 
     def _save_hyperparameters(self, optimizer: object, lr_scheduler: object) -> None:
@@ -253,6 +254,7 @@ class KeypointDetector(LightningModule):
             return
         scalars = self.val_metrics.compute().as_scalars()
         self.val_metrics.reset()
+        self.report = None
         self.log_dict({f"val/{name}": value for name, value in scalars.items() if name.split("/")[0] == "loss"})
 
     def on_test_epoch_end(self) -> None:

@@ -77,6 +77,7 @@ def test_an_undefined_result_gives_way_to_the_first_number(tmp_path):
     table = ResultTable()
     for report in (undefined, report_of(9.0)):
         table.on_validation_end(trainer_at(0, tmp_path), SimpleNamespace(report=report))
+    assert table.best is not None
     assert not math.isnan(table.best.overall.mean_average_precision)
 
 
