@@ -118,6 +118,8 @@ class KeypointDetector(LightningModule):
         # Convolutions over interleaved channels take half the time of the default layout, on CPUs and GPUs alike.
         self.to(memory_format=torch.channels_last)
 
+        if oks_sigmas is not None:
+            _require_one_type_a_channel(self.channels)
         names, thresholds = list(self.channels), [float(threshold) for threshold in ap_thresholds_px]
         self.val_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
         self.test_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
@@ -285,6 +287,15 @@ def _check_channels(channels: Mapping[str, list[str]] | list[str] | None) -> dic
                 f"model.channels: channel {name!r} collects {types!r}; at least one type is expected. {advice}"
             )
     return {name: list(types) for name, types in channels.items()}
+
+
+def _require_one_type_a_channel(channels: Mapping[str, list[str]]) -> None:
+    shared = [name for name, types in channels.items() if len(types) > 1]
+    if shared:
+        raise ValueError(
+            f"model.oks_sigmas: OKS-AP is defined for one keypoint type a channel, but channel '{shared[0]}' collects "
+            f"{len(channels[shared[0]])}. Give each type a channel, or leave oks_sigmas out."
+        )
 
 
 def _per_channel(values: tuple[float, float, float]) -> Tensor:
