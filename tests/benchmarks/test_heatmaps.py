@@ -39,7 +39,7 @@ def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object],
             function()
             spent.append(1000 * (time.perf_counter() - start))
     (our_median, our_best), (median, best) = ((statistics.median(t[1:]), min(t[1:])) for t in times)
-    print(  # noqa: T201
+    print(
         f"\n{name}: median {our_median:.2f} ms against {median:.1f} ms, {median / our_median:.0f}x; "
         f"best {our_best:.2f} ms against {best:.1f} ms, {best / our_best:.0f}x"
     )
@@ -79,7 +79,7 @@ def test_encode_against_a_full_exponential_per_map(shape: tuple[int, int, int]) 
         return encode(points, visibility, SIZE, 1, SIGMA_PX)
 
     torch.testing.assert_close(ours(), draw_in_full(points), rtol=0, atol=1e-6)
-    print(f"\nencode {shape}: peak over output bytes {peak_bytes(ours) / (4 * ours().numel()):.2f}")  # noqa: T201
+    print(f"\nencode {shape}: peak over output bytes {peak_bytes(ours) / (4 * ours().numel()):.2f}")
     compare(f"encode {shape}", ours, lambda: draw_in_full(points), rounds=5)
 
 
@@ -123,5 +123,5 @@ def test_decode_against_scikit_image_per_map(make: Callable[[], Tensor], min_dis
             if len(cells):
                 assert torch.cdist(points.view(-1, 20, 2)[n][kept], centres.float(), p=torch.inf).amin(0).max() <= 0.501
     name = f"decode {make.__name__}, min_distance {min_distance}"
-    print(f"\n{name}: peak over input bytes {peak_bytes(ours) / heatmaps.nbytes:.2f}")  # noqa: T201
+    print(f"\n{name}: peak over input bytes {peak_bytes(ours) / heatmaps.nbytes:.2f}")
     compare(name, ours, lambda: find_by_scikit_image(as_array, min_distance))
