@@ -1,7 +1,9 @@
 """Argument parsing on top of jsonargparse: errors of a few lines that name the way out, and the order of precedence."""
 
+import ast
 import difflib
 import inspect
+import json
 import os
 import re
 import sys
@@ -18,6 +20,27 @@ USAGE_ERROR = 2
 # How alike two names must be, from 0 to 1, for the one to be offered in place of the other.
 SIMILARITY = 0.6
 N_OFFERED = 3
+# Options of the trainer where 16.0 can only mean 16. Elsewhere the two differ: limit_val_batches takes 1.0 for all
+# batches and 1 for one, and the version of a logger is a text.
+WHOLE_TRAINER_NUMBERS = tuple(
+    f"--trainer.{name}"
+    for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "accumulate_grad_batches", "log_every_n_steps")
+)
+# What to do about messages that say only what is wrong.
+ADVICE = (
+    (
+        r"invalid literal for int\(\) with base 10: '[-\d.]+'",
+        "A whole number is expected. A sweep draws whole numbers with `distribution: int_uniform`.",
+    ),
+    (
+        r"[Uu]nrecognized arguments: [^-\s]",
+        "Options are written --name=value; the `command` of a sweep passes them as ${args}.",
+    ),
+    (
+        r'key "model\.channels"',
+        "Give a mapping like {corner: [corner0, corner1], flap: [flap0]}, or a list of keypoint types.",
+    ),
+)
 
 
 class _ShortErrors(ArgumentParser):
@@ -53,7 +76,8 @@ class DetectorParser(_ShortErrors, LightningArgumentParser):
 def order_arguments(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """Order the words after a command so that later ones win: config files, environment variables, flags.
 
-    A variable `KPD_FIT__MODEL__LR=0.001` counts as the flag `--model.lr=0.001` of `kpd fit`.
+    A variable `KPD_FIT__MODEL__LR=0.001` counts as the flag `--model.lr=0.001` of `kpd fit`. Values of flags may be
+    written as Python writes them, which is what a Weights & Biases agent does: `None`, `16.0`, `{'a': [1, None]}`.
 
     Args:
         words: the command and what follows it, as typed.
@@ -79,7 +103,53 @@ def order_arguments(words: Sequence[str], environment: Mapping[str, str]) -> lis
         for name, value in sorted(environment.items())
         if name.startswith(prefix)
     ]
-    return [command, *configs, *from_environment, *flags]
+    return [command, *configs, *from_environment, *_classes_first([_read_python_value(flag) for flag in flags])]
+
+
+def _read_python_value(flag: str) -> str:
+    """Rewrite a flag's value from Python's notation to that of config files, where the two differ.
+
+    >>> _read_python_value("--data.batch_size=16.0"), _read_python_value("--data.num_workers=None")
+    ('--data.batch_size=16', '--data.num_workers=null')
+    """
+    name, equals, value = flag.partition("=")
+    if not (name.startswith("--") and equals):
+        return flag
+    if value == "None":
+        return f"{name}=null"
+    is_exact = name.split(".")[0] == "--trainer" and name not in WHOLE_TRAINER_NUMBERS
+    if value[:1] in ("[", "{"):
+        try:
+            content = ast.literal_eval(value)
+            return f"{name}={json.dumps(content if is_exact else _with_whole_numbers(content))}"
+        except (ValueError, SyntaxError, TypeError):
+            return flag  # not Python's notation: YAML or JSON, or the parser says what is wrong with it
+    if re.fullmatch(r"[+-]?\d+\.0", value) and not is_exact:
+        return f"{name}={value.removesuffix('.0')}"
+    return flag
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """Turn floats without a fraction into integers, which every option that takes floats takes too."""
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_whole_numbers(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _classes_first(flags: list[str]) -> list[str]:
+    """Move a flag that chooses a class before the flags of its parameters, whatever their order was.
+
+    >>> _classes_first(["--model.backbone.n_channels=8", "--model.lr=1", "--model.backbone=Unet"])
+    ['--model.backbone=Unet', '--model.backbone.n_channels=8', '--model.lr=1']
+    """
+    ordered: list[str] = []
+    for flag in flags:
+        name, equals, _ = flag.partition("=")
+        of_class = [index for index, other in enumerate(ordered) if equals and other.startswith(f"{name}.")]
+        ordered.insert(of_class[0] if of_class else len(ordered), flag)
+    return ordered
 
 
 def _shorten(message: str) -> str:
@@ -92,6 +162,9 @@ def _shorten(message: str) -> str:
 
 def _hint(message: str, parser: ArgumentParser, short_names: Mapping[str, Sequence[str]]) -> str:
     """Name the nearest thing that exists, as a line of its own."""
+    for pattern, advice in ADVICE:
+        if re.search(pattern, message):
+            return f"{advice}\n"
     if match := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)", message):
         return _offer(match[1], _option_strings(parser))
     if match := re.search(r"Option '([\w.]+)' is not accepted", message):
