@@ -75,7 +75,8 @@ class PredictionOverlays(Callback):
             picture.save(path)
             self.latest.append(path)
         for logger in trainer.loggers:
-            _log_pictures(logger, pictures, trainer.global_step)
+            # The step that Lightning gives to the metrics of a validation.
+            _log_pictures(logger, pictures, max(0, trainer.global_step - 1))
 
     @staticmethod
     def _is_due(trainer: Trainer) -> bool:
@@ -90,7 +91,9 @@ def _log_pictures(logger: Logger, pictures: list[tuple[int, Image.Image]], step:
     """Send pictures to a logger that can hold them; the others have the files."""
     if isinstance(logger, WandbLogger):
         images = [picture for _, picture in pictures]
-        logger.log_image("val/overlays", images, step=step, caption=[f"image {image_id}" for image_id, _ in pictures])
+        captions = [f"image {image_id}" for image_id, _ in pictures]
+        # A tenth of the size of PNG: a long run stays small.
+        logger.log_image("val/overlays", images, step=step, caption=captions, file_type=["jpg"] * len(images))
     elif isinstance(logger, TensorBoardLogger):
         for image_id, picture in pictures:
             logger.experiment.add_image(f"val/overlays/{image_id}", _to_tensor(picture), step)

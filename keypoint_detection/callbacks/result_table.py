@@ -13,6 +13,7 @@ from rich.table import Table
 
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.run_folder import RunFolder, run_folder
+from keypoint_detection.callbacks.wandb_tables import log_table
 from keypoint_detection.metrics.report import ChannelReport, EvaluationReport
 
 __all__ = ["ResultTable", "make_table"]
@@ -89,7 +90,7 @@ class ResultTable(Callback):
         columns, rows = _cells(report)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_table(f"{part}/table", columns=columns, data=[[*row] for row in rows])
+                log_table(logger, f"{part}/table", columns, rows)
         return path
 
 

@@ -87,4 +87,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    return value if isinstance(value, bool | int | float | str) or value is None else str(value)
+    if value is None or isinstance(value, bool):
+        return value
+    # Restricted numbers of the command line are subclasses, which Weights & Biases would store as texts.
+    return next((kind(value) for kind in (int, float) if isinstance(value, kind)), str(value))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from keypoint_detection.callbacks.drawing import PointSet, draw_overlay
 from keypoint_detection.callbacks.run_folder import run_folder
+from keypoint_detection.callbacks.wandb_tables import log_table
 from keypoint_detection.metrics.matching import pair_nearest
 from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
 from keypoint_detection.types import NOT_LABELLED, Batch
@@ -134,5 +135,8 @@ class WorstPictures(Callback):
 def _log_table(logger: WandbLogger, worst: list[tuple[ImageErrors, Image.Image]]) -> None:
     import wandb
 
-    rows = [[*(None if math.isnan(value) else value for value in row), wandb.Image(picture)] for row, picture in worst]
-    logger.log_table("worst_pictures", columns=[*ImageErrors._fields, "picture"], data=rows)
+    rows = [
+        [*(None if math.isnan(value) else value for value in row), wandb.Image(picture, file_type="jpg")]
+        for row, picture in worst
+    ]
+    log_table(logger, "worst_pictures", [*ImageErrors._fields, "picture"], rows)

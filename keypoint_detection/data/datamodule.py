@@ -3,12 +3,14 @@
 import hashlib
 import logging
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from PIL import Image
@@ -228,11 +230,18 @@ class KeypointsDataModule(LightningDataModule):
             collate_fn=collate,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_start_worker,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
         """Move every tensor of a batch, while the previous one is being worked on."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+
+
+def _start_worker(worker_id: int) -> None:
+    """Seed a reading process as Lightning would, and leave Ctrl-C, which the terminal sends to all, to the main one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pl_worker_init_function(worker_id)
 
 
 def _default_workers() -> int:

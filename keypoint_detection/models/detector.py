@@ -19,6 +19,7 @@ from keypoint_detection.heatmaps import HeatmapCodec
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.models.backbones import Backbone, Unet
+from keypoint_detection.models.initial_weights import load_initial_weights
 from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy
 from keypoint_detection.models.schedules import warmup_cosine
 from keypoint_detection.types import Batch, Detections
@@ -72,6 +73,9 @@ class KeypointDetector(LightningModule):
         oks_sigmas: measure OKS-AP too, with one sigma a channel or those of the 17 COCO person keypoints (`coco17`). It
             is defined for one keypoint type a channel, at most one annotated instance a picture, and annotations with
             areas.
+        init_from: checkpoint of a trained detector to start a new training from, a path or
+            wandb://entity/project/name:alias. Its backbone must be the same; all else may differ. A head of another
+            number of channels starts new.
 
     Raises:
         ValueError: channels without types, or with empty or repeated names; thresholds that are not rising.
@@ -95,6 +99,7 @@ class KeypointDetector(LightningModule):
         ap_thresholds_px: tuple[PositiveFloat, ...] = (2.0, 4.0, 8.0),
         ap_every_n_epochs: PositiveInt = 1,
         oks_sigmas: Literal["coco17"] | list[PositiveFloat] | None = None,
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         self.channels = _check_channels(channels)
@@ -125,6 +130,7 @@ class KeypointDetector(LightningModule):
         self.test_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
         # The latest measurement, for callbacks; None where the latest validation took in the loss only.
         self.report: EvaluationReport | None = None
+        self.init_from = init_from
 
     def _save_hyperparameters(self, optimizer: object, lr_scheduler: object) -> None:
         """Keep what a checkpoint needs to build this model again, as plain values."""
@@ -168,6 +174,22 @@ class KeypointDetector(LightningModule):
         return self.codec.decode(torch.sigmoid(logits.float()))
 
     # --- training ----------------------------------------------------------------------------------------------------
+
+    def initialise(self) -> None:
+        """Take the weights that `init_from` names; training does so once, and not when it resumes.
+
+        Raises:
+            ValueError: the checkpoint cannot be read, or its backbone is another one.
+        """
+        if self.init_from is not None:
+            specification = {"channels": self.channels, "backbone": self.hparams["backbone"]}
+            load_initial_weights(self.init_from, self.backbone, self.head, specification)
+            self.init_from = None
+
+    def on_fit_start(self) -> None:
+        """Start from the weights of `init_from`, unless a checkpoint has just been restored."""
+        if self.trainer.ckpt_path is None:
+            self.initialise()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one batch, the mean over images, channels and cells."""

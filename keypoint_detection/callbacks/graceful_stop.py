@@ -1,0 +1,120 @@
+"""End a training in good order when somebody asks for it: Ctrl-C, a sweep's agent, a cluster."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from keypoint_detection.callbacks.run_folder import run_folder
+
+__all__ = ["GracefulStop"]
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A process that a signal ended exits with this and the signal's number.
+SIGNAL_EXIT_BASE = 128
+
+_Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+class GracefulStop(Callback):
+    """Answer SIGINT (Ctrl-C) and SIGTERM with a checkpoint, one validation and a normal end.
+
+    `last.ckpt` is written as soon as the batch at hand is done; then the training validates once, so that its metrics
+    exist, and ends. A second signal ends it at once, without losing anything. On SLURM with automatic requeueing
+    SIGTERM is left to Lightning.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._previous: dict[int, _Handler] = {}
+        self._has_saved = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 128 and the number of the signal; 0 in a sweep, whose agent takes any other for a failure."""
+        if self.signal_number is None or os.environ.get("WANDB_SWEEP_ID"):
+            return 0
+        return SIGNAL_EXIT_BASE + self.signal_number
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the signals from here on."""
+        environment = trainer._accelerator_connector.cluster_environment
+        is_requeued = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
+        for number in SIGNALS:
+            if number == signal.SIGTERM and is_requeued:
+                continue
+            try:
+                self._previous[number] = signal.signal(number, self._hear)
+            except ValueError:
+                return  # not the main thread, as in a notebook's worker: signals go elsewhere
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+        name = signal.Signals(number).name
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            logger.warning("%s: saving a checkpoint, validating and ending. Once more ends at once.", name)
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """End after this batch if a signal came to any process."""
+        self._stop_if_asked(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End after a validation in which a signal came."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        is_asked = self.signal_number is not None
+        if trainer.world_size > 1:
+            is_asked = trainer.strategy.reduce_boolean_decision(is_asked, all=False)
+        if is_asked and not self._has_saved:
+            self._save(trainer)
+            # Somebody who stops a training has thought better of its least length.
+            trainer.fit_loop.min_epochs = None
+            trainer.fit_loop.epoch_loop.min_steps = None
+            trainer.should_stop = True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save what a second signal, or one that ended a worker process, would otherwise lose."""
+        if isinstance(exception, SIGTERMException) and self.signal_number is None:
+            self.signal_number = signal.SIGTERM  # it came before training, to Lightning's own handler
+        if self.signal_number is not None and not self._has_saved and trainer.world_size == 1:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
+        self._stop_listening()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back after an exception too."""
+        self._stop_listening()
+
+    def _save(self, trainer: Trainer) -> None:
+        self._has_saved = True
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        checkpoint = next((one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)), None)
+        folder = checkpoint.dirpath if checkpoint is not None and checkpoint.dirpath else None
+        path = Path(folder or run_folder(trainer) / "checkpoints") / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt"
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            logger.warning("Saved %s; `kpd fit --ckpt_path=%s` goes on from there.", path, path)

@@ -1,0 +1,72 @@
+"""The best checkpoint as a model artifact of Weights & Biases."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
+
+from keypoint_detection.callbacks.result_table import ResultTable
+from keypoint_detection.callbacks.run_folder import RunFolder
+from keypoint_detection.callbacks.wandb_tables import going_on_without_server
+
+__all__ = ["ModelArtifact"]
+
+
+class ModelArtifact(Callback):
+    """Send the best checkpoint of a training to Weights & Biases when it ends, under the alias `best`.
+
+    It can then be named wherever a checkpoint is expected: `--ckpt_path=wandb://entity/project/NAME:best`. Channels,
+    metrics and the whole config stand in its metadata. Use it with `--trainer.callbacks+=ModelArtifact`.
+
+    Args:
+        name: of the artifact. Several runs with the same name make versions of one model; left out, every run has a
+            model of its own, `detector-` and the run's id.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Send the checkpoint of a training that came to its end, or was stopped."""
+        self._send(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Send what was best until a training broke off."""
+        if trainer.state.fn == "fit":
+            self._send(trainer, pl_module)
+
+    def _send(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        checkpoint = next((one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)), None)
+        if checkpoint is None or not trainer.is_global_zero or not Path(checkpoint.best_model_path).is_file():
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                self._send_to(logger, Path(checkpoint.best_model_path), _metadata(trainer, pl_module, checkpoint))
+
+    def _send_to(self, logger: WandbLogger, path: Path, metadata: dict[str, Any]) -> None:
+        import wandb
+
+        run = logger.experiment
+        artifact = wandb.Artifact(self.name or f"detector-{run.id}", type="model", metadata=metadata)
+        artifact.add_file(str(path), name="model.ckpt")
+        with going_on_without_server(f"the model {artifact.name}"):
+            run.log_artifact(artifact, aliases=["latest", "best"])
+
+
+def _metadata(trainer: Trainer, pl_module: LightningModule, checkpoint: ModelCheckpoint) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"channels": pl_module.channels}
+    if checkpoint.best_model_score is not None:
+        metadata[str(checkpoint.monitor)] = float(checkpoint.best_model_score)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ResultTable) and callback.best is not None:
+            scalars = callback.best.as_scalars()
+            metadata["metrics"] = {name: value for name, value in scalars.items() if math.isfinite(value)}
+            metadata["epoch"] = callback.best_epoch
+        elif isinstance(callback, RunFolder) and callback.path is not None:
+            text = (callback.path / callback.config_filename).read_text(encoding="utf-8")
+            metadata["config"] = yaml.safe_load(text)
+    return metadata

@@ -1,0 +1,114 @@
+"""What a Weights & Biases run says about itself: code, versions, data, size of the network, config file."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
+
+from keypoint_detection.callbacks.run_folder import RunFolder, run_folder
+from keypoint_detection.callbacks.wandb_tables import log_table
+
+__all__ = ["WandbRun", "describe_code"]
+
+PACKAGES = ("keypoint-detection", "torch", "torchvision", "lightning", "wandb")
+GIT_TIMEOUT_S = 10
+DATA_SET_COLUMNS = ("part", "channel", "points", "images", "file", "sha256")
+
+
+class WandbRun(Callback):
+    """Describe a run to Weights & Biases; without a `WandbLogger` it does nothing.
+
+    The run's config gets the git commit of the working folder and whether files differ from it, the versions of the
+    packages, the data set (files, SHA-256, images, points per channel; a table shows them too), the number of
+    parameters and the run's folder; its files get the resolved config. The summary of `val/mAP` is the highest value,
+    which is that of `best.ckpt`.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Describe a training."""
+        self._describe(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Describe `kpd validate`."""
+        if trainer.state.fn == "validate":
+            self._describe(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Describe `kpd test`."""
+        self._describe(trainer, pl_module)
+
+    def _describe(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if not loggers or not trainer.is_global_zero:
+            return
+        description: dict[str, Any] = {
+            "code": describe_code(),
+            "versions": _versions(),
+            "n_parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
+            "run_folder": str(run_folder(trainer).resolve()),
+        }
+        describe_data = getattr(trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
+        if describe_data is not None:
+            description["data_set"] = describe_data()
+        for logger in loggers:
+            run = logger.experiment
+            run.config.update(description, allow_val_change=True)
+            run.define_metric("val/mAP", summary="max", step_metric="trainer/global_step", step_sync=True)
+            _save_config(trainer, run)
+            # The first table also makes the client ask who it is: later ones then wait for a server that has gone away.
+            log_table(logger, "data_set", DATA_SET_COLUMNS, _data_set_rows(description.get("data_set", {})))
+
+
+def _data_set_rows(description: dict[str, dict[str, Any]]) -> list[list[Any]]:
+    return [
+        [part, channel, n_points, content["images"], content["file"], content["sha256"]]
+        for part, content in description.items()
+        for channel, n_points in content["points"].items()
+    ]
+
+
+def describe_code() -> dict[str, Any]:
+    """Name the git commit of the working folder and whether files differ from it.
+
+    Outside of a checkout, as in a container, it is the commit that WANDB_GIT_COMMIT names; empty without.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        named = os.environ.get("WANDB_GIT_COMMIT")
+        return {"commit": named} if named else {}
+    return {"commit": commit, "is_dirty": _git("status", "--porcelain") != ""}
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, no checkout, or one of somebody else
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # run from a checkout that is not installed
+    return found
+
+
+def _save_config(trainer: Trainer, run: Any) -> None:
+    """Put the resolved config among the files of the run, beside the one that Weights & Biases writes itself."""
+    saved = next((one for one in trainer.callbacks if isinstance(one, RunFolder)), None)  # type: ignore[attr-defined]
+    if saved is None or saved.path is None:
+        return
+    # The files of the run hold a `config.yaml` of another form already.
+    target = Path(run.dir).resolve() / f"kpd-{saved.config_filename}"
+    shutil.copyfile(saved.path / saved.config_filename, target)
+    run.save(str(target), base_path=str(target.parent), policy="now")

@@ -1,0 +1,142 @@
+"""Checkpoint files: where they are, on disk or at Weights & Biases, and what is in them."""
+
+import logging
+import os
+import pickle
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from wandb import Artifact
+
+__all__ = ["CheckpointError", "read_checkpoint", "resolve_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+WANDB_SCHEME = "wandb://"
+# A folder of its own in the cache of Weights & Biases, which WANDB_CACHE_DIR moves.
+CACHE_FOLDER = "kpd-checkpoints"
+API_TIMEOUT_S = 20
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be found, fetched or read."""
+
+
+def resolve_checkpoint(reference: str) -> Path:
+    """Find the file of a checkpoint, fetching it from Weights & Biases where the reference says so.
+
+    What was fetched is kept: an artifact of a fixed version (`:v3`) is then found without a network, and an alias
+    (`:best`) costs one question to the server.
+
+    Args:
+        reference: a path, or `wandb://entity/project/name:alias`.
+
+    Raises:
+        CheckpointError: there is no such file or artifact, or the server cannot be reached.
+    """
+    if reference.startswith(WANDB_SCHEME):
+        return _fetch(reference)
+    path = Path(reference)
+    if not path.is_file():
+        found = sorted(Path().glob("runs/*/checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
+        newest = f" The newest here is {found[-1]}." if found else ""
+        raise CheckpointError(f"{reference!r} is no file; the path of a checkpoint is expected.{newest}")
+    return path
+
+
+def read_checkpoint(reference: str) -> dict[str, Any]:
+    """Read a checkpoint of a detector without running any code that it may hold.
+
+    Args:
+        reference: a path, or `wandb://entity/project/name:alias`.
+
+    Returns:
+        What Lightning saved: `state_dict`, `hyper_parameters` and more, on the CPU.
+
+    Raises:
+        CheckpointError: it cannot be found, or is no checkpoint of a `KeypointDetector`.
+    """
+    path = resolve_checkpoint(reference)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}).") from error
+    if not isinstance(content, dict) or "channels" not in content.get("hyper_parameters", {}):
+        raise CheckpointError(f"{path} is no checkpoint of kpd: it holds no hyper-parameters of a KeypointDetector.")
+    return content
+
+
+def _fetch(reference: str) -> Path:
+    match = re.fullmatch(r"wandb://([\w.-]+)/([\w.-]+)/([\w.-]+):([\w.-]+)", reference)
+    if match is None or {".", ".."} & set(match.groups()):
+        raise CheckpointError(f"{reference!r} cannot be read; wandb://entity/project/name:alias is expected.")
+    entity, project, name, alias = match.groups()
+    from wandb.env import get_cache_dir
+
+    folder = get_cache_dir() / CACHE_FOLDER / entity / project / name
+    # A version never changes; any other alias may have moved on to a new one.
+    if re.fullmatch(r"v\d+", alias) and (found := _checkpoint_in(folder / alias)):
+        return found
+    artifact = _find_artifact(reference)
+    target = folder / str(artifact.version)
+    return _checkpoint_in(target) or _download(artifact, target, reference)
+
+
+def _checkpoint_in(folder: Path) -> Path | None:
+    files = sorted(folder.glob("**/*.ckpt"))
+    return files[0] if files else None
+
+
+def _find_artifact(reference: str) -> "Artifact":
+    import wandb
+    from wandb.errors import Error
+
+    try:
+        if not wandb.login(prompt=False, verify=False):  # type: ignore[attr-defined, unused-ignore]
+            raise CheckpointError(
+                f"{reference}: no account of Weights & Biases is logged in. Run `wandb login`, or set WANDB_API_KEY."
+            )
+        artifact: Artifact = wandb.Api(timeout=API_TIMEOUT_S).artifact(reference.removeprefix(WANDB_SCHEME))
+        return artifact
+    except CheckpointError:
+        raise
+    except (Error, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{reference} cannot be fetched: {_first_line(error)} Check entity, project, name and alias (they stand on "
+            "the artifact's page), and that this machine reaches the server."
+        ) from error
+
+
+def _download(artifact: "Artifact", target: Path, reference: str) -> Path:
+    """Download next to the target and rename, so that nobody finds half a checkpoint."""
+    from wandb.errors import Error
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as folder:
+            artifact.download(root=folder, skip_cache=True)
+            if _checkpoint_in(Path(folder)) is None:
+                raise CheckpointError(f"{reference} holds no .ckpt file; the artifact of a checkpoint is expected.")
+            try:
+                os.rename(folder, target)
+            except OSError:
+                if _checkpoint_in(target) is None:  # else another process has just fetched the same
+                    raise
+            else:
+                Path(folder).mkdir()  # for TemporaryDirectory to remove
+    except (Error, OSError) as error:
+        raise CheckpointError(f"{reference} cannot be downloaded to {target}: {_first_line(error)}") from error
+    path = _checkpoint_in(target)
+    assert path is not None
+    logger.info("%s is %s", reference, path)
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,113 @@
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from keypoint_detection.cli import run
+from keypoint_detection.lightning_cli import DetectorCLI, run_detector_cli
+
+TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
+STEPS_PER_EPOCH = 3
+
+
+class Send(Callback):
+    """Send signals to this process after a step, or when validation begins."""
+
+    def __init__(self, numbers: list[signal.Signals], step: int | None) -> None:
+        self.numbers = numbers
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            self._send()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.step is None and not trainer.sanity_checking:
+            self._send()
+
+    def _send(self) -> None:
+        numbers, self.numbers = self.numbers, []
+        for number in numbers:
+            signal.raise_signal(number)
+
+
+def stop(discs: Path, numbers: list[signal.Signals], step: int | None, *words: str) -> int:
+    """Train for five epochs, send signals on the way, and give the exit code."""
+
+    class StoppedCLI(DetectorCLI):
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            trainer = super().instantiate_trainer(**kwargs)
+            trainer.callbacks.append(Send(numbers, step))  # type: ignore[attr-defined]
+            return trainer
+
+    words = (f"--config={TINY}", f"--data.train={discs}", f"--data.val={discs}", "--trainer.max_epochs=5", *words)
+    try:
+        run_detector_cli(["fit", *words], StoppedCLI)
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+def saved(name: str) -> dict[str, Any]:
+    (path,) = Path().glob(f"runs/*/checkpoints/{name}.ckpt")
+    content = torch.load(path, weights_only=True)
+    assert isinstance(content, dict)
+    return content
+
+
+@pytest.fixture(autouse=True)
+def _in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_training_with_checkpoint_and_metrics(
+    discs: Path, number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stop(discs, [number], 1) == code
+    assert saved("last")["global_step"] == 2
+    # The first epoch was cut short, and yet validated.
+    assert saved("best")["global_step"] == 2
+    assert "Validation, epoch 1 of 1" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_that_its_sweep_stops_has_not_failed(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    assert stop(discs, [signal.SIGTERM], STEPS_PER_EPOCH + 1) == 0
+    assert saved("last")["epoch"] == 1
+
+
+def test_a_signal_during_validation_ends_the_training_after_it(discs: Path) -> None:
+    assert stop(discs, [signal.SIGTERM], None) == 143
+    assert saved("last")["global_step"] == STEPS_PER_EPOCH
+
+
+def test_a_least_length_does_not_keep_a_training_going(discs: Path) -> None:
+    assert stop(discs, [signal.SIGINT], 1, "--trainer.min_epochs=4") == 130
+    assert saved("last")["global_step"] == 2
+
+
+def test_a_second_signal_ends_at_once_and_loses_nothing(discs: Path) -> None:
+    assert stop(discs, [signal.SIGINT, signal.SIGINT], 1) == 1
+    assert saved("last")["global_step"] == 1
+    assert not list(Path().glob("runs/*/metrics.json"))
+
+
+def test_a_second_sigterm_is_told_to_whoever_sent_it(discs: Path) -> None:
+    assert stop(discs, [signal.SIGTERM, signal.SIGTERM], 1) == 143
+    assert saved("last")["global_step"] == 2
+
+
+def test_training_goes_on_from_the_saved_checkpoint(discs: Path) -> None:
+    stop(discs, [signal.SIGTERM], STEPS_PER_EPOCH)
+    (path,) = Path().glob("runs/*/checkpoints/last.ckpt")
+    words = [f"--data.train={discs}", f"--data.val={discs}", f"--ckpt_path={path}", "--trainer.max_epochs=3"]
+    cli = run(["fit", f"--config={TINY}", *words])
+    assert cli is not None
+    assert cli.trainer.current_epoch == 3

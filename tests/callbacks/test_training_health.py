@@ -1,0 +1,102 @@
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from keypoint_detection.lightning_cli import DetectorCLI, run_detector_cli
+
+TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
+# 12 pictures in batches of 4.
+STEPS_PER_EPOCH = 3
+
+
+class Spoil(Callback):
+    """Overwrite a weight after a step, as an update that is not a number would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                next(pl_module.parameters()).fill_(torch.nan)
+
+
+def diverge(discs: Path, step: int, *words: str) -> int:
+    """Train, spoil the weights after a step, and give the exit code."""
+
+    class SpoiledCLI(DetectorCLI):
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            trainer = super().instantiate_trainer(**kwargs)
+            trainer.callbacks.insert(0, Spoil(step))  # type: ignore[attr-defined]
+            return trainer
+
+    with pytest.raises(SystemExit) as stopped:
+        run_detector_cli(
+            [
+                "fit",
+                f"--config={TINY}",
+                f"--data.train={discs}",
+                f"--data.val={discs}",
+                "--trainer.max_epochs=3",
+                "--trainer.logger=CSVLogger",
+                "--trainer.logger.save_dir=log",
+                *words,
+            ],
+            SpoiledCLI,
+        )
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def logged(name: str) -> list[float]:
+    (path,) = Path().glob("log/**/metrics.csv")
+    with path.open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_training_stops_at_the_first_loss_that_is_no_number(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Spoilt after the first step of the second epoch: the loss of the second step, number 5 of all, is the first NaN.
+    assert diverge(discs, STEPS_PER_EPOCH + 1, "--model.lr=0.004", "--model.lr_scheduler=constant") == 1
+    message = capsys.readouterr().err
+    assert "kpd fit: training diverged in epoch 2: the loss of step 5 is nan, at a learning rate of 0.004." in message
+    assert "Try a smaller --model.lr" in message
+    assert "Traceback" not in message
+
+
+def test_it_is_reported_and_the_best_checkpoint_stays(discs: Path) -> None:
+    diverge(discs, STEPS_PER_EPOCH + 1)
+    assert logged("diverged") == [1]
+    assert len(logged("val/mAP")) == 1
+    (best,) = Path().glob("runs/*/checkpoints/best.ckpt")
+    state = torch.load(best, weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def test_weights_spoilt_by_the_last_step_of_an_epoch_are_noticed_before_validation(
+    discs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert diverge(discs, STEPS_PER_EPOCH) == 1
+    assert "in epoch 1: weights are NaN or infinite after step 3" in capsys.readouterr().err
+
+
+def test_a_sweep_gets_its_metric_from_a_run_that_never_reached_a_validation(discs: Path) -> None:
+    diverge(discs, 1)
+    assert logged("diverged") == [1]
+    assert logged("val/mAP") == [0]
+
+
+def test_a_learning_rate_out_of_all_bounds_is_reported(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert diverge(discs, -1, "--model.lr=1e30", "--model.optimizer=SGD", "--model.lr_scheduler=constant") == 1
+    assert "at a learning rate of 1e+30" in capsys.readouterr().err
