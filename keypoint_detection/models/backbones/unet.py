@@ -41,7 +41,7 @@ class Unet(Backbone):
         self.out_channels = n_channels
         self.size_multiple = 2**n_downsampling_layers
         scales = range(n_downsampling_layers)
-        self.stem = nn.Sequential(_convolution(3, n_channels, kernel_size), nn.BatchNorm2d(n_channels), nn.ReLU())
+        self.stem = _convolution(3, n_channels, kernel_size)
         self.down = nn.ModuleList(_Down(n_channels, kernel_size) for _ in scales)
         self.residual = nn.Sequential(*(_Residual(n_channels, kernel_size) for _ in range(n_resnet_blocks)))
         self.up = nn.ModuleList(_Up(n_channels, kernel_size) for _ in scales)
