@@ -1,4 +1,5 @@
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ def saved(name: str) -> dict[str, Any]:
     content = torch.load(path, weights_only=True)
     assert isinstance(content, dict)
     return content
+
+
+@pytest.fixture(autouse=True)
+def _with_the_usual_handlers() -> Iterator[None]:
+    """Listen to Ctrl-C also where the tests run in the background, as shells start such programs deaf to it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(autouse=True)
