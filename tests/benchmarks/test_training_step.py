@@ -1,6 +1,6 @@
 """What the memory format and large pages gain in a training step of the default network on a CPU.
 
-Run alone on the machine: `pytest tests/benchmarks/test_training_step.py -s`. Every variant runs in a process of its own,
+Run alone on the machine: `pytest tests/benchmarks/test_training_step.py -s`. Every variant runs in its own process,
 in turn, because torch reads how to allocate once.
 """
 
