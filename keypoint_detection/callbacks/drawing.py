@@ -1,14 +1,16 @@
 """Pictures of predictions: heatmaps, predicted and true points, a legend of the channels."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["PointSet", "draw_overlay"]
+from keypoint_detection.types import NOT_LABELLED, Batch
+
+__all__ = ["PointSet", "draw_overlay", "draw_prediction"]
 
 # Okabe & Ito's palette, which people with every kind of colour vision can tell apart, without its black and grey.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
@@ -64,6 +66,28 @@ def draw_overlay(
         sheet.paste(one, (position * panel.width, 0))
     sheet.paste(legend, (0, panel.height))
     return sheet
+
+
+def draw_prediction(
+    predictions: Any, batch: Batch, index: int, channels: Sequence[str], min_score: float
+) -> Image.Image:
+    """Draw one picture of a batch with what the detector says of it.
+
+    Args:
+        predictions: the detector's `Predictions` for the batch.
+        batch: the pictures and their ground truth.
+        index: which picture of the batch.
+        channels: their names, for the legend.
+        min_score: predictions that score less are not drawn.
+    """
+    points = PointSet(
+        predictions.detections_input.points[index],
+        predictions.detections_input.scores[index],
+        batch.points[index],
+        batch.visibility[index] != NOT_LABELLED,
+    )
+    heatmaps = predictions.logits[index].float().sigmoid()
+    return draw_overlay(batch.images[index], points, channels, heatmaps, min_score)
 
 
 def _colour(channel: int) -> tuple[int, int, int]:

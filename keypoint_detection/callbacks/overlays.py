@@ -12,9 +12,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
 
-from keypoint_detection.callbacks.drawing import PointSet, draw_overlay
+from keypoint_detection.callbacks.drawing import draw_prediction
 from keypoint_detection.callbacks.run_folder import run_folder
-from keypoint_detection.types import NOT_LABELLED, Batch
+from keypoint_detection.types import Batch
 
 __all__ = ["PredictionOverlays"]
 
@@ -51,15 +51,8 @@ class PredictionOverlays(Callback):
         if outputs is None or not trainer.is_global_zero or n_wanted <= 0 or not self._is_due(trainer):
             return
         for index in range(min(n_wanted, len(batch.images))):
-            points = PointSet(
-                outputs.detections_input.points[index],
-                outputs.detections_input.scores[index],
-                batch.points[index],
-                batch.visibility[index] != NOT_LABELLED,
-            )
             channels = list(pl_module.channels)  # type: ignore[arg-type]
-            heatmaps = torch.sigmoid(outputs.logits[index].float())
-            picture = draw_overlay(batch.images[index], points, channels, heatmaps, self.min_score)
+            picture = draw_prediction(outputs, batch, index, channels, self.min_score)
             self._pending.append((int(batch.image_ids[index]), picture))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,14 +4,13 @@ import csv
 import math
 from typing import Any, NamedTuple
 
-import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from keypoint_detection.callbacks.drawing import PointSet, draw_overlay
+from keypoint_detection.callbacks.drawing import draw_prediction
 from keypoint_detection.callbacks.run_folder import run_folder
 from keypoint_detection.callbacks.wandb_tables import log_table
 from keypoint_detection.metrics.matching import pair_nearest
@@ -96,14 +95,8 @@ class WorstPictures(Callback):
             is_full = len(self._candidates) >= self.n_images
             if image_id in seen or (is_full and rank <= self._candidates[-1][:2]):
                 continue
-            points = PointSet(
-                outputs.detections_input.points[index],
-                outputs.detections_input.scores[index],
-                batch.points[index],
-                is_labelled[index],
-            )
-            names, heatmaps = list(pl_module.channels), torch.sigmoid(outputs.logits[index].float())  # type: ignore[arg-type]
-            picture = draw_overlay(batch.images[index], points, names, heatmaps, self.min_score)
+            channels = list(pl_module.channels)  # type: ignore[arg-type]
+            picture = draw_prediction(outputs, batch, index, channels, self.min_score)
             self._candidates.append(_Candidate(*rank, image_id, picture))
             self._candidates.sort(key=lambda candidate: candidate[:2], reverse=True)
             del self._candidates[self.n_images :]
