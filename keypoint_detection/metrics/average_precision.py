@@ -8,6 +8,7 @@ import functools
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,30 +75,34 @@ def trace_curve(scores: Tensor, is_true_positive: Tensor, weights: Tensor | None
             f"expected scores (M,), matches (T, M) and weights (M, R), found scores {tuple(scores.shape)}, matches "
             f"{(T, M)} and {found}; give each detection one entry in each."
         )
-    if weights is None:
-        weights = torch.ones(M, 1, dtype=torch.float64, device=scores.device)
     if M == 0:
-        return PrecisionRecallCurve(scores, weights.new_zeros(0, T, weights.shape[1]), weights)
-    order = scores.argsort(descending=True, stable=True)
-    scores, weights = scores.index_select(0, order), weights.index_select(0, order)
-    is_last = torch.ones_like(scores, dtype=torch.bool)  # of the detections with this score
-    is_last[:-1] = scores[1:] != scores[:-1]
-    is_right_somewhere = functools.reduce(torch.logical_or, is_true_positive).index_select(0, order)
-    right = is_right_somewhere.nonzero()[:, 0]
-    is_right = is_true_positive.index_select(1, order[right]).T  # (right, T)
-    matters = torch.zeros_like(is_last)
-    matters[0] = True
-    matters[(is_last.cumsum(0) - is_last.long())[right]] = True
-    ends = is_last.nonzero()[:, 0]
-    ends = ends[matters[: len(ends)]]  # (P,)
-    n_kept = weights.cumsum(0)[ends]
-    if len(right) == 0:
-        return PrecisionRecallCurve(scores[ends], torch.zeros_like(n_kept)[:, None].expand(-1, T, -1), n_kept)
-    # Only the detections that are right at some threshold are accumulated T times.
-    n_right = (weights[right, None] * is_right[..., None]).cumsum(0)
-    last_right = is_right_somewhere.cumsum(0)[ends] - 1  # -1: the highest score, where nothing is right yet
-    n_right = n_right[last_right.clamp(min=0)] * (last_right >= 0)[:, None, None]
-    return PrecisionRecallCurve(scores[ends], n_right, n_kept)
+        nothing = torch.zeros(0, 1, dtype=torch.float64, device=scores.device) if weights is None else weights
+        return PrecisionRecallCurve(scores, nothing[:, None].expand(-1, T, -1), nothing)
+    # Only the detections that are right at some threshold need an order; the others are counted.
+    right = functools.reduce(torch.logical_or, is_true_positive).nonzero()[:, 0]
+    right = right[scores[right].argsort(descending=True, stable=True)]
+    levels = torch.cat([scores.amax()[None], scores[right]])
+    is_last = torch.ones_like(levels, dtype=torch.bool)  # of its score
+    is_last[:-1] = levels[1:] != levels[:-1]
+    levels = levels[is_last]  # (P,)
+    n_right_detections = is_last.nonzero()[:, 0]  # at each level and above; the highest score was put in front
+    n_kept = _count_kept(scores, levels, weights)
+    of_right = n_kept.new_ones(len(right), 1) if weights is None else weights[right]
+    n_right = (of_right[:, None] * is_true_positive.index_select(1, right).T[..., None]).cumsum(0)  # (right, T, R)
+    n_right = torch.cat([n_right.new_zeros(1, *n_right.shape[1:]), n_right])[n_right_detections]
+    return PrecisionRecallCurve(levels, n_right, n_kept)
+
+
+def _count_kept(scores: Tensor, levels: Tensor, weights: Tensor | None) -> Tensor:
+    """Count the detections at or above each of P falling scores: (P, R), by weight; without weights R is 1, float64."""
+    if weights is None:
+        # NumPy sorts bare numbers many times as fast as torch.
+        on_cpu = scores.device.type == "cpu"
+        rising = torch.from_numpy(np.sort(scores.numpy())) if on_cpu else scores.sort().values
+        return (len(scores) - torch.searchsorted(rising, levels)).double()[:, None]
+    n_above = torch.searchsorted(-levels, -scores)  # levels above each detection's score
+    counts = weights.new_zeros(len(levels) + 1, weights.shape[1]).index_add_(0, n_above, weights)
+    return counts[:-1].cumsum(0)
 
 
 def average_precision(curve: PrecisionRecallCurve, n_truths: Tensor | int) -> Tensor:
