@@ -6,12 +6,13 @@ cell is a square of `stride` input pixels, so the centre of the cell in row j, c
 
 A keypoint is a Gaussian of height 1 around the point itself, never around the nearest cell, as in Zhang et al. 2020,
 "Distribution-aware coordinate representation for human pose estimation", https://arxiv.org/abs/1910.06278, section
-3.2. Decoding differs from the Taylor step of their section 3.1: a parabola through the logarithm of three cells per
-axis, which is exact for a Gaussian wherever its centre lies in the peak's cell, needs no smoothing of the heatmap, and
-works at the border too, where the three cells lie on one side of the peak.
+3.2. Decoding differs from the Taylor step of their section 3.1: a parabola fitted to the logarithms of five cells per
+axis, which is exact for a Gaussian wherever its centre lies in the peak's cell, and averages out a network's noise
+without smoothing the heatmap. At the border, and where another peak is near, three cells do.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ MIN_DISTANCE_PX = 3.0
 _REACH_SIGMAS = 6
 # And to this many cells at least: decoding looks two cells beyond a peak on the border.
 _REACH_CELLS = 3
+# How far above a parabola through its three highest cells, in logarithms, noise may lift a peak's flank. A network's
+# noise seldom does; other peaks do, when they are less than five cells away.
+_EXCESS = 0.2
 # How many more candidates are fetched when the first ones did not decide the result.
 _GROWTH = 8
 
@@ -111,8 +115,8 @@ def decode(
 ) -> Detections:
     """Find the peaks of heatmaps, to a fraction of a cell.
 
-    A peak is a cell above the threshold that none of its eight neighbours exceeds. Its centre is the top of the
-    parabola through the logarithms of three cells per axis, held within the peak's cell. A plateau (connected cells of
+    A peak is a cell above the threshold that none of its eight neighbours exceeds. Its centre is the top of a
+    parabola fitted to the logarithms of five cells per axis, held within the peak's cell. A plateau (connected cells of
     one value without a higher neighbour) is one peak at its centre of mass, or at its cell nearest to that where the
     centre of mass lies outside (a U). From the highest peak down, peaks too close to one already taken are dropped.
 
@@ -186,36 +190,50 @@ def _refine(maps: Tensor, peaks: Peaks) -> Tensor:
     """Place peaks to a fraction of a cell: (N, M, 2) points in cells, (0.5, 0.5) the centre of the top-left cell."""
     height, width = maps.shape[1:]
     column, row = peaks.cells.unsqueeze(3).unbind(2)  # (N, M, 1) each
-    columns, rows = _three_cells(column, width), _three_cells(row, height)
     every_map = torch.arange(len(maps), device=maps.device)[:, None, None]
-    across = _top_of_parabola(maps[every_map, row, columns], columns - column)
-    down = _top_of_parabola(maps[every_map, rows, column], rows - row)
+    across = _top_of_parabola(lambda columns: maps[every_map, row, columns], column, width)
+    down = _top_of_parabola(lambda rows: maps[every_map, rows, column], row, height)
     shifts = torch.stack([across, down], dim=2)
     return peaks.cells + 0.5 + shifts.where(peaks.shifts.isnan(), peaks.shifts)
 
 
-def _three_cells(cell: Tensor, length: int) -> Tensor:
-    """Give a cell and its two neighbours along an axis; at its ends the cell and the two next to it on one side."""
-    n_cells = min(3, length)
-    return (cell - 1).clamp(0, length - n_cells) + torch.arange(n_cells, device=cell.device)
+def _top_of_parabola(read: Callable[[Tensor], Tensor], cell: Tensor, length: int) -> Tensor:
+    """Place the top of a parabola fitted to the logarithms of cells along an axis, at most half a cell from the peak.
 
-
-def _top_of_parabola(values: Tensor, places: Tensor) -> Tensor:
-    """Place the top of a parabola through the logarithms of three values, at most half a cell from place 0.
+    Two parabolas give the slope and the bend: through the peak and the cells beside it (at an end of the axis, the
+    three outermost cells), and through the peak and the cells two away. Each counts as much as the cells it stands on.
 
     Args:
-        values: (..., 3); with fewer than three, the top is at 0.
-        places: (..., 3) successive whole numbers.
+        read: Gives the values of (N, M, n) cells of the axis.
+        cell: (N, M, 1) the places of the peaks.
+        length: Cells of the axis; with fewer than three, the top is in the middle of the peak's cell.
+
+    Returns:
+        (N, M) the way from the middle of the peak's cell, in cells.
     """
-    if values.shape[-1] < 3:
-        return torch.zeros(values.shape[:-1], device=values.device)
+    if length < 3:
+        return torch.zeros(cell.shape[:-1], device=cell.device)
+    near = (cell - 1).clamp(0, length - 3) + torch.arange(3, device=cell.device)
+    before, middle, after = _logarithms(read(near)).unbind(-1)
+    slope, bend = (after - before) / 2, 2 * middle - before - after
+    far = cell + torch.tensor([-2, 2], device=cell.device)
+    far_before, far_after = _logarithms(read(far.clamp(0, length - 1))).unbind(-1)
+    # Far cells well above the parabola belong to another peak; off the axis there are none.
+    excess = torch.maximum(far_before + 2 * slope, far_after - 2 * slope) - (middle - 2 * bend)
+    falls = (far_before < before) & (far_after < after)
+    is_one_peak = falls & (excess < _EXCESS) & ((far >= 0) & (far < length)).all(-1)
+    weight = 4 * (far_before + far_after - before - after).exp().where(is_one_peak, 0.0)
+    slope += weight * (far_after - far_before) / 4
+    bend += weight * (2 * middle - far_before - far_after) / 4
+    top = near[..., 1] - cell.squeeze(-1) + slope / bend
+    return top.where(bend > 0, 0.0).clamp(-0.5, 0.5)
+
+
+def _logarithms(values: Tensor) -> Tensor:
     kind = torch.finfo(values.dtype)
     # What has vanished was at most the smallest number of its type.
     smallest = max(kind.smallest_normal * kind.eps, torch.finfo(torch.float32).tiny)
-    before, middle, after = values.float().clamp(min=smallest).log().unbind(-1)
-    bend = before - 2 * middle + after
-    top = places[..., 1] + 0.5 * (before - after) / bend
-    return top.where(bend < 0, 0.0).clamp(-0.5, 0.5)
+    return values.float().clamp(min=smallest).log()
 
 
 def _check_encoding(points: Tensor, visibility: Tensor, size: tuple[int, int], dtype: torch.dtype) -> None:

@@ -170,6 +170,31 @@ def test_points_on_the_edges_of_cells_come_back(stride: int) -> None:
     assert_same_points(found(decode(heatmaps, stride)), [tuple(p) for p in points.tolist()], 0.01)
 
 
+def test_noise_moves_a_point_less_than_it_moves_a_parabola_through_three_cells() -> None:
+    generator = torch.Generator().manual_seed(3)
+    points = 10 + 12 * torch.rand(500, 1, 1, 2, generator=generator)
+    heatmaps = encode(points, torch.ones(500, 1, 1), (32, 32), 1, 2.0)
+    noisy = heatmaps * torch.exp(0.02 * torch.randn(heatmaps.shape, generator=generator)) / 2
+    decoded = decode(noisy, 1, max_keypoints=1).points[:, 0, 0]
+    ours = (decoded - points[:, 0, 0]).abs().median()
+    column = decoded[:, 0].long()
+    before, middle, after = (
+        noisy[torch.arange(500), 0, decoded[:, 1].long(), column + step].log() for step in (-1, 0, 1)
+    )
+    of_three = column + 0.5 + (after - before) / (2 * (2 * middle - before - after)).clamp(min=1e-6)
+    of_three = of_three.clamp(column, column + 1)
+    theirs = (of_three - points[:, 0, 0, 0]).abs().median()
+    assert ours < 0.75 * theirs
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_close_points_do_not_pull_each_other(stride: int) -> None:
+    # Between points of sigma 1 three cells apart, the cells two away from one belong to the other.
+    points = torch.tensor([[10.2, 20.4], [13.4, 20.1], [10.0, 24.0]]) * stride
+    heatmaps = encode(points.view(1, 1, -1, 2), torch.ones(1, 1, 3), (48 * stride, 48 * stride), stride, 1.0 * stride)
+    assert_same_points(found(decode(heatmaps, stride)), [tuple(p) for p in points.tolist()], 0.05 * stride)
+
+
 # Near the top, neighbouring values of bfloat16 are 1/256 apart: an error of sigma^2 / 100 px or so, three times that
 # where the parabola stands on one side of a peak on the border.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.bfloat16, 0.15)])

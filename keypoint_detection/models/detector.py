@@ -28,7 +28,7 @@ __all__ = ["KeypointDetector", "Predictions"]
 
 logger = logging.getLogger(__name__)
 
-# sigmoid(-4) is 0.02: almost all of a heatmap is background, so the training starts there.
+# sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of a training says how much exactly.
 HEAD_BIAS = -4.0
 HEAD_KERNEL_SIZE = 3
 
@@ -191,6 +191,15 @@ class KeypointDetector(LightningModule):
         if self.trainer.ckpt_path is None:
             self.initialise()
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Start a new head from the share of the heatmaps that the keypoints of the first batch fill."""
+        assert self.head.bias is not None
+        if self.trainer.global_step == 0 and batch_idx == 0 and bool((self.head.bias == HEAD_BIAS).all()):
+            share = self._targets(batch).mean(dim=(0, 2, 3))  # (C,)
+            share = self.trainer.strategy.reduce(share, reduce_op="mean")
+            with torch.no_grad():
+                self.head.bias.copy_(_prior_logits(share))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one batch, the mean over images, channels and cells."""
         targets = self._targets(batch)
@@ -337,6 +346,24 @@ def _factory_specification(factory: object) -> str | dict[str, Any] | None:
         cls = ([factory.func, *factory.args])[-1]
         return _specification(cls, factory.keywords) if isinstance(cls, type) else None
     return _specification(factory, {}) if isinstance(factory, type) else None
+
+
+def _prior_logits(share: Tensor) -> Tensor:
+    """Give the logits that fit heatmaps best before anything is known of the picture, after Lin et al. 2017.
+
+    Without this a training spends its first hundreds of steps on nothing but making the heatmaps darker: from -4, one
+    point in a heatmap of 192x256 is 3.5 away (https://arxiv.org/abs/1708.02002, section 3.3, has the same remedy).
+
+    Args:
+        share: (C,) the means of the channels' heatmaps. A channel without a point takes the mean of all channels, and
+            where all are empty HEAD_BIAS stays.
+
+    >>> _prior_logits(torch.tensor([0.5, 0.0, 0.5])).round(decimals=4)
+    tensor([ 0.0000, -0.6931,  0.0000])
+    """
+    share = share.double()
+    logits = torch.logit(share.where(share > 0, share.mean()))
+    return logits.where(logits.isfinite(), HEAD_BIAS).float()
 
 
 def _plain(value: Any) -> Any:

@@ -64,6 +64,39 @@ def test_training_starts_at_two_percent():
     assert KeypointDetector(["a"], SMALL).head.bias.tolist() == [-4]
 
 
+def fit_one_step(detector: KeypointDetector, batch: Batch) -> None:
+    """Train one step that changes nothing, so that what remains is where it started."""
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(detector, torch.utils.data.DataLoader([batch], batch_size=None))
+
+
+def test_a_new_head_starts_from_the_share_of_keypoints_in_the_first_batch():
+    batch = make_batch([[10.0, 20.0], [30.0, 8.0]])
+    detector = KeypointDetector(["a"], SMALL, lr=1e-12, heatmap_sigma=1.5)
+    fit_one_step(detector, batch)
+    # The sum of a Gaussian over all cells is 2 pi sigma^2.
+    share = torch.tensor(2 * 2 * torch.pi * 1.5**2 / (32 * 48))
+    torch.testing.assert_close(detector.head.bias.detach(), torch.logit(share)[None], rtol=0, atol=1e-3)
+
+
+def test_a_trained_head_and_one_without_points_start_as_they_are():
+    nothing = make_batch([[10.0, 20.0]])._replace(visibility=torch.zeros(1, 1, 1, dtype=torch.int64))
+    untouched = KeypointDetector(["a"], SMALL, lr=1e-12)
+    fit_one_step(untouched, nothing)
+    assert untouched.head.bias.tolist() == pytest.approx([-4])
+    trained = KeypointDetector(["a"], SMALL, lr=1e-12)
+    nn.init.constant_(trained.head.bias, -1.5)
+    fit_one_step(trained, make_batch([[10.0, 20.0]]))
+    assert trained.head.bias.tolist() == pytest.approx([-1.5])
+
+
 def test_normalisation_is_part_of_the_model():
     detector = KeypointDetector(["a"], Strided)
     seen = []
