@@ -1,6 +1,7 @@
 """The words that `kpd` answers at once."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,20 @@ def test_the_console_script_is_installed():
     assert script.is_file(), "install the package: pip install -e ."
     done = subprocess.run([script, "--version"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
     assert done.stdout == f"kpd {keypoint_detection.__version__}\n"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another one")
+def test_freed_memory_is_handed_out_again():
+    code = (
+        "import resource\n"
+        "from keypoint_detection.cli import _keep_freed_memory\n"
+        "_keep_freed_memory()\n"
+        "def count_new_pages():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    block = b'x' * 2**27\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "print(count_new_pages(), count_new_pages())"
+    )
+    first, second = map(int, run_in_new_process(code).split())
+    assert first > 1000
+    assert second < 100
