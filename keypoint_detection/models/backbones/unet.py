@@ -17,8 +17,9 @@ class Unet(Backbone):
 
     Args:
         n_channels: width of every layer. Time and memory grow with it, less than with its square.
-        n_downsampling_layers: how often the picture is halved. Each one doubles how far the network sees.
-        n_resnet_blocks: residual blocks at the coarsest scale.
+        n_downsampling_layers: how often the picture is halved. Each one doubles how far the network sees: 112 pixels
+            with the defaults, for points that are told apart by things further away take 3.
+        n_resnet_blocks: residual blocks at the coarsest scale, each of which widens the view too.
         kernel_size: side of every convolution's kernel in cells; odd.
 
     Raises:
@@ -27,9 +28,9 @@ class Unet(Backbone):
 
     def __init__(
         self,
-        n_channels: PositiveInt = 32,
-        n_downsampling_layers: NonNegativeInt = 3,
-        n_resnet_blocks: NonNegativeInt = 3,
+        n_channels: PositiveInt = 24,
+        n_downsampling_layers: NonNegativeInt = 2,
+        n_resnet_blocks: NonNegativeInt = 6,
         kernel_size: PositiveInt = 3,
     ) -> None:
         super().__init__()
