@@ -67,7 +67,7 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     if words[0] not in COMMANDS:
         _refuse_command(words[0])
     _keep_freed_memory()
-    # Large pages for large tensors, for the same reason. Torch reads it when it first allocates.
+    # Large pages for large tensors are cleared faster than many small ones. Torch reads it when it first allocates.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # jsonargparse 5 will rename what Lightning calls; users can do nothing about it.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")

@@ -222,9 +222,9 @@ def _top_of_parabola(read: Callable[[Tensor], Tensor], cell: Tensor, length: int
     excess = torch.maximum(far_before + 2 * slope, far_after - 2 * slope) - (middle - 2 * bend)
     falls = (far_before < before) & (far_after < after)
     is_one_peak = falls & (excess < _EXCESS) & ((far >= 0) & (far < length)).all(-1)
-    weight = 4 * (far_before + far_after - before - after).exp().where(is_one_peak, 0.0)
-    slope += weight * (far_after - far_before) / 4
-    bend += weight * (2 * middle - far_before - far_after) / 4
+    weight = (far_before + far_after - before - after).exp().where(is_one_peak, 0.0)
+    slope += weight * (far_after - far_before)
+    bend += weight * (2 * middle - far_before - far_after)
     top = near[..., 1] - cell.squeeze(-1) + slope / bend
     return top.where(bend > 0, 0.0).clamp(-0.5, 0.5)
 

@@ -114,7 +114,7 @@ def scenes(draw: st.DrawFn) -> tuple[list[tuple[float, float]], tuple[int, int],
     """Draw points, size, stride and sigma, the points in different parts of the picture, anywhere in those."""
     stride = draw(st.sampled_from([1, 2, 4]))
     sigma_px = draw(st.floats(1, 4))
-    # Two points this far apart have peaks of their own, whose three-cell windows the other does not reach.
+    # Two points this far apart have peaks of their own, whose five-cell windows the other does not reach.
     pitch = math.ceil(4 * sigma_px + 6 * stride)
     rows, columns = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     size = (rows * pitch + draw(st.integers(0, 9)), columns * pitch + draw(st.integers(0, 9)))

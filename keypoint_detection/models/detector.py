@@ -198,7 +198,7 @@ class KeypointDetector(LightningModule):
             share = self._targets(batch).mean(dim=(0, 2, 3))  # (C,)
             share = self.trainer.strategy.reduce(share, reduce_op="mean")
             with torch.no_grad():
-                self.head.bias.copy_(_prior_logits(share))
+                self.head.bias.copy_(_prior_logits(share.cpu()))  # not every device has float64
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one batch, the mean over images, channels and cells."""
