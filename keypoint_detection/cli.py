@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from keypoint_detection import __version__
 
 if TYPE_CHECKING:
-    from keypoint_detection.lightning_cli import DetectorCLI
+    from keypoint_detection.commands.training import DetectorCLI
 
 __all__ = ["main", "run"]
 
@@ -72,11 +72,11 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     # jsonargparse 5 will rename what Lightning calls; users can do nothing about it.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     if words[0] == "synthesize":
-        from keypoint_detection.synthesize import synthesize
+        from keypoint_detection.commands.synthesize import synthesize
 
         synthesize(words[1:])
         return None
-    from keypoint_detection.lightning_cli import run_detector_cli
+    from keypoint_detection.commands.training import run_detector_cli
 
     return run_detector_cli(words)
 

@@ -25,12 +25,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["NOT_LABELLED", "OCCLUDED", "VISIBLE", "Batch", "Detections"]
+__all__ = ["NOT_LABELLED", "OCCLUDED", "VISIBLE", "Batch", "DataError", "Detections"]
 
 # The visibility flag of the COCO keypoint format. Padding is marked NOT_LABELLED too.
 NOT_LABELLED = 0
 OCCLUDED = 1
 VISIBLE = 2
+
+
+class DataError(ValueError):
+    """The user's data cannot be used; the message lists all that is wrong with it."""
 
 
 class Batch(NamedTuple):

@@ -1,102 +1,26 @@
-"""The package's floors: a module imports only what stands above it in the list of the design."""
+"""The package's folders import one way; the contracts stand in `pyproject.toml`."""
 
-import ast
-import itertools
+import subprocess
+import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "keypoint_detection"
+from importlinter.api import read_configuration
 
-FLOORS = [
-    ["__init__"],
-    ["types", "checkpoints"],
-    ["geometry", "peaks"],
-    ["heatmaps"],
-    ["data.__init__", "data.coco"],
-    ["data.transforms"],
-    ["data.dataset"],
-    ["data.box_scene"],
-    ["data.box_textures"],
-    ["data.box_rendering"],
-    ["data.synthetic"],
-    ["data.datamodule"],
-    ["metrics.matching", "metrics.bootstrap"],
-    ["metrics.average_precision", "metrics.localisation"],
-    ["metrics.evaluation"],
-    ["metrics.oks", "metrics.report"],
-    ["metrics.keypoint_metrics"],
-    ["metrics.__init__"],
-    ["models.__init__", "models.backbones.backbone"],
-    ["models.backbones.unet"],
-    ["models.backbones.__init__"],
-    ["models.losses", "models.schedules", "models.initial_weights"],
-    ["models.detector"],
-    [
-        "callbacks.__init__",
-        "callbacks.run_folder",
-        "callbacks.drawing",
-        "callbacks.training_health",
-        "callbacks.wandb_tables",
-    ],
-    ["callbacks.overlays", "callbacks.worst_pictures", "callbacks.wandb_run", "callbacks.graceful_stop"],
-    ["callbacks.result_table"],
-    ["callbacks.model_artifact"],
-    ["parsing", "wandb_account", "checkpoint_settings"],
-    ["synthesize", "lightning_cli"],
-    ["cli"],
-    ["__main__"],
-]
-RANK = {name: rank for rank, names in enumerate(FLOORS) for name in names}
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
-def imports_of(path: Path) -> set[str]:
-    """The modules of the package that a file imports, in functions too, as names of the list."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for name in names:
-            if name.split(".")[0] == "keypoint_detection":
-                found.add(_as_module(name))
-    return found
+def test_every_folder_has_its_place_in_the_contracts():
+    (contract,) = read_configuration(str(PYPROJECT))["contracts_options"]
+    named = {name.strip() for layer in contract["layers"] for name in layer.split("|")}
+    package = PYPROJECT.with_name("keypoint_detection")
+    found = {path.stem for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
+    assert named == found - {"__init__"}
 
 
-def _as_module(name: str) -> str:
-    inner = name.split(".")[1:]
-    while inner:
-        for candidate in (".".join(inner), ".".join([*inner, "__init__"])):
-            if candidate in RANK:
-                return candidate
-        inner.pop()
-    return "__init__"
-
-
-def modules() -> dict[str, Path]:
-    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def test_every_module_has_its_place_in_the_list():
-    assert set(modules()) == set(RANK)
-    assert len(RANK) == len(list(itertools.chain(*FLOORS)))
-
-
-def test_a_module_imports_only_what_stands_above_it():
-    wrong = [
-        f"{name} imports {imported}"
-        for name, path in modules().items()
-        for imported in imports_of(path)
-        if RANK[imported] >= RANK[name] and imported != name
-    ]
-    assert not wrong
-
-
-def test_data_and_models_never_import_each_other():
-    wrong = [
-        f"{name} imports {imported}"
-        for name, path in modules().items()
-        for imported in imports_of(path)
-        if {name.split(".")[0], imported.split(".")[0]} == {"data", "models"}
-    ]
-    assert not wrong
+def test_folders_import_only_what_stands_below_them():
+    script = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [script, "--config", PYPROJECT, "--no-cache"], cwd=PYPROJECT.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 kept, 0 broken" in done.stdout

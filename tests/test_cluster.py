@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import Namespace
 
-from keypoint_detection.lightning_cli import DetectorCLI, run_detector_cli
+from keypoint_detection.commands.training import DetectorCLI, run_detector_cli
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "configs" / "cluster"

@@ -9,8 +9,8 @@ import yaml
 from jsonargparse import Namespace
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from keypoint_detection.lightning_cli import DetectorCLI, run_detector_cli
-from keypoint_detection.parsing import order_arguments
+from keypoint_detection.commands.training import DetectorCLI, run_detector_cli
+from keypoint_detection.parsing.arguments import order_arguments
 
 UNET = "keypoint_detection.models.backbones.Unet"
 

@@ -117,7 +117,7 @@ def test_the_best_checkpoint_is_a_model_with_metadata(swept: Swept) -> None:
 
 RESOLVE = """
 import sys
-from keypoint_detection.checkpoints import CheckpointError, read_checkpoint, resolve_checkpoint
+from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint, resolve_checkpoint
 for reference in sys.argv[1:]:
     try:
         print(resolve_checkpoint(reference), list(read_checkpoint(reference)["hyper_parameters"]["channels"]))

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import RunFolder
-from keypoint_detection.callbacks.wandb_tables import going_on_without_server
+from keypoint_detection.tracking.tables import going_on_without_server
 
 __all__ = ["ModelArtifact"]
 

@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
 
-from keypoint_detection.callbacks.drawing import draw_prediction
 from keypoint_detection.callbacks.run_folder import run_folder
+from keypoint_detection.drawing import draw_prediction
 from keypoint_detection.types import Batch
 
 __all__ = ["PredictionOverlays"]
@@ -47,8 +47,7 @@ class PredictionOverlays(Callback):
     ) -> None:
         """Draw the pictures of the batch that are still wanted."""
         n_wanted = self.n_images - len(self._pending)
-        # Epochs that measure the loss only have no predictions to show.
-        if outputs is None or not trainer.is_global_zero or n_wanted <= 0 or not self._is_due(trainer):
+        if not trainer.is_global_zero or n_wanted <= 0 or not self._is_due(trainer):
             return
         for index in range(min(n_wanted, len(batch.images))):
             channels = list(pl_module.channels)  # type: ignore[arg-type]

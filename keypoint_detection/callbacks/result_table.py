@@ -13,8 +13,8 @@ from rich.table import Table
 
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.run_folder import RunFolder, run_folder
-from keypoint_detection.callbacks.wandb_tables import log_table
 from keypoint_detection.metrics.report import ChannelReport, EvaluationReport
+from keypoint_detection.tracking.tables import log_table
 
 __all__ = ["ResultTable", "make_table"]
 

@@ -1,5 +1,6 @@
 """The folder of a run: its resolved config, checkpoints, pictures and results, side by side."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import Logger
+
+from keypoint_detection.checkpoints.specifications import as_plain
 
 __all__ = ["RunFolder", "run_folder"]
 
@@ -51,7 +54,7 @@ class RunFolder(SaveConfigCallback):
         }
         for logger in trainer.loggers:
             if isinstance(logger, Logger):
-                logger.log_hyperparams(_plain(hyperparameters))
+                logger.log_hyperparams(_as_loggable(hyperparameters))
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -81,13 +84,7 @@ def _make_folder(root: Path, command: str) -> Path:
             return path
 
 
-def _plain(value: Any) -> Any:
-    """Turn what a parsed config holds into what every logger can store."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if value is None or isinstance(value, bool):
-        return value
-    # Restricted numbers of the command line are subclasses, which Weights & Biases would store as texts.
-    return next((kind(value) for kind in (int, float) if isinstance(value, kind)), str(value))
+def _as_loggable(value: Any) -> Any:
+    """Turn what a parsed config holds into what every logger can store; what has no plain form becomes a text."""
+    plain = as_plain(value)
+    return json.loads(json.dumps(plain, default=str))

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
 from keypoint_detection.callbacks.run_folder import RunFolder, run_folder
-from keypoint_detection.callbacks.wandb_tables import log_table
+from keypoint_detection.tracking.tables import log_table
 
 __all__ = ["WandbRun", "describe_code"]
 

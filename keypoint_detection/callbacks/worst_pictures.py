@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from keypoint_detection.callbacks.drawing import draw_prediction
 from keypoint_detection.callbacks.run_folder import run_folder
-from keypoint_detection.callbacks.wandb_tables import log_table
+from keypoint_detection.drawing import draw_prediction
 from keypoint_detection.metrics.matching import pair_nearest
 from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
+from keypoint_detection.tracking.tables import log_table
 from keypoint_detection.types import NOT_LABELLED, Batch
 
 __all__ = ["WorstPictures"]

@@ -8,17 +8,16 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keypoint_detection.types import NOT_LABELLED, VISIBLE
+from keypoint_detection.data.problems import Problems
+from keypoint_detection.types import NOT_LABELLED, VISIBLE, DataError
 
-__all__ = ["CocoKeypoints", "Coordinates", "DataError", "read_coco", "resolve_channels"]
+__all__ = ["CocoKeypoints", "Coordinates", "read_coco"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +25,6 @@ Coordinates = Literal["continuous", "pixel_index"]
 
 # How far an integer that names a pixel lies from the centre of that pixel.
 PIXEL_INDEX_OFFSET_PX = 0.5
-
-N_EXAMPLES = 3
-
-
-class DataError(ValueError):
-    """The user's data cannot be used; the message lists all that is wrong with it."""
 
 
 class CocoKeypoints(NamedTuple):
@@ -62,27 +55,6 @@ class CocoKeypoints(NamedTuple):
     instances: NDArray[np.int64]
     box_sizes: NDArray[np.float32]
     areas: NDArray[np.float32]
-
-
-@dataclass
-class _Problems:
-    """Collects the problems of one file by kind, so that a thousand of the same are one line."""
-
-    by_kind: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, kind: str, message: str) -> None:
-        self.by_kind.setdefault(kind, []).append(message)
-
-    def raise_if_any(self, path: Path) -> None:
-        if not self.by_kind:
-            return
-        lines = []
-        for messages in self.by_kind.values():
-            lines += [f"  - {message}" for message in messages[:N_EXAMPLES]]
-            if len(messages) > N_EXAMPLES:
-                lines.append(f"    … and {len(messages) - N_EXAMPLES} more like these")
-        n_problems = sum(map(len, self.by_kind.values()))
-        raise DataError(f"{path}: {n_problems} problem{'s' if n_problems > 1 else ''}\n" + "\n".join(lines))
 
 
 class _Category(NamedTuple):
@@ -121,7 +93,7 @@ def read_coco(
     path = Path(path)
     root = Path(image_root) if image_root is not None else path.parent
     content = _load(path)
-    problems = _Problems()
+    problems = Problems()
     keypoint_types, categories = _read_categories(_name_keypoints(content), problems)
     image_ids, image_paths = _read_images(content["images"], root, problems)
     rows = _read_annotations(content["annotations"], set(image_ids), categories, problems)
@@ -172,7 +144,7 @@ def _name_keypoints(content: dict[str, list[dict[str, Any]]]) -> list[dict[str, 
 
 
 def _read_categories(
-    entries: list[dict[str, Any]], problems: _Problems
+    entries: list[dict[str, Any]], problems: Problems
 ) -> tuple[tuple[str, ...], dict[Any, _Category | None]]:
     """Index the keypoint types by name; a category without keypoints maps to None."""
     indices: dict[str, int] = {}
@@ -201,7 +173,7 @@ def _read_categories(
     return tuple(indices), categories
 
 
-def _read_images(entries: list[dict[str, Any]], root: Path, problems: _Problems) -> tuple[list[int], list[bytes]]:
+def _read_images(entries: list[dict[str, Any]], root: Path, problems: Problems) -> tuple[list[int], list[bytes]]:
     image_ids: list[int] = []
     paths: list[bytes] = []
     seen: set[Any] = set()
@@ -228,7 +200,7 @@ def _read_images(entries: list[dict[str, Any]], root: Path, problems: _Problems)
 
 
 def _read_annotations(
-    entries: list[dict[str, Any]], image_ids: set[int], categories: dict[Any, _Category | None], problems: _Problems
+    entries: list[dict[str, Any]], image_ids: set[int], categories: dict[Any, _Category | None], problems: Problems
 ) -> dict[int, list[_Row]]:
     rows: dict[int, list[_Row]] = {}
     n_instances: Counter[int] = Counter()
@@ -260,7 +232,7 @@ def _read_annotations(
     return rows
 
 
-def _read_triples(values: Any, category: _Category, name: str, problems: _Problems) -> list[tuple[float, float, int]]:
+def _read_triples(values: Any, category: _Category, name: str, problems: Problems) -> list[tuple[float, float, int]]:
     n_expected = len(category.type_indices)
     if not isinstance(values, list) or not all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values
@@ -322,37 +294,3 @@ def _flatten(
         box_sizes=np.array([row.box_size for row in flat], dtype=np.float32),
         areas=np.array([row.area for row in flat], dtype=np.float32),
     )
-
-
-def resolve_channels(
-    channels: dict[str, list[str]] | Sequence[str] | None, keypoint_types: Sequence[str], source: str | Path
-) -> dict[str, list[str]]:
-    """Complete and check a channel mapping against the keypoint types of a file.
-
-    Args:
-        channels: channel name to the keypoint types it collects; a list means one channel a type; None means one
-            channel for every type of the file.
-        keypoint_types: the types that the file has.
-        source: the file, for the error.
-
-    Raises:
-        DataError: a channel names a type that the file does not have.
-
-    >>> resolve_channels(["nose"], ["nose", "tail"], "mice.json")
-    {'nose': ['nose']}
-    """
-    if channels is None:
-        channels = list(keypoint_types)
-    mapping = dict(channels) if isinstance(channels, dict) else {name: [name] for name in channels}
-    unknown = {
-        name: missing
-        for name, types in mapping.items()
-        if (missing := [one for one in types if one not in keypoint_types])
-    }
-    if unknown:
-        lines = "; ".join(f"channel '{name}' names {', '.join(map(repr, types))}" for name, types in unknown.items())
-        raise DataError(
-            f"{source}: {lines}, which the file does not have. Its keypoint types are: {', '.join(keypoint_types)}. "
-            "Correct `model.channels`."
-        )
-    return mapping

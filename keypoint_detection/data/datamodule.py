@@ -17,11 +17,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from keypoint_detection.data.coco import CocoKeypoints, Coordinates, DataError, read_coco, resolve_channels
+from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
+from keypoint_detection.channels import resolve_channels
+from keypoint_detection.data.augmentation import default_augmentation
+from keypoint_detection.data.coco import CocoKeypoints, Coordinates, read_coco
 from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
-from keypoint_detection.data.synthetic import SyntheticBoxes, draw_data_set
-from keypoint_detection.data.transforms import ResizeMode, default_augmentation
-from keypoint_detection.types import Batch
+from keypoint_detection.images import ResizeMode
+from keypoint_detection.types import Batch, DataError
 
 __all__ = ["DataFiles", "KeypointsDataModule", "find_files"]
 

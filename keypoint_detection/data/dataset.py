@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from keypoint_detection.data.augmentation import augment, fit_to_size
 from keypoint_detection.data.coco import CocoKeypoints
-from keypoint_detection.data.transforms import ResizeMode, augment, fit_to_size, read_image, resize
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
+from keypoint_detection.images import ResizeMode, read_image, resize
 from keypoint_detection.types import VISIBLE, Batch
 
 __all__ = ["KeypointsDataset", "Sample", "collate"]

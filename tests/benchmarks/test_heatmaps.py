@@ -15,7 +15,7 @@ from skimage.feature import peak_local_max
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from keypoint_detection.heatmaps import decode, encode
+from keypoint_detection.codec.heatmaps import decode, encode
 
 SIZE = (256, 256)
 SIGMA_PX = 2.0

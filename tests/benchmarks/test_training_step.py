@@ -12,7 +12,7 @@ import sys
 STEP = """
 import sys, time, torch
 from keypoint_detection.cli import _keep_freed_memory
-from keypoint_detection.models.detector import KeypointDetector
+from keypoint_detection.detector import KeypointDetector
 torch.set_num_threads(2)
 if sys.argv[2] == "kept":
     _keep_freed_memory()

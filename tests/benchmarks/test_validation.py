@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from keypoint_detection.models.detector import KeypointDetector
+from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.types import Batch, Detections
 
 # As in the mouse data set of the documentation: 18 pictures of 192 x 256 with 4 points each.

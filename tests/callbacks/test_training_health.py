@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from keypoint_detection.lightning_cli import DetectorCLI, run_detector_cli
+from keypoint_detection.commands.training import DetectorCLI, run_detector_cli
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
 # 12 pictures in batches of 4.

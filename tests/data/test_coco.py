@@ -4,7 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from keypoint_detection.data.coco import DataError, read_coco, resolve_channels
+from keypoint_detection.data.coco import read_coco
+from keypoint_detection.types import DataError
 
 
 def annotation(keypoints, **more):
@@ -168,20 +169,6 @@ def test_pycocotools_reads_the_same_points(discs):
         ]
         found = table.points[table.offsets[index] : table.offsets[index + 1]]
         np.testing.assert_allclose(found, np.reshape(expected, (-1, 2)), atol=1e-5)
-
-
-def test_channels_that_are_left_out_become_one_a_type():
-    assert resolve_channels(None, ["a", "b"], "f.json") == {"a": ["a"], "b": ["b"]}
-
-
-def test_a_type_may_stand_in_several_channels():
-    mapping = {"ears": ["left", "right"], "left": ["left"]}
-    assert resolve_channels(mapping, ["left", "right"], "f.json") == mapping
-
-
-def test_an_unknown_type_is_answered_with_those_of_the_file():
-    with pytest.raises(DataError, match=r"channel 'ear' names 'lefft'.*keypoint types are: left, right"):
-        resolve_channels({"ear": ["lefft", "right"]}, ["left", "right"], "f.json")
 
 
 def test_a_byte_order_mark_does_no_harm(write_coco):

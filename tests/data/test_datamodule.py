@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from keypoint_detection.data.coco import DataError
+from keypoint_detection.boxes.data_set import SyntheticBoxes
 from keypoint_detection.data.datamodule import KeypointsDataModule
-from keypoint_detection.data.synthetic import SyntheticBoxes
+from keypoint_detection.types import DataError
 
 CHANNELS = {"red": ["red"], "sides": ["left", "right"]}
 

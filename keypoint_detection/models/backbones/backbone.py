@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -31,8 +31,8 @@ class Backbone(nn.Module, ABC):
     stride: int
     out_channels: int
     size_multiple: int
-    pixel_mean: ClassVar[tuple[float, float, float]] = IMAGENET_MEAN
-    pixel_std: ClassVar[tuple[float, float, float]] = IMAGENET_STD
+    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN
+    pixel_std: tuple[float, float, float] = IMAGENET_STD
     init_args: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Backbone":
@@ -42,6 +42,10 @@ class Backbone(nn.Module, ABC):
         bound.apply_defaults()
         instance.init_args = {name: value for name, value in bound.arguments.items() if name != "self"}
         return instance
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
+        """Give `copy.deepcopy` and `pickle` the arguments that `__new__` asks for."""
+        return (), self.init_args
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

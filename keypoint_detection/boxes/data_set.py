@@ -1,0 +1,245 @@
+"""A seeded data set of drawn pictures: open cardboard boxes, written as an ordinary COCO keypoint data set.
+
+Every picture has a random generator of its own, made from (seed, split, index): the first pictures of a data set do not
+depend on how many follow, and no picture is in two splits.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from PIL import Image
+
+from keypoint_detection.boxes.rendering import SUPERSAMPLING, Bools, render
+from keypoint_detection.boxes.scene import KEYPOINT_NAMES, label_keypoints, sample_scene
+from keypoint_detection.types import NOT_LABELLED
+
+__all__ = ["SyntheticBoxes", "SyntheticFiles", "draw_data_set"]
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+GENERATOR_VERSION = 1  # raise it whenever the same options would give other pictures or labels
+RECORD = "synthetic.json"  # says what a folder holds
+SMALLEST_SIDE = 64  # pixels; the corners of smaller boxes run together
+JPEG_QUALITY = 93
+# 1-based, as COCO has it: the opening, then round each flap.
+OPENING = [[1, 2], [2, 3], [3, 4], [4, 1]]
+FLAPS = [edge for i in range(4) for edge in ([i + 1, 2 * i + 5], [2 * i + 5, 2 * i + 6], [2 * i + 6, (i + 1) % 4 + 1])]
+CATEGORY = {
+    "id": 1,
+    "name": "box",
+    "supercategory": "container",
+    "keypoints": KEYPOINT_NAMES,
+    "skeleton": OPENING + FLAPS,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticBoxes:
+    """Draw pictures of open cardboard boxes as a COCO keypoint data set.
+
+    Each picture shows one box with four flaps on a cluttered ground; about one in 25 shows none. The corners of the
+    opening are box_corner0 to box_corner3, counter-clockwise seen from above. Flap i hangs on the edge from box_corner
+    i to the next one; its outer corners are flap_corner 2i, beside box_corner i, and flap_corner 2i + 1. Nothing in a
+    picture tells which corner is number 0, so collect them in two channels:
+    `[[box_corner0, ..., box_corner3], [flap_corner0, ..., flap_corner7]]`.
+
+    A keypoint is flagged 2 (visible), 1 (hidden behind the box or something else) or 0 (outside the picture).
+    Coordinates are continuous: (0, 0) is the outer corner of the top-left pixel. The same options give the same data
+    set; raising a number of pictures adds pictures and changes none.
+
+    Args:
+        folder: Where to write train.json, val.json, test.json and images/. It is made; where it already holds exactly
+            this data set nothing is drawn, and where it holds anything else it is left alone and an error is raised.
+        n_train: Number of training pictures.
+        n_val: Number of validation pictures; with 0 there is no val.json.
+        n_test: Number of test pictures; with 0 there is no test.json.
+        height: Height of a picture in pixels, 64 at least.
+        width: Width of a picture in pixels, 64 at least.
+        seed: Which pictures to draw.
+    """
+
+    folder: str = "kpd_boxes"
+    n_train: PositiveInt = 200
+    n_val: NonNegativeInt = 40
+    n_test: NonNegativeInt = 0
+    height: PositiveInt = 160
+    width: PositiveInt = 224
+    seed: NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < SMALLEST_SIDE:
+            raise ValueError(
+                f"SyntheticBoxes: height and width must be {SMALLEST_SIDE} pixels or more, found {self.height} x "
+                f"{self.width}. In smaller pictures the corners run together: draw larger ones and resize them."
+            )
+        if self.n_train < 1 or min(self.n_val, self.n_test, self.seed) < 0:
+            raise ValueError(
+                "SyntheticBoxes: expected n_train of 1 or more, and n_val, n_test and seed of 0 or more; found "
+                f"{self.n_train}, {self.n_val}, {self.n_test} and {self.seed}."
+            )
+
+
+class SyntheticFiles(NamedTuple):
+    """The COCO files of a drawn data set; None for a split without pictures."""
+
+    train: Path
+    val: Path | None
+    test: Path | None
+
+
+def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
+    """Write the data set that `options` describe, unless it is there already.
+
+    It is drawn in a folder beside the final one and renamed at the end: an interrupted run leaves no half data set, and
+    of several processes that start together the first to finish wins, and all use its copy.
+
+    Returns:
+        The COCO files.
+
+    Raises:
+        FileExistsError: The folder holds something else.
+    """
+    folder = Path(options.folder).expanduser()
+    if is_drawn(folder, options):
+        log.info("%s already holds this data set: nothing to draw.", folder)
+        return list_files(folder, options)
+    draft = folder.absolute().with_name(f".{folder.absolute().name}-{uuid.uuid4().hex}")
+    draft.mkdir(parents=True)
+    try:
+        for split, count in count_pictures(options).items():
+            draw_split(draft, split, count, options)
+        (draft / RECORD).write_text(json.dumps(make_record(options), indent=2) + "\n")
+        publish(draft, folder, options)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    log.info(
+        "Drew %s pictures of %d x %d pixels (height x width) into %s. To look at them, open %s, or load %s in any "
+        "program that reads COCO keypoints.",
+        " + ".join(f"{count} {split}" for split, count in count_pictures(options).items()),
+        options.height,
+        options.width,
+        folder,
+        folder / "images",
+        folder / "train.json",
+    )
+    return list_files(folder, options)
+
+
+def publish(draft: Path, folder: Path, options: SyntheticBoxes) -> None:
+    """Rename the finished draft to its final place, unless another process was faster with the same data set."""
+    try:
+        if folder.is_dir() and not os.listdir(folder):
+            folder.rmdir()  # not every system renames onto an empty folder
+        draft.rename(folder)
+    except OSError:
+        if not is_drawn(folder, options):  # it says what else is there
+            raise
+
+
+def is_drawn(folder: Path, options: SyntheticBoxes) -> bool:
+    """Say whether the folder holds this data set (True) or nothing (False).
+
+    Raises:
+        FileExistsError: It holds anything else.
+    """
+    if not folder.exists() or (folder.is_dir() and not os.listdir(folder)):
+        return False
+    expected = make_record(options)
+    way_out = "Give another folder, or delete this one if nothing in it is needed."
+    try:
+        found = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        raise FileExistsError(
+            f"{folder}: expected an empty or missing folder, found something that `kpd synthesize` did not draw (it "
+            f"has no readable {RECORD}). {way_out}"
+        ) from None
+    if found != expected:
+        found = found if isinstance(found, dict) else {}
+        changes = [
+            f"{key} {found.get(key)!r} instead of {expected.get(key)!r}"
+            for key in sorted(found.keys() | expected.keys())
+            if found.get(key) != expected.get(key)
+        ]
+        raise FileExistsError(f"{folder}: holds a data set drawn with other options: {', '.join(changes)}. {way_out}")
+    missing = [str(path) for path in list_files(folder, options) if path is not None and not path.is_file()]
+    if missing:
+        raise FileExistsError(f"{folder}: the drawn data set is not complete, missing {', '.join(missing)}. {way_out}")
+    return True
+
+
+def make_record(options: SyntheticBoxes) -> dict[str, int]:
+    """Return what decides the content of a data set: all options but the folder, and the generator's version."""
+    numbers = {
+        field.name: int(getattr(options, field.name)) for field in dataclasses.fields(options) if field.name != "folder"
+    }
+    return {"generator_version": GENERATOR_VERSION, **numbers}
+
+
+def count_pictures(options: SyntheticBoxes) -> dict[Split, int]:
+    """Return the number of pictures of each split that has any."""
+    counts = zip(SPLITS, (options.n_train, options.n_val, options.n_test), strict=True)
+    return {split: count for split, count in counts if count > 0}
+
+
+def list_files(folder: Path, options: SyntheticBoxes) -> SyntheticFiles:
+    """Return the COCO files that a data set with these options has in a folder."""
+    val = folder / "val.json" if options.n_val else None
+    test = folder / "test.json" if options.n_test else None
+    return SyntheticFiles(folder / "train.json", val, test)
+
+
+def draw_split(folder: Path, split: Split, count: int, options: SyntheticBoxes) -> None:
+    """Draw the pictures of one split into a folder, and write its COCO file."""
+    (folder / "images" / split).mkdir(parents=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in range(count):
+        file_name = f"images/{split}/{index:06d}.jpg"
+        rng = np.random.default_rng([options.seed, SPLITS.index(split), index])
+        scene = sample_scene(rng, options.height, options.width)
+        picture = render(scene, rng)
+        # No colour subsampling: it would blur coloured edges by two pixels.
+        Image.fromarray(picture.image).save(folder / file_name, quality=JPEG_QUALITY, subsampling=0)
+        image_id = index + 1
+        images.append({"id": image_id, "file_name": file_name, "height": options.height, "width": options.width})
+        if scene.keypoints is not None:
+            points, flags = label_keypoints(scene)
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0})
+            annotations[-1] |= describe_silhouette(picture.is_box) | describe_keypoints(points, flags)
+    record = make_record(options)
+    info = {
+        "description": f"Drawn open cardboard boxes, {split} split",
+        "version": str(GENERATOR_VERSION),
+        "coordinates": "continuous: (0, 0) is the outer corner of the top-left pixel, (0.5, 0.5) its centre",
+        "options": record,
+    }
+    content = {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": [CATEGORY]}
+    (folder / f"{split}.json").write_text(json.dumps(content) + "\n")
+
+
+def describe_keypoints(points: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
+    """Return the COCO fields of (12, 2) keypoints with (12,) flags."""
+    rows = [
+        [0, 0, 0] if flag == NOT_LABELLED else [round(float(x), 2), round(float(y), 2), int(flag)]
+        for (x, y), flag in zip(points, flags, strict=True)
+    ]
+    return {"keypoints": [value for row in rows for value in row], "num_keypoints": int((flags != NOT_LABELLED).sum())}
+
+
+def describe_silhouette(is_box: Bools) -> dict[str, Any]:
+    """Return the COCO fields of what can be seen of a box, from half-pixel samples."""
+    rows, columns = np.flatnonzero(is_box.any(axis=1)), np.flatnonzero(is_box.any(axis=0))
+    left, top, right, bottom = (int(end) for end in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    box = [edge / SUPERSAMPLING for edge in (left, top, right - left, bottom - top)]
+    return {"bbox": box, "area": float(is_box.sum()) / SUPERSAMPLING**2, "segmentation": []}

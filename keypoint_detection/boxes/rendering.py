@@ -1,0 +1,380 @@
+"""Draw a box scene: exact perspective and hiding, soft shadows, textures, and the faults of a real camera."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from keypoint_detection.boxes.scene import Ball, Camera, Face, Scene, intersect_ball
+from keypoint_detection.boxes.textures import (
+    DECAL_BOX,
+    Floats,
+    Ground,
+    Noises,
+    Style,
+    paint_cardboard,
+    paint_carton,
+    paint_sheet,
+    paste_decal,
+    sample_decal,
+    sample_ground,
+    sample_noises,
+)
+
+__all__ = ["SUPERSAMPLING", "Picture", "rasterise", "render"]
+
+Array = npt.NDArray[np.float64]
+Owners = npt.NDArray[np.int16]
+Pixels = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
+
+SUPERSAMPLING = 2  # samples a pixel in each direction
+GROUND = -1  # the owner of a sample that shows no face and no ball
+FACE_TEXELS, CLUTTER_TEXELS = 10, 4  # light is computed on so many cells along each side of a face
+GROUND_TEXELS = 36  # and of the lit square of ground
+GROUND_HALF_M = 1.3  # half the side of that square: beyond it nothing throws a shadow
+GROUND_AXES = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+LIGHT_ZOOM = 6  # light maps are interpolated to this multiple before they are read
+SKY_RAYS, SUN_RAYS = 15, 5
+NO_HIT_M = 1e-3  # a shadow ray must travel this far, or a face would shade itself
+SHADOW_REACH = 2.5  # no shadow worth seeing falls further than this multiple of the size of what throws it
+SLANT = 1.3  # surfaces are seen at an angle, and a pixel covers that much more of them
+FARTHEST_M = 50.0
+HAZE_M = 2.6  # beyond about this distance the ground's texture is finer than a pixel and fades to its mean
+SHOULDER = 0.7  # linear light beyond this share of white is compressed
+GROUND_BOUNCE = 0.35
+DECAL_SHARE = 0.6
+
+
+class Picture(NamedTuple):
+    """A drawn scene: (height, width, 3) uint8 RGB, and where the box shows, (2 height, 2 width) half-pixel samples."""
+
+    image: npt.NDArray[np.uint8]
+    is_box: Bools
+
+
+class Fragments(NamedTuple):
+    """The pixels in which a thing shows: (N,) numbers counted row by row, and the share of each that it fills."""
+
+    pixels: npt.NDArray[np.intp]
+    shares: Floats
+
+
+class Light(NamedTuple):
+    """The light of a scene: unit directions towards it, (R, 3) with the sky's first, and the (3,) colours."""
+
+    directions: Floats
+    sky_colour: Floats
+    sun_colour: Floats
+    bounce_colour: Floats
+
+
+class Look(NamedTuple):
+    """What all surfaces of a picture share."""
+
+    noises: Noises
+    ground: Ground
+    light: Light
+
+
+class Detail(NamedTuple):
+    """What one face has to itself: its (n, n, 3) light, and what is printed on it."""
+
+    light_map: Floats
+    decal: Floats | None
+    style: Style
+
+
+def render(scene: Scene, rng: np.random.Generator) -> Picture:
+    """Draw a scene; `rng` chooses materials, light and sensor."""
+    owners = rasterise(scene)
+    size = 1 << max(8, int(np.ceil(np.log2(max(scene.size)))))  # texels keep up with the pixels
+    look = Look(sample_noises(rng, size), sample_ground(rng), sample_light(rng))
+    height, width = scene.size
+    cells = owners.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING)
+    samples = np.ascontiguousarray(cells.transpose(1, 3, 0, 2)).reshape(SUPERSAMPLING**2, height * width)
+    fragments = {
+        int(i): find_fragments(samples, int(i)) for i in np.flatnonzero(np.bincount(owners.ravel() - GROUND)) + GROUND
+    }
+    shown = [i for i in fragments if 0 <= i < len(scene.faces)]
+    light_maps = compute_light_maps(scene, [scene.faces[i] for i in shown], look.light)
+    light_map_of = dict(zip([GROUND, *shown], light_maps, strict=True))
+    colours = np.zeros((height * width, 3), np.float32)
+    for i, (pixels, shares) in fragments.items():
+        if i == GROUND:
+            seen = shade_ground(scene, pixels, look, light_map_of[i])
+        elif i < len(scene.faces):
+            seen = shade_face(scene, scene.faces[i], pixels, look, sample_detail(rng, scene, i, light_map_of[i]))
+        else:
+            seen = shade_ball(scene, scene.balls[i - len(scene.faces)], pixels, look)
+        colours[pixels] += shares * seen
+    is_box = np.array([face.is_box for face in scene.faces] + [False] * (len(scene.balls) + 1))[owners]  # -1: the last
+    return Picture(expose(colours.reshape(height, width, 3), rng), is_box)
+
+
+def sample_detail(rng: np.random.Generator, scene: Scene, i: int, light_map: Floats) -> Detail:
+    """Draw what is printed on face number i, and how it differs from others of its kind."""
+    face = scene.faces[i]
+    decal = sample_decal(rng) if face.part == "wall" and rng.random() < DECAL_SHARE else None
+    is_outside = bool(face.normal @ facing_normal(scene.camera, face) > 0)
+    return Detail(light_map, decal, Style(is_outside, rng.random()))
+
+
+def find_fragments(samples: Owners, owner: int) -> Fragments:
+    """Find the pixels in which an owner shows, given the (4, N) owners of the samples of N pixels.
+
+    Colours are computed once a fragment and edges come from the shares: a quarter of the work of colouring samples.
+    """
+    counts = (samples == owner).sum(axis=0, dtype=np.uint8)
+    pixels = np.flatnonzero(counts)
+    return Fragments(pixels, counts[pixels, None].astype(np.float32) / len(samples))
+
+
+def rasterise(scene: Scene) -> Owners:
+    """Say what each sample shows: (2 height, 2 width) index of a face, then of a ball, or GROUND."""
+    x, y = sample_positions(scene.size)
+    camera = scene.camera
+    to_ground = camera.plane_map(*GROUND_AXES)
+    assert to_ground is not None, "the camera is above the ground"
+    nearest = linear(to_ground[2], x, y[:, None])  # inverse depths
+    owners = np.full(nearest.shape, GROUND, np.int16)
+    for i, face in enumerate(scene.faces):
+        window = find_window(camera.project(face.corners)[0], nearest.shape)
+        to_face = camera.plane_map(face.origin, face.along, face.across)
+        if to_face is None or not nearest[window].size:
+            continue
+        s, t, inverse_depth = (linear(row, x[window[1]], y[window[0], None]) for row in to_face)
+        cut = np.float32(face.taper) * t
+        is_nearer = (inverse_depth > nearest[window]) & (t >= 0) & (t <= inverse_depth)
+        is_nearer &= (s >= cut) & (s <= inverse_depth - cut)
+        nearest[window][is_nearer] = inverse_depth[is_nearer]
+        owners[window][is_nearer] = i
+    for i, ball in enumerate(scene.balls, start=len(scene.faces)):
+        cube = ball.centre + ball.radius * np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, 8).T
+        window = find_window(camera.project(cube)[0], nearest.shape)
+        depth = intersect_ball(camera, ball, x[window[1]], y[window[0], None])
+        is_nearer = depth * nearest[window] < 1  # NaN, a miss, is not
+        nearest[window][is_nearer] = 1 / depth[is_nearer]
+        owners[window][is_nearer] = i
+    return owners
+
+
+def sample_positions(size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Return the x of the sample columns and the y of the sample rows, in continuous pixels."""
+    x, y = ((np.arange(n * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING for n in reversed(size))
+    return x, y
+
+
+def linear(row: Array, x: Floats, y: Floats) -> Floats:
+    """Evaluate row @ (x, y, 1) in single precision."""
+    a, b, c = row.astype(np.float32)
+    return np.asarray(a * x + (b * y + c))
+
+
+def find_window(corners: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the rows and columns of samples that hold the convex hull of (N, 2) pixels."""
+    low = np.floor(corners.min(axis=0) * SUPERSAMPLING).astype(int)
+    high = np.ceil(corners.max(axis=0) * SUPERSAMPLING).astype(int)
+    (left, top), (right, bottom) = np.clip(low, 0, shape[::-1]), np.clip(high, 0, shape[::-1])
+    return slice(top, bottom), slice(left, right)
+
+
+def sample_light(rng: np.random.Generator) -> Light:
+    """Draw the light: a lamp or window of random size and warmth, and what comes from everywhere else."""
+    golden = np.pi * (3 - np.sqrt(5))  # a spiral of this angle spreads directions evenly
+    steps = (np.arange(SKY_RAYS) + 0.5) / SKY_RAYS
+    turns = golden * np.arange(SKY_RAYS) + rng.uniform(0, 2 * np.pi)
+    across = np.sqrt(1 - steps**2)
+    sky = np.stack([across * np.cos(turns), across * np.sin(turns), steps], axis=1)
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(32, 75))
+    sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    suns = sun + rng.uniform(0.04, 0.22) * rng.standard_normal((SUN_RAYS, 3))
+    suns /= np.linalg.norm(suns, axis=1, keepdims=True)
+    warmth = rng.uniform(-0.12, 0.3)
+    sun_colour = np.array([1 + 0.6 * warmth, 1, 1 - warmth]) * rng.uniform(0.5, 1.7)
+    sky_colour = np.array([1 - 0.3 * warmth, 1, 1 + 0.3 * warmth]) * rng.uniform(0.45, 0.8)
+    bounce_colour = 0.4 * np.array([1.0, 0.72, 0.48]) * (sky_colour + 0.5 * sun_colour) * 0.6  # off brown cardboard
+    directions = np.concatenate([sky, suns]).astype(np.float32)
+    return Light(directions, *(c.astype(np.float32) for c in (sky_colour, sun_colour, bounce_colour)))
+
+
+def compute_light_maps(scene: Scene, faces: list[Face], light: Light) -> list[Floats]:
+    """Compute the light on the ground, which comes first, and on the visible side of each face, by casting rays."""
+    ground = Face("sheet", *np.array([[-1, -1, 0], [2, 0, 0], [0, 2, 0], [0, 0, 0]]) * GROUND_HALF_M)
+    surfaces = [ground, *faces]
+    counts = [GROUND_TEXELS, *(FACE_TEXELS if face.is_box else CLUTTER_TEXELS for face in faces)]
+    points, normals = [], []
+    for face, count in zip(surfaces, counts, strict=True):
+        cells = (np.arange(count) + 0.5) / count
+        grid = face.origin + cells[:, None, None] * face.across + cells[:, None] * face.along
+        points.append(grid.reshape(-1, 3))
+        normals.append(np.broadcast_to(facing_normal(scene.camera, face), (count * count, 3)))
+    received = receive_light(scene, np.concatenate(points), np.concatenate(normals), light)
+    parts = np.split(received, np.cumsum([count * count for count in counts])[:-1])
+    return [enlarge(part.reshape(count, count, 3)) for part, count in zip(parts, counts, strict=True)]
+
+
+def enlarge(cells: Floats) -> Floats:
+    """Interpolate (n, n, 3) cells linearly, so that reading the nearest one is good enough."""
+    weights = interpolation_weights(len(cells))
+    return np.asarray(weights @ (weights @ cells.transpose(2, 0, 1)).transpose(0, 2, 1)).transpose(2, 1, 0)
+
+
+@lru_cache(maxsize=8)
+def interpolation_weights(count: int) -> Floats:
+    """Return the (LIGHT_ZOOM * count, count) weights of cells in a finer row of cells of the same total length."""
+    places = (np.arange(LIGHT_ZOOM * count) + 0.5) / LIGHT_ZOOM - 0.5
+    return np.stack([np.interp(places, np.arange(count), row) for row in np.eye(count)], axis=1).astype(np.float32)
+
+
+def facing_normal(camera: Camera, face: Face) -> Array:
+    """Return the face's unit normal on the side that the camera sees."""
+    return face.normal * np.sign(face.normal @ (camera.position - face.origin))
+
+
+def receive_light(scene: Scene, points: Array, normals: Array, light: Light) -> Floats:
+    """Return the (N, 3) light that reaches (N, 3) points with (N, 3) normals."""
+    cosines = np.maximum(light.directions @ normals.T.astype(np.float32), 0)  # (R, N)
+    cosines *= ~find_blocked(scene, points.astype(np.float32), light.directions)
+    open_sky = light.directions[:SKY_RAYS, 2].sum()
+    sky, sun = cosines[:SKY_RAYS].sum(axis=0) / open_sky, cosines[SKY_RAYS:].mean(axis=0)
+    return add_light(sky, sun, normals[:, 2].astype(np.float32), light)
+
+
+def add_light(sky: Floats, sun: Floats, up: Floats, light: Light) -> Floats:
+    """Return the (N, 3) light on places that this much sky and sun reach; `up` are the z of their normals."""
+    # What hides the sky is seldom black: it throws some light of its own.
+    bounced = np.maximum((1 + up) / 2 - sky, 0)
+    from_below = (1 - up) / 2 * np.float32(GROUND_BOUNCE)
+    colours = np.stack([light.sky_colour, light.sun_colour, light.bounce_colour])
+    return np.asarray(np.stack([sky + from_below, sun, bounced], axis=1) @ colours)
+
+
+def find_blocked(scene: Scene, points: Floats, directions: Floats) -> Bools:
+    """Say which rays in (R, 3) directions from (N, 3) points meet a face or a ball: (R, N)."""
+    blocked = np.zeros((len(directions), len(points)), np.bool_)
+    for face in scene.faces:
+        if face.part == "sheet":
+            continue  # paper throws no shadow worth its time
+        offset = points - face.origin.astype(np.float32)
+        reach = SHADOW_REACH * (np.linalg.norm(face.along) + np.linalg.norm(face.across))
+        near = np.flatnonzero(np.einsum("nc,nc->n", offset, offset) < reach**2)
+        if not len(near):
+            continue
+        to_plane = np.linalg.inv(np.stack([face.along, face.across, face.normal], axis=1)).astype(np.float32)
+        start, step = to_plane @ offset[near].T, to_plane @ directions.T
+        with np.errstate(divide="ignore", invalid="ignore"):  # a parallel ray gives inf or NaN, which hits nothing
+            distance = start[2] * (-1 / step[2])[:, None]
+            s, t = start[0] + distance * step[0, :, None], start[1] + distance * step[1, :, None]
+        is_hit = (distance > NO_HIT_M) & (s > 0) & (s < 1) & (t > 0) & (t < 1)
+        if len(near) == len(points):
+            blocked |= is_hit
+        else:
+            blocked[:, near] |= is_hit
+    for ball in scene.balls:
+        offset = ball.centre.astype(np.float32) - points
+        near = np.flatnonzero((offset**2).sum(axis=1) < (2 * SHADOW_REACH * ball.radius) ** 2)
+        along = directions @ offset[near].T
+        misses_by = (offset[near] ** 2).sum(axis=1) - along**2
+        blocked[:, near] |= (along > 0) & (misses_by < np.float32(ball.radius**2))
+    return blocked
+
+
+def find_centres(pixels: Pixels, size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Return the continuous x and y of the centres of (N,) pixels."""
+    rows, columns = np.divmod(pixels.astype(np.int32), size[1])
+    x, y = (index.astype(np.float32) + np.float32(0.5) for index in (columns, rows))
+    return x, y
+
+
+def locate(to_plane: Array, pixels: Pixels, scene: Scene) -> tuple[Floats, Floats, Floats]:
+    """Return s, t and the depth in metres of a plane at (N,) pixels."""
+    x, y = find_centres(pixels, scene.size)
+    s, t, inverse_depth = (linear(row, x, y) for row in to_plane)
+    # The centre of a pixel that a face fills in part may lie beyond the face's horizon.
+    depth = 1 / np.maximum(inverse_depth, np.float32(1 / FARTHEST_M))
+    return s * depth, t * depth, depth
+
+
+def read_light(light_map: Floats, s: Floats, t: Floats) -> Floats:
+    """Read the (N, 3) light at places of a surface; beyond its rim the light is that of the rim."""
+    side = len(light_map)
+    column = np.clip(s * np.float32(side), 0, side - 1).astype(np.int32)
+    row = np.clip(t * np.float32(side), 0, side - 1).astype(np.int32)
+    return np.asarray(light_map[row, column])
+
+
+def shade_ground(scene: Scene, pixels: Pixels, look: Look, light_map: Floats) -> Floats:
+    """Return the (N, 3) linear colours of ground samples."""
+    to_ground = scene.camera.plane_map(*GROUND_AXES)
+    assert to_ground is not None, "the camera is above the ground"
+    x, y, depth = locate(to_ground, pixels, scene)
+    clearness = np.exp(-((depth / np.float32(HAZE_M)) ** 4))
+    pixel = depth * np.float32(SLANT / scene.camera.focal_px)
+    shade = 1 + (look.ground.shade(x, y, pixel, look.noises) - 1) * clearness
+    side = np.float32(2 * GROUND_HALF_M)
+    received = read_light(light_map, x / side + np.float32(0.5), y / side + np.float32(0.5))
+    return np.asarray(received * (np.maximum(shade, 0)[:, None] * look.ground.colour))
+
+
+def shade_face(scene: Scene, face: Face, pixels: Pixels, look: Look, detail: Detail) -> Floats:
+    """Return the (N, 3) linear colours of samples that show a face."""
+    to_face = scene.camera.plane_map(face.origin, face.along, face.across)
+    assert to_face is not None, "a face that is seen edge-on owns no samples"
+    s, t, depth = locate(to_face, pixels, scene)
+    s, t = np.clip(s, 0, 1), np.clip(t, 0, 1)
+    x, y = s * np.float32(np.linalg.norm(face.along)), t * np.float32(np.linalg.norm(face.across))
+    pixel = depth * np.float32(SLANT / scene.camera.focal_px)
+    if face.is_box:
+        surface = paint_cardboard(face, x, y, pixel, look.noises, detail.style)
+    elif face.part == "sheet":
+        surface = paint_sheet(face, x, y, pixel, detail.style)
+    else:
+        surface = paint_carton(face, x, y, pixel, look.noises, detail.style)
+    if detail.decal is not None and detail.style.is_outside:
+        width_px = (DECAL_BOX[2] - DECAL_BOX[0]) * np.linalg.norm(face.along) / float(pixel.mean())
+        surface = paste_decal(surface, detail.decal, s, t, detail.decal.shape[1] / width_px)
+    return np.asarray(read_light(detail.light_map, s, t) * surface)
+
+
+def shade_ball(scene: Scene, ball: Ball, pixels: Pixels, look: Look) -> Floats:
+    """Return the (N, 3) linear colours of samples that show a ball."""
+    x, y = find_centres(pixels, scene.size)
+    depth = intersect_ball(scene.camera, ball, x, y)
+    # At the rim a pixel's centre may miss the ball: there its outline is as far as its middle.
+    depth = np.where(np.isnan(depth), (ball.centre - scene.camera.position) @ scene.camera.rotation[2], depth)
+    points = (scene.camera.rays(x, y) * depth).T @ scene.camera.rotation + scene.camera.position
+    normals = points - ball.centre
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    # One place above the ball stands for all of it: a ball is small against the shadows that fall on it.
+    top = ball.centre[None] + (0, 0, 1.05 * ball.radius)
+    blocked = find_blocked(scene, top.astype(np.float32), look.light.directions)[:, 0]
+    sky = (1 - blocked[:SKY_RAYS].mean()) * (0.5 + 0.5 * normals[:, 2])
+    cosines = np.maximum(normals.astype(np.float32) @ look.light.directions[SKY_RAYS:].T, 0)
+    sun = cosines @ (1 - blocked[SKY_RAYS:]) / SUN_RAYS
+    received = add_light(sky.astype(np.float32), sun.astype(np.float32), normals[:, 2].astype(np.float32), look.light)
+    to_camera = -(scene.camera.rays(x, y) / np.linalg.norm(scene.camera.rays(x, y), axis=0)).T @ scene.camera.rotation
+    halfway = to_camera + look.light.directions[SKY_RAYS:].mean(axis=0)
+    halfway /= np.linalg.norm(halfway, axis=1, keepdims=True)
+    gloss = 0.5 * np.maximum((normals * halfway).sum(axis=1), 0) ** 40 * (1 - blocked[SKY_RAYS:].mean())
+    return np.asarray(received * ball.colour + gloss[:, None] * look.light.sun_colour, np.float32)
+
+
+def expose(colours: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Turn (height, width, 3) linear light into a picture, as a camera with its faults does."""
+    height, width = colours.shape[:2]
+    exposure = rng.uniform(0.5, 1.0) / np.quantile(colours[::4, ::4], 0.93)
+    y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
+    vignette = 1 - np.float32(rng.uniform(0, 0.22)) * (x**2 + y**2)
+    bright = colours * (vignette * np.float32(exposure))[..., None]
+    # A soft shoulder: highlights roll off instead of clipping.
+    above = np.maximum(bright - SHOULDER, 0)
+    display = np.minimum(bright, SHOULDER) + above * (1 - SHOULDER) / (above + 1 - SHOULDER)
+    # A square root is close to the sRGB curve, and quick.
+    picture = Image.fromarray((255 * np.sqrt(display) + np.float32(0.5)).astype(np.uint8))
+    blurred = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.6)))
+    noise = rng.uniform(0.5, 3.5) * rng.standard_normal((height, width, 1), dtype=np.float32)
+    tint = rng.uniform(0.0, 1.5) * rng.standard_normal((height, width, 3), dtype=np.float32)
+    return np.clip(np.asarray(blurred) + (noise + tint) + 0.5, 0, 255).astype(np.uint8)

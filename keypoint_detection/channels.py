@@ -1,0 +1,60 @@
+"""Channel mappings: which keypoint types each output heatmap collects."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from keypoint_detection.types import DataError
+
+__all__ = ["complete_channels", "resolve_channels"]
+
+
+def complete_channels(channels: Mapping[str, list[str]] | list[str] | None) -> dict[str, list[str]]:
+    """Bring the channels to their full form: every name with the list of its types."""
+    advice = "Give e.g. {corner: [corner0, corner1]} or a list of keypoint types."
+    if not channels:
+        raise ValueError(f"model.channels is {channels!r}; at least one channel is expected. {advice}")
+    if not isinstance(channels, Mapping):
+        repeated = sorted({name for name in channels if channels.count(name) > 1})
+        if repeated:
+            raise ValueError(f"model.channels names {', '.join(map(repr, repeated))} more than once. {advice}")
+        return {name: [name] for name in channels}
+    for name, types in channels.items():
+        if not name or not types:
+            raise ValueError(
+                f"model.channels: channel {name!r} collects {types!r}; at least one type is expected. {advice}"
+            )
+    return {name: list(types) for name, types in channels.items()}
+
+
+def resolve_channels(
+    channels: dict[str, list[str]] | Sequence[str] | None, keypoint_types: Sequence[str], source: str | Path
+) -> dict[str, list[str]]:
+    """Complete and check a channel mapping against the keypoint types of a file.
+
+    Args:
+        channels: channel name to the keypoint types it collects; a list means one channel a type; None means one
+            channel for every type of the file.
+        keypoint_types: the types that the file has.
+        source: the file, for the error.
+
+    Raises:
+        DataError: a channel names a type that the file does not have.
+
+    >>> resolve_channels(["nose"], ["nose", "tail"], "mice.json")
+    {'nose': ['nose']}
+    """
+    if channels is None:
+        channels = list(keypoint_types)
+    mapping = dict(channels) if isinstance(channels, dict) else {name: [name] for name in channels}
+    unknown = {
+        name: missing
+        for name, types in mapping.items()
+        if (missing := [one for one in types if one not in keypoint_types])
+    }
+    if unknown:
+        lines = "; ".join(f"channel '{name}' names {', '.join(map(repr, types))}" for name, types in unknown.items())
+        raise DataError(
+            f"{source}: {lines}, which the file does not have. Its keypoint types are: {', '.join(keypoint_types)}. "
+            "Correct `model.channels`."
+        )
+    return mapping

@@ -1,0 +1,93 @@
+"""Start a training from the weights of a trained detector."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from keypoint_detection.checkpoints.files import read_checkpoint
+
+__all__ = ["load_initial_weights"]
+
+logger = logging.getLogger(__name__)
+
+N_EXAMPLES = 3
+
+
+def load_initial_weights(
+    reference: str,
+    backbone: nn.Module,
+    head: nn.Module,
+    hyper_parameters: Mapping[str, Any],
+) -> None:
+    """Copy the weights of a checkpoint into a new detector's backbone and head, and say what was not copied.
+
+    A head with another number of channels starts new.
+
+    Args:
+        reference: the checkpoint's path, or `wandb://entity/project/name:alias`.
+        backbone: changed in place.
+        head: changed in place, if the checkpoint's has the same shape.
+        hyper_parameters: those of the new detector: `channels` and `backbone` as the checkpoint holds them.
+
+    Raises:
+        ValueError: the checkpoint cannot be found or read, or its backbone is another one.
+    """
+    try:
+        checkpoint = read_checkpoint(reference)
+    except ValueError as error:
+        raise ValueError(f"model.init_from: {error}") from error
+    of_backbone = _part(checkpoint["state_dict"], "network.backbone.")
+    of_head = _part(checkpoint["state_dict"], "network.head.")
+    differences = _differences(of_backbone, backbone.state_dict())
+    stored = checkpoint["hyper_parameters"]
+    if differences:
+        raise ValueError(
+            f"model.init_from: the backbone of {reference} is {_describe(stored['backbone'])}, this one is "
+            f"{_describe(hyper_parameters['backbone'])}; {'; '.join(differences)}. Give the same model.backbone with "
+            "its options, or leave model.init_from out."
+        )
+    backbone.load_state_dict(of_backbone)
+    old, new = list(stored["channels"]), list(hyper_parameters["channels"])
+    if _differences(of_head, head.state_dict()):
+        logger.info(
+            "model.init_from: backbone from %s; the head starts new, for channels %s (the checkpoint has %s).",
+            reference,
+            ", ".join(new),
+            ", ".join(old),
+        )
+        return
+    head.load_state_dict(of_head)
+    renamed = "" if old == new else f", channels {', '.join(old)} continuing as {', '.join(new)}"
+    logger.info("model.init_from: backbone and head from %s%s.", reference, renamed)
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _differences(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[str]:
+    """Name what keeps the weights of one module out of the other, counted and with examples."""
+    missing = [name for name in new if name not in old]
+    surplus = [name for name in old if name not in new]
+    reshaped = [name for name in new if name in old and new[name].shape != old[name].shape]
+    texts = []
+    if missing:
+        texts.append(f"{len(missing)} weights are not in the checkpoint, e.g. {', '.join(missing[:N_EXAMPLES])}")
+    if surplus:
+        texts.append(f"{len(surplus)} weights are only there, e.g. {', '.join(surplus[:N_EXAMPLES])}")
+    if reshaped:
+        examples = [f"{name} {tuple(old[name].shape)} -> {tuple(new[name].shape)}" for name in reshaped[:N_EXAMPLES]]
+        texts.append(f"{len(reshaped)} weights have another shape, e.g. {', '.join(examples)}")
+    return texts
+
+
+def _describe(specification: Mapping[str, Any]) -> str:
+    """Write a class specification as a call.
+
+    >>> _describe({"class_path": "a.b.Unet", "init_args": {"n_channels": 8}})
+    'Unet(n_channels=8)'
+    """
+    arguments = ", ".join(f"{name}={value!r}" for name, value in (specification.get("init_args") or {}).items())
+    return f"{specification['class_path'].rpartition('.')[2]}({arguments})"

@@ -1,0 +1,35 @@
+"""Classes and their arguments as plain values, which a config file and a checkpoint can hold."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["as_plain", "describe_class", "describe_factory"]
+
+
+def describe_class(cls: type, init_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Name a class and its arguments as a config file would."""
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(init_args)}
+
+
+def describe_factory(factory: object) -> str | dict[str, Any] | None:
+    """Name a factory as a config file would: a plain choice, a class, or a class with arguments; None if impossible."""
+    if isinstance(factory, str):
+        return factory
+    if isinstance(factory, functools.partial):
+        # jsonargparse hands out a partial of a function of its own, with the class as its last argument.
+        cls = ([factory.func, *factory.args])[-1]
+        return describe_class(cls, factory.keywords) if isinstance(cls, type) else None
+    return describe_class(factory, {}) if isinstance(factory, type) else None
+
+
+def as_plain(value: Any) -> Any:
+    """Turn the parser's restricted numbers, which no checkpoint may hold, into ordinary ones."""
+    if isinstance(value, dict):
+        return {key: as_plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(entry) for entry in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value

@@ -1,0 +1,1 @@
+"""Between points and heatmaps: the pixel convention."""

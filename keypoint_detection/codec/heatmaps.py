@@ -1,0 +1,331 @@
+"""Turn points into heatmaps and heatmaps into points: the home of the pixel convention.
+
+Coordinates are continuous: (0, 0) is the outer corner of the top-left input pixel and (0.5, 0.5) its centre. A heatmap
+cell is a square of `stride` input pixels, so the centre of the cell in row j, column i lies at input pixel
+((i + 0.5) * stride, (j + 0.5) * stride). No other module needs to know this.
+
+A keypoint is a Gaussian of height 1 around the point itself, never around the nearest cell, as in Zhang et al. 2020,
+"Distribution-aware coordinate representation for human pose estimation", https://arxiv.org/abs/1910.06278, section
+3.2. Decoding differs from the Taylor step of their section 3.1: a parabola fitted to the logarithms of five cells per
+axis, which is exact for a Gaussian wherever its centre lies in the peak's cell, and averages out a network's noise
+without smoothing the heatmap. At the border, and where another peak is near, three cells do.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from keypoint_detection.codec.peaks import Peaks, find_peaks, has_plateaus
+from keypoint_detection.types import NOT_LABELLED, Detections
+
+__all__ = ["MAX_KEYPOINTS", "MIN_DISTANCE_PX", "SCORE_THRESHOLD", "HeatmapCodec", "decode", "encode", "heatmap_size"]
+
+MAX_KEYPOINTS = 20
+SCORE_THRESHOLD = 0.01
+# About the sigma of training: closer peaks are more often two bumps on one noisy top than two points.
+MIN_DISTANCE_PX = 3.0
+
+# A Gaussian is written up to this many sigmas from its centre: beyond, it is below 2e-8, the rounding of 1.
+_REACH_SIGMAS = 6
+# And to this many cells at least: decoding looks two cells beyond a peak on the border.
+_REACH_CELLS = 3
+# How far above a parabola through its three highest cells, in logarithms, noise may lift a peak's flank. A network's
+# noise seldom does; other peaks do, when they are less than five cells away.
+_EXCESS = 0.2
+# How many more candidates are fetched when the first ones did not decide the result.
+_GROWTH = 8
+
+
+def heatmap_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Give the (height, width) in cells of the heatmaps of an input of `size` (height, width) pixels."""
+    return math.ceil(size[0] / stride), math.ceil(size[1] / stride)
+
+
+@torch.no_grad()
+def encode(
+    points: Tensor,
+    visibility: Tensor,
+    size: tuple[int, int],
+    stride: int,
+    sigma_px: float,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Draw points as Gaussian heatmaps; where several reach a cell, the highest counts.
+
+    The Gaussians are computed in float32 and rounded to `dtype`. Values below 2e-8 are written as 0.
+
+    Args:
+        points: (B, C, K, 2) float, input pixels. Points outside the input draw what reaches into it. A labelled NaN
+            makes cells of its heatmap NaN, so that it cannot pass unseen.
+        visibility: (B, C, K); where 0 (padding, not labelled), the point is ignored, whatever it holds.
+        size: (height, width) of the input in pixels.
+        stride: Input pixels per heatmap cell, along each axis.
+        sigma_px: Standard deviation of the Gaussians in input pixels.
+        dtype: Floating-point type of the heatmaps.
+
+    Returns:
+        (B, C, h, w) heatmaps in [0, 1] on the device of `points`, with h = ceil(height / stride), w likewise.
+        A channel without labelled points is all zero.
+
+    Raises:
+        ValueError: If a shape, type, the size, the stride or sigma is none that can be drawn.
+
+    >>> encode(torch.tensor([[[[2.5, 0.5]]]]), torch.tensor([[[2]]]), (1, 4), stride=1, sigma_px=1.0)[0, 0].tolist()
+    [[0.1353352814912796, 0.6065306663513184, 1.0, 0.6065306663513184]]
+    """
+    _check_encoding(points, visibility, size, dtype)
+    _check_scale(stride, sigma_px)
+    B, C, K = visibility.shape
+    height, width = heatmap_size(size, stride)
+    maps = torch.zeros(B * C, height, width, dtype=dtype, device=points.device)
+    labelled = visibility.reshape(B * C, K, 1) != NOT_LABELLED
+    centres = torch.where(labelled, points.reshape(B * C, K, 2).float() / stride - 0.5, 0.0)
+    columns, across = _gaussian_window(centres[..., 0], sigma_px / stride, width)
+    rows, down = _gaussian_window(centres[..., 1], sigma_px / stride, height)
+    down = torch.where(labelled, down, 0.0)
+    every_map = torch.arange(B * C, device=points.device)[:, None, None]
+    for k in range(K):
+        window = (every_map, rows[:, k, :, None], columns[:, k, None, :])
+        blob = (down[:, k, :, None] * across[:, k, None, :]).to(dtype)
+        maps[window] = blob if k == 0 else torch.maximum(maps[window], blob)
+    return maps.view(B, C, height, width)
+
+
+def _gaussian_window(centres: Tensor, sigma: float, length: int) -> tuple[Tensor, Tensor]:
+    """Give the (..., n) indices of the cells that 1-D Gaussians at `centres` reach, and their values there."""
+    reach = max(math.ceil(_REACH_SIGMAS * sigma), _REACH_CELLS)
+    n_cells = min(2 * reach + 1, length)
+    first = centres.nan_to_num(0.0).round().sub(reach).clamp(0, length - n_cells)
+    cells = first.long()[..., None] + torch.arange(n_cells, device=centres.device)
+    return cells, torch.exp(-0.5 * ((cells - centres[..., None]) / sigma) ** 2)
+
+
+@torch.no_grad()
+def decode(
+    heatmaps: Tensor,
+    stride: int,
+    *,
+    max_keypoints: int = MAX_KEYPOINTS,
+    score_threshold: float = SCORE_THRESHOLD,
+    min_distance_px: float = MIN_DISTANCE_PX,
+) -> Detections:
+    """Find the peaks of heatmaps, to a fraction of a cell.
+
+    A peak is a cell above the threshold that none of its eight neighbours exceeds. Its centre is the top of a
+    parabola fitted to the logarithms of five cells per axis, held within the peak's cell. A plateau (connected cells of
+    one value without a higher neighbour) is one peak at its centre of mass, or at its cell nearest to that where the
+    centre of mass lies outside (a U). From the highest peak down, peaks too close to one already taken are dropped.
+
+    Args:
+        heatmaps: (B, C, h, w) probabilities in [0, 1], of any floating-point type.
+        stride: Input pixels per heatmap cell, along each axis.
+        max_keypoints: Detections kept per channel, the highest first; the D of the result.
+        score_threshold: Only peaks above it count.
+        min_distance_px: No two detections of a channel are closer than this, in input pixels; 0 keeps all peaks.
+
+    Returns:
+        Points in input pixels and scores: the value of the heatmap in the peak's cell, descending, equal scores
+        ordered by column, then row. Unused slots are all zero.
+
+    Raises:
+        ValueError: If the heatmaps hold NaN or inf, or an argument is out of range.
+
+    >>> decode(torch.tensor([[[[0.1353353, 0.6065307, 1.0, 0.6065307]]]]), stride=4, max_keypoints=1).points.tolist()
+    [[[[10.0, 2.0]]]]
+    """
+    _check_heatmaps(heatmaps)
+    _check_stride(stride)
+    _check_peak_settings(max_keypoints, score_threshold, min_distance_px)
+    shape = (*heatmaps.shape[:2], max_keypoints)
+    maps = heatmaps.flatten(0, 1)  # (B*C, h, w)
+    if len(maps) == 0:
+        return Detections(torch.zeros(*shape, 2, device=maps.device), torch.zeros(shape, device=maps.device))
+    spacing = min_distance_px / stride
+    # On most heatmaps, few more candidates than slots decide.
+    count = 2 * max_keypoints + _GROWTH
+    peaks = find_peaks(maps, count, score_threshold, with_plateaus=False)
+    points, scores, is_open = _select(maps, peaks, max_keypoints, spacing)
+    is_open |= has_plateaus(maps, peaks)
+    _check_finite(peaks.totals.view(heatmaps.shape[:2]))
+    rows = is_open.nonzero().squeeze(1)
+    while len(rows):
+        count *= _GROWTH
+        few = maps[rows]
+        peaks = find_peaks(few, count, score_threshold, with_plateaus=True)
+        points[rows], scores[rows], is_open = _select(few, peaks, max_keypoints, spacing)
+        rows = rows[is_open]
+    return Detections((points * stride).view(*shape, 2), scores.view(shape))
+
+
+class _Selection(NamedTuple):
+    """What is left of the peaks: (N, D, 2) points in cells, (N, D) scores, (N,) whether more peaks could fill slots."""
+
+    points: Tensor
+    scores: Tensor
+    is_open: Tensor
+
+
+def _select(maps: Tensor, peaks: Peaks, max_keypoints: int, spacing: float) -> _Selection:
+    """Take peaks from the highest down, none closer than `spacing` cells to one taken before."""
+    centres = _refine(maps, peaks)
+    every_map = torch.arange(len(maps), device=maps.device)
+    points = centres.new_zeros(len(maps), max_keypoints, 2)
+    scores = centres.new_zeros(len(maps), max_keypoints)
+    left = peaks.scores
+    for slot in range(min(max_keypoints, left.shape[1])):
+        scores[:, slot], best = left.max(1)  # the first of equal ones
+        points[:, slot] = centres[every_map, best]
+        distances = torch.linalg.vector_norm(centres - points[:, slot, None], dim=2)
+        # Two peaks never share a point, so at spacing 0 only the one just taken leaves.
+        left = left * (distances > 0 if spacing == 0 else distances >= spacing)
+    points.masked_fill_(scores[..., None] == 0, 0.0)
+    return _Selection(points, scores, peaks.is_cut & (scores[:, -1] == 0))
+
+
+def _refine(maps: Tensor, peaks: Peaks) -> Tensor:
+    """Place peaks to a fraction of a cell: (N, M, 2) points in cells, (0.5, 0.5) the centre of the top-left cell."""
+    height, width = maps.shape[1:]
+    column, row = peaks.cells.unsqueeze(3).unbind(2)  # (N, M, 1) each
+    every_map = torch.arange(len(maps), device=maps.device)[:, None, None]
+    across = _top_of_parabola(lambda columns: maps[every_map, row, columns], column, width)
+    down = _top_of_parabola(lambda rows: maps[every_map, rows, column], row, height)
+    shifts = torch.stack([across, down], dim=2)
+    return peaks.cells + 0.5 + shifts.where(peaks.shifts.isnan(), peaks.shifts)
+
+
+def _top_of_parabola(read: Callable[[Tensor], Tensor], cell: Tensor, length: int) -> Tensor:
+    """Place the top of a parabola fitted to the logarithms of cells along an axis, at most half a cell from the peak.
+
+    Two parabolas give the slope and the bend: through the peak and the cells beside it (at an end of the axis, the
+    three outermost cells), and through the peak and the cells two away. Each counts as much as the cells it stands on.
+
+    Args:
+        read: Gives the values of (N, M, n) cells of the axis.
+        cell: (N, M, 1) the places of the peaks.
+        length: Cells of the axis; with fewer than three, the top is in the middle of the peak's cell.
+
+    Returns:
+        (N, M) the way from the middle of the peak's cell, in cells.
+    """
+    if length < 3:
+        return torch.zeros(cell.shape[:-1], device=cell.device)
+    near = (cell - 1).clamp(0, length - 3) + torch.arange(3, device=cell.device)
+    before, middle, after = _logarithms(read(near)).unbind(-1)
+    slope, bend = (after - before) / 2, 2 * middle - before - after
+    far = cell + torch.tensor([-2, 2], device=cell.device)
+    far_before, far_after = _logarithms(read(far.clamp(0, length - 1))).unbind(-1)
+    # Far cells well above the parabola belong to another peak; off the axis there are none.
+    excess = torch.maximum(far_before + 2 * slope, far_after - 2 * slope) - (middle - 2 * bend)
+    falls = (far_before < before) & (far_after < after)
+    is_one_peak = falls & (excess < _EXCESS) & ((far >= 0) & (far < length)).all(-1)
+    weight = (far_before + far_after - before - after).exp().where(is_one_peak, 0.0)
+    slope += weight * (far_after - far_before)
+    bend += weight * (2 * middle - far_before - far_after)
+    top = near[..., 1] - cell.squeeze(-1) + slope / bend
+    return top.where(bend > 0, 0.0).clamp(-0.5, 0.5)
+
+
+def _logarithms(values: Tensor) -> Tensor:
+    kind = torch.finfo(values.dtype)
+    # What has vanished was at most the smallest number of its type.
+    smallest = max(kind.smallest_normal * kind.eps, torch.finfo(torch.float32).tiny)
+    return values.float().clamp(min=smallest).log()
+
+
+def _check_encoding(points: Tensor, visibility: Tensor, size: tuple[int, int], dtype: torch.dtype) -> None:
+    if points.ndim != 4 or points.shape[-1] != 2 or not points.is_floating_point():
+        raise ValueError(
+            f"points: expected floating-point (B, C, K, 2), found {points.dtype} of shape {tuple(points.shape)}"
+        )
+    if visibility.shape != points.shape[:-1]:
+        raise ValueError(
+            f"visibility: expected shape {tuple(points.shape[:-1])}, one flag a point, found {tuple(visibility.shape)}"
+        )
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size: expected a positive (height, width) in pixels, found {tuple(size)}")
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: expected a floating-point type for the heatmaps, found {dtype}")
+
+
+def _check_scale(stride: int, sigma_px: float) -> None:
+    _check_stride(stride)
+    if not (sigma_px > 0 and math.isfinite(sigma_px)):
+        raise ValueError(f"sigma_px: expected a positive number of input pixels, found {sigma_px}")
+
+
+def _check_stride(stride: int) -> None:
+    if stride < 1 or stride != int(stride):
+        raise ValueError(f"stride: expected a whole number of pixels per heatmap cell, 1 or more, found {stride}")
+
+
+def _check_peak_settings(max_keypoints: int, score_threshold: float, min_distance_px: float) -> None:
+    if max_keypoints < 1:
+        raise ValueError(f"max_keypoints: expected 1 or more detections per channel, found {max_keypoints}")
+    if not 0 <= score_threshold <= 1:
+        raise ValueError(f"score_threshold: expected a number from 0 to 1, found {score_threshold}")
+    if not (min_distance_px >= 0 and math.isfinite(min_distance_px)):
+        raise ValueError(f"min_distance_px: expected 0 or more input pixels, found {min_distance_px}")
+
+
+def _check_heatmaps(heatmaps: Tensor) -> None:
+    if heatmaps.ndim != 4 or 0 in heatmaps.shape[2:] or not heatmaps.is_floating_point():
+        raise ValueError(
+            f"heatmaps: expected floating-point (B, C, h, w), found {heatmaps.dtype} of shape {tuple(heatmaps.shape)}"
+        )
+
+
+def _check_finite(totals: Tensor) -> None:
+    """Refuse heatmaps by their (B, C) sums, which NaN and inf pass on."""
+    bad = (~totals.isfinite()).nonzero().tolist()
+    if bad:
+        image, channel = bad[0]
+        raise ValueError(
+            f"heatmaps: image {image}, channel {channel} holds NaN or inf ({len(bad)} of {totals.numel()} maps do); "
+            "expected probabilities in [0, 1]. In training, this is a loss that diverged: lower the learning rate."
+        )
+
+
+@dataclass(frozen=True)
+class HeatmapCodec:
+    """Keep what `encode` and `decode` must agree on, so that training and inference cannot drift apart.
+
+    Attributes:
+        stride: Input pixels per heatmap cell.
+        sigma_px: Standard deviation of the Gaussians in input pixels.
+        max_keypoints: Detections kept per channel and image.
+        score_threshold: Only peaks above it count.
+        min_distance_px: No two detections of a channel are closer than this, in input pixels.
+
+    Raises:
+        ValueError: If a field is out of range.
+    """
+
+    stride: int
+    sigma_px: float
+    max_keypoints: int = MAX_KEYPOINTS
+    score_threshold: float = SCORE_THRESHOLD
+    min_distance_px: float = MIN_DISTANCE_PX
+
+    def __post_init__(self) -> None:
+        _check_scale(self.stride, self.sigma_px)
+        _check_peak_settings(self.max_keypoints, self.score_threshold, self.min_distance_px)
+
+    def encode(
+        self, points: Tensor, visibility: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Draw (B, C, K, 2) points as heatmaps; see the function `encode`."""
+        return encode(points, visibility, size, self.stride, self.sigma_px, dtype)
+
+    def decode(self, heatmaps: Tensor) -> Detections:
+        """Find the peaks of (B, C, h, w) heatmaps; see the function `decode`."""
+        return decode(
+            heatmaps,
+            self.stride,
+            max_keypoints=self.max_keypoints,
+            score_threshold=self.score_threshold,
+            min_distance_px=self.min_distance_px,
+        )

@@ -1,0 +1,27 @@
+"""The command `kpd synthesize`: draw a data set of boxes."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import fields
+
+from keypoint_detection.boxes.data_set import SyntheticBoxes, SyntheticFiles, draw_data_set
+from keypoint_detection.parsing.errors import Parser
+
+__all__ = ["synthesize"]
+
+
+def synthesize(args: Sequence[str]) -> SyntheticFiles:
+    """Draw the data set that the words after `kpd synthesize` describe.
+
+    Raises:
+        SystemExit: the words are wrong, or the folder holds something else (2).
+    """
+    parser = Parser(prog="kpd synthesize", description=SyntheticBoxes.__doc__)
+    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
+    parser.add_class_arguments(SyntheticBoxes)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        options = vars(parser.parse_args(list(args)))
+        return draw_data_set(SyntheticBoxes(**{field.name: options[field.name] for field in fields(SyntheticBoxes)}))
+    except (ValueError, FileExistsError) as error:
+        parser.error(str(error))

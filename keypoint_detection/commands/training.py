@@ -1,0 +1,252 @@
+"""LightningCLI for `kpd fit`, `validate` and `test`: the typed signatures of model and data are the command line."""
+
+import logging
+import numbers
+import re
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NoReturn
+
+from jsonargparse import Namespace
+from jsonargparse.typing import register_type
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from keypoint_detection.callbacks.graceful_stop import GracefulStop
+from keypoint_detection.callbacks.model_artifact import ModelArtifact
+from keypoint_detection.callbacks.overlays import PredictionOverlays
+from keypoint_detection.callbacks.result_table import ResultTable
+from keypoint_detection.callbacks.run_folder import RunFolder
+from keypoint_detection.callbacks.training_health import TrainingDivergedError, TrainingHealth
+from keypoint_detection.callbacks.wandb_run import WandbRun
+from keypoint_detection.callbacks.worst_pictures import WorstPictures
+from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint, resolve_checkpoint
+from keypoint_detection.checkpoints.settings import find_checkpoint_path, report_overrides, settings_of
+from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.datamodule import KeypointsDataModule, find_files
+from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.models import backbones
+from keypoint_detection.models.backbones import Backbone
+from keypoint_detection.parsing.arguments import environment, order_arguments
+from keypoint_detection.parsing.errors import ShortErrors
+from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
+from keypoint_detection.types import DataError
+
+__all__ = ["DetectorCLI", "run_detector_cli"]
+
+# torchvision's transforms annotate their parameters with this class, which jsonargparse cannot write to a config file.
+register_type(numbers.Number, serializer=lambda value: value, deserializer=lambda value: _as_number(value))
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CALLBACKS: list[dict[str, Any]] = [
+    {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {
+            "monitor": "val/mAP",
+            "mode": "max",
+            "filename": "best",
+            "save_last": True,
+            "enable_version_counter": False,
+        },
+    },
+    {"class_path": "keypoint_detection.callbacks.overlays.PredictionOverlays"},
+    {"class_path": "keypoint_detection.callbacks.result_table.ResultTable"},
+]
+
+# What can be named in `callbacks` without its module: short names stand for classes that are imported.
+CALLBACKS = (ModelArtifact, PredictionOverlays, ResultTable, WorstPictures)
+
+DEFAULT_LOGGER = {
+    "class_path": "lightning.pytorch.loggers.WandbLogger",
+    "init_args": {"project": "keypoint-detection"},
+}
+
+
+class DetectorCLI(LightningCLI):
+    """The command line of the detector; `run_detector_cli` starts it."""
+
+    checkpoint: dict[str, Any] | None = None
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Name the commands and the arguments of the Trainer's methods that they do not take."""
+        fit, *others = LightningCLI.subcommands().items()
+        return dict([fit, *(entry for entry in others if entry[0] in ("validate", "test"))])
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Say channels once, on the model, and show the default callbacks as any other setting."""
+        parser.link_arguments("model.channels", "data.channels", apply_on="instantiate")
+        parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS})
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Log by default when training only, and never unpickle code from a checkpoint."""
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        for name, parser in self._subcommand_parsers.items():
+            parser.set_defaults({"weights_only": True})
+            if name != "fit":
+                # The result table takes the place of Lightning's own list of every number.
+                parser.set_defaults({"trainer.logger": False, "verbose": False})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, the hyper-parameters of a checkpoint standing below everything that the user says."""
+        assert isinstance(args, list)
+        command = args[0]
+        words = order_arguments(args, environment())
+        path = find_checkpoint_path(words)
+        if command != "fit" and path is None and not _asks_for_help(words):
+            parser.error(
+                f"`kpd {command}` needs a trained detector: give --ckpt_path=FILE.ckpt, e.g. "
+                "runs/…/checkpoints/best.ckpt. Without one it would measure random weights."
+            )
+        if path is not None:
+            try:
+                # Lightning knows files only: what stands at Weights & Biases is fetched here.
+                path = str(resolve_checkpoint(path))
+                self.checkpoint = read_checkpoint(path)
+            except CheckpointError as error:
+                parser.error(f"--ckpt_path: {error}")
+            words[1:1] = settings_of(self.checkpoint)
+        self.config = parser.parse_args(words)
+        if path is not None:
+            self.config[command].ckpt_path = path
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: `parse_arguments` has put the checkpoint's hyper-parameters in their place."""
+
+    def before_instantiate_classes(self) -> None:
+        """Fill in channels that were left out, and say where the user overrules the checkpoint."""
+        config = self.config[self.subcommand]
+        if self.checkpoint is not None:
+            report_overrides(self.checkpoint, config)
+        if config.model.channels is None:
+            config.model.channels = self._channels_of_file(config.data)
+
+    def _channels_of_file(self, data: Namespace) -> list[str]:
+        try:
+            files = find_files(data.train, data.val, data.test, _instantiate_synthetic(data.synthetic))
+            path = files.train or files.val or files.test
+            if path is None:
+                raise DataError(
+                    "no training file: give --data.train=FILE.json (a COCO keypoint file), or data.synthetic."
+                )
+            return list(read_coco(path, data.image_root, data.coordinates).keypoint_types)
+        except (DataError, FileExistsError) as error:
+            self._refuse(error)
+
+    def instantiate_classes(self) -> None:
+        """Make trainer, model and data, and read the data's files: what is wrong with them is said before training."""
+        try:
+            super().instantiate_classes()
+            self._check_data(self.datamodule)
+            if self.subcommand == "fit" and self.checkpoint is None:
+                self.model.initialise()
+        except (ValueError, FileExistsError, MisconfigurationException) as error:
+            self._refuse(error)
+        prepare_wandb(self.trainer.loggers)
+
+    def _check_data(self, data: LightningDataModule) -> None:
+        data.setup(str(self.subcommand))
+
+    def _refuse(self, error: Exception) -> NoReturn:
+        self._parser(self.subcommand).error(str(error))
+
+
+def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> DetectorCLI:
+    """Run `fit`, `validate` or `test`.
+
+    Args:
+        args: the command and its words.
+        cli_class: the command line to run them with.
+
+    Raises:
+        SystemExit: help was asked for (0), the words or the data are wrong (2), the training diverged (1), or a signal
+            ended it (128 and its number; 0 in a sweep).
+    """
+    _show_log()
+    _silence_advice()
+    stop = GracefulStop()
+    try:
+        cli = cli_class(
+            KeypointDetector,
+            KeypointsDataModule,
+            args=list(args),
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_class=_DetectorParser,
+            parser_kwargs={"prog": "kpd", "description": "Train and measure keypoint detectors."},
+            save_config_callback=RunFolder,
+            save_config_kwargs={"save_to_log_dir": False},
+            # Callbacks here are there whatever the user's own list holds.
+            trainer_defaults={"logger": DEFAULT_LOGGER, "callbacks": [WandbRun(), TrainingHealth(), stop]},
+        )
+    except TrainingDivergedError as error:
+        sys.stderr.write(f"kpd {args[0]}: {error}\n")
+        finish_wandb(exit_code=1)
+        raise SystemExit(1) from error
+    except (SIGTERMException, RuntimeError) as error:
+        # A signal to the whole group has ended the reading processes too, which is an error to whoever reads from them.
+        if stop.signal_number is None and not isinstance(error, SIGTERMException):
+            raise
+        finish_wandb(stop.exit_code)
+        raise SystemExit(stop.exit_code) from error
+    finish_wandb(stop.exit_code)
+    if stop.exit_code:
+        raise SystemExit(stop.exit_code)
+    return cli
+
+
+class _DetectorParser(ShortErrors, LightningArgumentParser):
+    """The parser of `fit`, `validate` and `test`."""
+
+    short_names: ClassVar[Mapping[str, Sequence[str]]] = {
+        "backbone": [name for name in backbones.__all__ if name != Backbone.__name__],
+        "callbacks": [callback.__name__ for callback in CALLBACKS],
+    }
+
+
+def _as_number(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, got {value!r}")
+    return value
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    return any(word in ("-h", "--help") or word.startswith("--print_config") or ".help" in word for word in words)
+
+
+def _instantiate_synthetic(options: Any) -> Any:
+    from keypoint_detection.boxes.data_set import SyntheticBoxes
+
+    return SyntheticBoxes(**vars(options)) if isinstance(options, Namespace) else options
+
+
+def _show_log() -> None:
+    """Show what the package has to say on the terminal, unless whoever uses it has arranged for it."""
+    package = logging.getLogger("keypoint_detection")
+    package.setLevel(logging.INFO)
+    if not package.hasHandlers():
+        package.addHandler(logging.StreamHandler())
+
+
+def _silence_advice() -> None:
+    """Hide warnings that users can do nothing about."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*The number of training batches.*is smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*The dirpath has changed from.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether Lightning says something about this run, rather than advertise or list hardware that is not there."""
+    return not re.search(r"litlogger|available: False|Loading `\w+` to estimate", record.getMessage())

@@ -1,0 +1,156 @@
+"""Augment images and their points alike, with the exact affine map back.
+
+Augmentation is any list of torchvision v2 transforms. Points are continuous coordinates (see `heatmaps`), which
+torchvision treats exactly in everything but flips and expanding rotations: `ContinuousKeyPoints` mends those.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
+from keypoint_detection.images import LETTERBOX_GREY, ResizeMode, resize
+
+__all__ = [
+    "Augmented",
+    "ContinuousKeyPoints",
+    "augment",
+    "default_augmentation",
+    "fit_to_size",
+]
+
+
+class ContinuousKeyPoints(tv_tensors.KeyPoints):  # type: ignore[misc, unused-ignore]
+    """Points (N, 2) in continuous coordinates.
+
+    A flip maps x to W - x, where torchvision's own maps to W - 1 - x; and an expanding rotation goes where the picture
+    goes, where torchvision's own is up to a pixel off.
+    """
+
+
+def _register_flip(functional: Callable[..., Any], axis: int) -> None:
+    def flip(points: ContinuousKeyPoints) -> Any:
+        height, width = points.canvas_size
+        flipped = points.as_subclass(Tensor).clone()
+        flipped[..., axis] = (width, height)[axis] - flipped[..., axis]
+        return tv_tensors.wrap(flipped, like=points)
+
+    F.register_kernel(functional, ContinuousKeyPoints)(flip)
+
+
+_register_flip(F.horizontal_flip, axis=0)
+_register_flip(F.vertical_flip, axis=1)
+
+
+@F.register_kernel(F.rotate, ContinuousKeyPoints)  # type: ignore[untyped-decorator, unused-ignore]
+def _rotate(
+    points: ContinuousKeyPoints,
+    angle: float,
+    interpolation: Any = None,
+    expand: bool = False,
+    center: list[float] | None = None,
+    fill: Any = None,
+) -> Any:
+    """Rotate as pictures are: about the centre, which an expanded canvas (a whole number of pixels) shares."""
+    flat, (height, width) = points.as_subclass(Tensor), points.canvas_size
+    rotated, canvas_size = F.rotate_keypoints(flat, (height, width), angle, center=None if expand else center)
+    if expand:
+        # The size that pictures get; the one that torchvision computes for points can differ by a pixel.
+        blank = torch.empty(1, height, width, dtype=torch.uint8)
+        canvas_size = tuple(F.rotate_image(blank, angle, expand=True).shape[-2:])
+        rotated = rotated + torch.tensor([canvas_size[1] - width, canvas_size[0] - height]) / 2
+    return tv_tensors.wrap(rotated, like=points, canvas_size=canvas_size)
+
+
+class Augmented(NamedTuple):
+    """What an augmentation made of a picture.
+
+    Attributes:
+        image: (3, H, W) uint8.
+        points: (N, 2) float32 pixels of the augmented picture, in the order given; some may lie outside it.
+        is_mirrored: the picture shows its scene as in a mirror, so left is right.
+        to_source: (2, 3) affine map from the augmented picture to the given one; where the augmentation is not affine
+            (perspective, elastic), the map that agrees with it at three points around the centre.
+    """
+
+    image: Tensor
+    points: Tensor
+    is_mirrored: bool
+    to_source: Tensor
+
+
+def augment(image: Tensor, points: Tensor, transform: Callable[..., Any]) -> Augmented:
+    """Apply a torchvision v2 transform to a picture and its points.
+
+    Args:
+        image: (3, H, W) uint8.
+        points: (N, 2) float32, continuous pixels.
+        transform: called with a `tv_tensors.Image` and `ContinuousKeyPoints`.
+
+    Raises:
+        ValueError: the transform changed the number of points or the type of the picture.
+    """
+    height, width = image.shape[-2:]
+    # Three points that travel along tell what the transform did: mirrored or not, and the way back.
+    reference = torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75]]) * torch.tensor([width, height])
+    travellers = ContinuousKeyPoints(torch.cat([reference, points]), canvas_size=(height, width))
+    image_out, travelled = transform(tv_tensors.Image(image), travellers)
+    image_out, travelled = image_out.as_subclass(Tensor), travelled.as_subclass(Tensor)
+    if travelled.shape != travellers.shape:
+        raise ValueError(
+            f"an augmentation changed the number of points from {len(travellers)} to {len(travelled)}; leave out "
+            "transforms that remove points (SanitizeKeyPoints): those that leave the picture are dropped anyway."
+        )
+    if image_out.dtype != torch.uint8 or image_out.ndim != image.ndim or len(image_out) != len(image):
+        raise ValueError(
+            f"an augmentation returned a picture of {image_out.dtype} and shape {tuple(image_out.shape)}; 8-bit RGB is "
+            "expected. Leave out ToDtype, Normalize and Grayscale(1): the model normalises by itself."
+        )
+    moved = travelled[: len(reference)]
+    to_source = _affine_through(moved, reference)
+    is_mirrored = bool(torch.linalg.det(to_source[:, :2]) < 0)
+    return Augmented(image_out, travelled[len(reference) :], is_mirrored, to_source)
+
+
+def _affine_through(sources: Tensor, targets: Tensor) -> Tensor:
+    """The (2, 3) affine map that takes three points (3, 2) to three others (3, 2)."""
+    homogeneous = torch.cat([sources.double(), torch.ones(3, 1, dtype=torch.float64)], dim=1)
+    matrix: Tensor = torch.linalg.solve(homogeneous, targets.double()).T.float()
+    return matrix
+
+
+def fit_to_size(augmented: Augmented, size: tuple[int, int], mode: ResizeMode) -> Augmented:
+    """Resize an augmented picture whose transform changed its size (a crop, an expanding rotation)."""
+    if tuple(augmented.image.shape[-2:]) == size:
+        return augmented
+    image, to_augmented = resize(augmented.image, size, mode)
+    points = apply_affine(augmented.points[None], invert_affine(to_augmented)[None])[0]
+    return Augmented(image, points, augmented.is_mirrored, compose_affine(to_augmented, augmented.to_source))
+
+
+def default_augmentation(may_flip: bool) -> list[v2.Transform]:
+    """List the augmentations that suit most keypoint data.
+
+    Args:
+        may_flip: mirror half of the pictures; only right where it is known which types change places.
+    """
+    flips: Sequence[v2.Transform] = [v2.RandomHorizontalFlip(0.5)] if may_flip else []
+    return [
+        *flips,
+        v2.RandomAffine(
+            degrees=15,
+            translate=(0.1, 0.1),
+            scale=(0.8, 1.25),
+            interpolation=v2.InterpolationMode.BILINEAR,
+            fill=LETTERBOX_GREY,
+        ),
+        v2.ColorJitter(brightness=0.3, contrast=0.3),
+        # Hue and saturation cost five times as much as brightness and contrast: seldom is often enough.
+        v2.RandomApply([v2.ColorJitter(saturation=0.3, hue=0.03)], p=0.2),
+        v2.RandomApply([v2.GaussianBlur(kernel_size=5, sigma=(0.1, 1.5))], p=0.2),
+    ]

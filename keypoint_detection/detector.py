@@ -1,0 +1,267 @@
+"""The LightningModule: composes backbone, head, loss, codec and metrics."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from keypoint_detection.channels import complete_channels
+from keypoint_detection.checkpoints.initial_weights import load_initial_weights
+from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory
+from keypoint_detection.codec.heatmaps import HeatmapCodec
+from keypoint_detection.geometry import apply_affine
+from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
+from keypoint_detection.metrics.report import EvaluationReport
+from keypoint_detection.models.backbones import Backbone, Unet
+from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy
+from keypoint_detection.models.network import HeatmapNetwork, prior_logits
+from keypoint_detection.models.schedules import warmup_cosine
+from keypoint_detection.types import Batch, Detections
+
+__all__ = ["KeypointDetector", "Predictions"]
+
+logger = logging.getLogger(__name__)
+
+INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+
+
+class Predictions(NamedTuple):
+    """What the detector says of one batch, for callbacks to draw and to write.
+
+    Attributes:
+        logits: (B, C, h, w).
+        detections_input: points in input pixels.
+        detections_image: the same points in pixels of the original pictures.
+        truths_image: (B, C, K, 2) the ground truth in pixels of the original pictures; padded as in the batch.
+    """
+
+    logits: Tensor
+    detections_input: Detections
+    detections_image: Detections
+    truths_image: Tensor
+
+
+class KeypointDetector(LightningModule):
+    """Detect keypoints as the maxima of one heatmap a channel.
+
+    Args:
+        channels: channel name to the keypoint types it collects, e.g. {corner: [corner0, corner1], flap: [flap0]}; a
+            list of types means one channel each. Left out, every type of the training file has a channel of its own.
+        backbone: the network from picture to features.
+        lr: highest learning rate.
+        optimizer: optimiser class and its parameters; the learning rate is `lr`.
+        lr_scheduler: `cosine` rises for a twentieth of the training and then falls to a hundredth; `constant`; or a
+            scheduler class of torch, stepped once an epoch.
+        loss: `bce` binary cross-entropy, `mse` squared error of the probabilities, or `focal` (Li et al. 2020), between
+            predicted and Gaussian heatmaps.
+        heatmap_sigma: standard deviation of the Gaussians in input pixels. Smaller is sharper and harder to learn.
+        max_keypoints: most detections of a channel in one picture.
+        score_threshold: detections that score less are dropped; low, so that AP sees the whole curve.
+        min_distance_px: least distance of two detections of a channel, in input pixels.
+        ap_thresholds_px: distances in pixels of the original picture within which a detection counts as right.
+        oks_sigmas: measure OKS-AP too, with one sigma a channel or those of the 17 COCO person keypoints (`coco17`). It
+            is defined for one keypoint type a channel, at most one annotated instance a picture, and annotations with
+            areas.
+        init_from: checkpoint of a trained detector to start a new training from, a path or
+            wandb://entity/project/name:alias. Its backbone must be the same; all else may differ. A head of another
+            number of channels starts new.
+
+    Raises:
+        ValueError: channels without types, or with empty or repeated names; thresholds that are not rising.
+    """
+
+    def __init__(
+        self,
+        channels: dict[str, list[str]] | list[str] | None = None,
+        backbone: Callable[[], Backbone] = Unet,
+        lr: PositiveFloat = 1e-3,
+        optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer] = torch.optim.AdamW,
+        lr_scheduler: Literal["cosine", "constant"] | Callable[[Optimizer], LRScheduler] = "cosine",
+        loss: LossName = "bce",
+        heatmap_sigma: PositiveFloat = 2.0,
+        max_keypoints: PositiveInt = 20,
+        score_threshold: ClosedUnitInterval = 0.01,
+        min_distance_px: NonNegativeFloat = 2.0,
+        ap_thresholds_px: tuple[PositiveFloat, ...] = (2.0, 4.0, 8.0),
+        oks_sigmas: Literal["coco17"] | list[PositiveFloat] | None = None,
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels = complete_channels(channels)
+        self.network = HeatmapNetwork(backbone(), len(self.channels))
+        self._save_hyperparameters(optimizer, lr_scheduler)
+        self.lr, self.optimizer, self.lr_scheduler = float(lr), optimizer, lr_scheduler
+        self.loss: LossName = loss
+        self.codec = HeatmapCodec(
+            stride=self.network.backbone.stride,
+            sigma_px=float(heatmap_sigma),
+            max_keypoints=max_keypoints,
+            score_threshold=float(score_threshold),
+            min_distance_px=float(min_distance_px),
+        )
+        if oks_sigmas is not None:
+            _require_one_type_a_channel(self.channels)
+        names, thresholds = list(self.channels), [float(threshold) for threshold in ap_thresholds_px]
+        self.val_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
+        self.test_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
+        # The latest measurement, for callbacks; None before the first.
+        self.report: EvaluationReport | None = None
+        self.init_from = init_from
+
+    def _save_hyperparameters(self, optimizer: object, lr_scheduler: object) -> None:
+        """Keep what a checkpoint needs to build this model again, as plain values."""
+        self.save_hyperparameters(logger=False)
+        if "_instantiator" in self.hparams:
+            return  # made by the command line: plain already
+        self._log_hyperparams = True
+        self.hparams["backbone"] = describe_class(type(self.network.backbone), self.network.backbone.init_args)
+        self.hparams["_instantiator"] = INSTANTIATOR
+        for name, factory in (("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
+            specification = describe_factory(factory)
+            if specification is None:
+                logger.warning("%s cannot be named in a checkpoint; one loaded from it has the default.", name)
+                self.remove_ignored_hparams([name])
+            else:
+                self.hparams[name] = specification
+        self.hparams.update({name: as_plain(value) for name, value in self.hparams.items()})
+
+    # --- the network -------------------------------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits of the heatmaps.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB of any size.
+
+        Returns:
+            (B, C, h, w) logits, h = ceil(H / stride); `sigmoid` makes them heatmaps.
+        """
+        logits: Tensor = self.network(images)
+        return logits
+
+    def detect(self, logits: Tensor) -> Detections:
+        """Decode logits (B, C, h, w) to points in input pixels."""
+        return self.codec.decode(torch.sigmoid(logits.float()))
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def initialise(self) -> None:
+        """Take the weights that `init_from` names; training does so once, and not when it resumes.
+
+        Raises:
+            ValueError: the checkpoint cannot be read, or its backbone is another one.
+        """
+        if self.init_from is not None:
+            specification = {"channels": self.channels, "backbone": self.hparams["backbone"]}
+            load_initial_weights(self.init_from, self.network.backbone, self.network.head, specification)
+            self.init_from = None
+
+    def on_fit_start(self) -> None:
+        """Start from the weights of `init_from`, unless a checkpoint has just been restored."""
+        if self.trainer.ckpt_path is None:
+            self.initialise()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Start a new head from the share of the heatmaps that the keypoints of the first batch fill."""
+        if self.trainer.global_step == 0 and batch_idx == 0 and self.network.has_new_head:
+            share = self._targets(batch).mean(dim=(0, 2, 3))  # (C,)
+            share = self.trainer.strategy.reduce(share, reduce_op="mean")
+            bias = self.network.head.bias
+            assert bias is not None
+            with torch.no_grad():
+                bias.copy_(prior_logits(share.cpu()))  # not every device has float64
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute the loss of one batch, the mean over images, channels and cells."""
+        targets = self._targets(batch)
+        per_map = heatmap_loss(self.loss, self(batch.images), targets)
+        loss = per_map.mean()
+        batch_size = len(batch.images)
+        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=batch_size)
+        epoch_values = {f"train/loss/{name}": value for name, value in zip(self.channels, per_map.mean(0), strict=True)}
+        if self.loss == "bce":
+            epoch_values["train/loss_floor"] = target_entropy(targets).mean()
+        self.log_dict(
+            {name: value.detach() for name, value in epoch_values.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=batch_size,
+            sync_dist=True,
+        )
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimiser and the schedule that the configuration names."""
+        optimizer = self.optimizer(self.parameters(), self.lr)
+        if self.lr_scheduler == "constant":
+            return optimizer
+        if self.lr_scheduler == "cosine":
+            n_steps = self.trainer.estimated_stepping_batches
+            schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, n_steps))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        assert callable(self.lr_scheduler)
+        scheduler = self.lr_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            monitor = getattr(scheduler, "monitor", "val/loss")
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+    def _targets(self, batch: Batch) -> Tensor:
+        height, width = batch.images.shape[-2:]
+        return self.codec.encode(batch.points, batch.visibility, (height, width), torch.float32)
+
+    # --- measuring ---------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
+        """Detect in one batch and take the result into the metrics."""
+        return self._measure(self(batch.images), batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
+        """Detect in one batch and take the result into the metrics."""
+        return self._measure(self(batch.images), batch, self.test_metrics)
+
+    def _measure(self, logits: Tensor, batch: Batch, metrics: KeypointMetrics) -> Predictions:
+        detections = self.detect(logits)
+        predictions = Predictions(
+            logits=logits,
+            detections_input=detections,
+            detections_image=Detections(apply_affine(detections.points, batch.input_to_image), detections.scores),
+            truths_image=apply_affine(batch.points, batch.input_to_image),
+        )
+        metrics.update(predictions.detections_image, batch, self._losses(logits, batch))
+        return predictions
+
+    def _losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss of every map, (B, C)."""
+        return heatmap_loss(self.loss, logits, self._targets(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute the metrics of the validation part and log them."""
+        self._finish(self.val_metrics, "val")
+
+    def on_test_epoch_end(self) -> None:
+        """Compute the metrics of the test file and log them."""
+        self._finish(self.test_metrics, "test")
+
+    def _finish(self, metrics: KeypointMetrics, part: str) -> None:
+        self.report = metrics.compute()
+        metrics.reset()
+        scalars = {f"{part}/{name}": value for name, value in self.report.as_scalars().items()}
+        self.log(f"{part}/mAP", scalars.pop(f"{part}/mAP"), prog_bar=True)
+        self.log_dict(scalars)
+
+
+def _require_one_type_a_channel(channels: Mapping[str, list[str]]) -> None:
+    shared = [name for name, types in channels.items() if len(types) > 1]
+    if shared:
+        raise ValueError(
+            f"model.oks_sigmas: OKS-AP is defined for one keypoint type a channel, but channel '{shared[0]}' collects "
+            f"{len(channels[shared[0]])}. Give each type a channel, or leave oks_sigmas out."
+        )

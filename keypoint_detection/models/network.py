@@ -1,0 +1,84 @@
+"""The network from images to logits of heatmaps: normalisation, backbone and head. It needs torch alone."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keypoint_detection.models.backbones.backbone import Backbone
+
+__all__ = ["HEAD_BIAS", "HeatmapNetwork", "prior_logits"]
+
+# sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of a training says how much exactly.
+HEAD_BIAS = -4.0
+HEAD_KERNEL_SIZE = 3
+
+
+class HeatmapNetwork(nn.Module):
+    """Turn images into the logits of one heatmap a channel.
+
+    Normalisation and padding are part of the network, so that training, prediction and export cannot differ.
+
+    Args:
+        backbone: the network from normalised images to features.
+        n_channels: output heatmaps.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, backbone: Backbone, n_channels: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Conv2d(backbone.out_channels, n_channels, HEAD_KERNEL_SIZE, padding="same")
+        assert self.head.bias is not None
+        nn.init.constant_(self.head.bias, HEAD_BIAS)
+        self.register_buffer("pixel_mean", _per_colour(backbone.pixel_mean), persistent=False)
+        self.register_buffer("pixel_std", _per_colour(backbone.pixel_std), persistent=False)
+        # Convolutions over interleaved channels take half the time of the default layout, on CPUs and GPUs alike.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits of the heatmaps.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB of any size.
+
+        Returns:
+            (B, C, h, w) logits, h = ceil(H / stride); `sigmoid` makes them heatmaps.
+        """
+        height, width = images.shape[-2:]
+        x = (images.to(self.pixel_mean.dtype).div(255) - self.pixel_mean) / self.pixel_std
+        multiple = self.backbone.size_multiple
+        x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
+        logits = self.head(self.backbone(x.contiguous(memory_format=torch.channels_last)))
+        stride = self.backbone.stride
+        cropped: Tensor = logits[..., : -(-height // stride), : -(-width // stride)]
+        return cropped
+
+    @property
+    def has_new_head(self) -> bool:
+        """Whether the head's bias is still the one that it was made with."""
+        assert self.head.bias is not None
+        return bool((self.head.bias == HEAD_BIAS).all())
+
+
+def prior_logits(share: Tensor) -> Tensor:
+    """Give the logits that fit heatmaps best before anything is known of the image, after Lin et al. 2017.
+
+    Without this a training spends its first hundreds of steps on nothing but making the heatmaps darker: from -4, one
+    point in a heatmap of 192x256 is 3.5 away (https://arxiv.org/abs/1708.02002, section 3.3, has the same remedy).
+
+    Args:
+        share: (C,) the means of the channels' heatmaps. A channel without a point takes the mean of all channels, and
+            where all are empty HEAD_BIAS stays.
+
+    >>> prior_logits(torch.tensor([0.5, 0.0, 0.5])).round(decimals=4)
+    tensor([ 0.0000, -0.6931,  0.0000])
+    """
+    share = share.double()
+    logits = torch.logit(share.where(share > 0, share.mean()))
+    return logits.where(logits.isfinite(), HEAD_BIAS).float()
+
+
+def _per_colour(values: tuple[float, float, float]) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)

@@ -1,0 +1,1 @@
+"""Command-line parsing on top of jsonargparse, free of Lightning."""

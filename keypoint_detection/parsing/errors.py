@@ -1,0 +1,116 @@
+"""Errors of a few lines that name the way out, in place of argparse's page of usage."""
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NoReturn
+
+from jsonargparse import ArgumentParser
+
+__all__ = ["Parser", "ShortErrors"]
+
+USAGE_ERROR = 2
+# How alike two names must be, from 0 to 1, for the one to be offered in place of the other.
+SIMILARITY = 0.6
+N_OFFERED = 3
+# What to do about messages that say only what is wrong.
+ADVICE = (
+    (
+        r"ap_every_n_epochs",
+        "model.ap_every_n_epochs is gone: every validation measures everything. "
+        "Use --trainer.check_val_every_n_epoch to validate less often.",
+    ),
+    (
+        r"invalid literal for int\(\) with base 10: '[-\d.]+'",
+        "A whole number is expected. A sweep draws whole numbers with `distribution: int_uniform`.",
+    ),
+    (
+        r"[Uu]nrecognized arguments: [^-\s]",
+        "Options are written --name=value; the `command` of a sweep passes them as ${args}.",
+    ),
+    (
+        r'key "model\.channels"',
+        "Give a mapping like {corner: [corner0, corner1], flap: [flap0]}, or a list of keypoint types.",
+    ),
+)
+
+
+class ShortErrors(ArgumentParser):
+    """Answer a mistake in a few lines, without the sixty lines of usage that argparse prints first."""
+
+    # The classes that short names stand for; a subclass may register more.
+    short_names: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and how to go on, and leave with exit code 2."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        command = parser.prog.replace(" [options]", "")
+        # argparse calls the module file by its name when started with `python -m`.
+        command = re.sub(r"^(__main__\.py|pytest|\S*pytest\S*)\b", "kpd", command)
+        hint = _hint(message, parser, self.short_names)
+        sys.stderr.write(f"{command}: error: {_shorten(message)}\n{hint}Run `{command} --help` for all options.\n")
+        self.exit(USAGE_ERROR)
+        raise AssertionError  # `exit` does not return
+
+
+class Parser(ShortErrors):
+    """The parser of the commands that Lightning has no part in."""
+
+
+def _shorten(message: str) -> str:
+    """Leave out of jsonargparse's messages what names types instead of saying what to do."""
+    message = re.sub(r"Type typing\.Callable\[.*?\] expects a function or a callable class: ", "", message, flags=re.S)
+    message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
+    message = message.replace("Expected a dot import path string:", "there is no class called")
+    return message.strip()
+
+
+def _hint(message: str, parser: ArgumentParser, short_names: Mapping[str, Sequence[str]]) -> str:
+    """Name the nearest thing that exists, as a line of its own."""
+    for pattern, advice in ADVICE:
+        if re.search(pattern, message):
+            return f"{advice}\n"
+    if match := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)", message):
+        return _offer(match[1], _option_strings(parser))
+    if match := re.search(r"Option '([\w.]+)' is not accepted", message):
+        class_path = re.search(r"class_path='([\w.]+)'", message)
+        if class_path:
+            return _offer(match[1], _parameters(class_path[1]), show_all=True)
+        return _offer(match[1], [option.lstrip("-") for option in _option_strings(parser)])
+    if match := re.search(r'key "(?:[\w]+\.)*?([\w.]+)":.*dot import path string: (\S+)', message, flags=re.S):
+        key = match[1].split(".")[-1]
+        known = short_names.get(key, [])
+        return _offer(match[2], known, show_all=True) if known else ""
+    return ""
+
+
+def _offer(name: str, known: Iterable[str], show_all: bool = False) -> str:
+    known = sorted(set(known))
+    nearest = difflib.get_close_matches(name, known, n=N_OFFERED, cutoff=SIMILARITY)
+    text = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
+    if show_all and known:
+        text += f"There are: {', '.join(known)}."
+    return f"{text.strip()}\n" if text else ""
+
+
+def _option_strings(parser: ArgumentParser) -> list[str]:
+    """Every option of a parser and of its commands."""
+    options = [option for option in parser._option_string_actions if option.startswith("--")]
+    subcommands = getattr(parser, "_subcommands_action", None)
+    if subcommands is not None:
+        for child in subcommands._name_parser_map.values():
+            options += _option_strings(child)
+    return options
+
+
+def _parameters(class_path: str) -> list[str]:
+    """The parameters of a class that the parser has imported already."""
+    module, _, name = class_path.rpartition(".")
+    cls = getattr(sys.modules.get(module), name, None)
+    return [parameter for parameter in inspect.signature(cls).parameters if parameter != "self"] if cls else []

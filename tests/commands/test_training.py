@@ -1,0 +1,316 @@
+"""`kpd fit`, `validate` and `test`, as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from keypoint_detection.cli import run
+from keypoint_detection.detector import KeypointDetector
+
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "tests" / "conf" / "tiny.yaml")
+CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _in_a_new_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fit(discs, *words):
+    return run(["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}", *words])
+
+
+@pytest.fixture(scope="module")
+def trained(discs, tmp_path_factory):
+    """The folder of one finished run, two epochs long."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = [f"--trainer.default_root_dir={folder}", "--trainer.max_epochs=2", "--model.channels=[red, left]"]
+    fit(discs, *words)
+    (run_folder,) = folder.iterdir()
+    return run_folder
+
+
+def refusal(capsys, *words) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        run(list(words))
+    assert caught.value.code == 2
+    assert not Path("runs").exists()
+    return capsys.readouterr().err
+
+
+# --- what a run leaves behind ----------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_checkpoints_config_pictures_and_numbers(trained):
+    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert len(list((trained / "overlays").glob("epoch-0002-*.png"))) == 4
+    assert json.loads((trained / "metrics.json").read_text())["n_images"] == 12
+    assert (trained / "config.yaml").is_file()
+
+
+def test_channels_that_are_left_out_are_filled_in_and_saved(discs):
+    cli = fit(discs)
+    assert list(cli.model.channels) == ["red", "left", "right"]
+    (config,) = Path("runs").glob("*/config.yaml")
+    assert yaml.safe_load(config.read_text())["model"]["channels"] == ["red", "left", "right"]
+
+
+def test_the_saved_config_repeats_the_run(trained, discs):
+    again = run(["fit", f"--config={trained / 'config.yaml'}", "--trainer.default_root_dir=again"])
+    first = json.loads((trained / "metrics.json").read_text())["metrics"]
+    (metrics,) = Path("again").glob("*/metrics.json")
+    assert json.loads(metrics.read_text())["metrics"] == first
+    assert again.trainer.current_epoch == 2
+
+
+def test_every_hyperparameter_is_in_the_checkpoint_as_a_plain_value(trained):
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    model, data = checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]
+    saved = yaml.safe_load((trained / "config.yaml").read_text())
+    assert set(saved["model"]) <= set(model)
+    assert model["lr"] == 0.001
+    assert model["backbone"]["init_args"]["n_channels"] == 4
+    assert set(saved["data"]) <= set(data)
+    assert json.dumps([model, data])
+
+
+def test_a_checkpoint_loads_without_the_command_line(trained):
+    detector = KeypointDetector.load_from_checkpoint(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    assert detector.channels == {"red": ["red"], "left": ["left"]}
+    assert detector.network.backbone.init_args["n_channels"] == 4
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def test_a_test_needs_nothing_but_a_checkpoint_and_a_file(trained, discs):
+    cli = run(["test", f"--ckpt_path={trained / 'checkpoints' / 'best.ckpt'}", f"--data.test={discs}"])
+    (metrics,) = Path("runs").glob("*-test/metrics.json")
+    tested = json.loads(metrics.read_text())
+    validated = json.loads((trained / "metrics.json").read_text())
+    assert list(cli.model.channels) == ["red", "left"]
+    assert tested["n_images"] == 12
+    assert tested["metrics"] == pytest.approx(validated["metrics"], nan_ok=True)
+    low, high = tested["intervals"]["error_px/mean"]
+    assert low < tested["metrics"]["error_px/mean"] < high
+
+
+def test_validating_uses_the_validation_file(trained, discs):
+    run(["validate", f"--ckpt_path={trained / 'checkpoints' / 'best.ckpt'}", f"--data.val={discs}"])
+    assert len(list(Path("runs").glob("*-validate/metrics.json"))) == 1
+
+
+def test_the_users_flags_win_over_the_checkpoint_and_that_is_said(trained, discs, caplog):
+    checkpoint = f"--ckpt_path={trained / 'checkpoints' / 'best.ckpt'}"
+    with caplog.at_level("INFO", logger="keypoint_detection"):
+        cli = run(["test", checkpoint, f"--data.test={discs}", "--model.ap_thresholds_px=[3]"])
+    assert cli.model.report.thresholds_px == (3.0,)
+    assert "model.ap_thresholds_px: [3.0] as given (the checkpoint has [2.0, 4.0, 8.0])" in caplog.text
+    assert "model.heatmap_sigma" not in caplog.text
+
+
+def test_the_worst_pictures_are_written_on_request(trained, discs):
+    checkpoint = f"--ckpt_path={trained / 'checkpoints' / 'best.ckpt'}"
+    words = ["--trainer.callbacks+=WorstPictures", "--trainer.callbacks.n_images=3"]
+    run(["test", checkpoint, f"--data.test={discs}", *words])
+    (folder,) = Path("runs").iterdir()
+    assert len((folder / "per_image.csv").read_text().splitlines()) == 13
+    assert len(list((folder / "worst").glob("*.png"))) == 3
+
+
+def test_training_goes_on_from_a_checkpoint(trained, discs):
+    cli = fit(discs, f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=3")
+    assert cli.trainer.current_epoch == 3
+    assert cli.trainer.global_step == 3 * 3  # twelve pictures in batches of four, two epochs of them before
+    assert list(cli.model.channels) == ["red", "left"]
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def parsed(*words):
+    """What a command would run with, without running it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "keypoint_detection", *words, "--print_config"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout)
+
+
+def test_flags_win_over_the_environment_over_later_configs_over_earlier_ones(discs, monkeypatch):
+    Path("a.yaml").write_text("model: {lr: 0.1, heatmap_sigma: 1.0, max_keypoints: 1, min_distance_px: 1.0}")
+    Path("b.yaml").write_text("model: {heatmap_sigma: 2.5, max_keypoints: 2, min_distance_px: 2.0}")
+    monkeypatch.setenv("KPD_FIT__MODEL__MAX_KEYPOINTS", "3")
+    monkeypatch.setenv("KPD_FIT__MODEL__MIN_DISTANCE_PX", "3.0")
+    config = parsed("fit", "--model.min_distance_px=4.0", "--config=a.yaml", "--config", "b.yaml")
+    model = config["model"]
+    assert [model[name] for name in ("lr", "heatmap_sigma", "max_keypoints", "min_distance_px")] == [0.1, 2.5, 3, 4.0]
+
+
+def test_the_same_command_twice_gives_the_same_losses(discs):
+    metrics = []
+    for root in ("one", "two"):
+        fit(discs, f"--trainer.default_root_dir={root}", "--data.augment=true")
+        (path,) = Path(root).glob("*/metrics.json")
+        metrics.append(json.loads(path.read_text())["metrics"])
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["loss"] > 0
+
+
+def test_optimiser_and_schedule_are_replaced_from_yaml(discs):
+    Path("o.yaml").write_text(
+        "model:\n"
+        "  optimizer: {class_path: torch.optim.SGD, init_args: {momentum: 0.5}}\n"
+        "  lr_scheduler: {class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1, gamma: 0.1}}\n"
+        "  lr: 0.25\n"
+    )
+    cli = fit(discs, "--config=o.yaml")
+    (optimizer,) = cli.trainer.optimizers
+    assert type(optimizer).__name__ == "SGD"
+    assert optimizer.param_groups[0]["momentum"] == 0.5
+    assert optimizer.param_groups[0]["initial_lr"] == 0.25
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
+
+
+def test_augmentation_is_replaced_from_yaml(discs):
+    Path("a.yaml").write_text(
+        "data:\n  augment: true\n  flip_pairs: [[left, right]]\n  augmentation:\n"
+        "    - class_path: torchvision.transforms.v2.RandomHorizontalFlip\n      init_args: {p: 1.0}\n"
+        "    - class_path: torchvision.transforms.v2.RandomRotation\n      init_args: {degrees: 10}\n"
+    )
+    cli = fit(discs, "--config=a.yaml")
+    assert [type(one).__name__ for one in cli.datamodule.transform.transforms] == [
+        "RandomHorizontalFlip",
+        "RandomRotation",
+    ]
+    saved = yaml.safe_load(next(Path("runs").glob("*/config.yaml")).read_text())
+    assert saved["data"]["augmentation"][1]["init_args"]["degrees"] == 10
+
+
+@pytest.mark.parametrize("name", ["CSVLogger", "TensorBoardLogger"])
+def test_other_loggers_work(discs, name):
+    if name == "TensorBoardLogger":
+        pytest.importorskip("tensorboard")
+    fit(discs, f"--trainer.logger={name}", "--trainer.logger.save_dir=logs")
+    assert any(Path("logs").rglob("*.csv" if name == "CSVLogger" else "events*"))
+
+
+def test_early_stopping_is_available(discs):
+    stop = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mAP", "--trainer.callbacks.mode=max"]
+    cli = fit(discs, *stop, "--trainer.callbacks.patience=1", "--model.lr=1e-12", "--trainer.max_epochs=9")
+    assert cli.trainer.current_epoch < 9
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "texts"),
+    [
+        ("--model.lrr=1", ["unrecognized arguments: --model.lrr=1", "Did you mean --model.lr"]),
+        ("--model.heatmap_sigm=1", ["unrecognized", "Did you mean --model.heatmap_sigma"]),
+        ("--model.lr=fast", ["model.lr", "'fast'"]),
+        ("--model.lr=-1", ["model.lr", "v>0"]),
+        ("--model.backbone=Unett", ["no class called Unett", "There are: Unet."]),
+        ("--model.backbone.n_chanels=3", ["'n_chanels' is not accepted", "Did you mean n_channels?"]),
+        ("--model.backbone.kernel_size=4", ["an odd number is expected"]),
+        ("--data.resize=fill", ["data.resize", "letterbox"]),
+        ("--data.train=none.json", ["none.json: no such file"]),
+        ("--model.channels=[nose]", ["channel 'nose'", "types are: red, left, right"]),
+        ("--model.channels=[]", ["at least one channel"]),
+        ("--model.ap_thresholds_px=[4,2]", ["thresholds"]),
+        ("--config=none.yaml", ["none.yaml"]),
+        ("--trainer.max_epoch=3", ["Did you mean --trainer.max_epochs"]),
+        ("--model.ap_every_n_epochs=3", ["is gone", "--trainer.check_val_every_n_epoch"]),
+    ],
+)
+def test_a_mistake_is_answered_before_anything_runs(discs, capsys, word, texts):
+    error = refusal(capsys, "fit", "--config", TINY, f"--data.train={discs}", word)
+    for text in texts:
+        assert text in error
+    assert len(error.splitlines()) <= 8
+
+
+def test_an_unknown_key_in_a_config_file_is_refused(discs, capsys):
+    Path("a.yaml").write_text("model: {heatmap_sigmas: 1}")
+    error = refusal(capsys, "fit", "--config=a.yaml", f"--data.train={discs}")
+    assert "heatmap_sigmas" in error
+    assert "model.heatmap_sigma" in error
+
+
+def test_training_without_a_file_says_what_to_give(capsys):
+    assert "no training file: give --data.train=FILE.json" in refusal(capsys, "fit", "--config", TINY)
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_random_weights_are_never_measured(command, discs, capsys):
+    error = refusal(
+        capsys, command, f"--data.{command[:4].rstrip('i')}={discs}" if command == "test" else "--verbose=false"
+    )
+    assert "needs a trained detector: give --ckpt_path" in error
+
+
+@pytest.mark.parametrize("path", ["last", "best", "none.ckpt"])
+def test_a_checkpoint_that_is_not_there_is_refused(path, discs, capsys):
+    error = refusal(capsys, "test", f"--ckpt_path={path}", f"--data.test={discs}")
+    assert f"{path!r} is no file" in error
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(discs, capsys):
+    Path("a.ckpt").write_text("hello")
+    torch.save({"state_dict": {}}, "b.ckpt")
+    assert "cannot be read as a checkpoint" in refusal(capsys, "test", "--ckpt_path=a.ckpt", f"--data.test={discs}")
+    assert "no checkpoint of kpd" in refusal(capsys, "test", "--ckpt_path=b.ckpt", f"--data.test={discs}")
+
+
+# --- the configs that users copy -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_every_config_trains_one_batch(config, discs):
+    words = ["fit"]
+    if config.name not in ("base.yaml", "quickstart.yaml"):
+        words += ["--config", str(ROOT / "configs" / "base.yaml")]
+    words += ["--config", str(config)]
+    if config.name == "quickstart.yaml":
+        synthetic = {"folder": "boxes", "n_train": 2, "n_val": 1, "height": 64, "width": 64}
+        words += [f"--data.synthetic={json.dumps(synthetic)}"]
+    else:
+        words += [f"--data.train={discs}", f"--data.val={discs}"]
+    words += ["--data.image_size=[32, 48]", "--data.num_workers=0", "--trainer.limit_train_batches=1"]
+    cli = run([*words, "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"])
+    assert cli.trainer.global_step == 1
+
+
+def test_there_are_configs_to_test():
+    assert {path.name for path in CONFIGS} >= {"base.yaml", "quickstart.yaml"}
+
+
+# --- the console script ----------------------------------------------------------------------------------------------
+
+
+def test_the_console_script_trains_and_shows_the_way_on(discs):
+    script = Path(sys.executable).with_name("kpd")
+    command = [script, "fit", "--config", TINY, f"--data.train={discs}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "Validation, epoch 1 of 1",
+        "overall",
+        "Best checkpoint",
+        "Saved config",
+        "Overlay",
+        "kpd test --ckpt_path=",
+    ):
+        assert text in done.stdout

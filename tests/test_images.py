@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from images_of_discs import centre_of_mass, disc_image
+from PIL import Image
+
+from keypoint_detection.geometry import apply_affine
+from keypoint_detection.images import read_image, resize
+
+
+@pytest.mark.parametrize("mode", ["letterbox", "stretch"])
+@pytest.mark.parametrize("size", [(64, 64), (96, 128), (200, 120), (50, 131)])
+def test_the_map_back_from_a_resized_picture_finds_the_original_point(mode, size):
+    image = disc_image(70.3, 41.7)
+    image[image < 20] = 0
+    resized, to_source = resize(image, size, mode)
+    assert resized.shape == (3, *size)
+    if mode == "letterbox":  # the bars are grey: take them out of the measurement
+        resized = torch.where(resized == 114, 0, resized)
+    point = torch.tensor([centre_of_mass(resized)])
+    assert apply_affine(point[None], to_source[None])[0, 0].tolist() == pytest.approx([70.3, 41.7], abs=0.15)
+
+
+def test_letterbox_keeps_the_aspect_ratio_and_adds_grey_bars():
+    resized, to_source = resize(torch.full((3, 50, 100), 255, dtype=torch.uint8), (100, 100), "letterbox")
+    assert (resized[:, :25] == 114).all()
+    assert (resized[:, 75:] == 114).all()
+    assert (resized[:, 25:75] == 255).all()
+    assert to_source.tolist() == [[1, 0, 0], [0, 1, -25]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [
+        ("L", 200, [200, 200, 200]),
+        ("RGBA", (10, 20, 30, 0), [10, 20, 30]),
+        ("CMYK", (0, 255, 255, 0), [255, 0, 0]),
+        ("1", 1, [255, 255, 255]),
+    ],
+)
+def test_every_mode_is_read_as_rgb(tmp_path, mode, value, expected):
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new(mode, (5, 4), value).save(path)
+    image = read_image(str(path))
+    assert image.shape == (3, 4, 5)
+    assert image.dtype == torch.uint8
+    assert image[:, 1, 1].tolist() == expected
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    Image.new("RGB", (5, 4), (250, 128, 7)).quantize(4).save(tmp_path / "a.png")
+    assert read_image(str(tmp_path / "a.png"))[:, 0, 0].tolist() == pytest.approx([250, 128, 7], abs=4)
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    Image.fromarray(np.array([[0, 32896, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
+    assert read_image(str(tmp_path / "a.png"))[0].tolist() == [[0, 128, 255]]
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = Image.new("RGB", (6, 4))
+    image.putpixel((0, 0), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to show it
+    image.save(tmp_path / "a.png", exif=exif)
+    upright = read_image(str(tmp_path / "a.png"))
+    assert upright.shape == (3, 6, 4)
+    assert upright[0, 0, 3] == 255  # top-left went to top-right
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(OSError, match=r"a\.jpg: cannot be read as a picture"):
+        read_image(str(tmp_path / "a.jpg"))
