@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from keypoint_detection.channels import complete_channels
+from keypoint_detection.checkpoints.files import VALIDATION_KEY
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
 from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory
 from keypoint_detection.codec.heatmaps import HeatmapCodec
@@ -23,9 +24,13 @@ from keypoint_detection.models.backbones import Backbone, Unet
 from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.schedules import warmup_cosine
+from keypoint_detection.parsing.internals import drop_arguments_of_old_classes
 from keypoint_detection.types import Batch, Detections
 
 __all__ = ["KeypointDetector", "Predictions"]
+
+# Lightning parses the stored settings of a checkpoint as it does a command line.
+drop_arguments_of_old_classes()
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +118,8 @@ class KeypointDetector(LightningModule):
         self.test_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
         # The latest measurement, for callbacks; None before the first.
         self.report: EvaluationReport | None = None
+        # The latest validation of the training, with its epoch (counted from 1) and step, as plain values.
+        self.latest_validation: dict[str, Any] | None = None
         self.init_from = init_from
 
     def _save_hyperparameters(self, optimizer: object, lr_scheduler: object) -> None:
@@ -202,8 +209,8 @@ class KeypointDetector(LightningModule):
         optimizer = self.optimizer(self.parameters(), self.lr)
         if self.lr_scheduler == "constant":
             return optimizer
+        n_steps = self.trainer.estimated_stepping_batches
         if self.lr_scheduler == "cosine":
-            n_steps = self.trainer.estimated_stepping_batches
             schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, n_steps))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         assert callable(self.lr_scheduler)
@@ -211,7 +218,12 @@ class KeypointDetector(LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             monitor = getattr(scheduler, "monitor", "val/loss")
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+        # An epoch as Lightning's interval ends after the checkpoints of that epoch: a resumed training would lack it.
+        n_batches = int(self.trainer.num_training_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "frequency": n_batches},
+        }
 
     def _targets(self, batch: Batch) -> Tensor:
         height, width = batch.images.shape[-2:]
@@ -250,9 +262,21 @@ class KeypointDetector(LightningModule):
         """Compute the metrics of the test file and log them."""
         self._finish(self.test_metrics, "test")
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the latest validation with the weights: what a checkpoint is worth stands in it."""
+        if self.latest_validation is not None:
+            checkpoint[VALIDATION_KEY] = self.latest_validation
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the latest validation over, so that resuming and saving again keeps it."""
+        self.latest_validation = checkpoint.get(VALIDATION_KEY)
+
     def _finish(self, metrics: KeypointMetrics, part: str) -> None:
         self.report = metrics.compute()
         metrics.reset()
+        if part == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            measured_at = {"epoch": self.trainer.current_epoch + 1, "step": self.trainer.global_step}
+            self.latest_validation = {**measured_at, "report": self.report.as_state()}
         scalars = {f"{part}/{name}": value for name, value in self.report.as_scalars().items()}
         self.log(f"{part}/mAP", scalars.pop(f"{part}/mAP"), prog_bar=True)
         self.log_dict(scalars)

@@ -9,11 +9,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 # Tiny tensors gain nothing from threads, and threads that wait for a busy core lose minutes.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+class StopAt(Callback):
+    """A callback that ends the training after a step, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        trainer.should_stop |= trainer.global_step == self.step
+
+
+class Unreachable(Callback):
+    """A callback that fails before the first step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise OSError("unreachable")
+
 
 KEYPOINTS = ["red", "left", "right"]
 

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from keypoint_detection.commands.training import DetectorCLI, run_detector_cli
-from keypoint_detection.parsing.arguments import order_arguments
+from keypoint_detection.parsing.arguments import prepare_words
 
 UNET = "keypoint_detection.models.backbones.Unet"
 
@@ -140,14 +140,14 @@ def test_arguments_without_hyphens_are_refused_with_the_way_out(
 def test_sweep_wins_over_config_file_and_config_file_over_signature(parse: Parse, tmp_path: Path) -> None:
     path = tmp_path / "base.yaml"
     path.write_text(yaml.safe_dump({"model": {"lr": 0.5, "heatmap_sigma": 5.0}, "data": {"batch_size": 3}}))
-    config = parse([*agent_words({"model.lr": 0.25}), "--config", str(path)])
+    config = parse(["--config", str(path), *agent_words({"model.lr": 0.25})])
     assert (config.model.lr, config.model.heatmap_sigma, config.data.batch_size) == (0.25, 5.0, 3)
     assert config.model.max_keypoints == 20
 
 
 def test_yaml_and_separate_values_are_left_to_the_parser() -> None:
-    words = ["fit", "--model.channels={corner: [a, b]}", "--model.lr", "16.0", "--data.image_size=[64, oops"]
-    assert order_arguments(words, {}) == words
+    words = ["--model.channels={corner: [a, b]}", "--model.lr", "16.0", "--data.image_size=[64, oops"]
+    assert prepare_words(words) == words
 
 
 # --- the sweeps that users copy --------------------------------------------------------------------------------------

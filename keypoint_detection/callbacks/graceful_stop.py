@@ -14,7 +14,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from keypoint_detection.callbacks.run_folder import run_folder
+from keypoint_detection.callbacks.checkpointing import find_last_checkpoint
+from keypoint_detection.callbacks.run_folder import find_run_folder
+from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER
 
 __all__ = ["GracefulStop"]
 
@@ -112,9 +114,9 @@ class GracefulStop(Callback):
         self._has_saved = True
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        checkpoint = next((one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)), None)
-        folder = checkpoint.dirpath if checkpoint is not None and checkpoint.dirpath else None
-        path = Path(folder or run_folder(trainer) / "checkpoints") / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt"
+        last = find_last_checkpoint(trainer)
+        folder = last.dirpath if last is not None and last.dirpath else find_run_folder(trainer) / CHECKPOINT_FOLDER
+        path = Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt"
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             logger.warning("Saved %s; `kpd fit --ckpt_path=%s` goes on from there.", path, path)

@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
-from keypoint_detection.callbacks.result_table import ResultTable
-from keypoint_detection.callbacks.run_folder import RunFolder
-from keypoint_detection.tracking.tables import going_on_without_server
+from keypoint_detection.callbacks.checkpointing import BestCheckpoint, find_best_checkpoint, read_best_validation
+from keypoint_detection.callbacks.run_folder import find_saved_run
+from keypoint_detection.tracking.tables import going_on_without_server, wandb_loggers
 
 __all__ = ["ModelArtifact"]
 
@@ -40,12 +40,11 @@ class ModelArtifact(Callback):
             self._send(trainer, pl_module)
 
     def _send(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        checkpoint = next((one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)), None)
-        if checkpoint is None or not trainer.is_global_zero or not Path(checkpoint.best_model_path).is_file():
+        best = find_best_checkpoint(trainer)
+        if best is None or best.path is None or not trainer.is_global_zero or not best.path.is_file():
             return
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                self._send_to(logger, Path(checkpoint.best_model_path), _metadata(trainer, pl_module, checkpoint))
+        for logger in wandb_loggers(trainer):
+            self._send_to(logger, best.path, _metadata(trainer, pl_module, best))
 
     def _send_to(self, logger: WandbLogger, path: Path, metadata: dict[str, Any]) -> None:
         import wandb
@@ -57,16 +56,16 @@ class ModelArtifact(Callback):
             run.log_artifact(artifact, aliases=["latest", "best"])
 
 
-def _metadata(trainer: Trainer, pl_module: LightningModule, checkpoint: ModelCheckpoint) -> dict[str, Any]:
+def _metadata(trainer: Trainer, pl_module: LightningModule, best: BestCheckpoint) -> dict[str, Any]:
     metadata: dict[str, Any] = {"channels": pl_module.channels}
-    if checkpoint.best_model_score is not None:
-        metadata[str(checkpoint.monitor)] = float(checkpoint.best_model_score)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, ResultTable) and callback.best is not None:
-            scalars = callback.best.as_scalars()
-            metadata["metrics"] = {name: value for name, value in scalars.items() if math.isfinite(value)}
-            metadata["epoch"] = callback.best_epoch
-        elif isinstance(callback, RunFolder) and callback.path is not None:
-            text = (callback.path / callback.config_filename).read_text(encoding="utf-8")
-            metadata["config"] = yaml.safe_load(text)
+    if best.score is not None:
+        metadata[best.monitor] = best.score
+    validation = read_best_validation(trainer)
+    if validation is not None:
+        scalars = validation.report.as_scalars()
+        metadata["metrics"] = {name: value for name, value in scalars.items() if math.isfinite(value)}
+        metadata["epoch"] = validation.epoch
+    saved = find_saved_run(trainer)
+    if saved is not None and saved.path is not None:
+        metadata["config"] = yaml.safe_load((saved.path / saved.config_filename).read_text(encoding="utf-8"))
     return metadata

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
 
-from keypoint_detection.callbacks.run_folder import run_folder
+from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.drawing import draw_prediction
 from keypoint_detection.types import Batch
 
@@ -59,7 +59,7 @@ class PredictionOverlays(Callback):
         pictures, self._pending = self._pending, []
         if not pictures:
             return
-        folder = run_folder(trainer) / "overlays"
+        folder = find_run_folder(trainer) / "overlays"
         folder.mkdir(parents=True, exist_ok=True)
         self.latest = []
         for image_id, picture in pictures:
@@ -72,7 +72,7 @@ class PredictionOverlays(Callback):
 
     @staticmethod
     def _is_due(trainer: Trainer) -> bool:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return False
         epoch = trainer.current_epoch + 1
         is_power_of_two = epoch & (epoch - 1) == 0

@@ -2,32 +2,36 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
+from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
 from keypoint_detection.callbacks.overlays import PredictionOverlays
-from keypoint_detection.callbacks.run_folder import RunFolder, run_folder
+from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
 from keypoint_detection.metrics.report import ChannelReport, EvaluationReport
-from keypoint_detection.tracking.tables import log_table
+from keypoint_detection.tracking.tables import log_table, wandb_loggers
 
 __all__ = ["ResultTable", "make_table"]
 
 OVERALL = "overall"
+# Without a terminal rich assumes 80 columns; files and logs have room for the whole table.
+LOG_WIDTH = 160
 
 
 class ResultTable(Callback):
     """End a run with a table of AP and pixel errors per channel, `metrics.json`, and where everything is.
 
-    After training the table shows the epoch with the best validation mAP, which is the one that `best.ckpt` holds.
+    After training the table shows the epoch that `best.ckpt` holds, whatever metric chose it.
 
     Args:
-        n_resamples: bootstrap resamples of the pictures for the 95 % intervals of `kpd validate` and `kpd test`; 0 for
+        n_resamples: bootstrap resamples of the images for the 95 % intervals of `kpd validate` and `kpd test`; 0 for
             none.
         seed: seed of the resampling.
     """
@@ -35,33 +39,25 @@ class ResultTable(Callback):
     def __init__(self, n_resamples: NonNegativeInt = 1000, seed: NonNegativeInt = 0) -> None:
         self.n_resamples = n_resamples
         self.seed = seed
-        self.best: EvaluationReport | None = None
-        self.best_epoch = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the report of the best epoch; show the result of `kpd validate`."""
-        report = _report_of(pl_module)
+        """Show the result of `kpd validate`."""
         if trainer.state.fn == "validate":
             self._finish(trainer, pl_module, "Validation", "val")
-        if trainer.sanity_checking or report is None:
-            return
-        value, best = report.overall.mean_average_precision, self.best
-        # A NaN never compares greater: the first report stands until a number comes.
-        if (
-            best is None
-            or value > best.overall.mean_average_precision
-            or math.isnan(best.overall.mean_average_precision)
-        ):
-            self.best, self.best_epoch = report, trainer.current_epoch + 1
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the best epoch and the way on."""
+        """Show the best epoch and the next command."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         console = _console()
-        if self.best is not None:
-            title = f"Validation, epoch {self.best_epoch} of {trainer.current_epoch}"
-            self._publish(trainer, self.best, title, "val", console)
+        validation = read_best_validation(trainer)
+        if validation is not None:
+            title = f"Validation, epoch {validation.epoch} of {max(trainer.current_epoch, validation.epoch)}"
+            self._publish(trainer, validation.report, title, "val", console)
+        elif (report := _report_of(pl_module)) is not None:
+            self._publish(trainer, report, "Validation, the latest", "val", console)
+        else:
+            console.print("No validation took place: nothing is known of this training's result.", highlight=False)
         _print_paths(trainer, console)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,7 +71,7 @@ class ResultTable(Callback):
         if self.n_resamples:
             report = report.with_intervals(self.n_resamples, self.seed)
         console = _console()
-        path = self._publish(trainer, report, f"{title}, {report.n_images} pictures", part, console)
+        path = self._publish(trainer, report, f"{title}, {report.n_images} images", part, console)
         console.print(f"Metrics: {path}", highlight=False)
 
     def _publish(self, trainer: Trainer, report: EvaluationReport, title: str, part: str, console: Console) -> Path:
@@ -83,83 +79,95 @@ class ResultTable(Callback):
         console.print(make_table(report, title))
         for name in report.channels_without_truth:
             console.print(f"Channel '{name}' has no labelled point here; the means leave it out.", highlight=False)
-        folder = run_folder(trainer)
+        folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.json"
         path.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
-        columns, rows = _cells(report)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                log_table(logger, f"{part}/table", columns, rows)
+        columns = _columns(report)
+        rows = [[_row_name(report, row), *(column.read(row) for column in columns)] for row in _rows(report)]
+        for logger in wandb_loggers(trainer):
+            log_table(logger, f"{part}/table", ["channel", *(column.heading for column in columns)], rows)
         return path
+
+
+class _Column(NamedTuple):
+    """A column of the table: its heading, where its number stands in the report of a channel, and how it is written."""
+
+    heading: str
+    read: Callable[[ChannelReport], float]
+    style: str = "{:.3f}"
+    has_interval: bool = True
+
+
+def _columns(report: EvaluationReport) -> list[_Column]:
+    precisions = [
+        _Column(f"AP {threshold:g} px", lambda channel, index=index: channel.average_precision[index])  # type: ignore[misc]
+        for index, threshold in enumerate(report.thresholds_px)
+    ]
+    return [
+        _Column("points", lambda channel: channel.n_truths, "{:d}", has_interval=False),
+        *precisions,
+        _Column("median error", lambda channel: channel.error_px_median, "{:.2f}"),
+        _Column("mean error", lambda channel: channel.error_px_mean, "{:.2f}"),
+        _Column("found", lambda channel: channel.detection_rate),
+    ]
+
+
+def _rows(report: EvaluationReport) -> list[ChannelReport]:
+    return [*report.channels, report.overall]
+
+
+def _row_name(report: EvaluationReport, row: ChannelReport) -> str:
+    return OVERALL if row is report.overall else row.name
 
 
 def make_table(report: EvaluationReport, title: str) -> Table:
     """Lay a report out for a terminal: one row a channel, intervals below their numbers."""
     table = Table(title=title, title_justify="left", caption_justify="left")
-    table.caption = "errors in pixels of the original pictures"
-    if report.intervals:
-        table.caption += "; below each number its 95 % interval (bootstrap over pictures)"
+    table.caption = "errors in pixels of the original images"
+    if report.bounds:
+        table.caption += "; below each number its 95 % interval (bootstrap over images)"
     table.add_column("channel")
     columns = _columns(report)
-    for heading, _ in columns:
-        table.add_column(heading, justify="right")
-    for channel in (*report.channels, report.overall):
-        if channel is report.overall:
+    for column in columns:
+        table.add_column(column.heading, justify="right")
+    rows = _rows(report)
+    bounds = [_rows(bound) for bound in report.bounds] if report.bounds else [[], []]
+    for index, row in enumerate(rows):
+        if row is report.overall:
             table.add_section()
-        cells = [_cell(report, channel, name) for _, name in columns]
-        table.add_row(OVERALL if channel is report.overall else channel.name, *cells)
+        ends = [bound[index] for bound in bounds if bound]
+        table.add_row(_row_name(report, row), *(_write_cell(column, row, ends) for column in columns))
     return table
 
 
-def _columns(report: EvaluationReport) -> list[tuple[str, str]]:
-    """The headings, and the names of the numbers below them with a place for the channel."""
-    return [
-        ("points", ""),
-        *((f"AP {threshold:g} px", f"AP{{}}/d={threshold:g}") for threshold in report.thresholds_px),
-        ("median error", "error_px{}/median"),
-        ("mean error", "error_px{}/mean"),
-        ("found", "detection_rate{}"),
-    ]
-
-
-def _cell(report: EvaluationReport, channel: ChannelReport, name: str) -> str:
-    if not name:
-        return str(channel.n_truths)
-    key = name.format("" if channel is report.overall else f"/{channel.name}")
-    style = "{:.2f}" if name.startswith("error") else "{:.3f}"
-    value = report.as_scalars()[key]
-    text = "–" if math.isnan(value) else style.format(value)
-    low, high = report.intervals.get(key, (math.nan, math.nan))
-    return text if math.isnan(low) else f"{text}\n[dim]{style.format(low)}–{style.format(high)}[/dim]"
-
-
-def _cells(report: EvaluationReport) -> tuple[list[str], list[list[str | int | float]]]:
-    """The same table as plain numbers, for a logger."""
-    scalars, columns = report.as_scalars(), _columns(report)
-    rows: list[list[str | int | float]] = []
-    for channel in (*report.channels, report.overall):
-        is_overall = channel is report.overall
-        suffix = "" if is_overall else f"/{channel.name}"
-        numbers = [scalars[name.format(suffix)] for _, name in columns if name]
-        rows.append([OVERALL if is_overall else channel.name, channel.n_truths, *numbers])
-    return ["channel", *(heading for heading, _ in columns)], rows
+def _write_cell(column: _Column, row: ChannelReport, ends: list[ChannelReport]) -> str:
+    value = column.read(row)
+    text = "–" if math.isnan(value) else column.style.format(value)
+    if not ends or not column.has_interval or math.isnan(column.read(ends[0])):
+        return text
+    low, high = (column.style.format(column.read(end)) for end in ends)
+    return f"{text}\n[dim]{low}–{high}[/dim]"
 
 
 def _print_paths(trainer: Trainer, console: Console) -> None:
-    """Say where the checkpoints, the config and the pictures are, and what to type next."""
-    checkpoint = next((one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)), None)
-    best = (checkpoint.best_model_path or checkpoint.last_model_path) if checkpoint else ""
-    lines = [f"Best checkpoint  {_short(best)}"] if best else []
-    folder = run_folder(trainer)
-    saved = next((one for one in trainer.callbacks if isinstance(one, RunFolder)), None)  # type: ignore[attr-defined]
-    if saved is not None:
-        lines.append(f"Saved config     {_short(folder / saved.config_filename)}")
+    """Say where the checkpoints, the config and the overlays are, and what to type next."""
+    best, last = find_best_checkpoint(trainer), find_last_checkpoint(trainer)
+    lines = []
+    checkpoint: str | Path = best.path if best is not None and best.path is not None else ""
+    if checkpoint:
+        lines.append(f"Best checkpoint  {_short(checkpoint)}")
+    elif last is not None and last.best_model_path:
+        checkpoint = last.best_model_path
+        lines.append(f"Last checkpoint  {_short(checkpoint)}")
+    saved = find_saved_run(trainer)
+    if saved is not None and saved.path is not None:
+        lines.append(f"Saved config     {_short(saved.path / saved.config_filename)}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, PredictionOverlays):
             lines += [f"Overlay          {_short(path)}" for path in callback.latest]
-    if best:
-        lines.append(f"Next             kpd test --ckpt_path={_short(best)} --data.test=YOUR_FILE.json")
+    if checkpoint:
+        lines.append(f"Next             kpd test --ckpt_path={_short(checkpoint)} --data.test=YOUR_FILE.json")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -177,5 +185,4 @@ def _report_of(pl_module: LightningModule) -> EvaluationReport | None:
 
 def _console() -> Console:
     console = Console()
-    # Without a terminal rich assumes 80 columns; files and logs have room for the whole table.
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal else Console(width=LOG_WIDTH)

@@ -1,6 +1,7 @@
 """The folder of a run: its resolved config, checkpoints, pictures and results, side by side."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,32 +11,41 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 
+from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER, find_run
 from keypoint_detection.checkpoints.specifications import as_plain
 
-__all__ = ["RunFolder", "run_folder"]
+__all__ = ["SavedRun", "find_run_folder", "find_saved_run"]
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_ROOT = "runs"
 
 
-class RunFolder(SaveConfigCallback):
+class SavedRun(SaveConfigCallback):
     """Give every run a folder of its own and save the resolved config in it.
 
     The folder is `<default_root_dir>/<date>-<time>-<command>`; several runs that start in the same second get numbers.
-    Checkpoints go to its `checkpoints/` unless the checkpoint callback names another place. The config also goes to the
-    loggers as hyper-parameters, defaults included.
+    A training that is resumed goes on in the folder of its checkpoint. Checkpoints go to its `checkpoints/` unless the
+    checkpoint callback names another place. The config also goes to the loggers as hyper-parameters, defaults included.
     """
 
     path: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the folder on the first process and tell its name to the others."""
+        """Make the folder on the first process and tell its name to the others; a trial run leaves none."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         if self.path is None:
-            path = _make_folder(Path(self._root(trainer)), _command(trainer)) if trainer.is_global_zero else None
+            path = self._choose_folder(trainer) if trainer.is_global_zero else None
             self.path = Path(trainer.strategy.broadcast(str(path)))
         for callback in trainer.checkpoint_callbacks if stage == "fit" else ():
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(self.path / "checkpoints")
+                callback.dirpath = str(self.path / CHECKPOINT_FOLDER)
         super().setup(trainer, pl_module, stage)
+
+    def _choose_folder(self, trainer: Trainer) -> Path:
+        resumed = self.config.get("ckpt_path") if _command(trainer) == "fit" else None
+        return (resumed and find_run(resumed)) or _make_folder(Path(self._root(trainer)), _command(trainer))
 
     def _root(self, trainer: Trainer) -> str:
         # Lightning fills a root that was left out with the working folder; the config still says that it was left out.
@@ -45,7 +55,10 @@ class RunFolder(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the resolved config and give it to the loggers; called on the first process."""
         assert self.path is not None
-        text = self.parser.dump(self.config, skip_none=False)
+        # The file repeats the run, from its start: it does not say where this process resumed it.
+        config = self.config.clone()
+        config.ckpt_path = None
+        text = self.parser.dump(config, skip_none=False)
         (self.path / self.config_filename).write_text(text, encoding="utf-8")
         hyperparameters = {
             key: value
@@ -56,13 +69,54 @@ class RunFolder(SaveConfigCallback):
             if isinstance(logger, Logger):
                 logger.log_hyperparams(_as_loggable(hyperparameters))
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Tell the checkpoint callbacks where their files are now, so that they know the best one."""
+        for callback in trainer.checkpoint_callbacks:
+            state = checkpoint["callbacks"].get(callback.state_key)
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath and state:
+                checkpoint["callbacks"][callback.state_key] = _move_checkpoints(state, Path(callback.dirpath))
 
-def run_folder(trainer: Trainer) -> Path:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Remove the folder of a run that failed before it had done anything."""
+        if self.path is not None and trainer.is_global_zero and not trainer.global_step:
+            contents = list(self.path.iterdir()) if self.path.is_dir() else []
+            if [path.name for path in contents] == [self.config_filename]:
+                contents[0].unlink()
+                self.path.rmdir()
+
+
+def find_run_folder(trainer: Trainer) -> Path:
     """Find where a run keeps its files; without the command line, Lightning's own folder for it."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RunFolder) and callback.path is not None:
-            return callback.path
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    run = find_saved_run(trainer)
+    return run.path if run is not None and run.path is not None else Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def find_saved_run(trainer: Trainer) -> SavedRun | None:
+    """Find the callback that keeps the run's folder; None without the command line."""
+    return next((one for one in trainer.callbacks if isinstance(one, SavedRun)), None)  # type: ignore[attr-defined]
+
+
+def _move_checkpoints(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Rewrite the paths in the state of a checkpoint callback to the files that stand in `folder` now.
+
+    Checkpoints that stand neither there nor where they were are forgotten: the next one is the best again.
+    """
+
+    def move(path: str) -> str:
+        here = folder / Path(path).name
+        return str(here) if path and here.is_file() else path
+
+    kept = {move(path): score for path, score in state["best_k_models"].items() if Path(move(path)).is_file()}
+    moved = {**state, "dirpath": str(folder), "best_k_models": kept}
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        moved[name] = move(state[name])
+    if state["best_k_models"] and not Path(moved["best_model_path"]).is_file():
+        logger.warning(
+            "The best checkpoint so far, %s, is gone; the best from here on takes its place.",
+            state["best_model_path"],
+        )
+        moved |= {"best_model_path": "", "best_model_score": None, "kth_best_model_path": "", "best_k_models": {}}
+    return moved
 
 
 def _command(trainer: Trainer) -> str:

@@ -1,6 +1,7 @@
 """What a Weights & Biases run says about itself: code, versions, data, size of the network, config file."""
 
 import importlib.metadata
+import math
 import os
 import shutil
 import subprocess
@@ -9,10 +10,10 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import WandbLogger
 
-from keypoint_detection.callbacks.run_folder import RunFolder, run_folder
-from keypoint_detection.tracking.tables import log_table
+from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, read_best_validation
+from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
+from keypoint_detection.tracking.tables import log_table, wandb_loggers
 
 __all__ = ["WandbRun", "describe_code"]
 
@@ -26,8 +27,8 @@ class WandbRun(Callback):
 
     The run's config gets the git commit of the working folder and whether files differ from it, the versions of the
     packages, the data set (files, SHA-256, images, points per channel; a table shows them too), the number of
-    parameters and the run's folder; its files get the resolved config. The summary of `val/mAP` is the highest value,
-    which is that of `best.ckpt`.
+    parameters and the run's folder; its files get the resolved config. The summary of `val/mAP`, and of the metric that
+    chooses `best.ckpt`, is the best value; `best` in the summary holds every number of that checkpoint.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -43,15 +44,27 @@ class WandbRun(Callback):
         """Describe `kpd test`."""
         self._describe(trainer, pl_module)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the validation of the best checkpoint into the summary of the run."""
+        loggers = wandb_loggers(trainer)
+        if not loggers or not trainer.is_global_zero:
+            return
+        validation = read_best_validation(trainer)
+        if validation is None:
+            return
+        scalars = {name: value for name, value in validation.report.as_scalars().items() if math.isfinite(value)}
+        for logger in loggers:
+            logger.experiment.summary["best"] = {"epoch": validation.epoch, "step": validation.step, **scalars}
+
     def _describe(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        loggers = wandb_loggers(trainer)
         if not loggers or not trainer.is_global_zero:
             return
         description: dict[str, Any] = {
             "code": describe_code(),
             "versions": _versions(),
             "n_parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
-            "run_folder": str(run_folder(trainer).resolve()),
+            "run_folder": str(find_run_folder(trainer).resolve()),
         }
         describe_data = getattr(trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
         if describe_data is not None:
@@ -59,10 +72,17 @@ class WandbRun(Callback):
         for logger in loggers:
             run = logger.experiment
             run.config.update(description, allow_val_change=True)
-            run.define_metric("val/mAP", summary="max", step_metric="trainer/global_step", step_sync=True)
+            for metric, way in _summarised_metrics(trainer).items():
+                run.define_metric(metric, summary=way, step_metric="trainer/global_step", step_sync=True)
             _save_config(trainer, run)
             # The first table also makes the client ask who it is: later ones then wait for a server that has gone away.
             log_table(logger, "data_set", DATA_SET_COLUMNS, _data_set_rows(description.get("data_set", {})))
+
+
+def _summarised_metrics(trainer: Trainer) -> dict[str, str]:
+    """The metrics whose best value the summary keeps, and which way that is."""
+    best = find_best_checkpoint(trainer)
+    return {"val/mAP": "max"} | ({best.monitor: best.mode} if best is not None else {})
 
 
 def _data_set_rows(description: dict[str, dict[str, Any]]) -> list[list[Any]]:
@@ -105,9 +125,9 @@ def _versions() -> dict[str, str]:
 
 def _save_config(trainer: Trainer, run: Any) -> None:
     """Put the resolved config among the files of the run, beside the one that Weights & Biases writes itself."""
-    saved = next((one for one in trainer.callbacks if isinstance(one, RunFolder)), None)  # type: ignore[attr-defined]
-    if saved is None or saved.path is None:
-        return
+    saved = find_saved_run(trainer)
+    if saved is None or saved.path is None or not Path(run.dir).is_dir():
+        return  # a run that is switched off (WANDB_MODE=disabled) has no folder
     # The files of the run hold a `config.yaml` of another form already.
     target = Path(run.dir).resolve() / f"kpd-{saved.config_filename}"
     shutil.copyfile(saved.path / saved.config_filename, target)

@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from keypoint_detection.callbacks.run_folder import run_folder
+from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.drawing import draw_prediction
 from keypoint_detection.metrics.matching import pair_nearest
 from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
-from keypoint_detection.tracking.tables import log_table
+from keypoint_detection.tracking.tables import log_table, wandb_loggers
 from keypoint_detection.types import NOT_LABELLED, Batch
 
 __all__ = ["WorstPictures"]
@@ -107,7 +107,7 @@ class WorstPictures(Callback):
         if not isinstance(report, EvaluationReport):
             return
         errors = report.per_image_errors()
-        folder = run_folder(trainer)
+        folder = find_run_folder(trainer)
         (folder / "worst").mkdir(parents=True, exist_ok=True)
         if trainer.is_global_zero:
             with (folder / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
@@ -120,9 +120,8 @@ class WorstPictures(Callback):
         worst = [entry for entry in worst if entry[0] <= self.n_images]
         for rank, row, picture in worst:
             picture.save(folder / "worst" / f"{rank:03d}-image-{row.image_id}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-                _log_table(logger, [(row, picture) for _, row, picture in worst])
+        for logger in wandb_loggers(trainer) if trainer.is_global_zero else ():
+            _log_table(logger, [(row, picture) for _, row, picture in worst])
 
 
 def _log_table(logger: WandbLogger, worst: list[tuple[ImageErrors, Image.Image]]) -> None:

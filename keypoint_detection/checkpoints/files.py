@@ -13,10 +13,23 @@ import torch
 if TYPE_CHECKING:
     from wandb import Artifact
 
-__all__ = ["CheckpointError", "read_checkpoint", "resolve_checkpoint"]
+__all__ = [
+    "CHECKPOINT_FOLDER",
+    "CONFIG_FILE",
+    "VALIDATION_KEY",
+    "CheckpointError",
+    "find_run",
+    "read_checkpoint",
+    "resolve_checkpoint",
+]
 
 logger = logging.getLogger(__name__)
 
+# Of the folder of a run: its resolved config, and the folder of its checkpoints.
+CONFIG_FILE = "config.yaml"
+CHECKPOINT_FOLDER = "checkpoints"
+# Where a checkpoint keeps the validation that was the latest when it was saved: epoch, step and report.
+VALIDATION_KEY = "validation"
 WANDB_SCHEME = "wandb://"
 # A folder of its own in the cache of Weights & Biases, which WANDB_CACHE_DIR moves.
 CACHE_FOLDER = "kpd-checkpoints"
@@ -45,8 +58,24 @@ def resolve_checkpoint(reference: str) -> Path:
     if not path.is_file():
         found = sorted(Path().glob("runs/*/checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
         newest = f" The newest here is {found[-1]}." if found else ""
-        raise CheckpointError(f"{reference!r} is no file; the path of a checkpoint is expected.{newest}")
+        raise CheckpointError(f"{reference!r} is not a file; the path of a checkpoint is expected.{newest}")
     return path
+
+
+def find_run(checkpoint: str | Path) -> Path | None:
+    """Find the folder of the run that a checkpoint belongs to; None where the file stands alone.
+
+    Args:
+        checkpoint: the path of its file.
+    """
+    folder = Path(checkpoint).absolute().parent
+    is_in_run = folder.name == CHECKPOINT_FOLDER and (folder.parent / CONFIG_FILE).is_file()
+    return _shorten(folder.parent) if is_in_run else None
+
+
+def _shorten(path: Path) -> Path:
+    """The path from the working folder, where it lies below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def read_checkpoint(reference: str) -> dict[str, Any]:
@@ -67,7 +96,7 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}).") from error
     if not isinstance(content, dict) or "channels" not in content.get("hyper_parameters", {}):
-        raise CheckpointError(f"{path} is no checkpoint of kpd: it holds no hyper-parameters of a KeypointDetector.")
+        raise CheckpointError(f"{path} is not a checkpoint of kpd: it holds no hyper-parameters of a KeypointDetector.")
     return content
 
 

@@ -1,81 +1,172 @@
-"""The settings that a checkpoint brings along, which stand below everything that the user says."""
+"""The settings that a checkpoint brings along, which rank below everything that the user says."""
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import Namespace
 
-__all__ = ["find_checkpoint_path", "report_overrides", "settings_of"]
+from keypoint_detection.checkpoints.specifications import canonical_class_path
+
+__all__ = [
+    "read_settings",
+    "refuse_other_network",
+    "refuse_other_training",
+    "refuse_training_images",
+    "report_overrides",
+    "settings_of",
+    "trained_so_far",
+]
 
 logger = logging.getLogger(__name__)
 
-# Of the data settings that a checkpoint carries, those that say what the network gets to see: a test repeats them.
-CARRIED_DATA_SETTINGS = ("image_size", "resize", "coordinates", "visible_only")
+# Of the data settings that a checkpoint carries, those that say what the network gets to see and which images were kept
+# aside for validation: measuring repeats them.
+CARRIED_DATA_SETTINGS = ("image_size", "resize", "coordinates", "visible_only", "val_fraction", "split_seed")
+# The parts of a config whose entries are options of their own.
+SETTING_GROUPS = ("model", "data", "trainer")
+# What the state of the optimiser in a checkpoint belongs to.
+FIXED_MODEL_SETTINGS = ("channels", "backbone", "optimizer", "lr_scheduler", "lr")
 
 
-def find_checkpoint_path(words: Sequence[str]) -> str | None:
-    """The last `ckpt_path` that flags or config files give."""
-    path: str | None = None
-    for position, word in enumerate(words):
-        following = words[position + 1] if position + 1 < len(words) else ""
-        if word in ("-c", "--config"):
-            path = _checkpoint_of_config(following) or path
-        elif word.startswith("--config="):
-            path = _checkpoint_of_config(word.removeprefix("--config=")) or path
-        elif word == "--ckpt_path":
-            path = following
-        elif word.startswith("--ckpt_path="):
-            path = word.removeprefix("--ckpt_path=")
-    return None if path in (None, "", "null") else path
+def settings_of(checkpoint: dict[str, Any], with_files: bool) -> dict[str, Any]:
+    """Give a checkpoint's model and its settings of the data, by the names of their options.
+
+    Args:
+        checkpoint: what `read_checkpoint` gave.
+        with_files: all settings of the data, its files included, to resume a training; else only those that say what
+            the network saw and which images were kept aside.
+    """
+    data = checkpoint.get("datamodule_hyper_parameters", {}) if with_files else _carried(checkpoint)
+    named = {f"model.{name}": value for name, value in _public(checkpoint["hyper_parameters"]).items()}
+    return named | {f"data.{name}": value for name, value in _public(data).items() if name != "channels"}
 
 
-def _checkpoint_of_config(path: str) -> str | None:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return None  # the parser says what is wrong with the file
-    value = content.get("ckpt_path") if isinstance(content, dict) else None
-    return str(value) if value else None
-
-
-def settings_of(checkpoint: dict[str, Any]) -> list[str]:
-    """The words that repeat a checkpoint's model and what its network saw of the pictures."""
-    model = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
-    data = checkpoint.get("datamodule_hyper_parameters", {})
-    carried = {name: data[name] for name in CARRIED_DATA_SETTINGS if name in data}
-    words = [f"--model={json.dumps(model)}"]
-    return [*words, f"--data={json.dumps(carried)}"] if carried else words
+def read_settings(config: Path) -> dict[str, Any]:
+    """Read the settings of a saved config, by the names of their options; where it resumed a training is left out."""
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings: dict[str, Any] = {}
+    for group, value in content.items():
+        if group in SETTING_GROUPS:
+            settings |= {f"{group}.{name}": entry for name, entry in value.items()}
+        elif group != "ckpt_path":
+            settings[group] = value
+    return settings
 
 
 def report_overrides(checkpoint: dict[str, Any], config: Namespace) -> None:
     """Say which settings differ from the checkpoint's, because the user's win."""
+    for change in _changes(checkpoint, config):
+        logger.info("%s: %s as given (the checkpoint has %s)", *change)
+
+
+def refuse_other_training(checkpoint: dict[str, Any], config: Namespace) -> None:
+    """Refuse settings that a resumed training could not follow, because the checkpoint fixes them.
+
+    Args:
+        checkpoint: the one to resume from.
+        config: the parsed settings of `kpd fit`.
+
+    Raises:
+        ValueError: model, optimiser or schedule differ from the checkpoint's, or the training is past its new end.
+    """
+    fixed = [change for change in _changes(checkpoint, config) if change.name.split(".")[1] in FIXED_MODEL_SETTINGS]
+    if fixed:
+        listed = "; ".join(f"{name} is {new}, the checkpoint has {old}" for name, new, old in fixed)
+        raise ValueError(
+            f"--ckpt_path resumes a training with its network, optimiser and schedule as they were: {listed}. Leave "
+            "these settings out to resume, or start a new training from the checkpoint's weights: "
+            "--model.init_from=FILE.ckpt in place of --ckpt_path."
+        )
+    n_epochs, n_steps = trained_so_far(checkpoint)
+    limits = (("max_epochs", n_epochs, config.trainer.max_epochs), ("max_steps", n_steps, config.trainer.max_steps))
+    for name, done, limit in limits:
+        if limit is not None and 0 <= limit < done:
+            raise ValueError(
+                f"--trainer.{name}={limit}: the checkpoint has been trained for {done} {name.removeprefix('max_')} "
+                f"already. Give more than {done} to resume it, or start a new training from its weights: "
+                "--model.init_from=FILE.ckpt in place of --ckpt_path."
+            )
+
+
+def refuse_training_images(checkpoint: dict[str, Any], config: Namespace) -> None:
+    """Refuse to validate on a part of a training file that was trained on as a whole.
+
+    Raises:
+        ValueError: the training had a validation file of its own, and none is given now.
+    """
+    val = checkpoint.get("datamodule_hyper_parameters", {}).get("val")
+    if val and config.data.train and not config.data.val:
+        raise ValueError(
+            f"the training kept nothing of {config.data.train} aside: it validated on {val}. A part of its training "
+            f"images would measure too well; give --data.val, e.g. --data.val={val}."
+        )
+
+
+def refuse_other_network(checkpoint: dict[str, Any], config: Namespace) -> None:
+    """Refuse a network that the checkpoint's weights do not fit.
+
+    Raises:
+        ValueError: the backbone or the number of channels differ from the checkpoint's.
+    """
+    changes = [change for change in _changes(checkpoint, config) if change.name.startswith("model.backbone.")]
+    n_given, n_stored = len(config.model.channels), len(checkpoint["hyper_parameters"]["channels"])
+    if n_given != n_stored:
+        changes.append(_Change("the number of model.channels", n_given, n_stored))
+    if changes:
+        listed = "; ".join(f"{name} is {new}, the checkpoint has {old}" for name, new, old in changes)
+        raise ValueError(f"the weights of the checkpoint do not fit: {listed}. Leave these settings out.")
+
+
+def trained_so_far(checkpoint: dict[str, Any]) -> tuple[int, int]:
+    """Count the finished epochs and the optimiser steps that a checkpoint has behind it."""
+    loops = checkpoint["loops"]["fit_loop"]
+    progress = loops["epoch_progress"]["current"]
+    # A checkpoint of a validation is saved before Lightning counts the epoch that it closed.
+    is_over = progress["ready"] > progress["processed"] and loops["epoch_loop.batch_progress"]["is_last_batch"]
+    return int(progress["processed"]) + bool(is_over), int(checkpoint["global_step"])
+
+
+class _Change(NamedTuple):
+    name: str
+    new: Any
+    old: Any
+
+
+def _changes(checkpoint: dict[str, Any], config: Namespace) -> list[_Change]:
+    """List the settings of which the parsed ones differ from the checkpoint's."""
+    stored = {f"model.{name}": value for name, value in _public(checkpoint["hyper_parameters"]).items()}
+    stored |= {f"data.{name}": value for name, value in _carried(checkpoint).items()}
+    changes = []
+    for name, old in stored.items():
+        parsed = config.get(name)
+        new = _flatten(name, parsed.as_dict() if isinstance(parsed, Namespace) else parsed)
+        for key, value in _flatten(name, old).items():
+            # A class that differs brings other arguments: it is enough to name it.
+            is_comparable = key in new or not key.startswith(f"{name}.init_args.")
+            if is_comparable and _as_json(new.get(key)) != _as_json(value):
+                changes.append(_Change(key, _as_json(new.get(key)), _as_json(value)))
+    return changes
+
+
+def _carried(checkpoint: dict[str, Any]) -> dict[str, Any]:
     data = checkpoint.get("datamodule_hyper_parameters", {})
-    carried = {f"data.{name}": data[name] for name in CARRIED_DATA_SETTINGS if name in data}
-    stored = {
-        f"model.{name}": value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")
-    }
-    for name, old in _flatten({**stored, **carried}).items():
-        new = config.get(name)
-        new = new.as_dict() if isinstance(new, Namespace) else new
-        if _comparable(new) != _comparable(old):
-            logger.info("%s: %s as given (the checkpoint has %s)", name, _comparable(new), old)
+    return {name: data[name] for name in CARRIED_DATA_SETTINGS if name in data}
 
 
-def _flatten(settings: dict[str, Any]) -> dict[str, Any]:
-    """Take class specifications apart, so that one changed parameter is reported alone."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict) and "class_path" in value:
-            flat[f"{name}.class_path"] = value["class_path"]
-            flat |= {f"{name}.init_args.{key}": entry for key, entry in (value.get("init_args") or {}).items()}
-        else:
-            flat[name] = value
-    return flat
+def _public(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if not name.startswith("_")}
 
 
-def _comparable(value: Any) -> Any:
+def _flatten(name: str, value: Any) -> dict[str, Any]:
+    """Take a class specification apart, so that one changed parameter is reported alone."""
+    if not (isinstance(value, dict) and "class_path" in value):
+        return {name: value}
+    flat = {f"{name}.class_path": canonical_class_path(value["class_path"])}
+    return flat | {f"{name}.init_args.{key}": entry for key, entry in (value.get("init_args") or {}).items()}
+
+
+def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))

@@ -1,15 +1,30 @@
 """Classes and their arguments as plain values, which a config file and a checkpoint can hold."""
 
 import functools
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["as_plain", "describe_class", "describe_factory"]
+__all__ = ["as_plain", "canonical_class_path", "describe_class", "describe_factory"]
 
 
 def describe_class(cls: type, init_args: Mapping[str, Any]) -> dict[str, Any]:
     """Name a class and its arguments as a config file would."""
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(init_args)}
+
+
+def canonical_class_path(path: str) -> str:
+    """Name the module in which a class is defined, of the several that it may be imported from.
+
+    A path that leads to no imported module is returned as it is.
+
+    >>> import json
+    >>> canonical_class_path("json.JSONDecoder")
+    'json.decoder.JSONDecoder'
+    """
+    module, _, name = path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return f"{found.__module__}.{found.__qualname__}" if isinstance(found, type) else path
 
 
 def describe_factory(factory: object) -> str | dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import logging
 import numbers
+import os
 import re
 import sys
 import warnings
@@ -15,23 +16,46 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from keypoint_detection.callbacks.checkpointing import LastCheckpoint
+from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
 from keypoint_detection.callbacks.model_artifact import ModelArtifact
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.result_table import ResultTable
-from keypoint_detection.callbacks.run_folder import RunFolder
+from keypoint_detection.callbacks.run_folder import SavedRun
 from keypoint_detection.callbacks.training_health import TrainingDivergedError, TrainingHealth
 from keypoint_detection.callbacks.wandb_run import WandbRun
 from keypoint_detection.callbacks.worst_pictures import WorstPictures
-from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint, resolve_checkpoint
-from keypoint_detection.checkpoints.settings import find_checkpoint_path, report_overrides, settings_of
+from keypoint_detection.checkpoints.files import (
+    CONFIG_FILE,
+    CheckpointError,
+    find_run,
+    read_checkpoint,
+    resolve_checkpoint,
+)
+from keypoint_detection.checkpoints.settings import (
+    read_settings,
+    refuse_other_network,
+    refuse_other_training,
+    refuse_training_images,
+    report_overrides,
+    settings_of,
+    trained_so_far,
+)
+from keypoint_detection.commands.budget import fill_in_budget
 from keypoint_detection.data.coco import read_coco
 from keypoint_detection.data.datamodule import KeypointsDataModule, find_files
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models import backbones
 from keypoint_detection.models.backbones import Backbone
-from keypoint_detection.parsing.arguments import environment, order_arguments
+from keypoint_detection.parsing.arguments import (
+    ENVIRONMENT_PREFIX,
+    find_checkpoint_path,
+    prepare_words,
+    variables_as_words,
+)
 from keypoint_detection.parsing.errors import ShortErrors
+from keypoint_detection.parsing.internals import list_option_strings
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.types import DataError
 
@@ -42,16 +66,13 @@ register_type(numbers.Number, serializer=lambda value: value, deserializer=lambd
 
 logger = logging.getLogger(__name__)
 
+# Of the checkpoint that a training is known by; users who ask for more of them need not say it again.
+BEST_MONITOR = {"monitor": "val/mAP", "mode": "max"}
+MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
 DEFAULT_CALLBACKS: list[dict[str, Any]] = [
     {
-        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-        "init_args": {
-            "monitor": "val/mAP",
-            "mode": "max",
-            "filename": "best",
-            "save_last": True,
-            "enable_version_counter": False,
-        },
+        "class_path": MODEL_CHECKPOINT,
+        "init_args": {**BEST_MONITOR, "filename": "best", "enable_version_counter": False},
     },
     {"class_path": "keypoint_detection.callbacks.overlays.PredictionOverlays"},
     {"class_path": "keypoint_detection.callbacks.result_table.ResultTable"},
@@ -94,11 +115,15 @@ class DetectorCLI(LightningCLI):
                 parser.set_defaults({"trainer.logger": False, "verbose": False})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, the hyper-parameters of a checkpoint standing below everything that the user says."""
+        """Parse, the settings of a checkpoint ranking below everything that the user says."""
         assert isinstance(args, list)
-        command = args[0]
-        words = order_arguments(args, environment())
-        path = find_checkpoint_path(words)
+        command, *typed = args
+        subparser = self._subcommand_parsers[command]
+        words = [
+            *variables_as_words(command, set(list_option_strings(subparser)), os.environ),
+            *prepare_words(typed),
+        ]
+        path = find_checkpoint_path(words) or os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
         if command != "fit" and path is None and not _asks_for_help(words):
             parser.error(
                 f"`kpd {command}` needs a trained detector: give --ckpt_path=FILE.ckpt, e.g. "
@@ -111,21 +136,53 @@ class DetectorCLI(LightningCLI):
                 self.checkpoint = read_checkpoint(path)
             except CheckpointError as error:
                 parser.error(f"--ckpt_path: {error}")
-            words[1:1] = settings_of(self.checkpoint)
-        self.config = parser.parse_args(words)
+            self._take_settings(subparser, command, path)
+        self.config = parser.parse_args([command, *words])
         if path is not None:
             self.config[command].ckpt_path = path
 
+    def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> None:
+        """Let the settings that a checkpoint brings along take the place of the defaults."""
+        assert self.checkpoint is not None
+        run = find_run(path) if command == "fit" else None
+        if run is not None:
+            logger.info("Resuming the run %s with the settings of its %s.", run, CONFIG_FILE)
+            settings = read_settings(run / CONFIG_FILE)
+        else:
+            settings = settings_of(self.checkpoint, with_files=command == "fit")
+        parser.set_defaults(settings)
+
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: `parse_arguments` has put the checkpoint's hyper-parameters in their place."""
+        """Do nothing: `parse_arguments` has put the checkpoint's settings in their place."""
 
     def before_instantiate_classes(self) -> None:
-        """Fill in channels that were left out, and say where the user overrules the checkpoint."""
+        """Fill in what was left out, and say where the user overrules the checkpoint."""
         config = self.config[self.subcommand]
         if self.checkpoint is not None:
-            report_overrides(self.checkpoint, config)
+            try:
+                self._compare_with_checkpoint(self.checkpoint, config)
+            except ValueError as error:
+                self._refuse(error)
         if config.model.channels is None:
             config.model.channels = self._channels_of_file(config.data)
+        if self.subcommand == "fit":
+            fill_in_budget(config.trainer)
+
+    def _compare_with_checkpoint(self, checkpoint: dict[str, Any], config: Namespace) -> None:
+        report_overrides(checkpoint, config)
+        if self.subcommand == "fit":
+            refuse_other_training(checkpoint, config)
+            n_epochs, n_steps = trained_so_far(checkpoint)
+            if n_epochs == config.trainer.max_epochs or n_steps == config.trainer.max_steps:
+                logger.info(
+                    "This training is finished (%d epochs, %d steps); a larger --trainer.max_epochs resumes it.",
+                    n_epochs,
+                    n_steps,
+                )
+        elif self.subcommand == "validate":
+            refuse_training_images(checkpoint, config)
+        if self.subcommand != "fit":
+            refuse_other_network(checkpoint, config)
 
     def _channels_of_file(self, data: Namespace) -> list[str]:
         try:
@@ -179,11 +236,19 @@ def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = Detecto
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=_DetectorParser,
-            parser_kwargs={"prog": "kpd", "description": "Train and measure keypoint detectors."},
-            save_config_callback=RunFolder,
+            parser_kwargs={
+                "prog": "kpd",
+                "description": "Train and measure keypoint detectors.",
+                "default_env": True,
+                "env_prefix": ENVIRONMENT_PREFIX,
+            },
+            save_config_callback=SavedRun,
             save_config_kwargs={"save_to_log_dir": False},
             # Callbacks here are there whatever the user's own list holds.
-            trainer_defaults={"logger": DEFAULT_LOGGER, "callbacks": [WandbRun(), TrainingHealth(), stop]},
+            trainer_defaults={
+                "logger": DEFAULT_LOGGER,
+                "callbacks": [WandbRun(), TrainingHealth(), stop, FinalValidation(), LastCheckpoint()],
+            },
         )
     except TrainingDivergedError as error:
         sys.stderr.write(f"kpd {args[0]}: {error}\n")

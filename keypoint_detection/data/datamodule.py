@@ -22,6 +22,7 @@ from keypoint_detection.channels import resolve_channels
 from keypoint_detection.data.augmentation import default_augmentation
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates, read_coco
 from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
+from keypoint_detection.data.sampling import EpochSampler
 from keypoint_detection.images import ResizeMode
 from keypoint_detection.types import Batch, DataError
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 # More workers than this seldom help, and each holds a copy of the interpreter.
 MAX_AUTOMATIC_WORKERS = 8
+
+# Where Lightning keeps the seed of `seed_everything`.
+SEED_VARIABLE = "PL_GLOBAL_SEED"
 
 EXIF_ORIENTATION = 0x0112
 # The orientations whose picture lies on its side: height and width change places when it is shown.
@@ -128,6 +132,8 @@ class KeypointsDataModule(LightningDataModule):
         self.num_workers = _default_workers() if num_workers is None else num_workers
         transforms = default_augmentation(flip_pairs is not None) if augmentation is None else augmentation
         self.transform = v2.Compose(transforms) if augment and transforms else None
+        # Where a training that is resumed goes on: its epoch, and the batches that it has had of that.
+        self._epoch, self._n_batches = 0, 0
         self._tables: dict[Path, CocoKeypoints] = {}
         self._datasets: dict[str, KeypointsDataset] = {}
 
@@ -212,22 +218,49 @@ class KeypointsDataModule(LightningDataModule):
         return {part: _describe(dataset, self.channels) for part, dataset in self._datasets.items()}
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Make the loader of the training part: shuffled and augmented."""
-        return self._loader("train", shuffle=True)
+        """Make the loader of the training part: shuffled and augmented, from where a resumed training was."""
+        return self._loader("train", self._epoch_sampler())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Make the loader of the validation part, in the order of the file."""
-        return self._loader("val", shuffle=False)
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """Make the loader of the test file, in its order."""
-        return self._loader("test", shuffle=False)
+        return self._loader("test")
 
-    def _loader(self, part: str, shuffle: bool) -> DataLoader[Sample]:
+    def state_dict(self) -> dict[str, int]:
+        """Say for a checkpoint where its training is: in which epoch, and how many of its batches it has had."""
+        if self.trainer is None:
+            return {}
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        is_begun = progress.ready > progress.processed
+        n_batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if is_begun else 0
+        is_over = n_batches >= self.trainer.num_training_batches
+        return {"epoch": progress.processed + is_over, "n_batches": 0 if is_over else n_batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the loader of the training part begin where the checkpoint was saved."""
+        self._epoch, self._n_batches = state_dict["epoch"], state_dict["n_batches"]
+
+    def _epoch_sampler(self) -> EpochSampler:
+        trainer = self.trainer
+        return EpochSampler(
+            self._datasets["train"],
+            trainer.world_size if trainer else 1,
+            trainer.global_rank if trainer else 0,
+            int(os.environ.get(SEED_VARIABLE, 0)),
+            epoch=self._epoch,
+            n_skipped=self._n_batches * self.batch_size,
+            # Overfitting is tried on the same few batches again and again.
+            shuffle=not (trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
+        )
+
+    def _loader(self, part: str, sampler: EpochSampler | None = None) -> DataLoader[Sample]:
         return DataLoader(
             self._datasets[part],
             batch_size=self.batch_size,
-            shuffle=shuffle,
+            sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",

@@ -1,6 +1,7 @@
 """One picture and its points, and how several become a batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 
 from keypoint_detection.data.augmentation import augment, fit_to_size
 from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.data.sampling import Draw
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
 from keypoint_detection.images import ResizeMode, read_image, resize
 from keypoint_detection.types import VISIBLE, Batch
@@ -89,8 +91,13 @@ class KeypointsDataset(Dataset[Sample]):
         """Count the images."""
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> Sample:
-        """Read one image; raises OSError naming the file when it cannot be read."""
+    def __getitem__(self, draw: Draw | int) -> Sample:
+        """Read one image; raises OSError naming the file when it cannot be read.
+
+        Args:
+            draw: which image. With a `Draw` its augmentation depends on nothing but its seed.
+        """
+        position, seed = draw if isinstance(draw, Draw) else (draw, None)
         table, index = self.table, int(self.indices[position])
         image = read_image(table.image_paths[index].decode())
         image_size = (int(image.shape[-2]), int(image.shape[-1]))
@@ -105,7 +112,8 @@ class KeypointsDataset(Dataset[Sample]):
         points = apply_affine(points[None], invert_affine(input_to_image)[None])[0]
         types = table.types[rows]
         if self.transform is not None:
-            augmented = augment(image, points, self.transform)
+            with _random_numbers(seed):
+                augmented = augment(image, points, self.transform)
             is_inside &= _is_inside(augmented.points, (int(augmented.image.shape[-2]), int(augmented.image.shape[-1])))
             augmented = fit_to_size(augmented, input_size, self.resize_mode)
             image, points = augmented.image, augmented.points
@@ -137,6 +145,21 @@ class KeypointsDataset(Dataset[Sample]):
             )
         mirrored: NDArray[np.int64] = self.mirrored_types[types]
         return mirrored
+
+
+@contextmanager
+def _random_numbers(seed: int | None) -> Iterator[None]:
+    """Let what torchvision draws from the global generator come from a seed, and leave that generator as it was."""
+    if seed is None:
+        yield
+        return
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
 
 
 def _mirrored_types(names: list[str], flip_pairs: Sequence[tuple[str, str]] | None) -> NDArray[np.int64] | None:

@@ -1,7 +1,7 @@
 """The result of an evaluation: numbers by channel and over all, flat for loggers and nested for files."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -114,8 +114,9 @@ class EvaluationReport(NamedTuple):
         strict_success: Share of images with every point right, at each distance threshold.
         has_losses: Whether losses were given.
         oks_ap: OKS-AP by name ("OKS-AP", "OKS-AP50", ...); empty when not asked for.
-        intervals: 95 % interval of each number, by its name in `as_scalars`; empty until `with_intervals`.
-        measurements: What the numbers were computed from.
+        bounds: The same report with the lower, and with the upper ends of the 95 % intervals as its numbers; None until
+            `with_intervals`.
+        measurements: What the numbers were computed from; None in a report that was read back from a checkpoint.
     """
 
     n_images: int
@@ -126,8 +127,16 @@ class EvaluationReport(NamedTuple):
     strict_success: tuple[float, ...]
     has_losses: bool
     oks_ap: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    measurements: Measurements
+    bounds: "tuple[EvaluationReport, EvaluationReport] | None"
+    measurements: Measurements | None
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95 % interval of each number, by its name in `as_scalars`; empty until `with_intervals`."""
+        if self.bounds is None:
+            return {}
+        low, high = (bound.as_scalars() for bound in self.bounds)
+        return {name: (low[name], high[name]) for name in low}
 
     @property
     def channels_without_truth(self) -> tuple[str, ...]:
@@ -162,7 +171,20 @@ class EvaluationReport(NamedTuple):
             "definitions": dict(DEFINITIONS),
         }
 
-    def with_intervals(self, n_resamples: int = 1000, seed: int = 0, level: float = 0.95) -> "EvaluationReport":
+    def as_state(self) -> dict[str, Any]:
+        """Give the numbers as plain values, which a checkpoint can hold; `from_state` reads them back."""
+        state = self._asdict() | {"bounds": None, "measurements": None}
+        state["channels"] = [channel._asdict() for channel in self.channels]
+        state["overall"] = self.overall._asdict()
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "EvaluationReport":
+        """Read a report back from what `as_state` gave, without its measurements."""
+        channels = tuple(ChannelReport(**channel) for channel in state["channels"])
+        return cls(**{**state, "channels": channels, "overall": ChannelReport(**state["overall"])})
+
+    def with_intervals(self, n_resamples: int, seed: int, level: float = 0.95) -> "EvaluationReport":
         """Add bootstrap intervals by resampling images; no process waits for another.
 
         Every number is computed anew in each resample, the score threshold too. OKS-AP has no interval.
@@ -173,14 +195,14 @@ class EvaluationReport(NamedTuple):
             level: Share of the resamples that lies inside.
 
         Returns:
-            The same report with `intervals`.
+            The same report with `bounds`.
         """
+        measurements = self._measurements()
         multiplicities = resample_images(self.n_images, n_resamples, torch.Generator().manual_seed(seed))
         # Few resamples at a time, so that what is accumulated over all detections stays in the cache.
-        chunk = max(16, RESAMPLE_ELEMENTS // max(1, len(self.measurements.detections.scores)))
+        chunk = max(16, RESAMPLE_ELEMENTS // max(1, len(measurements.detections.scores)))
         parts = [
-            _compute(self.measurements, multiplicities[:, start : start + chunk])
-            for start in range(0, n_resamples, chunk)
+            _compute(measurements, multiplicities[:, start : start + chunk]) for start in range(0, n_resamples, chunk)
         ]
         overall = _take_interval([part.overall for part in parts], level)
         channels = [
@@ -196,18 +218,19 @@ class EvaluationReport(NamedTuple):
                 ),
                 strict_success=tuple(strict_success[end].tolist()),
                 oks_ap={},
-            ).as_scalars()
+            )
             for end in (0, 1)
         )
-        return self._replace(intervals={name: (low[name], high[name]) for name in low})
+        return self._replace(bounds=(low, high))
 
     def per_image_errors(self) -> list[ImageErrors]:
         """List every image, the worst first.
 
         Most missing predictions come first, then the largest error, then the most false positives.
         """
-        truths, detections = self.measurements.truths, self.measurements.detections
-        errors, n_images = self.measurements.errors_px, self.n_images
+        measurements = self._measurements()
+        truths, detections = measurements.truths, measurements.detections
+        errors, n_images = measurements.errors_px, self.n_images
         is_found = errors.isfinite()
         n_truths = torch.bincount(truths.image, minlength=n_images)
         n_found = torch.bincount(truths.image[is_found], minlength=n_images)
@@ -215,12 +238,16 @@ class EvaluationReport(NamedTuple):
         largest = torch.full((n_images,), -math.inf, dtype=torch.float64)
         largest = largest.scatter_reduce(0, truths.image[is_found], errors[is_found], "amax")
         # Comparing with a NaN score threshold is False: without detections there is no false positive.
-        is_false = (detections.scores >= self.overall.score_threshold) & ~self.measurements.is_true_positive[-1]
+        is_false = (detections.scores >= self.overall.score_threshold) & ~measurements.is_true_positive[-1]
         n_false = torch.bincount(detections.image[is_false], minlength=n_images)
         largest = largest.masked_fill(n_found == 0, math.nan)
-        columns = (self.measurements.image_ids, n_truths, n_truths - n_found, largest, total / n_found, n_false)
+        columns = (measurements.image_ids, n_truths, n_truths - n_found, largest, total / n_found, n_false)
         rows = [ImageErrors(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
         return sorted(rows, key=_badness, reverse=True)
+
+    def _measurements(self) -> Measurements:
+        assert self.measurements is not None, "a report that was read back has no measurements"
+        return self.measurements
 
     def _flatten(self, channel: ChannelReport, suffix: str) -> dict[str, float]:
         """Name the numbers of one channel; the suffix goes between the metric and its threshold or statistic."""
@@ -271,7 +298,7 @@ def build_report(measurements: Measurements, names: Sequence[str], oks_ap: dict[
         strict_success=tuple(values.strict_success[0].tolist()),
         has_losses=measurements.losses is not None,
         oks_ap=oks_ap,
-        intervals={},
+        bounds=None,
         measurements=measurements,
     )
 
@@ -297,10 +324,10 @@ def _take_interval(parts: list[ChannelValues], level: float) -> tuple[ChannelVal
 
 
 def _channel_report(name: str, n_truths: int, n_detections: int, values: ChannelValues) -> ChannelReport:
-    """Take the numbers of the first resample; the fields of both classes stand in the same order."""
-    plain: list[Any] = [value[0].tolist() for value in values]
-    numbers: list[Any] = [tuple(value) if isinstance(value, list) else value for value in plain]
-    return ChannelReport(name, n_truths, n_detections, *numbers)
+    """Take the numbers of the first resample; both classes call them by the same names."""
+    plain = {field: value[0].tolist() for field, value in values._asdict().items()}
+    numbers: dict[str, Any] = {field: tuple(one) if isinstance(one, list) else one for field, one in plain.items()}
+    return ChannelReport(name=name, n_truths=n_truths, n_detections=n_detections, **numbers)
 
 
 def _replace_values(channel: ChannelReport, values: ChannelValues) -> ChannelReport:

@@ -1,15 +1,18 @@
-"""The words of a command line: their order of precedence, and values as Python writes them."""
+"""The words of a command line before they are parsed: values as Python writes them, classes, pipes and variables."""
 
 import ast
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["ENVIRONMENT_PREFIX", "environment", "order_arguments"]
+import yaml
+
+__all__ = ["ENVIRONMENT_PREFIX", "find_checkpoint_path", "prepare_words", "variables_as_words"]
 
 ENVIRONMENT_PREFIX = "KPD"
+CONFIG_OPTIONS = ("-c", "--config")
 # Options of the trainer where 16.0 can only mean 16. Elsewhere the two differ: limit_val_batches takes 1.0 for all
 # batches and 1 for one, and the version of a logger is a text.
 WHOLE_TRAINER_NUMBERS = tuple(
@@ -18,37 +21,81 @@ WHOLE_TRAINER_NUMBERS = tuple(
 )
 
 
-def order_arguments(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Order the words after a command so that later ones win: config files, environment variables, flags.
+def prepare_words(words: Sequence[str]) -> list[str]:
+    """Rewrite the words after a command into what the parser reads, in the order in which they were given.
 
-    A variable `KPD_FIT__MODEL__LR=0.001` counts as the flag `--model.lr=0.001` of `kpd fit`. Values of flags may be
-    written as Python writes them, which is what a Weights & Biases agent does: `None`, `16.0`, `{'a': [1, None]}`.
+    Values of flags may be written as Python writes them, which is what a Weights & Biases agent does: `None`, `16.0`,
+    `{'a': [1, None]}`. A flag that chooses a class comes before those of its parameters. A config that comes through a
+    pipe, as in `--config <(kpd fit --print_config)`, can be read only once: its text takes its place.
+
+    >>> prepare_words(["--model.backbone.n_channels=16.0", "--model.backbone=Unet"])
+    ['--model.backbone=Unet', '--model.backbone.n_channels=16']
+    """
+    prepared: list[str] = []
+    for word in words:
+        if prepared and prepared[-1] in CONFIG_OPTIONS:
+            prepared.append(_read_pipe(word))
+        elif word.startswith("--config="):
+            prepared.append(f"--config={_read_pipe(word.removeprefix('--config='))}")
+        else:
+            prepared.append(_read_python_value(word))
+    return _classes_first(prepared)
+
+
+def find_checkpoint_path(words: Sequence[str]) -> str | None:
+    """The last `ckpt_path` that flags or config files give."""
+    path: str | None = None
+    for position, word in enumerate(words):
+        following = words[position + 1] if position + 1 < len(words) else ""
+        if word in CONFIG_OPTIONS:
+            path = _checkpoint_of_config(following) or path
+        elif word.startswith("--config="):
+            path = _checkpoint_of_config(word.removeprefix("--config=")) or path
+        elif word == "--ckpt_path":
+            path = following
+        elif word.startswith("--ckpt_path="):
+            path = word.removeprefix("--ckpt_path=")
+    return None if path in (None, "", "null") else path
+
+
+def _checkpoint_of_config(word: str) -> str | None:
+    try:
+        # A text of several lines is what a pipe has delivered; as a path it could be too long to ask for.
+        content = yaml.safe_load(word if "\n" in word else Path(word).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None  # the parser says what is wrong with the file
+    value = content.get("ckpt_path") if isinstance(content, dict) else None
+    return str(value) if value else None
+
+
+def variables_as_words(command: str, options: Collection[str], environment: Mapping[str, str]) -> list[str]:
+    """Turn those environment variables into words that the parser does not read by itself.
+
+    `KPD_FIT__MODEL__LR=0.001` is read by the parser. What it does not know by name are the parameters of classes
+    (`KPD_FIT__MODEL__BACKBONE__N_CHANNELS=8`) and mistakes, which it would pass over in silence.
 
     Args:
-        words: the command and what follows it, as typed.
-        environment: the variables; those of other commands are passed over.
+        command: the one that runs; variables of others are passed over.
+        options: the options that the parser knows, as `--model.lr`.
+        environment: the variables. Parts of a name that hold lower-case letters are taken as they are (`__T_max`).
 
-    >>> order_arguments(["fit", "--model.lr=1", "-c", "a.yaml"], {"KPD_FIT__MODEL__LR": "2"})
-    ['fit', '-c', 'a.yaml', '--model.lr=2', '--model.lr=1']
+    >>> variables_as_words("fit", ["--model.lr"], {"KPD_FIT__MODEL__LR": "1", "KPD_FIT__MODEL__A__T_max": "9"})
+    ['--model.a.T_max=9']
     """
-    command, rest = words[0], list(words[1:])
-    configs, flags = [], []
-    while rest:
-        word = rest.pop(0)
-        if word in ("-c", "--config"):
-            configs += [word, *rest[:1]]
-            rest = rest[1:]
-        elif word.startswith("--config="):
-            configs.append(word)
-        else:
-            flags.append(word)
     prefix = f"{ENVIRONMENT_PREFIX}_{command}__".upper()
-    from_environment = [
-        f"--{name[len(prefix) :].lower().replace('__', '.')}={value}"
-        for name, value in sorted(environment.items())
-        if name.startswith(prefix)
-    ]
-    return [command, *configs, *from_environment, *_classes_first([_read_python_value(flag) for flag in flags])]
+    words = []
+    for variable, value in sorted(environment.items()):
+        if variable.startswith(prefix):
+            parts = variable[len(prefix) :].split("__")
+            option = "--" + ".".join(part.lower() if part.isupper() else part for part in parts)
+            if option not in options:
+                words.append(f"{option}={value}")
+    return words
+
+
+def _read_pipe(path: str) -> str:
+    is_pipe = "\n" not in path and Path(path).is_fifo()
+    return Path(path).read_text(encoding="utf-8") if is_pipe else path
 
 
 def _read_python_value(flag: str) -> str:
@@ -95,8 +142,3 @@ def _classes_first(flags: list[str]) -> list[str]:
         of_class = [index for index, other in enumerate(ordered) if equals and other.startswith(f"{name}.")]
         ordered.insert(of_class[0] if of_class else len(ordered), flag)
     return ordered
-
-
-def environment() -> Mapping[str, str]:
-    """The environment that settings are read from."""
-    return os.environ

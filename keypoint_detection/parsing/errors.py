@@ -9,6 +9,8 @@ from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from keypoint_detection.parsing.internals import list_option_strings
+
 __all__ = ["Parser", "ShortErrors"]
 
 USAGE_ERROR = 2
@@ -77,12 +79,12 @@ def _hint(message: str, parser: ArgumentParser, short_names: Mapping[str, Sequen
         if re.search(pattern, message):
             return f"{advice}\n"
     if match := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)", message):
-        return _offer(match[1], _option_strings(parser))
+        return _offer(match[1], list_option_strings(parser))
     if match := re.search(r"Option '([\w.]+)' is not accepted", message):
         class_path = re.search(r"class_path='([\w.]+)'", message)
         if class_path:
             return _offer(match[1], _parameters(class_path[1]), show_all=True)
-        return _offer(match[1], [option.lstrip("-") for option in _option_strings(parser)])
+        return _offer(match[1], [option.lstrip("-") for option in list_option_strings(parser)])
     if match := re.search(r'key "(?:[\w]+\.)*?([\w.]+)":.*dot import path string: (\S+)', message, flags=re.S):
         key = match[1].split(".")[-1]
         known = short_names.get(key, [])
@@ -97,16 +99,6 @@ def _offer(name: str, known: Iterable[str], show_all: bool = False) -> str:
     if show_all and known:
         text += f"There are: {', '.join(known)}."
     return f"{text.strip()}\n" if text else ""
-
-
-def _option_strings(parser: ArgumentParser) -> list[str]:
-    """Every option of a parser and of its commands."""
-    options = [option for option in parser._option_string_actions if option.startswith("--")]
-    subcommands = getattr(parser, "_subcommands_action", None)
-    if subcommands is not None:
-        for child in subcommands._name_parser_map.values():
-            options += _option_strings(child)
-    return options
 
 
 def _parameters(class_path: str) -> list[str]:

@@ -5,11 +5,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-__all__ = ["going_on_without_server", "log_table"]
+__all__ = ["going_on_without_server", "log_table", "wandb_loggers"]
 
 logger = logging.getLogger(__name__)
+
+
+def wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
+    """List the loggers of a trainer that write to Weights & Biases."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
 @contextmanager

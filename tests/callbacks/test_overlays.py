@@ -29,6 +29,7 @@ def trainer_at(epoch, folder, **more):
         **{
             "is_global_zero": True,
             "sanity_checking": False,
+            "fast_dev_run": False,
             "current_epoch": epoch - 1,
             "max_epochs": 50,
             "state": SimpleNamespace(fn="fit"),

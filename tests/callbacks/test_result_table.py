@@ -1,6 +1,7 @@
+import csv
 import io
 import json
-import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 from rich.console import Console
 
 from keypoint_detection.callbacks.result_table import ResultTable, make_table
+from keypoint_detection.cli import run
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.types import Batch, Detections
+
+TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
 
 
 def report_of(offset: float, n_images: int = 4):
@@ -57,28 +61,39 @@ def test_the_table_has_a_row_a_channel_and_the_numbers_of_the_report():
 
 
 def test_intervals_stand_below_their_numbers():
-    text = text_of(make_table(report_of(3.0).with_intervals(50), "Test"))
+    text = text_of(make_table(report_of(3.0).with_intervals(50, seed=0), "Test"))
     assert "3.00–3.00" in text
     assert "95 % interval" in text
 
 
-def test_training_ends_with_the_best_epoch(tmp_path, capsys):
-    table = ResultTable()
-    for epoch, offset in enumerate([9.0, 1.0, 3.0]):
-        table.on_validation_end(trainer_at(epoch, tmp_path), SimpleNamespace(report=report_of(offset)))
-    table.on_fit_end(trainer_at(3, tmp_path), SimpleNamespace())
-    assert "Validation, epoch 2 of 3" in capsys.readouterr().out
-    assert json.loads((tmp_path / "metrics.json").read_text())["metrics"]["error_px/mean"] == pytest.approx(1.0)
-
-
-def test_an_undefined_result_gives_way_to_the_first_number(tmp_path):
-    nothing = report_of(1.0)
-    undefined = nothing._replace(overall=nothing.overall._replace(mean_average_precision=math.nan))
-    table = ResultTable()
-    for report in (undefined, report_of(9.0)):
-        table.on_validation_end(trainer_at(0, tmp_path), SimpleNamespace(report=report))
-    assert table.best is not None
-    assert not math.isnan(table.best.overall.mean_average_precision)
+@pytest.mark.parametrize(
+    ("monitor", "mode", "best"),
+    [("val/error_px/median", "min", "error_px/median"), ("val/mAP", "max", "mAP"), ("val/loss", "max", "loss")],
+)
+def test_the_result_is_that_of_the_best_checkpoint_whatever_chose_it(
+    monitor, mode, best, discs, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    chosen = {
+        "class_path": "ModelCheckpoint",
+        "init_args": {"monitor": monitor, "mode": mode, "filename": "best", "enable_version_counter": False},
+    }
+    callbacks = [chosen, {"class_path": "ResultTable"}]
+    words = ["--config", TINY, f"--data.train={discs}", f"--data.val={discs}", "--trainer.max_epochs=4"]
+    logger = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"]
+    run(["fit", *words, *logger, f"--trainer.callbacks={json.dumps(callbacks)}"])
+    (log,) = Path("logs").rglob("metrics.csv")
+    with log.open() as file:
+        rows = [row for row in csv.DictReader(file) if row[monitor]]
+    values = [float(row[monitor]) for row in rows]
+    epoch = values.index(min(values) if mode == "min" else max(values))
+    assert len(values) == 4
+    assert len(set(values)) > 1
+    (folder,) = Path("runs").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    assert metrics[best] == pytest.approx(values[epoch])
+    assert metrics["loss"] == pytest.approx(float(rows[epoch]["val/loss"]))
+    assert f"Validation, epoch {epoch + 1} of 4" in capsys.readouterr().out
 
 
 def test_measuring_writes_intervals(tmp_path, capsys):
@@ -87,5 +102,5 @@ def test_measuring_writes_intervals(tmp_path, capsys):
     assert content["intervals"]["error_px/median"] == pytest.approx([3.0, 3.0])
     assert content["channels_without_truth"] == ["b"]
     out = capsys.readouterr().out
-    assert "Test, 4 pictures" in out
+    assert "Test, 4 images" in out
     assert "Channel 'b' has no labelled point here" in out

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from keypoint_detection.callbacks.run_folder import _as_loggable, _make_folder, run_folder
+from keypoint_detection.callbacks.run_folder import _as_loggable, _make_folder, find_run_folder
 
 
 def _make(root: str, _: int) -> str:
@@ -35,4 +35,4 @@ def test_without_the_command_line_the_folder_is_lightnings():
         log_dir = None
         default_root_dir = "somewhere"
 
-    assert run_folder(TrainerStub()) == Path("somewhere")
+    assert find_run_folder(TrainerStub()) == Path("somewhere")

@@ -24,7 +24,7 @@ def test_a_missing_file_is_refused_with_the_newest_one() -> None:
     folder = Path("runs/a/checkpoints")
     folder.mkdir(parents=True)
     (folder / "best.ckpt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"'no.ckpt' is no file.* newest here is runs/a/checkpoints/best.ckpt"):
+    with pytest.raises(CheckpointError, match=r"'no.ckpt' is not a file.* newest here is runs/a/checkpoints/best.ckpt"):
         resolve_checkpoint("no.ckpt")
 
 
@@ -52,7 +52,7 @@ def test_without_an_account_the_way_to_log_in_is_named() -> None:
 def test_other_files_of_torch_are_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "a.ckpt"
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match="no checkpoint of kpd"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of kpd"):
         read_checkpoint(str(path))
 
 

@@ -108,7 +108,7 @@ def test_missing_file_is_refused_before_training(
     with pytest.raises(SystemExit) as stopped:
         run(fit_words(discs, "--model.init_from=nowhere.ckpt"))
     assert stopped.value.code == 2
-    assert "model.init_from: 'nowhere.ckpt' is no file" in capsys.readouterr().err
+    assert "model.init_from: 'nowhere.ckpt' is not a file" in capsys.readouterr().err
 
 
 def test_the_file_is_not_needed_again(

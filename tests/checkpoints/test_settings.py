@@ -1,10 +1,8 @@
-import json
 import logging
 
-import pytest
 from jsonargparse import Namespace
 
-from keypoint_detection.checkpoints.settings import find_checkpoint_path, report_overrides, settings_of
+from keypoint_detection.checkpoints.settings import report_overrides, settings_of
 
 CHECKPOINT = {
     "hyper_parameters": {
@@ -16,31 +14,17 @@ CHECKPOINT = {
 }
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["fit"], None),
-        (["test", "--ckpt_path=a.ckpt"], "a.ckpt"),
-        (["test", "--ckpt_path", "a.ckpt", "--ckpt_path=b.ckpt"], "b.ckpt"),
-        (["fit", "--ckpt_path=null"], None),
-        (["fit", "--config=c.yaml"], "from_config.ckpt"),
-        (["fit", "-c", "c.yaml", "--ckpt_path=a.ckpt"], "a.ckpt"),
-        (["fit", "--config", "none.yaml"], None),
-    ],
-)
-def test_the_last_checkpoint_that_is_named_counts(words, expected, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "c.yaml").write_text("ckpt_path: from_config.ckpt")
-    assert find_checkpoint_path(words) == expected
-
-
 def test_a_checkpoint_brings_its_model_and_what_it_saw_but_no_files():
-    model, data = settings_of(CHECKPOINT)
-    assert json.loads(model.removeprefix("--model=")) == {
-        "lr": 0.1,
-        "backbone": {"class_path": "Unet", "init_args": {"n_channels": 4, "kernel_size": 3}},
+    assert settings_of(CHECKPOINT, with_files=False) == {
+        "model.lr": 0.1,
+        "model.backbone": {"class_path": "Unet", "init_args": {"n_channels": 4, "kernel_size": 3}},
+        "data.image_size": [32, 48],
+        "data.resize": "stretch",
     }
-    assert json.loads(data.removeprefix("--data=")) == {"image_size": [32, 48], "resize": "stretch"}
+
+
+def test_resuming_brings_the_files_too():
+    assert settings_of(CHECKPOINT, with_files=True)["data.train"] == "mine.json"
 
 
 def test_only_what_differs_is_reported(caplog):

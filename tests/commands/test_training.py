@@ -126,13 +126,6 @@ def test_the_worst_pictures_are_written_on_request(trained, discs):
     assert len(list((folder / "worst").glob("*.png"))) == 3
 
 
-def test_training_goes_on_from_a_checkpoint(trained, discs):
-    cli = fit(discs, f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=3")
-    assert cli.trainer.current_epoch == 3
-    assert cli.trainer.global_step == 3 * 3  # twelve pictures in batches of four, two epochs of them before
-    assert list(cli.model.channels) == ["red", "left"]
-
-
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
@@ -148,14 +141,43 @@ def parsed(*words):
     return yaml.safe_load(done.stdout)
 
 
-def test_flags_win_over_the_environment_over_later_configs_over_earlier_ones(discs, monkeypatch):
+def test_later_words_win_over_earlier_ones_and_all_over_the_environment(discs, monkeypatch):
     Path("a.yaml").write_text("model: {lr: 0.1, heatmap_sigma: 1.0, max_keypoints: 1, min_distance_px: 1.0}")
     Path("b.yaml").write_text("model: {heatmap_sigma: 2.5, max_keypoints: 2, min_distance_px: 2.0}")
-    monkeypatch.setenv("KPD_FIT__MODEL__MAX_KEYPOINTS", "3")
-    monkeypatch.setenv("KPD_FIT__MODEL__MIN_DISTANCE_PX", "3.0")
-    config = parsed("fit", "--model.min_distance_px=4.0", "--config=a.yaml", "--config", "b.yaml")
-    model = config["model"]
-    assert [model[name] for name in ("lr", "heatmap_sigma", "max_keypoints", "min_distance_px")] == [0.1, 2.5, 3, 4.0]
+    for name in ("MAX_KEYPOINTS", "MIN_DISTANCE_PX", "SCORE_THRESHOLD"):
+        monkeypatch.setenv(f"KPD_FIT__MODEL__{name}", "1")
+    monkeypatch.setenv("KPD_FIT__MODEL__BACKBONE__N_CHANNELS", "7")
+    words = ["--config=a.yaml", "--model.min_distance_px=4.0", "--model.heatmap_sigma=9", "--config", "b.yaml"]
+    model = parsed("fit", *words)["model"]
+    names = ("lr", "heatmap_sigma", "max_keypoints", "min_distance_px", "score_threshold")
+    assert [model[name] for name in names] == [0.1, 2.5, 2, 2.0, 1.0]
+    assert model["backbone"]["init_args"]["n_channels"] == 7
+
+
+def test_a_variable_that_names_no_option_is_refused(discs, monkeypatch, capsys):
+    monkeypatch.setenv("KPD_FIT__MODEL__LRR", "1")
+    error = refusal(capsys, "fit", "--config", TINY, f"--data.train={discs}")
+    assert "--model.lrr" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "name", "expected"),
+    [
+        (["--model.optimizer=torch.optim.SGD"], "optimizer", "weight_decay", 0),
+        (["--model.optimizer=SGD", "--model.optimizer.momentum=0.5"], "optimizer", "weight_decay", 0),
+        (["--model.optimizer=AdamW"], "optimizer", "weight_decay", 0.3),
+        (["--model.optimizer.eps=0.1"], "optimizer", "weight_decay", 0.3),
+    ],
+)
+def test_a_new_class_starts_from_its_own_defaults(words, option, name, expected):
+    base = ["fit", "--config", str(ROOT / "configs" / "base.yaml")]
+    assert parsed(*base, *words)["model"][option]["init_args"][name] == expected
+
+
+def test_another_logger_gets_nothing_of_the_default_one():
+    logger = parsed("fit", "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=x")["trainer"]["logger"]
+    assert logger["init_args"]["name"] == "lightning_logs"
+    assert "project" not in logger["init_args"]
 
 
 def test_the_same_command_twice_gives_the_same_losses(discs):
@@ -264,14 +286,14 @@ def test_random_weights_are_never_measured(command, discs, capsys):
 @pytest.mark.parametrize("path", ["last", "best", "none.ckpt"])
 def test_a_checkpoint_that_is_not_there_is_refused(path, discs, capsys):
     error = refusal(capsys, "test", f"--ckpt_path={path}", f"--data.test={discs}")
-    assert f"{path!r} is no file" in error
+    assert f"{path!r} is not a file" in error
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(discs, capsys):
     Path("a.ckpt").write_text("hello")
     torch.save({"state_dict": {}}, "b.ckpt")
     assert "cannot be read as a checkpoint" in refusal(capsys, "test", "--ckpt_path=a.ckpt", f"--data.test={discs}")
-    assert "no checkpoint of kpd" in refusal(capsys, "test", "--ckpt_path=b.ckpt", f"--data.test={discs}")
+    assert "not a checkpoint of kpd" in refusal(capsys, "test", "--ckpt_path=b.ckpt", f"--data.test={discs}")
 
 
 # --- the configs that users copy -------------------------------------------------------------------------------------

@@ -57,7 +57,10 @@ def test_the_training_order_changes_with_every_epoch(discs):
     data = make(discs)
     data.setup("fit")
     loader = data.train_dataloader()
-    assert ids(loader) != ids(loader)
+    first, again = ids(loader), ids(loader)
+    loader.sampler.set_epoch(1)
+    assert first == again != ids(loader)
+    assert sorted(first) == sorted(ids(loader))
 
 
 def test_channels_that_are_left_out_come_from_the_file(discs):

@@ -4,6 +4,7 @@ from torchvision.transforms import v2
 
 from keypoint_detection.data.coco import read_coco
 from keypoint_detection.data.dataset import KeypointsDataset, collate
+from keypoint_detection.data.sampling import Draw
 from keypoint_detection.geometry import apply_affine
 
 CHANNELS = {"sides": ["left", "right"], "red": ["red"], "also_left": ["left"]}
@@ -118,3 +119,15 @@ def test_pictures_of_different_sizes_say_what_to_set(table):
     small = KeypointsDataset(table, CHANNELS, image_size=(16, 16))[0]
     with pytest.raises(ValueError, match=r"\(16, 16\), \(48, 64\).*Set data\.image_size"):
         collate([small, KeypointsDataset(table, CHANNELS)[0]])
+
+
+def test_the_seed_of_a_draw_decides_its_augmentation_and_leaves_the_global_generator_alone(discs):
+    table = read_coco(discs)
+    dataset = KeypointsDataset(table, {"red": ["red"]}, transform=v2.RandomAffine(40, (0.2, 0.2)))
+    state = torch.get_rng_state()
+    first, again, other = (dataset[Draw(3, seed)] for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.image, other.image)
+    torch.manual_seed(7)
+    assert torch.equal(dataset[Draw(3, 1)].image, first.image)

@@ -205,4 +205,4 @@ def test_names_are_stable() -> None:
     full = evaluate(make_batch([1], {(0, 0): [(5, 7)]}))
     assert set(full.as_scalars()) == expected
     assert set(evaluate(make_batch([1], {}, {})).as_scalars()) == expected
-    assert set(full.with_intervals(5).intervals) == expected
+    assert set(full.with_intervals(5, seed=0).intervals) == expected

@@ -1,39 +1,65 @@
+import os
+import threading
+
 import pytest
 
-from keypoint_detection.parsing.arguments import order_arguments
-from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.parsing.arguments import find_checkpoint_path, prepare_words, variables_as_words
 
 
 @pytest.mark.parametrize(
-    ("words", "environment", "expected"),
+    ("words", "expected"),
     [
-        (["fit"], {}, ["fit"]),
-        (["fit", "--a=1", "--config=x", "-c", "y"], {}, ["fit", "--config=x", "-c", "y", "--a=1"]),
-        (["fit", "--a", "1"], {"KPD_FIT__DATA__BATCH_SIZE": "4"}, ["fit", "--data.batch_size=4", "--a", "1"]),
-        (["test"], {"KPD_FIT__MODEL__LR": "1", "KPD_TEST__VERBOSE": "false"}, ["test", "--verbose=false"]),
-        (["fit", "-c"], {}, ["fit", "-c"]),
+        ([], []),
+        (["--a=1", "--config=x", "-c", "y", "--b=2"], ["--a=1", "--config=x", "-c", "y", "--b=2"]),
+        (["--a=None", "--b", "16.0", "--c=16.0"], ["--a=null", "--b", "16.0", "--c=16"]),
+        (["--a.b=1", "--config=x", "--a=C"], ["--a=C", "--a.b=1", "--config=x"]),
+        (["-c"], ["-c"]),
     ],
 )
-def test_config_files_come_before_the_environment_and_flags_last(words, environment, expected):
-    assert order_arguments(words, environment) == expected
+def test_words_keep_their_order_but_for_classes(words, expected):
+    assert prepare_words(words) == expected
 
 
-def test_a_mistake_is_answered_in_a_few_lines(capsys):
-    parser = Parser(prog="kpd draw")
-    parser.add_argument("--height", type=int)
-    with pytest.raises(SystemExit) as caught:
-        parser.parse_args(["--hieght=3"])
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.splitlines() == [
-        "kpd draw: error: unrecognized arguments: --hieght=3",
-        "Did you mean --height?",
-        "Run `kpd draw --help` for all options.",
-    ]
+def test_a_config_from_a_pipe_is_read_once(tmp_path):
+    pipe = tmp_path / "pipe"
+    for form in ([f"--config={pipe}"], ["--config", str(pipe)]):
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_text, args=("model: {lr: 1}\nckpt_path: a.ckpt\n",))
+        writer.start()
+        words = prepare_words(form)
+        writer.join()
+        assert find_checkpoint_path(words) == "a.ckpt"
+        pipe.unlink()
 
 
-def test_abbreviations_are_refused(capsys):
-    parser = Parser(prog="kpd draw")
-    parser.add_argument("--height", type=int)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--heigh=3"])
-    assert "unrecognized" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, []),
+        ({"KPD_FIT__DATA__BATCH_SIZE": "4"}, []),  # the parser reads it
+        ({"KPD_FIT__MODEL__BACKBONE__N_CHANNELS": "4"}, ["--model.backbone.n_channels=4"]),
+        ({"KPD_FIT__MODEL__LR_SCHEDULER__T_max": "4"}, ["--model.lr_scheduler.T_max=4"]),
+        ({"KPD_FIT__MODEL__LRR": "4"}, ["--model.lrr=4"]),  # a mistake, for the parser to name
+        ({"KPD_TEST__MODEL__LRR": "4", "KPD_CACHE": "x"}, []),
+    ],
+)
+def test_variables_that_the_parser_does_not_know_become_words(variables, expected):
+    assert variables_as_words("fit", ["--data.batch_size", "--model.backbone"], variables) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit"], None),
+        (["test", "--ckpt_path=a.ckpt"], "a.ckpt"),
+        (["test", "--ckpt_path", "a.ckpt", "--ckpt_path=b.ckpt"], "b.ckpt"),
+        (["fit", "--ckpt_path=null"], None),
+        (["fit", "--config=c.yaml"], "from_config.ckpt"),
+        (["fit", "-c", "c.yaml", "--ckpt_path=a.ckpt"], "a.ckpt"),
+        (["fit", "--config", "none.yaml"], None),
+    ],
+)
+def test_the_last_checkpoint_that_is_named_counts(words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("ckpt_path: from_config.ckpt")
+    assert find_checkpoint_path(words) == expected

@@ -1,0 +1,96 @@
+"""Which checkpoints a training keeps, and what the best one of them is."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from keypoint_detection.checkpoints.files import VALIDATION_KEY, read_checkpoint
+from keypoint_detection.metrics.report import EvaluationReport
+
+__all__ = [
+    "BestCheckpoint",
+    "LastCheckpoint",
+    "MeasuredCheckpoint",
+    "find_best_checkpoint",
+    "find_last_checkpoint",
+    "read_best_validation",
+]
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keep the latest state of a training as `last.ckpt`, so that it can be resumed.
+
+    It is written after every validation, whatever that found, and after every epoch of a training that has none. Every
+    training has one.
+    """
+
+    def __init__(self) -> None:
+        # At the end of an epoch Lightning has counted it as done, even if the training stopped in its middle.
+        super().__init__(
+            filename=ModelCheckpoint.CHECKPOINT_NAME_LAST, enable_version_counter=False, save_on_train_epoch_end=False
+        )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where no validation does."""
+        if not trainer.enable_validation:
+            super().on_validation_end(trainer, pl_module)
+
+
+class BestCheckpoint(NamedTuple):
+    """The best checkpoint of a training, as the callback that chose it says.
+
+    Attributes:
+        path: the file; None before the first.
+        monitor: the metric that decides.
+        mode: `min` or `max`: which way is better.
+        score: its value in that file; None before the first.
+    """
+
+    path: Path | None
+    monitor: str
+    mode: str
+    score: float | None
+
+
+class MeasuredCheckpoint(NamedTuple):
+    """A validation that was read back from a checkpoint.
+
+    Attributes:
+        epoch: the epoch that it measured, counted from 1.
+        step: optimiser steps taken until then.
+        report: without the measurements that it was computed from.
+    """
+
+    epoch: int
+    step: int
+    report: EvaluationReport
+
+
+def find_best_checkpoint(trainer: Trainer) -> BestCheckpoint | None:
+    """Ask the callback that chooses the best checkpoint: the first one that monitors a metric; None without one."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
+            score = callback.best_model_score
+            path = Path(callback.best_model_path) if callback.best_model_path else None
+            return BestCheckpoint(path, callback.monitor, callback.mode, None if score is None else float(score))
+    return None
+
+
+def find_last_checkpoint(trainer: Trainer) -> LastCheckpoint | None:
+    """Find the callback that keeps `last.ckpt`; None where checkpoints are switched off."""
+    return next((one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
+
+
+def read_best_validation(trainer: Trainer) -> MeasuredCheckpoint | None:
+    """Read from the best checkpoint what its validation measured; None where there is none to read."""
+    best = find_best_checkpoint(trainer)
+    if best is None or best.path is None or not best.path.is_file():
+        return None
+    validation = read_checkpoint(str(best.path)).get(VALIDATION_KEY)
+    if validation is None:
+        return None
+    return MeasuredCheckpoint(
+        validation["epoch"], validation["step"], EvaluationReport.from_state(validation["report"])
+    )

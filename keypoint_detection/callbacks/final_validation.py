@@ -1,0 +1,35 @@
+"""The last validation of a training, which always takes place."""
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Timer
+
+__all__ = ["FinalValidation"]
+
+
+class FinalValidation(Callback):
+    """Let every training end with a validation, so that its result is known and can become the best checkpoint.
+
+    Without it a training that `max_steps` or `max_time` ends between two validations, or whose number of epochs is not
+    a multiple of `check_val_every_n_epoch`, would end unmeasured.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Ask for a validation after this batch if it is the last one."""
+        if not (trainer.should_stop or _is_last_batch(trainer, batch_idx)):
+            return
+        # A training that stops validates, but only in epochs that are due.
+        trainer.should_stop = True
+        if trainer.check_val_every_n_epoch is not None:
+            trainer.check_val_every_n_epoch = 1
+
+
+def _is_last_batch(trainer: Trainer, batch_idx: int) -> bool:
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return True
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (callback.time_remaining() or 1) <= 0:
+            return True
+    ends_epoch = batch_idx + 1 >= trainer.num_training_batches
+    return ends_epoch and trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1

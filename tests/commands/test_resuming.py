@@ -1,0 +1,202 @@
+"""Trainings that are resumed, and what a training keeps so that it can be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
+from keypoint_detection.cli import run
+
+TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
+AUGMENTED = "--data.augment=true"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_new_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fit(discs, *words):
+    return run(["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}", *words])
+
+
+@pytest.fixture(scope="module")
+def trained(discs, tmp_path_factory):
+    """The folder of a run of four epochs, the first of which is made to be the best."""
+    folder = tmp_path_factory.mktemp("trained")
+    monitor = '[{"class_path":"ModelCheckpoint","init_args":{"monitor":"val/loss","mode":"max","filename":"best"}}]'
+    words = [f"--trainer.default_root_dir={folder}", "--trainer.max_epochs=4", f"--trainer.callbacks={monitor}"]
+    fit(discs, *words, AUGMENTED)
+    (run_folder,) = folder.iterdir()
+    return run_folder
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "runs" / "copy")
+    return Path("runs") / "copy"
+
+
+def read(path):
+    return torch.load(path, weights_only=True)
+
+
+def refusal(capsys, *words):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        run(list(words))
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) <= 5
+    return error
+
+
+def assert_equal_weights(one, other):
+    one, other = read(one)["state_dict"], read(other)["state_dict"]
+    assert set(one) == set(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_last_checkpoint_is_the_last_and_the_best_the_best(trained):
+    best, last = read(trained / "checkpoints" / "best.ckpt"), read(trained / "checkpoints" / "last.ckpt")
+    assert (best["validation"]["epoch"], last["validation"]["epoch"]) == (1, 4)
+    assert (best["global_step"], last["global_step"]) == (3, 12)
+
+
+STEP_LR = "torch.optim.lr_scheduler.StepLR"
+STEPWISE = f"--model.lr_scheduler={json.dumps({'class_path': STEP_LR, 'init_args': {'step_size': 1, 'gamma': 0.5}})}"
+
+
+@pytest.mark.parametrize("schedule", ["--model.lr_scheduler=cosine", STEPWISE], ids=["cosine", "once an epoch"])
+@pytest.mark.parametrize(("step", "n_workers"), [(3, 0), (3, 2), (4, 0), (5, 2)])  # an epoch has three steps
+def test_a_resumed_training_ends_as_the_uninterrupted_one(discs, schedule, step, n_workers):
+    words = [AUGMENTED, schedule, f"--data.num_workers={n_workers}", "--trainer.max_epochs=3"]
+    fit(discs, *words, "--trainer.default_root_dir=whole")
+    stop = ["--trainer.callbacks+=conftest.StopAt", f"--trainer.callbacks.step={step}"]
+    fit(discs, *words, *stop, "--trainer.default_root_dir=parts")
+    (last,) = Path("parts").glob("*/checkpoints/last.ckpt")
+    assert read(last)["global_step"] == step
+    run(["fit", f"--ckpt_path={last}"])
+    (whole,) = Path("whole").glob("*/checkpoints/last.ckpt")
+    assert read(last)["global_step"] == read(whole)["global_step"] == 9
+    assert_equal_weights(last, whole)
+
+
+def test_one_flag_resumes_a_run_in_its_own_folder_with_its_settings(copied, caplog):
+    with caplog.at_level("INFO", logger="keypoint_detection"):
+        cli = run(["fit", f"--ckpt_path={copied / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=5"])
+    assert "Resuming the run runs/copy with the settings of its config.yaml" in caplog.text
+    assert cli.trainer.current_epoch == 5
+    assert cli.datamodule.batch_size == 4
+    assert [path.name for path in Path("runs").iterdir()] == ["copy"]
+    saved = yaml.safe_load((copied / "config.yaml").read_text())
+    assert saved["trainer"]["max_epochs"] == 5
+    assert saved["ckpt_path"] is None
+
+
+def test_a_resumed_run_knows_its_best(trained, copied):
+    before = read(copied / "checkpoints" / "best.ckpt")
+    cli = run(["fit", f"--ckpt_path={copied / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=5"])
+    assert read(copied / "checkpoints" / "best.ckpt")["global_step"] == before["global_step"] == 3
+    best = find_best_checkpoint(cli.trainer)
+    assert best.path.resolve() == (copied / "checkpoints" / "best.ckpt").resolve()
+    assert best.score == pytest.approx(before["validation"]["report"]["overall"]["loss"])
+    assert_equal_weights(copied / "checkpoints" / "best.ckpt", trained / "checkpoints" / "best.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("--model.lr=0.1", "model.lr is 0.1, the checkpoint has 0.001"),
+        ("--model.optimizer=SGD", "model.optimizer.class_path is torch.optim.sgd.SGD"),
+        ("--model.lr_scheduler=constant", "model.lr_scheduler is constant"),
+        ("--model.backbone.n_channels=8", "model.backbone.init_args.n_channels is 8, the checkpoint has 4"),
+        ("--trainer.max_epochs=3", "trained for 4 epochs already"),
+    ],
+)
+def test_settings_that_a_resumed_training_cannot_follow_are_refused(copied, word, text, capsys):
+    error = refusal(capsys, "fit", f"--ckpt_path={copied / 'checkpoints' / 'last.ckpt'}", word)
+    assert text in error
+    assert "--model.init_from" in error
+
+
+def test_a_finished_training_says_so(copied, caplog):
+    with caplog.at_level("INFO", logger="keypoint_detection"):
+        run(["fit", f"--ckpt_path={copied / 'checkpoints' / 'last.ckpt'}"])
+    assert "This training is finished (4 epochs, 12 steps)" in caplog.text
+
+
+def test_a_checkpoint_alone_resumes_too(trained, tmp_path):
+    shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "lonely.ckpt")
+    cli = run(["fit", "--ckpt_path=lonely.ckpt", "--config", TINY, "--trainer.max_epochs=5"])
+    assert cli.trainer.global_step == 15
+    assert len(list(Path("runs").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trainer.max_steps=4"],
+        ["--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=5"],
+        ["--trainer.max_steps=4", "--trainer.check_val_every_n_epoch=null", "--trainer.val_check_interval=3"],
+    ],
+)
+def test_every_training_ends_measured(discs, words):
+    cli = fit(discs, "--trainer.max_epochs=-1", *words)
+    (folder,) = Path("runs").iterdir()
+    last = read(folder / "checkpoints" / "last.ckpt")
+    assert last["validation"]["step"] == last["global_step"] == cli.trainer.global_step
+    assert json.loads((folder / "metrics.json").read_text())["n_images"] == 12
+
+
+def test_a_training_without_validation_has_no_best(discs, capsys):
+    fit(discs, "--trainer.limit_val_batches=0")
+    out = capsys.readouterr().out
+    assert "No validation took place" in out
+    assert "Best checkpoint" not in out
+    assert "Last checkpoint" in out
+
+
+def test_a_trial_run_leaves_no_folder(discs):
+    fit(discs, "--trainer.fast_dev_run=true")
+    assert not Path("runs").exists()
+    assert not Path("overlays").exists()
+
+
+def test_a_start_that_fails_leaves_no_folder(discs):
+    with pytest.raises(Exception, match="unreachable"):
+        fit(discs, "--trainer.callbacks+=conftest.Unreachable")
+    assert not any(Path("runs").iterdir())
+
+
+def test_a_training_without_a_length_takes_a_number_of_steps_and_says_so(discs, caplog):
+    Path("short.yaml").write_text(Path(TINY).read_text().replace("  max_epochs: 1\n", "  limit_train_batches: 1\n"))
+    with caplog.at_level("INFO", logger="keypoint_detection"):
+        words = ["--config=short.yaml", f"--data.train={discs}", "--trainer.max_time=00:00:00:00"]
+        run(["fit", *words])
+        assert "for want of" not in caplog.text
+
+
+def test_validating_measures_on_the_images_that_were_kept_aside(discs, tmp_path):
+    words = ["--data.split_seed=7", "--data.val_fraction=0.4"]
+    run(["fit", "--config", TINY, f"--data.train={discs}", *words])
+    (checkpoint,) = Path("runs").glob("*/checkpoints/best.ckpt")
+    cli = run(["validate", f"--ckpt_path={checkpoint}", f"--data.train={discs}", "--data.num_workers=0"])
+    assert (cli.datamodule.split_seed, cli.datamodule.val_fraction) == (7, 0.4)
+    assert cli.model.report.n_images == 5
+
+
+def test_validating_on_a_part_of_the_training_images_is_refused(copied, discs, capsys):
+    error = refusal(capsys, "validate", f"--ckpt_path={copied / 'checkpoints' / 'best.ckpt'}", f"--data.train={discs}")
+    assert "kept nothing" in error
+    assert "--data.val=" in error
+
+
+def test_measuring_with_another_network_is_refused(copied, discs, capsys):
+    checkpoint = f"--ckpt_path={copied / 'checkpoints' / 'best.ckpt'}"
+    for word in ("--model.backbone.n_channels=8", "--model.channels=[red]"):
+        assert "do not fit" in refusal(capsys, "test", checkpoint, f"--data.test={discs}", word)
