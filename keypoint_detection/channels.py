@@ -2,10 +2,35 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from keypoint_detection.types import DataError
 
-__all__ = ["complete_channels", "resolve_channels"]
+__all__ = ["KeypointType", "complete_channels", "resolve_channels"]
+
+
+class KeypointType(NamedTuple):
+    """A keypoint of a category.
+
+    Attributes:
+        category: the name of the category; empty where no other category has a keypoint of that name.
+        name: of the keypoint.
+    """
+
+    category: str
+    name: str
+
+    def answers_to(self, text: str) -> bool:
+        """Whether a channel or a pair means this type: by its name, or as `category/name`.
+
+        >>> KeypointType("person", "nose").answers_to("nose"), KeypointType("person", "nose").answers_to("dog/nose")
+        (True, False)
+        """
+        return text in (self.name, str(self))
+
+    def __str__(self) -> str:
+        """Name the category where the name alone is not enough."""
+        return f"{self.category}/{self.name}" if self.category else self.name
 
 
 def complete_channels(channels: Mapping[str, list[str]] | list[str] | None) -> dict[str, list[str]]:
@@ -27,34 +52,34 @@ def complete_channels(channels: Mapping[str, list[str]] | list[str] | None) -> d
 
 
 def resolve_channels(
-    channels: dict[str, list[str]] | Sequence[str] | None, keypoint_types: Sequence[str], source: str | Path
+    channels: Mapping[str, list[str]] | Sequence[str] | None, keypoint_types: Sequence[KeypointType], source: str | Path
 ) -> dict[str, list[str]]:
     """Complete and check a channel mapping against the keypoint types of a file.
 
     Args:
         channels: channel name to the keypoint types it collects; a list means one channel a type; None means one
-            channel for every type of the file.
+            channel for every name of a keypoint in the file.
         keypoint_types: the types that the file has.
         source: the file, for the error.
 
     Raises:
         DataError: a channel names a type that the file does not have.
 
-    >>> resolve_channels(["nose"], ["nose", "tail"], "mice.json")
+    >>> resolve_channels(["nose"], [KeypointType("", "nose"), KeypointType("", "tail")], "mice.json")
     {'nose': ['nose']}
     """
     if channels is None:
-        channels = list(keypoint_types)
-    mapping = dict(channels) if isinstance(channels, dict) else {name: [name] for name in channels}
+        channels = list(dict.fromkeys(one.name for one in keypoint_types))
+    mapping = dict(channels) if isinstance(channels, Mapping) else {name: [name] for name in channels}
     unknown = {
         name: missing
         for name, types in mapping.items()
-        if (missing := [one for one in types if one not in keypoint_types])
+        if (missing := [text for text in types if not any(one.answers_to(text) for one in keypoint_types)])
     }
     if unknown:
         lines = "; ".join(f"channel '{name}' names {', '.join(map(repr, types))}" for name, types in unknown.items())
         raise DataError(
-            f"{source}: {lines}, which the file does not have. Its keypoint types are: {', '.join(keypoint_types)}. "
-            "Correct `model.channels`."
+            f"{source}: {lines}, which the file does not have. Its keypoint types are: "
+            f"{', '.join(map(str, keypoint_types))}. Correct `model.channels`."
         )
     return mapping

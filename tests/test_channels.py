@@ -1,18 +1,31 @@
 import pytest
 
-from keypoint_detection.channels import resolve_channels
+from keypoint_detection.channels import KeypointType, resolve_channels
 from keypoint_detection.types import DataError
 
 
+def types(*names):
+    return [KeypointType("", name) for name in names]
+
+
 def test_channels_that_are_left_out_become_one_a_type():
-    assert resolve_channels(None, ["a", "b"], "f.json") == {"a": ["a"], "b": ["b"]}
+    assert resolve_channels(None, types("a", "b"), "f.json") == {"a": ["a"], "b": ["b"]}
 
 
 def test_a_type_may_stand_in_several_channels():
     mapping = {"ears": ["left", "right"], "left": ["left"]}
-    assert resolve_channels(mapping, ["left", "right"], "f.json") == mapping
+    assert resolve_channels(mapping, types("left", "right"), "f.json") == mapping
 
 
 def test_an_unknown_type_is_answered_with_those_of_the_file():
     with pytest.raises(DataError, match=r"channel 'ear' names 'lefft'.*keypoint types are: left, right"):
-        resolve_channels({"ear": ["lefft", "right"]}, ["left", "right"], "f.json")
+        resolve_channels({"ear": ["lefft", "right"]}, types("left", "right"), "f.json")
+
+
+def test_equal_names_of_several_categories_share_a_channel_or_are_told_apart():
+    both = [KeypointType("person", "nose"), KeypointType("dog", "nose"), KeypointType("", "tail")]
+    assert resolve_channels(None, both, "f.json") == {"nose": ["nose"], "tail": ["tail"]}
+    mapping = {"human": ["person/nose"], "animal": ["dog/nose", "tail"]}
+    assert resolve_channels(mapping, both, "f.json") == mapping
+    with pytest.raises(DataError, match=r"'cat/nose'.*types are: person/nose, dog/nose, tail"):
+        resolve_channels(["cat/nose"], both, "f.json")

@@ -70,5 +70,5 @@ def test_exif_orientation_is_applied(tmp_path):
 
 def test_a_broken_picture_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(OSError, match=r"a\.jpg: cannot be read as a picture"):
+    with pytest.raises(OSError, match=r"a\.jpg: cannot be read as an image"):
         read_image(str(tmp_path / "a.jpg"))

@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 __all__ = ["as_plain", "canonical_class_path", "describe_class", "describe_factory"]
@@ -39,7 +40,9 @@ def describe_factory(factory: object) -> str | dict[str, Any] | None:
 
 
 def as_plain(value: Any) -> Any:
-    """Turn the parser's restricted numbers, which no checkpoint may hold, into ordinary ones."""
+    """Turn the parser's restricted numbers and paths, which no checkpoint may hold, into ordinary values."""
+    if isinstance(value, PurePath):
+        return str(value)
     if isinstance(value, dict):
         return {key: as_plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

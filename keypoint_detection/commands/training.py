@@ -12,10 +12,10 @@ from typing import Any, ClassVar, NoReturn
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
 from keypoint_detection.callbacks.checkpointing import LastCheckpoint
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
@@ -26,6 +26,7 @@ from keypoint_detection.callbacks.run_folder import SavedRun
 from keypoint_detection.callbacks.training_health import TrainingDivergedError, TrainingHealth
 from keypoint_detection.callbacks.wandb_run import WandbRun
 from keypoint_detection.callbacks.worst_pictures import WorstPictures
+from keypoint_detection.channels import resolve_channels
 from keypoint_detection.checkpoints.files import (
     CONFIG_FILE,
     CheckpointError,
@@ -43,9 +44,10 @@ from keypoint_detection.checkpoints.settings import (
     trained_so_far,
 )
 from keypoint_detection.commands.budget import fill_in_budget
-from keypoint_detection.data.coco import read_coco
-from keypoint_detection.data.datamodule import KeypointsDataModule, find_files
+from keypoint_detection.data.datamodule import KeypointsDataModule
+from keypoint_detection.data.files import find_files, read_table
 from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.images import ImageError
 from keypoint_detection.models import backbones
 from keypoint_detection.models.backbones import Backbone
 from keypoint_detection.parsing.arguments import (
@@ -54,7 +56,7 @@ from keypoint_detection.parsing.arguments import (
     prepare_words,
     variables_as_words,
 )
-from keypoint_detection.parsing.errors import ShortErrors
+from keypoint_detection.parsing.errors import USAGE_ERROR, ShortErrors
 from keypoint_detection.parsing.internals import list_option_strings
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.types import DataError
@@ -186,13 +188,18 @@ class DetectorCLI(LightningCLI):
 
     def _channels_of_file(self, data: Namespace) -> list[str]:
         try:
-            files = find_files(data.train, data.val, data.test, _instantiate_synthetic(data.synthetic))
+            synthetic = _instantiate_synthetic(data.synthetic)
+            files = find_files(data.train, data.val, data.test, synthetic)
+            if synthetic is not None:
+                draw_data_set(synthetic)
             path = files.train or files.val or files.test
             if path is None:
                 raise DataError(
                     "no training file: give --data.train=FILE.json (a COCO keypoint file), or data.synthetic."
                 )
-            return list(read_coco(path, data.image_root, data.coordinates).keypoint_types)
+            return list(
+                resolve_channels(None, read_table(path, data.image_root, data.coordinates).keypoint_types, path)
+            )
         except (DataError, FileExistsError) as error:
             self._refuse(error)
 
@@ -207,8 +214,17 @@ class DetectorCLI(LightningCLI):
             self._refuse(error)
         prepare_wandb(self.trainer.loggers)
 
-    def _check_data(self, data: LightningDataModule) -> None:
+    def _check_data(self, data: KeypointsDataModule) -> None:
+        data.prepare_data()
         data.setup(str(self.subcommand))
+        limit = self.model.codec.max_keypoints
+        for part, most in data.most_points().items():
+            if most.n_points > limit:
+                logger.warning(
+                    "model.max_keypoints is %d, but image %d of the %s part has %d points of channel '%s': the others "
+                    "cannot be found. Set --model.max_keypoints=%d.",
+                    *(limit, most.image_id, part, most.n_points, most.channel, most.n_points),
+                )
 
     def _refuse(self, error: Exception) -> NoReturn:
         self._parser(self.subcommand).error(str(error))
@@ -250,6 +266,11 @@ def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = Detecto
                 "callbacks": [WandbRun(), TrainingHealth(), stop, FinalValidation(), LastCheckpoint()],
             },
         )
+    except (DataError, ImageError) as error:
+        # From a process that reads images its whole traceback comes along.
+        sys.stderr.write(f"kpd {args[0]}: error: {str(error).strip().splitlines()[-1]}\n")
+        finish_wandb(exit_code=USAGE_ERROR)
+        raise SystemExit(USAGE_ERROR) from error
     except TrainingDivergedError as error:
         sys.stderr.write(f"kpd {args[0]}: {error}\n")
         finish_wandb(exit_code=1)
@@ -286,8 +307,6 @@ def _asks_for_help(words: Sequence[str]) -> bool:
 
 
 def _instantiate_synthetic(options: Any) -> Any:
-    from keypoint_detection.boxes.data_set import SyntheticBoxes
-
     return SyntheticBoxes(**vars(options)) if isinstance(options, Namespace) else options
 
 

@@ -1,10 +1,11 @@
 """Augment images and their points alike, with the exact affine map back.
 
 Augmentation is any list of torchvision v2 transforms. Points are continuous coordinates (see `heatmaps`), which
-torchvision treats exactly in everything but flips and expanding rotations: `ContinuousKeyPoints` mends those.
+torchvision treats exactly in everything but flips, expanding rotations, centre crops that pad and elastic transforms:
+`ContinuousKeyPoints` mends those.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torchvision.transforms.v2 import functional as F
 
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
 from keypoint_detection.images import LETTERBOX_GREY, ResizeMode, resize
+from keypoint_detection.types import DataError
 
 __all__ = [
     "Augmented",
@@ -22,7 +24,17 @@ __all__ = [
     "augment",
     "default_augmentation",
     "fit_to_size",
+    "try_augmentation",
 ]
+
+
+# After as many steps the solution of an elastic transform has stopped moving, at every strength that leaves an image
+# recognisable.
+N_ITERATIONS = 50
+# How often an augmentation is tried before a training: most of its random choices occur.
+N_TRIALS = 10
+# What mirrors images.
+FLIPS = (v2.RandomHorizontalFlip, v2.RandomVerticalFlip)
 
 
 class ContinuousKeyPoints(tv_tensors.KeyPoints):  # type: ignore[misc, unused-ignore]
@@ -65,6 +77,37 @@ def _rotate(
         canvas_size = tuple(F.rotate_image(blank, angle, expand=True).shape[-2:])
         rotated = rotated + torch.tensor([canvas_size[1] - width, canvas_size[0] - height]) / 2
     return tv_tensors.wrap(rotated, like=points, canvas_size=canvas_size)
+
+
+@F.register_kernel(F.center_crop, ContinuousKeyPoints)  # type: ignore[untyped-decorator, unused-ignore]
+def _center_crop(points: ContinuousKeyPoints, output_size: list[int]) -> Any:
+    """Move points as pixels are moved: images that are smaller than the crop get the odd pixel at their far end."""
+    size = tuple(output_size) * 2 if len(output_size) == 1 else tuple(output_size)
+    # From left and top; a crop takes what an image has too much of, rounded as torchvision does.
+    moves = [
+        (new - old) // 2 if new > old else -round((old - new) / 2)
+        for new, old in zip(size, points.canvas_size, strict=True)
+    ]
+    moved = points.as_subclass(Tensor) + torch.tensor(moves[::-1])
+    return tv_tensors.wrap(moved, like=points, canvas_size=size)
+
+
+@F.register_kernel(F.elastic, ContinuousKeyPoints)  # type: ignore[untyped-decorator, unused-ignore]
+def _elastic(points: ContinuousKeyPoints, displacement: Tensor, interpolation: Any = None, fill: Any = None) -> Any:
+    """Find where an elastic transform brings points: the place whose pixel it takes from there.
+
+    Images are sampled at x + d(x), so that a point p is seen at the x that solves x + d(x) = p: by fixed-point
+    iteration, which converges because the displacement changes slowly.
+    """
+    flat, (height, width) = points.as_subclass(Tensor), points.canvas_size
+    size = torch.tensor([width, height])
+    field = displacement.permute(0, 3, 1, 2).float()  # (1, 2, H, W), in halves of the image
+    x = flat.clone()
+    for _ in range(N_ITERATIONS if len(flat) else 0):
+        grid = (2 * x / size - 1)[None, None]  # (1, 1, N, 2)
+        moved = torch.nn.functional.grid_sample(field, grid, padding_mode="border", align_corners=False)
+        x = flat - moved[0, :, 0].T * size / 2
+    return tv_tensors.wrap(x, like=points)
 
 
 class Augmented(NamedTuple):
@@ -122,6 +165,45 @@ def _affine_through(sources: Tensor, targets: Tensor) -> Tensor:
     homogeneous = torch.cat([sources.double(), torch.ones(3, 1, dtype=torch.float64)], dim=1)
     matrix: Tensor = torch.linalg.solve(homogeneous, targets.double()).T.float()
     return matrix
+
+
+def try_augmentation(
+    transform: Callable[..., Any], size: Sequence[int], flip_pairs: Sequence[tuple[str, str]] | None
+) -> None:
+    """Try an augmentation on a grey image before a training, whose reading processes would only fail later.
+
+    Args:
+        transform: the augmentation.
+        size: (height, width) of the image in pixels.
+        flip_pairs: the types that change places in a mirror; None where that is not known.
+
+    Raises:
+        DataError: it mirrors images and it is not known which types change places; or it fails.
+    """
+    flips = sorted({type(one).__name__ for one in _walk(transform) if isinstance(one, FLIPS)})
+    if flips and flip_pairs is None:
+        raise DataError(
+            f"data.augmentation has {' and '.join(flips)}, but it is not known which keypoint types change places in a "
+            "mirror. Give data.flip_pairs, e.g. [[left_ear, right_ear]], or [] when no type has a twin."
+        )
+    image = torch.full((3, *size), LETTERBOX_GREY, dtype=torch.uint8)
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(N_TRIALS):
+            try:
+                augment(image, torch.zeros(0, 2), transform)
+            except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
+                raise DataError(
+                    f"data.augmentation fails on an image of {size[0]}x{size[1]} (height x width): "
+                    f"{str(error).strip().splitlines()[0]} The transforms are: "
+                    f"{', '.join(type(one).__name__ for one in _walk(transform) if not isinstance(one, v2.Compose))}."
+                ) from error
+
+
+def _walk(transform: Any) -> Iterator[Any]:
+    """Give a transform and all that it contains."""
+    yield transform
+    for one in getattr(transform, "transforms", ()):
+        yield from _walk(one)
 
 
 def fit_to_size(augmented: Augmented, size: tuple[int, int], mode: ResizeMode) -> Augmented:

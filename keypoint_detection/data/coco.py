@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.channels import KeypointType
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import NOT_LABELLED, VISIBLE, DataError
 
@@ -27,14 +28,28 @@ Coordinates = Literal["continuous", "pixel_index"]
 PIXEL_INDEX_OFFSET_PX = 0.5
 
 
+# Ids are kept in 64 bits with a sign.
+ID_LIMIT = 2**63
+# Further from an image than this is nothing that anybody has labelled.
+COORDINATE_LIMIT = 1e9
+# What files begin with that are not text in UTF-8, and what to say of them.
+MAGIC = {
+    b"\x1f\x8b": "is compressed by gzip; unpack it first (gunzip)",
+    b"PK": "is a ZIP archive; unpack it first",
+    b"\xff\xfe": "is text in UTF-16; save it as UTF-8",
+    b"\xfe\xff": "is text in UTF-16; save it as UTF-8",
+}
+
+
 class CocoKeypoints(NamedTuple):
     """A keypoint data set as flat arrays, which loader workers share instead of copying (I images, P labelled points).
 
     Attributes:
         path: the JSON file.
-        keypoint_types: the names of all keypoint types of the file; equal names of several categories are one type.
+        keypoint_types: all keypoint types of the file; equal names of several categories are told apart.
         image_ids: (I,) int64.
-        image_paths: (I,) UTF-8 bytes, the pictures' files.
+        image_paths: (I,) UTF-8 bytes, the images' files.
+        image_sizes: (I, 2) int64, (height, width) of the images according to the file; 0 where it does not say.
         offsets: (I + 1,) int64; the points of image i are the rows offsets[i] to offsets[i + 1].
         points: (P, 2) float32 continuous image pixels.
         visibility: (P,) int64, 1 or 2: unlabelled points are left out.
@@ -45,9 +60,10 @@ class CocoKeypoints(NamedTuple):
     """
 
     path: Path
-    keypoint_types: tuple[str, ...]
+    keypoint_types: tuple[KeypointType, ...]
     image_ids: NDArray[np.int64]
     image_paths: NDArray[np.bytes_]
+    image_sizes: NDArray[np.int64]
     offsets: NDArray[np.int64]
     points: NDArray[np.float32]
     visibility: NDArray[np.int64]
@@ -87,7 +103,7 @@ def read_coco(
             pixels: half a pixel is then added to reach their centres.
 
     Raises:
-        DataError: the file is missing, is no COCO keypoint file, or holds inconsistent entries; all problems of the
+        DataError: the file is missing, is not a COCO keypoint file, or holds inconsistent entries; all problems of the
             file are listed together.
     """
     path = Path(path)
@@ -95,10 +111,10 @@ def read_coco(
     content = _load(path)
     problems = Problems()
     keypoint_types, categories = _read_categories(_name_keypoints(content), problems)
-    image_ids, image_paths = _read_images(content["images"], root, problems)
-    rows = _read_annotations(content["annotations"], set(image_ids), categories, problems)
+    images = _read_images(content["images"], root, problems)
+    rows = _read_annotations(content["annotations"], set(images.ids), categories, problems)
     problems.raise_if_any(path)
-    return _flatten(path, keypoint_types, image_ids, image_paths, rows, coordinates)
+    return _flatten(path, keypoint_types, images, rows, coordinates)
 
 
 def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -106,8 +122,12 @@ def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
         raise DataError(
             f"{path}: no such file; expected a COCO keypoint file (JSON). Paths are relative to {Path.cwd()}."
         )
+    raw = path.read_bytes()
+    for magic, what in MAGIC.items():
+        if raw.startswith(magic):
+            raise DataError(f"{path} {what}. A COCO keypoint file (JSON) is expected.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(raw.decode("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not valid JSON ({error}); expected a COCO keypoint file.") from error
     expected = "a COCO keypoint file is an object with the lists 'images', 'annotations' and 'categories'"
@@ -117,7 +137,7 @@ def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
     for key in ("images", "annotations", "categories"):
         entries = content.get(key)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            found = "is missing" if key not in content else "is no list of objects"
+            found = "is missing" if key not in content else "is not a list of objects"
             raise DataError(f"{path}: '{key}' {found}; {expected}. It has: {', '.join(map(repr, content))}.")
     if not content["images"]:
         raise DataError(f"{path}: 'images' is empty; there is nothing to train on or to measure.")
@@ -128,11 +148,13 @@ def _name_keypoints(content: dict[str, list[dict[str, Any]]]) -> list[dict[str, 
     """Name the keypoints of categories that leave them unnamed though their annotations carry them (as WFLW does)."""
     n_values: dict[Any, int] = {}
     for annotation in content["annotations"]:
-        if isinstance(values := annotation.get("keypoints"), list):
-            n_values.setdefault(annotation.get("category_id"), len(values))
+        values, category_id = annotation.get("keypoints"), annotation.get("category_id")
+        if isinstance(values, list) and _is_identifier(category_id):
+            n_values.setdefault(category_id, len(values))
     categories = []
     for category in content["categories"]:
-        n_keypoints = n_values.get(category.get("id"), 0) // 3
+        identifier = category.get("id")
+        n_keypoints = n_values.get(identifier, 0) // 3 if _is_identifier(identifier) else 0
         if not category.get("keypoints") and n_keypoints:
             name = str(category.get("name", category.get("id")))
             logger.info(
@@ -145,42 +167,70 @@ def _name_keypoints(content: dict[str, list[dict[str, Any]]]) -> list[dict[str, 
 
 def _read_categories(
     entries: list[dict[str, Any]], problems: Problems
-) -> tuple[tuple[str, ...], dict[Any, _Category | None]]:
-    """Index the keypoint types by name; a category without keypoints maps to None."""
-    indices: dict[str, int] = {}
+) -> tuple[tuple[KeypointType, ...], dict[Any, _Category | None]]:
+    """Index the keypoint types; a category without keypoints maps to None."""
+    named: dict[Any, tuple[str, list[str]]] = {}
     categories: dict[Any, _Category | None] = {}
     for entry in entries:
         identifier, names = entry.get("id"), entry.get("keypoints")
         name = str(entry.get("name", identifier))
-        if identifier is None or identifier in categories:
-            problems.add("category id", f"category '{name}' has the id {identifier!r}; each needs one of its own.")
+        if not _is_identifier(identifier) or identifier in categories:
+            problems.add(
+                "category id", f"category '{name}' has the id {identifier!r:.80}; each needs a number of its own."
+            )
+            continue
+        categories[identifier] = None
         if not names:
-            categories[identifier] = None
             continue
         if not isinstance(names, list) or not all(isinstance(keypoint, str) for keypoint in names):
-            problems.add("category names", f"the keypoints of category '{name}' are no list of names: {names!r:.80}.")
+            problems.add(
+                "category names", f"the keypoints of category '{name}' are not a list of names: {names!r:.80}."
+            )
             continue
         repeated = [keypoint for keypoint, count in Counter(names).items() if count > 1]
         if repeated:
             problems.add("category twice", f"category '{name}' names the keypoint {repeated[0]!r} more than once.")
-        categories[identifier] = _Category(name, [indices.setdefault(keypoint, len(indices)) for keypoint in names])
-    if not indices and not problems.by_kind:
+        named[identifier] = (name, names)
+    if not named and not problems.by_kind:
         problems.add(
             "no keypoints",
             "no category has 'keypoints'; a box or mask data set cannot train a keypoint detector. "
             "Expected e.g. {'id': 1, 'name': 'box', 'keypoints': ['corner0', 'corner1']}.",
         )
+    counts = Counter(keypoint for _, names in named.values() for keypoint in set(names))
+    indices: dict[KeypointType, int] = {}
+    for identifier, (name, names) in named.items():
+        types = [KeypointType(name if counts[keypoint] > 1 else "", keypoint) for keypoint in names]
+        categories[identifier] = _Category(name, [indices.setdefault(one, len(indices)) for one in types])
     return tuple(indices), categories
 
 
-def _read_images(entries: list[dict[str, Any]], root: Path, problems: Problems) -> tuple[list[int], list[bytes]]:
-    image_ids: list[int] = []
-    paths: list[bytes] = []
-    seen: set[Any] = set()
+def _is_identifier(value: Any) -> bool:
+    """Whether a value can name a category or an image in a file of COCO."""
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+class _Images(NamedTuple):
+    ids: list[int]
+    paths: list[bytes]
+    sizes: list[tuple[int, int]]
+
+
+def _read_images(entries: list[dict[str, Any]], root: Path, problems: Problems) -> _Images:
+    images = _Images([], [], [])
+    seen: set[int] = set()
     for entry in entries:
         identifier, file_name = entry.get("id"), entry.get("file_name")
         if isinstance(identifier, bool) or not isinstance(identifier, int):
-            problems.add("image id", f"image {file_name!r} has the id {identifier!r}; an integer is expected.")
+            kind = " (a text)" if isinstance(identifier, str) else ""
+            problems.add(
+                "image id", f"image {file_name!r} has the id {identifier!r:.80}{kind}; an integer is expected."
+            )
+            continue
+        if abs(identifier) >= ID_LIMIT:
+            problems.add(
+                "image id size", f"image {file_name!r} has the id {identifier}, which takes more than 64 bits."
+            )
             continue
         if identifier in seen:
             problems.add("image twice", f"the image id {identifier} is used more than once (again by {file_name!r}).")
@@ -194,9 +244,14 @@ def _read_images(entries: list[dict[str, Any]], root: Path, problems: Problems) 
             problems.add(
                 "image file", f"image {identifier}: {file} does not exist; `data.image_root` sets another folder."
             )
-        image_ids.append(identifier)
-        paths.append(str(file).encode())
-    return image_ids, paths
+        height, width = (
+            side if isinstance(side, int) and 0 < side < ID_LIMIT else 0
+            for side in (entry.get("height"), entry.get("width"))
+        )
+        images.ids.append(identifier)
+        images.paths.append(str(file).encode())
+        images.sizes.append((height, width) if height and width else (0, 0))
+    return images
 
 
 def _read_annotations(
@@ -206,17 +261,17 @@ def _read_annotations(
     n_instances: Counter[int] = Counter()
     n_without_keypoints = 0
     for position, entry in enumerate(entries):
-        name = f"annotation {entry.get('id', f'number {position}')}"
+        name = f"annotation {entry.get('id', f'number {position}')!s:.80}"
         image_id, category_id = entry.get("image_id"), entry.get("category_id")
-        if category_id not in categories:
-            problems.add("category", f"{name} is of category {category_id!r}, which 'categories' does not list.")
+        if not _is_identifier(category_id) or category_id not in categories:
+            problems.add("category", f"{name} is of category {category_id!r:.80}, which 'categories' does not list.")
             continue
         category = categories[category_id]
         if category is None or entry.get("keypoints") is None:
             n_without_keypoints += 1
             continue
-        if image_id not in image_ids:
-            problems.add("image", f"{name} is of image {image_id!r}, which 'images' does not list.")
+        if not _is_identifier(image_id) or image_id not in image_ids:
+            problems.add("image", f"{name} is of image {image_id!r:.80}, which 'images' does not list.")
             continue
         triples = _read_triples(entry["keypoints"], category, name, problems)
         box_size, area = _read_extent(entry)
@@ -237,7 +292,7 @@ def _read_triples(values: Any, category: _Category, name: str, problems: Problem
     if not isinstance(values, list) or not all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values
     ):
-        problems.add("no numbers", f"{name}: 'keypoints' is no flat list of numbers: {values!r:.80}.")
+        problems.add("no numbers", f"{name}: 'keypoints' is not a flat list of numbers: {values!r:.80}.")
         return []
     if len(values) != 3 * n_expected:
         problems.add(
@@ -250,42 +305,47 @@ def _read_triples(values: Any, category: _Category, name: str, problems: Problem
     for x, y, visibility in zip(values[0::3], values[1::3], values[2::3], strict=True):
         if visibility not in (NOT_LABELLED, 1, VISIBLE):
             problems.add("visibility", f"{name} has the visibility {visibility!r}; 0, 1 or 2 is expected.")
-        elif visibility != NOT_LABELLED and not (math.isfinite(x) and math.isfinite(y)):
-            problems.add("not finite", f"{name} has the labelled point ({x}, {y}); finite numbers are expected.")
+        elif visibility == NOT_LABELLED or (abs(x) < COORDINATE_LIMIT and abs(y) < COORDINATE_LIMIT):
+            triples.append(
+                (0.0, 0.0, NOT_LABELLED) if visibility == NOT_LABELLED else (float(x), float(y), int(visibility))
+            )
         else:
-            triples.append((float(x), float(y), int(visibility)))
+            problems.add(
+                "not finite", f"{name} has the labelled point ({x!s:.40}, {y!s:.40}); pixel coordinates are expected."
+            )
     return triples
 
 
 def _read_extent(entry: dict[str, Any]) -> tuple[float, float]:
     """The longer side of the box and the area, NaN where the annotation has none that can be used."""
     box, area = entry.get("bbox"), entry.get("area")
-    box_size = math.nan
-    if isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box):
-        box_size = max(box[2], box[3])
-    if not isinstance(area, int | float) or isinstance(area, bool):
-        area = math.nan
-    return (box_size if box_size > 0 else math.nan), (float(area) if area > 0 else math.nan)
+    sides = box[2:] if isinstance(box, list) and len(box) == 4 else []
+    box_size = max(sides) if sides and all(map(_is_extent, sides)) else math.nan
+    return float(box_size), float(area) if area is not None and _is_extent(area) else math.nan
+
+
+def _is_extent(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < COORDINATE_LIMIT**2
 
 
 def _flatten(
     path: Path,
-    keypoint_types: tuple[str, ...],
-    image_ids: list[int],
-    image_paths: list[bytes],
+    keypoint_types: tuple[KeypointType, ...],
+    images: _Images,
     rows: dict[int, list[_Row]],
     coordinates: Coordinates,
 ) -> CocoKeypoints:
-    flat = [row for image_id in image_ids for row in rows.get(image_id, [])]
-    counts = [len(rows.get(image_id, [])) for image_id in image_ids]
+    flat = [row for image_id in images.ids for row in rows.get(image_id, [])]
+    counts = [len(rows.get(image_id, [])) for image_id in images.ids]
     points = np.array([(row.x, row.y) for row in flat], dtype=np.float32).reshape(-1, 2)
     if coordinates == "pixel_index":
         points += np.float32(PIXEL_INDEX_OFFSET_PX)
     return CocoKeypoints(
         path=path,
         keypoint_types=keypoint_types,
-        image_ids=np.array(image_ids, dtype=np.int64),
-        image_paths=np.array(image_paths, dtype=np.bytes_),
+        image_ids=np.array(images.ids, dtype=np.int64),
+        image_paths=np.array(images.paths, dtype=np.bytes_),
+        image_sizes=np.array(images.sizes, dtype=np.int64).reshape(-1, 2),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         points=points,
         visibility=np.array([row.visibility for row in flat], dtype=np.int64),

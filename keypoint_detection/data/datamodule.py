@@ -6,62 +6,39 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
+from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set, is_drawn
 from keypoint_detection.channels import resolve_channels
-from keypoint_detection.data.augmentation import default_augmentation
-from keypoint_detection.data.coco import CocoKeypoints, Coordinates, read_coco
-from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
+from keypoint_detection.checkpoints.specifications import as_plain
+from keypoint_detection.data.augmentation import default_augmentation, try_augmentation
+from keypoint_detection.data.coco import CocoKeypoints, Coordinates
+from keypoint_detection.data.dataset import KeypointsDataset, MostPoints, Sample, collate
+from keypoint_detection.data.files import DataFiles, find_files, read_table
+from keypoint_detection.data.image_files import check_images, count_points_outside
 from keypoint_detection.data.sampling import EpochSampler
 from keypoint_detection.images import ResizeMode
 from keypoint_detection.types import Batch, DataError
 
-__all__ = ["DataFiles", "KeypointsDataModule", "find_files"]
+__all__ = ["KeypointsDataModule"]
 
 logger = logging.getLogger(__name__)
 
 # More workers than this seldom help, and each holds a copy of the interpreter.
 MAX_AUTOMATIC_WORKERS = 8
 
+# Fewer pixels show nothing that a network could find.
+SMALLEST_SIDE_PX = 8
 # Where Lightning keeps the seed of `seed_everything`.
 SEED_VARIABLE = "PL_GLOBAL_SEED"
-
-EXIF_ORIENTATION = 0x0112
-# The orientations whose picture lies on its side: height and width change places when it is shown.
-EXIF_SIDEWAYS = (5, 6, 7, 8)
-
-
-class DataFiles(NamedTuple):
-    """The COCO files of a data set; None where there is none."""
-
-    train: Path | None
-    val: Path | None
-    test: Path | None
-
-
-def find_files(train: str | None, val: str | None, test: str | None, synthetic: SyntheticBoxes | None) -> DataFiles:
-    """Name the files of each part, drawing the procedural data set first where one is asked for.
-
-    Raises:
-        ValueError: files and the procedural data set are both given, or its folder holds something else.
-    """
-    if synthetic is None:
-        return DataFiles(*(Path(path) if path else None for path in (train, val, test)))
-    if train or val or test:
-        raise DataError(
-            "data.synthetic draws its own files; leave it out (null) where data.train, val or test are given."
-        )
-    return DataFiles(*draw_data_set(synthetic))
 
 
 class KeypointsDataModule(LightningDataModule):
@@ -119,6 +96,11 @@ class KeypointsDataModule(LightningDataModule):
         if "_instantiator" not in self.hparams:
             # Made in Python: these are objects, not the specifications of a config file; no checkpoint may hold them.
             self.remove_ignored_hparams(["augmentation", "synthetic"])
+            self.hparams.update({name: as_plain(value) for name, value in self.hparams.items()})
+        if image_size is not None and min(image_size) < SMALLEST_SIDE_PX:
+            raise DataError(
+                f"data.image_size is {tuple(image_size)} (height, width); the minimum is {SMALLEST_SIDE_PX} px a side."
+            )
         self.train, self.val, self.test, self.synthetic = train, val, test, synthetic
         self.image_root = image_root
         self.channels = channels
@@ -134,8 +116,16 @@ class KeypointsDataModule(LightningDataModule):
         self.transform = v2.Compose(transforms) if augment and transforms else None
         # Where a training that is resumed goes on: its epoch, and the batches that it has had of that.
         self._epoch, self._n_batches = 0, 0
-        self._tables: dict[Path, CocoKeypoints] = {}
         self._datasets: dict[str, KeypointsDataset] = {}
+
+    def prepare_data(self) -> None:
+        """Draw the procedural data set if one is asked for and not there yet; Lightning calls it once a machine.
+
+        Raises:
+            FileExistsError: its folder holds something else.
+        """
+        if self.synthetic is not None and not is_drawn(Path(self.synthetic.folder).expanduser(), self.synthetic):
+            draw_data_set(self.synthetic)
 
     def setup(self, stage: str) -> None:
         """Read the files that a stage needs; reading them again is free.
@@ -163,8 +153,14 @@ class KeypointsDataModule(LightningDataModule):
             )
         indices = None if files.val else self._split(files.train)[0]
         dataset = self._dataset(files.train, indices, self.transform)
-        if len(dataset.table.points) == 0:
-            raise DataError(f"{files.train}: not a single labelled keypoint (v=1 or v=2) in {len(dataset)} images.")
+        if not dataset.used_points().any():
+            raise DataError(
+                f"{files.train}: not a single labelled keypoint (v=1 or v=2) is left to train on. The file has "
+                f"{len(dataset.table.points)}; what leaves them out are the channels, visible_only, the borders of the "
+                f"images, and the split ({len(dataset)} of {len(dataset.table.image_ids)} images)."
+            )
+        if self.transform is not None:
+            try_augmentation(self.transform, self.image_size or dataset.first_size(), self.flip_pairs)
         self._datasets["train"] = dataset
 
     def _set_up_validation(self, files: DataFiles) -> None:
@@ -176,9 +172,7 @@ class KeypointsDataModule(LightningDataModule):
             raise DataError("no validation file: give --data.val=FILE.json, or --data.train to use a part of it.")
 
     def _table(self, path: Path) -> CocoKeypoints:
-        if path not in self._tables:
-            self._tables[path] = read_coco(path, self.image_root, self.coordinates)
-        return self._tables[path]
+        return read_table(path, self.image_root, self.coordinates)
 
     def _split(self, path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Indices of the training and of the validation part, each in the order of the file."""
@@ -194,14 +188,9 @@ class KeypointsDataModule(LightningDataModule):
     ) -> KeypointsDataset:
         table = self._table(path)
         channels = resolve_channels(self.channels, table.keypoint_types, path)
-        unknown = {name for pair in self.flip_pairs or [] for name in pair} - set(table.keypoint_types)
-        if unknown:
-            raise DataError(
-                f"{path}: data.flip_pairs names {', '.join(map(repr, sorted(unknown)))}, which the file does not have. "
-                f"Its keypoint types are: {', '.join(table.keypoint_types)}."
-            )
-        if self.image_size is None:
-            _check_equal_sizes(table, indices)
+        indices = np.arange(len(table.image_ids)) if indices is None else indices
+        sizes = check_images(table, indices, needs_equal_sizes=self.image_size is None)
+        count_points_outside(table, indices, sizes)
         return KeypointsDataset(
             table,
             channels,
@@ -211,11 +200,16 @@ class KeypointsDataModule(LightningDataModule):
             transform,
             self.flip_pairs,
             self.visible_only,
+            sizes,
         )
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Describe the parts that are set up: file, SHA-256, number of images, labelled points per channel."""
         return {part: _describe(dataset, self.channels) for part, dataset in self._datasets.items()}
+
+    def most_points(self) -> dict[str, MostPoints]:
+        """Find in each part that is set up the image with the most points of one channel."""
+        return {part: dataset.most_points() for part, dataset in self._datasets.items()}
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Make the loader of the training part: shuffled and augmented, from where a resumed training was."""
@@ -284,32 +278,10 @@ def _default_workers() -> int:
     return min(MAX_AUTOMATIC_WORKERS, n_cores - 1)
 
 
-def _check_equal_sizes(table: CocoKeypoints, indices: NDArray[np.int64] | None) -> None:
-    """Refuse pictures of different sizes before the first batch; only their headers are read."""
-    paths = table.image_paths if indices is None else table.image_paths[indices]
-    examples: dict[tuple[int, int], str] = {}
-    for path in paths:
-        with Image.open(path.decode()) as image:
-            width, height = image.size
-            if image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS:
-                width, height = height, width
-            examples.setdefault((height, width), path.decode())
-    if len(examples) > 1:
-        (size_a, path_a), (size_b, path_b) = list(examples.items())[:2]
-        raise DataError(
-            f"{table.path}: the pictures have {len(examples)} different sizes, e.g. {size_a[0]}x{size_a[1]} ({path_a}) "
-            f"and {size_b[0]}x{size_b[1]} ({path_b}). Set data.image_size (height, width), e.g. "
-            "--data.image_size='[256, 256]'."
-        )
-
-
 def _describe(dataset: KeypointsDataset, channels: dict[str, list[str]] | list[str] | None) -> dict[str, Any]:
     table = dataset.table
     names = list(resolve_channels(channels, table.keypoint_types, table.path))
-    is_used = np.zeros(len(table.points), dtype=bool)
-    for index in dataset.indices:
-        is_used[table.offsets[index] : table.offsets[index + 1]] = True
-    per_channel = dataset.type_in_channel[table.types[is_used]].sum(axis=0)
+    per_channel = dataset.used_points().sum(axis=0)
     return {
         "file": str(table.path),
         "sha256": hashlib.sha256(table.path.read_bytes()).hexdigest(),

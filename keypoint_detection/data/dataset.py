@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from keypoint_detection.channels import KeypointType
 from keypoint_detection.data.augmentation import augment, fit_to_size
 from keypoint_detection.data.coco import CocoKeypoints
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
-from keypoint_detection.images import ResizeMode, read_image, resize
-from keypoint_detection.types import VISIBLE, Batch
+from keypoint_detection.images import ResizeMode, read_image, read_sizes, resize
+from keypoint_detection.types import VISIBLE, Batch, DataError
 
-__all__ = ["KeypointsDataset", "Sample", "collate"]
+__all__ = ["KeypointsDataset", "MostPoints", "Sample", "collate"]
 
 
 class Sample(NamedTuple):
@@ -50,6 +51,20 @@ class Sample(NamedTuple):
     n_channels: int
 
 
+class MostPoints(NamedTuple):
+    """The most points of one channel in one image.
+
+    Attributes:
+        n_points: how many.
+        channel: the name of the channel.
+        image_id: the id of the image.
+    """
+
+    n_points: int
+    channel: str
+    image_id: int
+
+
 class KeypointsDataset(Dataset[Sample]):
     """Read the pictures of a keypoint file and give them with the points of each channel.
 
@@ -62,6 +77,7 @@ class KeypointsDataset(Dataset[Sample]):
         transform: the augmentation, a torchvision v2 transform; none when left out.
         flip_pairs: the types that change places in a mirrored picture; None: mirroring is an error.
         visible_only: leave out occluded points.
+        image_sizes: (N, 2) height and width of the images in pixels; where they are known, points outside do not count.
     """
 
     def __init__(
@@ -74,18 +90,55 @@ class KeypointsDataset(Dataset[Sample]):
         transform: Callable[..., Any] | None = None,
         flip_pairs: Sequence[tuple[str, str]] | None = None,
         visible_only: bool = False,
+        image_sizes: NDArray[np.int64] | None = None,
     ) -> None:
         self.table = table
         self.indices = np.arange(len(table.image_ids)) if indices is None else indices
+        self.image_sizes = image_sizes
         self.image_size = image_size
         self.resize_mode: ResizeMode = resize_mode
         self.transform = transform
         self.visible_only = visible_only
+        self.channel_names = list(channels)
         self.n_channels = len(channels)
-        names = list(table.keypoint_types)
         # A boolean table (types, channels) lets a type stand in several channels.
-        self.type_in_channel = np.array([[name in types for types in channels.values()] for name in names], dtype=bool)
-        self.mirrored_types = _mirrored_types(names, flip_pairs)
+        self.type_in_channel = np.array(
+            [[any(map(one.answers_to, texts)) for texts in channels.values()] for one in table.keypoint_types],
+            dtype=bool,
+        )
+        self.mirrored_types = _mirrored_types(table.keypoint_types, flip_pairs)
+
+    def used_points(self) -> NDArray[np.bool_]:
+        """Say which points of the table this data set uses, (P, C) by channel: those of its images that count."""
+        table = self.table
+        is_used = np.zeros(len(table.points), dtype=bool)
+        for position, index in enumerate(self.indices):
+            rows = slice(table.offsets[index], table.offsets[index + 1])
+            is_used[rows] = True
+            if self.image_sizes is not None:
+                height, width = self.image_sizes[position]
+                is_used[rows] = ((table.points[rows] >= 0) & (table.points[rows] <= (width, height))).all(axis=1)
+        if self.visible_only:
+            is_used &= table.visibility == VISIBLE
+        used: NDArray[np.bool_] = self.type_in_channel[table.types] & is_used[:, None]
+        return used
+
+    def first_size(self) -> tuple[int, int]:
+        """Give (height, width) of the first image in pixels."""
+        return read_sizes(self.table.image_paths[self.indices[0]].decode()).shown
+
+    def most_points(self) -> MostPoints:
+        """Find the image with the most points of one channel."""
+        counts = (
+            np.add.reduceat(
+                np.vstack([self.used_points(), np.zeros((1, self.n_channels), dtype=bool)]),
+                self.table.offsets[:-1],
+                axis=0,
+            )
+            * (np.diff(self.table.offsets) > 0)[:, None]
+        )
+        image, channel = np.unravel_index(counts.argmax(), counts.shape)
+        return MostPoints(int(counts[image, channel]), self.channel_names[channel], int(self.table.image_ids[image]))
 
     def __len__(self) -> int:
         """Count the images."""
@@ -139,8 +192,8 @@ class KeypointsDataset(Dataset[Sample]):
 
     def _mirror(self, types: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.mirrored_types is None:
-            raise ValueError(
-                "data.augmentation mirrored a picture, but it is not known which keypoint types change places then. "
+            raise DataError(
+                "data.augmentation mirrored an image, but it is not known which keypoint types change places then. "
                 "Give data.flip_pairs, e.g. [[left_ear, right_ear]], or [] when no type has a twin."
             )
         mirrored: NDArray[np.int64] = self.mirrored_types[types]
@@ -162,13 +215,35 @@ def _random_numbers(seed: int | None) -> Iterator[None]:
         generator.set_state(state)
 
 
-def _mirrored_types(names: list[str], flip_pairs: Sequence[tuple[str, str]] | None) -> NDArray[np.int64] | None:
-    """The type that each type becomes in a mirror, as indices; None where that is not known."""
+def _mirrored_types(
+    types: Sequence[KeypointType], flip_pairs: Sequence[tuple[str, str]] | None
+) -> NDArray[np.int64] | None:
+    """The type that each type becomes in a mirror, as indices; None where that is not known.
+
+    Raises:
+        DataError: a pair names a type that is not there, or a type stands in several pairs.
+    """
     if flip_pairs is None:
         return None
-    mirrored = np.arange(len(names))
-    for first, second in flip_pairs:
-        mirrored[names.index(first)], mirrored[names.index(second)] = names.index(second), names.index(first)
+    mirrored = np.arange(len(types))
+    for pair in flip_pairs:
+        for text in pair:
+            if not any(one.answers_to(text) for one in types):
+                raise DataError(
+                    f"data.flip_pairs names {text!r}, which the file does not have. Its keypoint types are: "
+                    f"{', '.join(map(str, types))}."
+                )
+        for text, twin in (pair, pair[::-1]):
+            for index in (index for index, one in enumerate(types) if one.answers_to(text)):
+                twins = [other for other, one in enumerate(types) if one.answers_to(twin)]
+                # Of twins in several categories, that of the same one.
+                twins = [other for other in twins if types[other].category == types[index].category] or twins
+                if mirrored[index] != index or len(twins) != 1 or twins[0] == index:
+                    raise DataError(
+                        f"data.flip_pairs: {str(types[index])!r} has no single twin. A type stands in one pair, with "
+                        "another type: [[left_ear, right_ear], [left_eye, right_eye]]."
+                    )
+                mirrored[index] = twins[0]
     return mirrored
 
 
@@ -187,7 +262,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     shapes = {tuple(sample.image.shape[-2:]) for sample in samples}
     if len(shapes) > 1:
         raise ValueError(
-            f"pictures of different sizes cannot form a batch: {', '.join(map(str, sorted(shapes)))} (height, width). "
+            f"images of different sizes cannot form a batch: {', '.join(map(str, sorted(shapes)))} (height, width). "
             "Set data.image_size, e.g. [256, 256]."
         )
     B, C = len(samples), samples[0].n_channels

@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 
@@ -35,7 +36,7 @@ def test_pixel_indices_move_to_the_centres_of_their_pixels(write_coco):
     assert read_coco(path, coordinates="pixel_index").points.tolist() == [[1.5, 2.5], [3.5, 4.5]]
 
 
-def test_equal_names_of_several_categories_are_one_type(write_coco):
+def test_equal_names_of_several_categories_are_told_apart(write_coco):
     path = write_coco(
         categories=[
             {"id": 1, "name": "cat", "keypoints": ["nose", "tail"]},
@@ -49,14 +50,14 @@ def test_equal_names_of_several_categories_are_one_type(write_coco):
         ],
     )
     table = read_coco(path)
-    assert table.keypoint_types == ("nose", "tail", "ear")
-    assert table.types.tolist() == [0, 1, 1, 0, 2]
+    assert tuple(map(str, table.keypoint_types)) == ("cat/nose", "cat/tail", "dog/tail", "dog/nose", "ear")
+    assert table.types.tolist() == [0, 1, 2, 3, 4]
     assert table.instances.tolist() == [0, 0, 1, 1, 1]
 
 
 def test_unnamed_keypoints_get_names_from_their_category(write_coco):
     path = write_coco(categories=[{"id": 1, "name": "face", "keypoints": []}])
-    assert read_coco(path).keypoint_types == ("face_0", "face_1")
+    assert tuple(map(str, read_coco(path).keypoint_types)) == ("face_0", "face_1")
 
 
 def test_images_without_annotations_are_kept(write_coco):
@@ -105,7 +106,7 @@ def test_all_problems_are_listed_together(write_coco):
         "has 3 keypoint values; category 'mouse' has 2 keypoints, so 6 are expected",
         "has the visibility 3; 0, 1 or 2 is expected",
         "labelled point (nan, 0)",
-        "no flat list of numbers",
+        "not a flat list of numbers",
         "of image 99, which 'images' does not list",
         "of category 99, which 'categories' does not list",
     ):
@@ -176,3 +177,43 @@ def test_a_byte_order_mark_does_no_harm(write_coco):
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert len(read_coco(path).points) == 2
     assert json.loads(path.read_text(encoding="utf-8-sig"))
+
+
+@pytest.mark.parametrize(
+    ("replaced", "text"),
+    [
+        ({"categories": [{"id": [1], "name": "mouse", "keypoints": ["nose"]}]}, r"the id \[1\]"),
+        ({"annotations": [annotation([1, 2, 2, 3, 4, 2], category_id=[1])]}, r"is of category \[1\]"),
+        ({"annotations": [annotation([1, 2, 2, 3, 4, 2], category_id={"a": 1})]}, r"is of category \{'a': 1\}"),
+        ({"annotations": [annotation([1, 2, 2, 3, 4, 2], image_id=[1])]}, r"is of image \[1\]"),
+        ({"images": [{"id": [1], "file_name": "one.png"}]}, r"has the id \[1\]"),
+        ({"images": [{"id": "1", "file_name": "one.png"}]}, r"has the id '1' \(a text\)"),
+        ({"images": [{"id": 2**63, "file_name": "one.png"}], "annotations": []}, "takes more than 64 bits"),
+        ({"annotations": [annotation([10**400, 2, 2, 3, 4, 2])]}, "pixel coordinates are expected"),
+        ({"annotations": [annotation([1, -(10**12), 2, 3, 4, 2])]}, "pixel coordinates are expected"),
+    ],
+)
+def test_odd_values_are_problems_of_the_file(write_coco, replaced, text):
+    with pytest.raises(DataError, match=text):
+        read_coco(write_coco(**replaced))
+
+
+def test_odd_boxes_and_sizes_count_as_absent(write_coco):
+    path = write_coco(
+        images=[{"id": 1, "file_name": "one.png", "width": 10**400, "height": "8"}],
+        annotations=[annotation([1, 2, 2, 3, 4, 2], bbox=[0, 0, 10**400, 1], area=10**400)],
+    )
+    table = read_coco(path)
+    assert table.image_sizes.tolist() == [[0, 0]]
+    assert np.isnan(table.box_sizes).all()
+    assert np.isnan(table.areas).all()
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [(gzip.compress(b"{}"), "is compressed by gzip"), ("{}".encode("utf-16"), "is text in UTF-16"), (b"PK\3\4", "ZIP")],
+)
+def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, raw, text):
+    (tmp_path / "a.json").write_bytes(raw)
+    with pytest.raises(DataError, match=text):
+        read_coco(tmp_path / "a.json")

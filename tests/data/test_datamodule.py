@@ -125,6 +125,7 @@ def test_sideways_pictures_count_as_they_are_shown(write_coco, tmp_path):
 def test_the_procedural_data_set_is_drawn_and_used(tmp_path):
     boxes = SyntheticBoxes(folder=str(tmp_path / "boxes"), n_train=2, n_val=1, height=64, width=64)
     data = KeypointsDataModule(synthetic=boxes, num_workers=0)
+    data.prepare_data()
     data.setup("fit")
     assert len(ids(data.train_dataloader())) == 2
     assert len(ids(data.val_dataloader())) == 1
@@ -141,5 +142,55 @@ def test_workers_share_flat_arrays_not_python_objects(discs):
 
 def test_hyperparameters_made_in_python_are_plain(discs):
     data = make(discs, augmentation=[v2.RandomGrayscale()], image_size=(32, 32))
-    assert data.hparams["image_size"] == (32, 32)
+    assert data.hparams["image_size"] == [32, 32]
     assert json.dumps(dict(data.hparams))
+
+
+@pytest.mark.parametrize("pairs", [[("red", "left"), ("left", "right")], [("left", "left")]])
+def test_a_type_with_two_twins_is_refused(discs, pairs):
+    with pytest.raises(DataError, match="has no single twin"):
+        make(discs, flip_pairs=pairs).setup("fit")
+
+
+def test_training_without_a_point_that_counts_is_refused(write_coco):
+    outside = {"id": 5, "image_id": 1, "category_id": 1, "keypoints": [50, 2, 2, 3, 4, 1]}
+    path = str(write_coco(annotations=[outside]))
+    with pytest.raises(DataError, match=r"not a single labelled keypoint.*The file has 2"):
+        make(path, channels=["nose"], val=path).setup("fit")
+    with pytest.raises(DataError, match="not a single labelled keypoint"):
+        make(path, channels=["tail"], val=path, visible_only=True).setup("fit")
+    make(path, channels=["tail"], val=path, augment=False).setup("fit")
+
+
+def test_the_most_crowded_image_is_found(discs):
+    data = make(discs, val=str(discs))
+    data.setup("fit")
+    most = data.most_points()["train"]
+    assert (most.n_points, most.channel) == (2, "sides")
+    assert most.image_id in range(10, 22)
+
+
+def test_twins_of_several_categories_change_places_within_their_own(write_coco):
+    names = ["left", "right"]
+    path = write_coco(
+        categories=[{"id": index, "name": name, "keypoints": names} for index, name in enumerate(["cat", "dog"])],
+        annotations=[{"id": 5, "image_id": 1, "category_id": 1, "keypoints": [1, 2, 2, 3, 4, 1]}],
+    )
+    data = make(
+        path, channels={"a": ["cat/left"], "b": ["dog/left"], "c": ["right"]}, val=str(path), flip_pairs=[names]
+    )
+    data.setup("fit")
+    dataset = data.train_dataloader().dataset
+    assert [str(one) for one in dataset.table.keypoint_types] == ["cat/left", "cat/right", "dog/left", "dog/right"]
+    assert dataset.mirrored_types.tolist() == [1, 0, 3, 2]
+    assert dataset.type_in_channel.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]]
+
+
+def test_an_image_size_that_shows_nothing_is_refused(discs):
+    with pytest.raises(DataError, match="the minimum is 8 px"):
+        make(discs, image_size=(1, 1))
+
+
+def test_a_path_is_a_plain_value_in_checkpoints(discs):
+    data = KeypointsDataModule(train=discs, channels=CHANNELS)
+    assert data.hparams["train"] == str(discs)

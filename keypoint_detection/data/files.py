@@ -1,0 +1,48 @@
+"""The COCO files of a data set: which there are, and what is in them."""
+
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+from keypoint_detection.boxes.data_set import SyntheticBoxes, list_files
+from keypoint_detection.data.coco import CocoKeypoints, Coordinates, read_coco
+from keypoint_detection.types import DataError
+
+__all__ = ["DataFiles", "find_files", "read_table"]
+
+# Training, validation and test file; more are seldom open at a time.
+N_TABLES = 3
+
+
+class DataFiles(NamedTuple):
+    """The COCO files of a data set; None where there is none."""
+
+    train: Path | None
+    val: Path | None
+    test: Path | None
+
+
+def find_files(train: str | None, val: str | None, test: str | None, synthetic: SyntheticBoxes | None) -> DataFiles:
+    """Name the files of each part; those of the procedural data set have to be drawn first.
+
+    Raises:
+        DataError: files and the procedural data set are both given.
+    """
+    if synthetic is None:
+        return DataFiles(*(Path(path) if path else None for path in (train, val, test)))
+    if train or val or test:
+        raise DataError(
+            "data.synthetic draws its own files; leave it out (null) where data.train, val or test are given."
+        )
+    return DataFiles(*list_files(Path(synthetic.folder).expanduser(), synthetic))
+
+
+def read_table(path: Path, image_root: str | None, coordinates: Coordinates) -> CocoKeypoints:
+    """Read a COCO keypoint file, once in a process as long as it does not change; see `read_coco`."""
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    return _read(path, image_root, coordinates, stamp)
+
+
+@functools.lru_cache(maxsize=N_TABLES)
+def _read(path: Path, image_root: str | None, coordinates: Coordinates, stamp: tuple[int, int] | None) -> CocoKeypoints:
+    return read_coco(path, image_root, coordinates)

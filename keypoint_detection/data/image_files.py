@@ -1,0 +1,115 @@
+"""What the headers of a data set's images say: that the files are images, and that the labels were made on them."""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.data.problems import Problems
+from keypoint_detection.images import ImageError, ImageSizes, read_sizes
+from keypoint_detection.types import DataError
+
+__all__ = ["check_images", "count_points_outside"]
+
+logger = logging.getLogger(__name__)
+
+# Opening a file waits for the disk, so that threads help even where cores are few.
+N_THREADS = 16
+
+
+def check_images(table: CocoKeypoints, indices: NDArray[np.int64], needs_equal_sizes: bool) -> NDArray[np.int64]:
+    """Read the headers of images and compare them with what the labels say.
+
+    Args:
+        table: the labels.
+        indices: which images of the table to look at.
+        needs_equal_sizes: also refuse images of different sizes.
+
+    Returns:
+        (N, 2) the sizes of these images, (height, width) in pixels, upright according to EXIF.
+
+    Raises:
+        DataError: files that are not images, or whose size is not the one that the labels were made on; all together.
+    """
+    paths = [table.image_paths[index].decode() for index in indices]
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        found = list(pool.map(_try_to_read, paths))
+    problems = Problems()
+    for index, path, sizes in zip(indices, paths, found, strict=True):
+        name, labelled = f"image {table.image_ids[index]}", tuple(table.image_sizes[index].tolist())
+        if isinstance(sizes, ImageError):
+            problems.add("unreadable", f"{name}: {sizes}")
+        elif all(labelled) and labelled != sizes.shown:
+            problems.add(_kind_of_difference(labelled, sizes), _describe_difference(name, path, labelled, sizes))
+    problems.raise_if_any(table.path)
+    shown = [sizes.shown for sizes in found if isinstance(sizes, ImageSizes)]
+    if needs_equal_sizes:
+        _refuse_different_sizes(table, shown, paths)
+    return np.array(shown, dtype=np.int64).reshape(-1, 2)
+
+
+def count_points_outside(table: CocoKeypoints, indices: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
+    """Count the labelled points that lie outside their image, and warn of them: they are left out.
+
+    Args:
+        table: the labels.
+        indices: (N,) which images of the table.
+        sizes: (N, 2) their sizes, (height, width) in pixels.
+    """
+    n_outside, example = 0, ""
+    for index, (height, width) in zip(indices, sizes, strict=True):
+        points = table.points[table.offsets[index] : table.offsets[index + 1]]
+        is_outside = ((points < 0) | (points > (width, height))).any(axis=1)
+        n_outside += int(is_outside.sum())
+        if not example and is_outside.any():
+            x, y = points[is_outside][0]
+            example = f"({x:g}, {y:g}) in image {table.image_ids[index]} of {height}x{width} (height x width)"
+    if n_outside:
+        logger.warning(
+            "%s: %d of %d labelled points lie outside their image and are left out, e.g. %s.",
+            table.path,
+            n_outside,
+            len(table.points),
+            example,
+        )
+    return n_outside
+
+
+def _try_to_read(path: str) -> ImageSizes | ImageError:
+    try:
+        return read_sizes(path)
+    except ImageError as error:
+        return error
+
+
+def _kind_of_difference(labelled: tuple[int, ...], sizes: ImageSizes) -> str:
+    return "rotated" if labelled in (sizes.stored, sizes.shown[::-1]) else "size"
+
+
+def _describe_difference(name: str, path: str, labelled: tuple[int, ...], sizes: ImageSizes) -> str:
+    height, width = sizes.shown
+    text = f"{name}: the labels are for {labelled[0]}x{labelled[1]} (height x width), {path} has {height}x{width}"
+    if labelled == sizes.stored:
+        return (
+            f"{text} as it is shown: the labels look made on the image before its EXIF rotation. Label it upright, or "
+            "strip the rotation from the files' metadata."
+        )
+    if labelled == sizes.shown[::-1]:
+        return f"{text}: height and width have changed places. Correct them, or rotate the image as it was labelled."
+    return f"{text}: the labels were made on another size. Use the images that were labelled, or scale the labels."
+
+
+def _refuse_different_sizes(table: CocoKeypoints, shown: Sequence[tuple[int, int]], paths: Sequence[str]) -> None:
+    examples: dict[tuple[int, int], str] = {}
+    for size, path in zip(shown, paths, strict=True):
+        examples.setdefault(size, path)
+    if len(examples) > 1:
+        (size_a, path_a), (size_b, path_b) = list(examples.items())[:2]
+        raise DataError(
+            f"{table.path}: the images have {len(examples)} different sizes, e.g. {size_a[0]}x{size_a[1]} ({path_a}) "
+            f"and {size_b[0]}x{size_b[1]} ({path_b}). Set data.image_size (height, width), e.g. "
+            "--data.image_size='[256, 256]'."
+        )

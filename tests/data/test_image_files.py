@@ -1,0 +1,63 @@
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.image_files import check_images, count_points_outside
+from keypoint_detection.types import DataError
+
+EXIF_ORIENTATION = 0x0112
+
+
+def check(path, needs_equal_sizes=False):
+    table = read_coco(path)
+    return check_images(table, np.arange(len(table.image_ids)), needs_equal_sizes)
+
+
+def sized(height, width, name="one.png", identifier=1):
+    return {"id": identifier, "file_name": name, "height": height, "width": width}
+
+
+def test_sizes_are_those_of_the_files(write_coco):
+    assert check(write_coco(images=[sized(8, 10)])).tolist() == [[8, 10]]
+    assert check(write_coco()).tolist() == [[8, 10]]  # the labels do not say
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        ((400, 600), "labels are for 400x600 .*one.png has 8x10: the labels were made on another size"),
+        ((10, 8), "height and width have changed places"),
+    ],
+)
+def test_labels_of_another_size_are_refused(write_coco, size, text):
+    with pytest.raises(DataError, match=text):
+        check(write_coco(images=[sized(*size)]))
+
+
+def test_labels_made_before_the_exif_rotation_are_refused(write_coco, tmp_path):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.new("RGB", (10, 8)).save(tmp_path / "phone.jpg", exif=exif)
+    with pytest.raises(DataError, match=r"phone.jpg has 10x8 .*made on the image before its EXIF rotation"):
+        check(write_coco(images=[sized(8, 10, "phone.jpg")]))
+    assert check(write_coco(images=[sized(10, 8, "phone.jpg")])).tolist() == [[10, 8]]
+
+
+def test_all_files_that_are_not_images_are_named_together(write_coco, tmp_path):
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.png").write_text("hello")
+    names = ["empty.jpg", "text.png", "one.png"]
+    path = write_coco(images=[{"id": index, "file_name": name} for index, name in enumerate(names)], annotations=[])
+    with pytest.raises(DataError, match=r"2 problems\n.*empty.jpg: cannot be read.*\n.*text.png: cannot be read"):
+        check(path)
+
+
+def test_points_outside_of_their_image_are_counted(write_coco, caplog):
+    path = write_coco(annotations=[{"id": 1, "image_id": 1, "category_id": 1, "keypoints": [10, 8, 2, 11, 4, 2]}])
+    table = read_coco(path)
+    with caplog.at_level(logging.WARNING):
+        assert count_points_outside(table, np.array([0]), np.array([[8, 10]])) == 1
+    assert "1 of 2 labelled points lie outside their image and are left out, e.g. (11, 4) in image 1" in caplog.text
