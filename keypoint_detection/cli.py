@@ -66,6 +66,8 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
         return None
     if words[0] not in COMMANDS:
         _refuse_command(words[0])
+    # Users' own classes are found in the folder they work in, as with `python -m`, but after all that is installed.
+    sys.path.append(os.getcwd())
     _keep_freed_memory()
     # Large pages for large tensors are cleared faster than many small ones. Torch reads it when it first allocates.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -105,5 +107,5 @@ def _refuse_command(word: str) -> None:
 
     nearest = difflib.get_close_matches(word, COMMANDS, n=1)
     hint = f" Did you mean `kpd {nearest[0]}`?" if nearest else ""
-    sys.stderr.write(f"kpd: error: {word!r} is no command; there are {', '.join(COMMANDS)}.{hint}\n")
+    sys.stderr.write(f"kpd: error: {word!r} is not a command; there are {', '.join(COMMANDS)}.{hint}\n")
     raise SystemExit(USAGE_ERROR)

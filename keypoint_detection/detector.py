@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from keypoint_detection.channels import complete_channels
 from keypoint_detection.checkpoints.files import VALIDATION_KEY
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
-from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory
+from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory, is_plain
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.geometry import apply_affine
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
@@ -27,12 +28,15 @@ from keypoint_detection.models.schedules import warmup_cosine
 from keypoint_detection.parsing.internals import drop_arguments_of_old_classes
 from keypoint_detection.types import Batch, Detections
 
-__all__ = ["KeypointDetector", "Predictions"]
+__all__ = ["KeypointDetector", "Predictions", "check_precision"]
 
 # Lightning parses the stored settings of a checkpoint as it does a command line.
 drop_arguments_of_old_classes()
 
 logger = logging.getLogger(__name__)
+
+# Those in which only the network computes in fewer bits.
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
@@ -128,7 +132,8 @@ class KeypointDetector(LightningModule):
         if "_instantiator" in self.hparams:
             return  # made by the command line: plain already
         self._log_hyperparams = True
-        self.hparams["backbone"] = describe_class(type(self.network.backbone), self.network.backbone.init_args)
+        backbone = self.network.backbone
+        self.hparams["backbone"] = describe_class(type(backbone), backbone.init_args)
         self.hparams["_instantiator"] = INSTANTIATOR
         for name, factory in (("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
             specification = describe_factory(factory)
@@ -138,6 +143,14 @@ class KeypointDetector(LightningModule):
             else:
                 self.hparams[name] = specification
         self.hparams.update({name: as_plain(value) for name, value in self.hparams.items()})
+        arguments = self.hparams["backbone"]["init_args"]
+        for name in [name for name, value in arguments.items() if not is_plain(value)]:
+            logger.warning(
+                "The argument %s of the backbone is a %s, which no checkpoint can hold: one of this detector is loaded "
+                "with the argument's default. Give the backbone names and numbers to make its parts from.",
+                name,
+                type(arguments.pop(name)).__name__,
+            )
 
     # --- the network -------------------------------------------------------------------------------------------------
 
@@ -169,6 +182,10 @@ class KeypointDetector(LightningModule):
             specification = {"channels": self.channels, "backbone": self.hparams["backbone"]}
             load_initial_weights(self.init_from, self.network.backbone, self.network.head, specification)
             self.init_from = None
+
+    def setup(self, stage: str) -> None:
+        """Refuse a precision that would round the ground truth."""
+        check_precision(str(self.trainer.precision))
 
     def on_fit_start(self) -> None:
         """Start from the weights of `init_from`, unless a checkpoint has just been restored."""
@@ -271,6 +288,12 @@ class KeypointDetector(LightningModule):
         """Take the latest validation over, so that resuming and saving again keeps it."""
         self.latest_validation = checkpoint.get(VALIDATION_KEY)
 
+    def logged_names(self) -> set[str]:
+        """List the metrics that a training logs, for callbacks to watch."""
+        names = {f"val/{name}" for name in self.val_metrics.names(with_losses=True)}
+        names |= {"train/loss", *(f"train/loss/{name}" for name in self.channels)}
+        return names | ({"train/loss_floor"} if self.loss == "bce" else set())
+
     def _finish(self, metrics: KeypointMetrics, part: str) -> None:
         self.report = metrics.compute()
         metrics.reset()
@@ -280,6 +303,19 @@ class KeypointDetector(LightningModule):
         scalars = {f"{part}/{name}": value for name, value in self.report.as_scalars().items()}
         self.log(f"{part}/mAP", scalars.pop(f"{part}/mAP"), prog_bar=True)
         self.log_dict(scalars)
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision of the Trainer in which Lightning would convert the points of a batch too.
+
+    Raises:
+        MisconfigurationException: it is neither float32 nor mixed.
+    """
+    if precision not in PRECISIONS:
+        raise MisconfigurationException(
+            f"--trainer.precision={precision} would round the ground truth along with the network; one of "
+            f"{', '.join(PRECISIONS)} is expected. bf16-mixed is as fast and keeps points in float32."
+        )
 
 
 def _require_one_type_a_channel(channels: Mapping[str, list[str]]) -> None:

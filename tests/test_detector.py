@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -187,3 +188,42 @@ def test_what_cannot_be_named_in_a_checkpoint_is_left_out_with_a_warning(tmp_pat
     assert "optimizer cannot be named in a checkpoint" in caplog.text
     loaded = round_trip(detector, tmp_path / "a.ckpt")
     assert isinstance(loaded.optimizer(loaded.parameters(), 0.1), torch.optim.AdamW)
+
+
+class Objects(Strided):
+    """A backbone that is given an object and any other arguments."""
+
+    def __init__(self, activation: nn.Module | None = None, **others: int) -> None:
+        super().__init__()
+        self.activation = activation or nn.ReLU()
+        self.others = others
+
+
+def test_what_no_checkpoint_can_hold_is_left_out_of_it_with_a_warning(tmp_path, caplog):
+    detector = KeypointDetector(["a"], lambda: Objects(nn.Tanh(), depth=3))
+    assert "argument activation of the backbone is a Tanh" in caplog.text
+    assert detector.hparams["backbone"]["init_args"] == {"depth": 3}
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(detector)
+    trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["hyper_parameters"]["channels"] == ["a"]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_a_precision_that_rounds_the_ground_truth_is_refused(precision):
+    trainer = Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
+    loader = torch.utils.data.DataLoader([make_batch([[10.0, 20.0]])], batch_size=None)
+    with pytest.raises(MisconfigurationException, match="round the ground truth"):
+        trainer.fit(KeypointDetector(["a"], SMALL), loader)
+
+
+def test_images_that_would_be_mostly_padding_are_refused():
+    detector = KeypointDetector(["a"], functools.partial(Unet, n_channels=2, n_downsampling_layers=6)).eval()
+    with pytest.raises(ValueError, match=r"images of 20x30 .*padded to 64x64"):
+        detector(torch.zeros(1, 3, 20, 30, dtype=torch.uint8))
+    assert detector(torch.zeros(1, 3, 40, 40, dtype=torch.uint8)).shape == (1, 1, 40, 40)
+
+
+def test_the_names_of_logged_metrics_are_known_before_they_are_measured():
+    names = KeypointDetector(["a", "b"], SMALL).logged_names()
+    assert {"val/mAP", "val/AP/b/d=4", "val/error_px/median", "val/loss", "train/loss", "train/loss/a"} < names

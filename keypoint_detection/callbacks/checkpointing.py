@@ -1,7 +1,7 @@
 """Which checkpoints a training keeps, and what the best one of them is."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -11,12 +11,25 @@ from keypoint_detection.metrics.report import EvaluationReport
 
 __all__ = [
     "BestCheckpoint",
+    "ChosenCheckpoint",
     "LastCheckpoint",
     "MeasuredCheckpoint",
     "find_best_checkpoint",
     "find_last_checkpoint",
     "read_best_validation",
 ]
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep the best state of a training as `best.ckpt`.
+
+    Args:
+        monitor: the metric of the validation that decides.
+        mode: whether more of it is better, or less.
+    """
+
+    def __init__(self, monitor: str = "val/mAP", mode: Literal["max", "min"] = "max") -> None:
+        super().__init__(monitor=monitor, mode=mode, filename="best", enable_version_counter=False)
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -38,7 +51,7 @@ class LastCheckpoint(ModelCheckpoint):
             super().on_validation_end(trainer, pl_module)
 
 
-class BestCheckpoint(NamedTuple):
+class ChosenCheckpoint(NamedTuple):
     """The best checkpoint of a training, as the callback that chose it says.
 
     Attributes:
@@ -68,13 +81,13 @@ class MeasuredCheckpoint(NamedTuple):
     report: EvaluationReport
 
 
-def find_best_checkpoint(trainer: Trainer) -> BestCheckpoint | None:
+def find_best_checkpoint(trainer: Trainer) -> ChosenCheckpoint | None:
     """Ask the callback that chooses the best checkpoint: the first one that monitors a metric; None without one."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
             score = callback.best_model_score
             path = Path(callback.best_model_path) if callback.best_model_path else None
-            return BestCheckpoint(path, callback.monitor, callback.mode, None if score is None else float(score))
+            return ChosenCheckpoint(path, callback.monitor, callback.mode, None if score is None else float(score))
     return None
 
 

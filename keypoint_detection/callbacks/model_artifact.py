@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
-from keypoint_detection.callbacks.checkpointing import BestCheckpoint, find_best_checkpoint, read_best_validation
+from keypoint_detection.callbacks.checkpointing import ChosenCheckpoint, find_best_checkpoint, read_best_validation
 from keypoint_detection.callbacks.run_folder import find_saved_run
 from keypoint_detection.tracking.tables import going_on_without_server, wandb_loggers
 
@@ -56,7 +56,7 @@ class ModelArtifact(Callback):
             run.log_artifact(artifact, aliases=["latest", "best"])
 
 
-def _metadata(trainer: Trainer, pl_module: LightningModule, best: BestCheckpoint) -> dict[str, Any]:
+def _metadata(trainer: Trainer, pl_module: LightningModule, best: ChosenCheckpoint) -> dict[str, Any]:
     metadata: dict[str, Any] = {"channels": pl_module.channels}
     if best.score is not None:
         metadata[best.monitor] = best.score

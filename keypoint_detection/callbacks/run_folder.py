@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
@@ -134,6 +135,10 @@ def _make_folder(root: Path, command: str) -> Path:
             path.mkdir(parents=True)
         except FileExistsError:
             number += 1
+        except OSError as error:
+            raise MisconfigurationException(
+                f"the folder {path} cannot be made ({error.strerror}). Give another --trainer.default_root_dir."
+            ) from error
         else:
             return path
 

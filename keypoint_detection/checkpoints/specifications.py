@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["as_plain", "canonical_class_path", "describe_class", "describe_factory"]
+__all__ = ["as_plain", "canonical_class_path", "describe_class", "describe_factory", "is_plain"]
 
 
 def describe_class(cls: type, init_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +37,15 @@ def describe_factory(factory: object) -> str | dict[str, Any] | None:
         cls = ([factory.func, *factory.args])[-1]
         return describe_class(cls, factory.keywords) if isinstance(cls, type) else None
     return describe_class(factory, {}) if isinstance(factory, type) else None
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a checkpoint can hold a value that anybody can read: numbers, texts, lists and mappings of them."""
+    if isinstance(value, dict):
+        return all(is_plain(entry) for entry in value.values())
+    if isinstance(value, list):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def as_plain(value: Any) -> Any:

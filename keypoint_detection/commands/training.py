@@ -12,11 +12,13 @@ from typing import Any, ClassVar, NoReturn
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
-from keypoint_detection.callbacks.checkpointing import LastCheckpoint
+from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
 from keypoint_detection.callbacks.model_artifact import ModelArtifact
@@ -44,9 +46,10 @@ from keypoint_detection.checkpoints.settings import (
     trained_so_far,
 )
 from keypoint_detection.commands.budget import fill_in_budget
+from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.data.files import find_files, read_table
-from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.detector import KeypointDetector, check_precision
 from keypoint_detection.images import ImageError
 from keypoint_detection.models import backbones
 from keypoint_detection.models.backbones import Backbone
@@ -68,20 +71,14 @@ register_type(numbers.Number, serializer=lambda value: value, deserializer=lambd
 
 logger = logging.getLogger(__name__)
 
-# Of the checkpoint that a training is known by; users who ask for more of them need not say it again.
-BEST_MONITOR = {"monitor": "val/mAP", "mode": "max"}
-MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
 DEFAULT_CALLBACKS: list[dict[str, Any]] = [
-    {
-        "class_path": MODEL_CHECKPOINT,
-        "init_args": {**BEST_MONITOR, "filename": "best", "enable_version_counter": False},
-    },
+    {"class_path": "keypoint_detection.callbacks.checkpointing.BestCheckpoint"},
     {"class_path": "keypoint_detection.callbacks.overlays.PredictionOverlays"},
     {"class_path": "keypoint_detection.callbacks.result_table.ResultTable"},
 ]
 
 # What can be named in `callbacks` without its module: short names stand for classes that are imported.
-CALLBACKS = (ModelArtifact, PredictionOverlays, ResultTable, WorstPictures)
+CALLBACKS = (BestCheckpoint, ModelArtifact, PredictionOverlays, ResultTable, WorstPictures)
 
 DEFAULT_LOGGER = {
     "class_path": "lightning.pytorch.loggers.WandbLogger",
@@ -169,6 +166,7 @@ class DetectorCLI(LightningCLI):
             config.model.channels = self._channels_of_file(config.data)
         if self.subcommand == "fit":
             fill_in_budget(config.trainer)
+            fill_in_monitors(config.trainer)
 
     def _compare_with_checkpoint(self, checkpoint: dict[str, Any], config: Namespace) -> None:
         report_overrides(checkpoint, config)
@@ -207,6 +205,9 @@ class DetectorCLI(LightningCLI):
         """Make trainer, model and data, and read the data's files: what is wrong with them is said before training."""
         try:
             super().instantiate_classes()
+            check_precision(str(self.trainer.precision))
+            if self.subcommand == "fit":
+                check_monitors(self.trainer, self.model)
             self._check_data(self.datamodule)
             if self.subcommand == "fit" and self.checkpoint is None:
                 self.model.initialise()
@@ -214,9 +215,19 @@ class DetectorCLI(LightningCLI):
             self._refuse(error)
         prepare_wandb(self.trainer.loggers)
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer, without what keeps checkpoints where they are switched off."""
+        trainer = self.config_init[self.subcommand].trainer
+        if trainer.enable_checkpointing is False:
+            kwargs["callbacks"] = [one for one in trainer.callbacks or [] if not isinstance(one, Checkpoint)]
+            always = [one for one in self.trainer_defaults["callbacks"] if not isinstance(one, Checkpoint)]
+            self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
+        return super().instantiate_trainer(**kwargs)
+
     def _check_data(self, data: KeypointsDataModule) -> None:
         data.prepare_data()
         data.setup(str(self.subcommand))
+        self.model.network.check_size(data.first_size())
         limit = self.model.codec.max_keypoints
         for part, most in data.most_points().items():
             if most.n_points > limit:
@@ -269,6 +280,10 @@ def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = Detecto
     except (DataError, ImageError) as error:
         # From a process that reads images its whole traceback comes along.
         sys.stderr.write(f"kpd {args[0]}: error: {str(error).strip().splitlines()[-1]}\n")
+        finish_wandb(exit_code=USAGE_ERROR)
+        raise SystemExit(USAGE_ERROR) from error
+    except MisconfigurationException as error:
+        sys.stderr.write(f"kpd {args[0]}: error: {error}\n")
         finish_wandb(exit_code=USAGE_ERROR)
         raise SystemExit(USAGE_ERROR) from error
     except TrainingDivergedError as error:

@@ -207,6 +207,10 @@ class KeypointsDataModule(LightningDataModule):
         """Describe the parts that are set up: file, SHA-256, number of images, labelled points per channel."""
         return {part: _describe(dataset, self.channels) for part, dataset in self._datasets.items()}
 
+    def first_size(self) -> tuple[int, int]:
+        """Give (height, width) in pixels of what the network gets to see first."""
+        return self.image_size or next(iter(self._datasets.values())).first_size()
+
     def most_points(self) -> dict[str, MostPoints]:
         """Find in each part that is set up the image with the most points of one channel."""
         return {part: dataset.most_points() for part, dataset in self._datasets.items()}

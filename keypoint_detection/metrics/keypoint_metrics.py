@@ -111,6 +111,29 @@ class KeypointMetrics(Metric):
         self.detection_values.append(torch.cat(kept, dim=1).detach().float())
         self.loss_rows.append(self._empty_states()["loss_rows"] if losses is None else losses.detach().float())
 
+    def names(self, with_losses: bool) -> set[str]:
+        """List the names that a report's numbers will have in `as_scalars`.
+
+        Args:
+            with_losses: losses will be given.
+        """
+        C = len(self.channels)
+        nothing = Batch(
+            images=torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
+            points=torch.zeros(1, C, 0, 2),
+            visibility=torch.zeros(1, C, 0, dtype=torch.int64),
+            image_ids=torch.zeros(1, dtype=torch.int64),
+            input_to_image=torch.eye(2, 3)[None],
+            image_sizes=torch.ones(1, 2, dtype=torch.int64),
+            instances=torch.zeros(1, C, 0, dtype=torch.int64),
+            box_sizes=torch.zeros(1, C, 0),
+            areas=torch.zeros(1, C, 0),
+        )
+        metric = KeypointMetrics(self.channels, self.thresholds_px, self.relative_thresholds, self.oks_sigmas)
+        losses = torch.zeros(1, C) if with_losses else None
+        metric.update(Detections(torch.zeros(1, C, 0, 2), torch.zeros(1, C, 0)), nothing, losses)
+        return set(metric.compute().as_scalars())
+
     def compute(self) -> EvaluationReport:
         """Evaluate all images added so far, in all processes.
 

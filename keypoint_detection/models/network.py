@@ -11,6 +11,8 @@ __all__ = ["HEAD_BIAS", "HeatmapNetwork", "prior_logits"]
 # sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of a training says how much exactly.
 HEAD_BIAS = -4.0
 HEAD_KERNEL_SIZE = 3
+# How many times the pixels of an image its padded form may have.
+MAX_PADDING_FACTOR = 4
 
 
 class HeatmapNetwork(nn.Module):
@@ -47,6 +49,8 @@ class HeatmapNetwork(nn.Module):
             (B, C, h, w) logits, h = ceil(H / stride); `sigmoid` makes them heatmaps.
         """
         height, width = images.shape[-2:]
+        if not torch.compiler.is_compiling():
+            self.check_size((height, width))
         x = (images.to(self.pixel_mean.dtype).div(255) - self.pixel_mean) / self.pixel_std
         multiple = self.backbone.size_multiple
         x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
@@ -54,6 +58,24 @@ class HeatmapNetwork(nn.Module):
         stride = self.backbone.stride
         cropped: Tensor = logits[..., : -(-height // stride), : -(-width // stride)]
         return cropped
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse images that the backbone needs to be padded far beyond their size.
+
+        Args:
+            size: (height, width) in pixels.
+
+        Raises:
+            ValueError: more than three quarters of what the network computes would be padding.
+        """
+        multiple = self.backbone.size_multiple
+        padded = tuple(-(-side // multiple) * multiple for side in size)
+        if padded[0] * padded[1] > MAX_PADDING_FACTOR * size[0] * size[1]:
+            raise ValueError(
+                f"images of {size[0]}x{size[1]} (height x width) would be padded to {padded[0]}x{padded[1]}, because "
+                f"{type(self.backbone).__name__} takes multiples of {multiple}. Give a larger data.image_size, or a "
+                "backbone with fewer down-samplings."
+            )
 
     @property
     def has_new_head(self) -> bool:

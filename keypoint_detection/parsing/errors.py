@@ -4,6 +4,7 @@ import difflib
 import inspect
 import re
 import sys
+from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
@@ -19,6 +20,10 @@ SIMILARITY = 0.6
 N_OFFERED = 3
 # What to do about messages that say only what is wrong.
 ADVICE = (
+    (
+        r"Multiple subclasses with name ReduceLROnPlateau",
+        "Write lightning.pytorch.cli.ReduceLROnPlateau, and its monitor: the metric that it watches, e.g. val/loss.",
+    ),
     (
         r"ap_every_n_epochs",
         "model.ap_every_n_epochs is gone: every validation measures everything. "
@@ -39,6 +44,13 @@ ADVICE = (
 )
 
 
+# What jsonargparse says around the errors of each kind that a value may be.
+UNION_NOISE = (
+    r"\s*(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value"
+    r"|- Expected a <class 'NoneType'>)"
+)
+
+
 class ShortErrors(ArgumentParser):
     """Answer a mistake in a few lines, without the sixty lines of usage that argparse prints first."""
 
@@ -50,7 +62,13 @@ class ShortErrors(ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and how to go on, and leave with exit code 2."""
+        """Print what is wrong and how to go on, and leave with exit code 2.
+
+        Raises:
+            ArgumentError: this parses the arguments of a class, and the parser around it has more to say.
+        """
+        if not self.exit_on_error:
+            raise ArgumentError(None, message) from ex
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
         # argparse calls the module file by its name when started with `python -m`.
@@ -70,6 +88,8 @@ def _shorten(message: str) -> str:
     message = re.sub(r"Type typing\.Callable\[.*?\] expects a function or a callable class: ", "", message, flags=re.S)
     message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
     message = message.replace("Expected a dot import path string:", "there is no class called")
+    # Of a value that may be one of several kinds, only what is wrong with it as each of them.
+    message = "\n".join(line for line in message.splitlines() if not re.match(UNION_NOISE, line))
     return message.strip()
 
 

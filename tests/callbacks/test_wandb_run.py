@@ -91,7 +91,7 @@ def test_losses_and_metrics_have_stable_names(trained: Logged) -> None:
 
 def test_the_summary_of_map_is_the_best_value(trained: Logged) -> None:
     best = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"]
-    (score,) = [state["best_model_score"] for name, state in best.items() if name.startswith("ModelCheckpoint")]
+    (score,) = [state["best_model_score"] for name, state in best.items() if name.startswith("BestCheckpoint")]
     assert trained.content["summary"]["val/mAP"] == {"max": pytest.approx(float(score))}
 
 

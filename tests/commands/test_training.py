@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -336,3 +337,105 @@ def test_the_console_script_trains_and_shows_the_way_on(discs):
         "kpd test --ckpt_path=",
     ):
         assert text in done.stdout
+
+
+# --- callbacks, precision and other odd options ----------------------------------------------------------------------
+
+
+def test_several_best_checkpoints_are_kept_on_request(discs):
+    more = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=3"]
+    fit(discs, *more, "--trainer.max_epochs=4")
+    (folder,) = Path("runs").glob("*/checkpoints")
+    names = {path.name for path in folder.iterdir()}
+    assert {"best.ckpt", "last.ckpt"} < names
+    assert len(names) == 2 + 3
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/los"], ["Did you mean val/loss"]),
+        (["--trainer.callbacks+=BestCheckpoint", "--trainer.callbacks.monitor=xyz"], ["'xyz'", "There are: "]),
+        (
+            ["--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_scheduler.monitor=val/map"],
+            ["model.lr_scheduler watches 'val/map'", "val/mAP"],
+        ),
+        (["--model.lr_scheduler=ReduceLROnPlateau"], ["lightning.pytorch.cli.ReduceLROnPlateau, and its monitor"]),
+        (["--trainer.callbacks+=LearningRateMonitor"], ["there is none", "--trainer.logger=CSVLogger"]),
+        (["--trainer.precision=bf16-true"], ["round the ground truth", "bf16-mixed"]),
+        (["--trainer.precision=16-true"], ["bf16-mixed"]),
+        (["--trainer.precision=64-true"], ["32-true"]),
+        (["--model.backbone.n_downsampling_layers=12"], ["48x64", "padded to 4096x4096", "fewer down-samplings"]),
+        (["--data.augmentation=[RandomRotation]"], ["data.augmentation", "degrees"]),
+        (["--data.flip_pairs=[[left, right], [right, red]]"], ["has no single twin"]),
+        (["--data.image_size=[1, 1]"], ["the minimum is 8 px"]),
+    ],
+)  # fmt: skip
+def test_an_odd_option_is_answered_before_anything_runs(discs, capsys, words, texts):
+    error = refusal(capsys, "fit", "--config", TINY, f"--data.train={discs}", *words)
+    for text in texts:
+        assert text in error
+    assert len(error.splitlines()) <= 8
+
+
+def test_a_folder_that_cannot_be_made_is_refused(discs, capsys):
+    Path("file").write_text("")
+    error = refusal(capsys, "fit", "--config", TINY, f"--data.train={discs}", "--trainer.default_root_dir=file/x")
+    assert "cannot be made" in error
+    assert "--trainer.default_root_dir" in error
+
+
+def test_a_broken_image_is_named_in_a_line(discs, tmp_path, capsys):
+    shutil.copytree(discs.parent, tmp_path / "data")
+    path = tmp_path / "data" / "images" / "0-3.png"
+    path.write_bytes(path.read_bytes()[:150])
+    words = [f"--data.train={tmp_path / 'data' / discs.name}", "--data.num_workers=1", "--data.val_fraction=0.1"]
+    with pytest.raises(SystemExit) as caught:
+        run(["fit", "--config", TINY, *words])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "images/0-3.png: cannot be read as an image" in error
+    assert "Traceback" not in error
+
+
+def test_checkpoints_can_be_switched_off(discs, capsys):
+    cli = fit(discs, "--trainer.enable_checkpointing=false")
+    assert not list(Path("runs").glob("*/checkpoints"))
+    assert "Validation, the latest" in capsys.readouterr().out
+    assert cli.trainer.global_step == 3
+
+
+def test_more_points_than_the_detector_may_find_are_warned_of(discs, caplog):
+    fit(discs, "--model.max_keypoints=1", "--model.channels={all: [red, left, right]}")
+    assert "model.max_keypoints is 1, but image" in caplog.text
+    assert "Set --model.max_keypoints=3." in caplog.text
+
+
+def test_a_backbone_of_ones_own_is_found_in_the_working_folder(discs):
+    Path("mine.py").write_text(
+        "from torch import nn\nfrom keypoint_detection.models.backbones import Backbone\n"
+        "class Tiny(Backbone):\n"
+        "    def __init__(self, width: int, depth: int = 1) -> None:\n"
+        "        super().__init__()\n        self.stride, self.out_channels, self.size_multiple = 1, width, 1\n"
+        "        self.layers = nn.Conv2d(3, width, 3, padding=1)\n"
+        "    def forward(self, images):\n        return self.layers(images)\n"
+    )
+    script = Path(sys.executable).with_name("kpd")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    backbone = ["--model.backbone=mine.Tiny", "--model.backbone.width=3"]
+    data = [f"--data.train={discs}", f"--data.val={discs}"]
+    trained = subprocess.run([script, "fit", "--config", TINY.replace("tiny", "short"), *data, *backbone],
+                             capture_output=True, text=True, env=environment)  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    (checkpoint,) = Path("runs").glob("*/checkpoints/best.ckpt")
+    tested = subprocess.run([script, "test", f"--ckpt_path={checkpoint}", f"--data.test={discs}"],
+                            capture_output=True, text=True, env=environment)  # fmt: skip
+    assert tested.returncode == 0, tested.stderr
+    assert "Test, 12 images" in tested.stdout
+
+
+def test_weights_and_biases_can_be_disabled(discs, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    fit(discs, "--trainer.logger=WandbLogger")
+    (checkpoint,) = Path("runs").glob("*/checkpoints/best.ckpt")
+    run(["test", f"--ckpt_path={checkpoint}", f"--data.test={discs}", "--trainer.logger=WandbLogger"])

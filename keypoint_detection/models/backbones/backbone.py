@@ -41,6 +41,9 @@ class Backbone(nn.Module, ABC):
         bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
         bound.apply_defaults()
         instance.init_args = {name: value for name, value in bound.arguments.items() if name != "self"}
+        for parameter in bound.signature.parameters.values():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                instance.init_args |= instance.init_args.pop(parameter.name, {})
         return instance
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:

@@ -1,0 +1,64 @@
+"""The metrics that callbacks and schedules watch: filled in where left out, refused where they do not exist."""
+
+import difflib
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+
+from keypoint_detection.callbacks.checkpointing import BestCheckpoint
+from keypoint_detection.detector import KeypointDetector
+
+__all__ = ["check_monitors", "fill_in_monitors"]
+
+MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
+N_OFFERED = 3
+# How many names of metrics are listed at most where none is near.
+N_LISTED = 12
+
+
+def fill_in_monitors(trainer: Namespace) -> None:
+    """Let checkpoints of which several are to be kept be the best ones, if nobody says which.
+
+    `--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.save_top_k=3` then keeps the three best.
+
+    Args:
+        trainer: the parsed settings of the Trainer; changed in place.
+    """
+    best = BestCheckpoint()
+    for callback in trainer.callbacks or []:
+        options = callback.get("init_args")
+        is_timed = options and (options.get("every_n_train_steps") or options.get("train_time_interval"))
+        if callback.class_path == MODEL_CHECKPOINT and options and options.monitor is None and not is_timed:
+            options.monitor, options.mode = best.monitor, best.mode
+
+
+def check_monitors(trainer: Trainer, model: KeypointDetector) -> None:
+    """Refuse callbacks and schedules that watch a metric which is never logged, or that need a logger.
+
+    Raises:
+        MisconfigurationException: with the nearest names.
+    """
+    names = model.logged_names()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, LearningRateMonitor) and not trainer.loggers:
+            raise MisconfigurationException(
+                "LearningRateMonitor writes to a logger, and there is none: give e.g. --trainer.logger=CSVLogger, or "
+                "leave the callback out."
+            )
+        if isinstance(callback, EarlyStopping | ModelCheckpoint):
+            _check_monitor(type(callback).__name__, callback.monitor, names)
+    specification = model.hparams.get("lr_scheduler")
+    if isinstance(specification, dict):
+        monitor: Any = (specification.get("init_args") or {}).get("monitor")
+        _check_monitor("model.lr_scheduler", monitor, names)
+
+
+def _check_monitor(who: str, monitor: str | None, names: set[str]) -> None:
+    if monitor is None or monitor in names:
+        return
+    near = difflib.get_close_matches(monitor, sorted(names), n=N_OFFERED)
+    found = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(sorted(names)[:N_LISTED])}, …"
+    raise MisconfigurationException(f"{who} watches {monitor!r}, which is not logged. {found}")

@@ -1,0 +1,48 @@
+import copy
+import pickle
+
+import pytest
+import torch
+
+from keypoint_detection.models import backbones
+from keypoint_detection.models.backbones import Backbone
+from keypoint_detection.models.network import HeatmapNetwork
+
+FAMILIES = [getattr(backbones, name) for name in backbones.__all__ if name != "Backbone"]
+
+
+class Required(Backbone):
+    """A backbone that cannot be made without an argument, and has statistics of its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stride, self.out_channels, self.size_multiple = 2, width, 2
+        self.pixel_mean, self.pixel_std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+        self.layer = torch.nn.Conv2d(3, width, 2, stride=2)
+
+    def forward(self, images):
+        return self.layer(images)
+
+
+def make(family):
+    return family(5) if family is Required else family()
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, Required])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_every_backbone_survives_copies_with_its_arguments(family, duplicate):
+    backbone = make(family).eval()
+    twin = duplicate(backbone)
+    assert twin.init_args == backbone.init_args
+    side = 4 * backbone.size_multiple
+    images = torch.rand(1, 3, side, side)
+    torch.testing.assert_close(twin(images), backbone(images))
+    assert family(**backbone.init_args).init_args == backbone.init_args
+
+
+def test_the_statistics_of_pixels_are_those_of_the_backbone():
+    network = HeatmapNetwork(Required(5), 1)
+    seen = []
+    network.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    network(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8))
+    torch.testing.assert_close(seen[0], torch.full((1, 3, 4, 4), 2.0))
