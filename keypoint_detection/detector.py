@@ -264,7 +264,7 @@ class KeypointDetector(LightningModule):
             detections_image=Detections(apply_affine(detections.points, batch.input_to_image), detections.scores),
             truths_image=apply_affine(batch.points, batch.input_to_image),
         )
-        metrics.update(predictions.detections_image, batch, self._losses(logits, batch))
+        metrics.update(detections, batch, self._losses(logits, batch))
         return predictions
 
     def _losses(self, logits: Tensor, batch: Batch) -> Tensor:

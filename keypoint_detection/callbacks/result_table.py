@@ -39,6 +39,7 @@ class ResultTable(Callback):
     def __init__(self, n_resamples: NonNegativeInt = 1000, seed: NonNegativeInt = 0) -> None:
         self.n_resamples = n_resamples
         self.seed = seed
+        self._shown: list[Table | str] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the result of `kpd validate`."""
@@ -49,16 +50,16 @@ class ResultTable(Callback):
         """Show the best epoch and the next command."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        console = _console()
         validation = read_best_validation(trainer)
         if validation is not None:
             title = f"Validation, epoch {validation.epoch} of {max(trainer.current_epoch, validation.epoch)}"
-            self._publish(trainer, validation.report, title, "val", console)
+            self._publish(trainer, validation.report, title, "val")
         elif (report := _report_of(pl_module)) is not None:
-            self._publish(trainer, report, "Validation, the latest", "val", console)
+            self._publish(trainer, report, "Validation, the latest", "val")
         else:
-            console.print("No validation took place: nothing is known of this training's result.", highlight=False)
-        _print_paths(trainer, console)
+            self._shown.append("No validation took place: nothing is known of this training's result.")
+        self._shown += _list_paths(trainer)
+        self._show(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the result of `kpd test`."""
@@ -70,15 +71,29 @@ class ResultTable(Callback):
             return
         if self.n_resamples:
             report = report.with_intervals(self.n_resamples, self.seed)
-        console = _console()
-        path = self._publish(trainer, report, f"{title}, {report.n_images} images", part, console)
-        console.print(f"Metrics: {path}", highlight=False)
+        path = self._publish(trainer, report, f"{title}, {report.n_images} images", part)
+        self._shown.append(f"Metrics: {path}")
+        self._show(trainer)
 
-    def _publish(self, trainer: Trainer, report: EvaluationReport, title: str, part: str, console: Console) -> Path:
-        """Print the table, write the file, and send the table to Weights & Biases."""
-        console.print(make_table(report, title))
+    def print_result(self) -> None:
+        """Print what the run has come to; the command line does so last of all."""
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=LOG_WIDTH)
+        for part in self._shown:
+            console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+        self._shown = []
+
+    def _show(self, trainer: Trainer) -> None:
+        """Print the result now where no command line does so later."""
+        if find_saved_run(trainer) is None:
+            self.print_result()
+
+    def _publish(self, trainer: Trainer, report: EvaluationReport, title: str, part: str) -> Path:
+        """Show the table, write the file, and send the table to Weights & Biases."""
+        self._shown.append(make_table(report, title))
         for name in report.channels_without_truth:
-            console.print(f"Channel '{name}' has no labelled point here; the means leave it out.", highlight=False)
+            self._shown.append(f"Channel '{name}' has no labelled point here; the means leave it out.")
         folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.json"
@@ -150,7 +165,7 @@ def _write_cell(column: _Column, row: ChannelReport, ends: list[ChannelReport]) 
     return f"{text}\n[dim]{low}–{high}[/dim]"
 
 
-def _print_paths(trainer: Trainer, console: Console) -> None:
+def _list_paths(trainer: Trainer) -> list[str]:
     """Say where the checkpoints, the config and the overlays are, and what to type next."""
     best, last = find_best_checkpoint(trainer), find_last_checkpoint(trainer)
     lines = []
@@ -168,8 +183,7 @@ def _print_paths(trainer: Trainer, console: Console) -> None:
             lines += [f"Overlay          {_short(path)}" for path in callback.latest]
     if checkpoint:
         lines.append(f"Next             kpd test --ckpt_path={_short(checkpoint)} --data.test=YOUR_FILE.json")
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    return lines
 
 
 def _short(path: str | Path) -> str:
@@ -181,8 +195,3 @@ def _short(path: str | Path) -> str:
 def _report_of(pl_module: LightningModule) -> EvaluationReport | None:
     report = getattr(pl_module, "report", None)
     return report if isinstance(report, EvaluationReport) else None
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=LOG_WIDTH)

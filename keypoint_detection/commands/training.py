@@ -23,6 +23,7 @@ from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
 from keypoint_detection.callbacks.model_artifact import ModelArtifact
 from keypoint_detection.callbacks.overlays import PredictionOverlays
+from keypoint_detection.callbacks.progress_lines import ProgressLines
 from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import SavedRun
 from keypoint_detection.callbacks.training_health import TrainingDivergedError, TrainingHealth
@@ -237,6 +238,25 @@ class DetectorCLI(LightningCLI):
                     *(limit, most.image_id, part, most.n_points, most.channel, most.n_points),
                 )
 
+    def after_fit(self) -> None:
+        """Show the result when all else has been said."""
+        self._show_result()
+
+    def after_validate(self) -> None:
+        """Show the result when all else has been said."""
+        self._show_result()
+
+    def after_test(self) -> None:
+        """Show the result when all else has been said."""
+        self._show_result()
+
+    def _show_result(self) -> None:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        finish_wandb(next(one.exit_code for one in callbacks if isinstance(one, GracefulStop)))
+        for callback in callbacks:
+            if isinstance(callback, ResultTable):
+                callback.print_result()
+
     def _refuse(self, error: Exception) -> NoReturn:
         self._parser(self.subcommand).error(str(error))
 
@@ -274,7 +294,9 @@ def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = Detecto
             # Callbacks here are there whatever the user's own list holds.
             trainer_defaults={
                 "logger": DEFAULT_LOGGER,
-                "callbacks": [WandbRun(), TrainingHealth(), stop, FinalValidation(), LastCheckpoint()],
+                # Lightning's own table counts FLOPs that it does not know and modes that nobody asked for.
+                "enable_model_summary": False,
+                "callbacks": [WandbRun(), TrainingHealth(), stop, FinalValidation(), ProgressLines(), LastCheckpoint()],
             },
         )
     except (DataError, ImageError) as error:

@@ -78,8 +78,9 @@ class KeypointMetrics(Metric):
         """Add a batch.
 
         Args:
-            detections: Points in pixels of the original images, (B, C, D, 2), and scores (B, C, D).
-            batch: The images' ground truth, in input pixels, and their ids. Points of visibility 0 are no ground truth.
+            detections: Points in input pixels, (B, C, D, 2), and scores (B, C, D).
+            batch: The images' ground truth, in input pixels too, their ids, and the maps to pixels of the original
+                images, which are applied once, in `compute`. Points of visibility 0 are not ground truth.
             losses: (B, C) loss of each image and channel: given always or never.
 
         Raises:
@@ -99,8 +100,8 @@ class KeypointMetrics(Metric):
                 dim=1,
             ).long()
         )
-        # The points stay in input pixels and take their map along: it is applied in float64, where the result does
-        # not depend on the size of the batch.
+        # All points stay in input pixels and take their map along: it is applied in float64, where the result does not
+        # depend on the size of the batch.
         self.affine_rows.append(batch.input_to_image.detach().float().flatten(1))
         truth = is_truth.nonzero()  # (M, 3): image, channel, slot; ordered
         self.truth_rows.append(torch.stack([truth[:, 1], batch.instances[is_truth]], dim=1))
@@ -227,21 +228,23 @@ class KeypointMetrics(Metric):
         detection, detection_image = _rows_of(images[:, 4], kept)
         affine = states.affine_rows[kept].double().view(-1, 2, 3)
         truth_values, detection_values = states.truth_values[truth], states.detection_values[detection]
-        points = apply_affine(truth_values[:, None, :2].double(), affine[truth_image])[:, 0]
+        # The letterbox is undone here, and nowhere else.
+        truth_points = apply_affine(truth_values[:, None, :2].double(), affine[truth_image])[:, 0]
+        detection_points = apply_affine(detection_values[:, None, :2].double(), affine[detection_image])[:, 0]
         return measure(
             image_ids=images[kept, 0],
             image_sizes=images[kept, 1:3],
             detections=DetectionList(
                 image=detection_image,
                 channel=states.detection_rows[detection, 0],
-                points_image=detection_values[:, :2].double(),
+                points_image=detection_points,
                 scores=detection_values[:, 2],
             ),
             truths=TruthList(
                 image=truth_image,
                 channel=states.truth_rows[truth, 0],
                 instance=states.truth_rows[truth, 1],
-                points_image=points,
+                points_image=truth_points,
                 box_sizes=truth_values[:, 2].double(),
                 areas=truth_values[:, 3].double(),
             ),

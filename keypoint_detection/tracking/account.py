@@ -39,6 +39,8 @@ def prepare_wandb(loggers: Iterable[Logger]) -> None:
     if not _has_home():
         _leave_home()
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_TIMEOUT_S))
+    # The client would close with a list of a hundred metrics; the result table says what matters.
+    os.environ.setdefault("WANDB_QUIET", "true")
     if not os.environ.get("WANDB_MODE"):
         _go_offline_without_account()
 

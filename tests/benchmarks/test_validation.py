@@ -9,7 +9,7 @@ import time
 import torch
 
 from keypoint_detection.detector import KeypointDetector
-from keypoint_detection.types import Batch, Detections
+from keypoint_detection.types import Batch
 
 # As in the mouse data set of the documentation: 18 pictures of 192 x 256 with 4 points each.
 N_IMAGES, SIZE, CHANNELS = 18, (192, 256), ["snout", "leftear", "rightear", "tailbase"]
@@ -48,7 +48,7 @@ def test_decoding_and_metrics_beside_the_forward_pass():
 
     def measure() -> None:
         detections = detector.detect(logits)
-        detector.test_metrics.update(Detections(2.5 * detections.points, detections.scores), batch)
+        detector.test_metrics.update(detections, batch)
         report = detector.test_metrics.compute()
         detector.test_metrics.reset()
         assert report.overall.error_px_median < 0.5

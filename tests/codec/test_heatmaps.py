@@ -9,11 +9,23 @@ from hypothesis import strategies as st
 from skimage.feature import peak_local_max
 from torch import Tensor
 
-from keypoint_detection.codec.heatmaps import HeatmapCodec, decode, encode, heatmap_size
+from keypoint_detection.codec import heatmaps as codec_module
+from keypoint_detection.codec.heatmaps import HeatmapCodec, encode, heatmap_size
 from keypoint_detection.types import Detections
 
 # The Gaussian of a corner point at stride 4 and sigma 1 px has its highest cell at exp(-4).
 LOW_THRESHOLD = 0.005
+
+
+def decode(heatmaps, stride, *, max_keypoints=20, score_threshold=0.01, min_distance_px=3.0):
+    """Decode with the settings that most of these tests have in common."""
+    return codec_module.decode(
+        heatmaps,
+        stride,
+        max_keypoints=max_keypoints,
+        score_threshold=score_threshold,
+        min_distance_px=min_distance_px,
+    )
 
 
 def draw_by_loops(points: np.ndarray, size: tuple[int, int], stride: int, sigma_px: float) -> np.ndarray:
@@ -423,8 +435,9 @@ def test_bad_arguments_are_refused_by_name() -> None:
     ],
 )
 def test_the_codec_refuses_fields_out_of_range(field: str, value: float, text: str) -> None:
+    fields = {"stride": 1, "sigma_px": 2.0, "max_keypoints": 9, "score_threshold": 0.1, "min_distance_px": 2.0}
     with pytest.raises(ValueError, match=text):
-        HeatmapCodec(**{"stride": 1, "sigma_px": 2.0, field: value})
+        HeatmapCodec(**{**fields, field: value})
 
 
 def test_the_codec_hands_its_fields_on() -> None:

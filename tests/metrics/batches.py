@@ -17,7 +17,8 @@ def make_batch(
 ) -> tuple[Detections, Batch]:
     """Put points at (image, channel), in input pixels; the image is twice as large and shifted by (10, 0).
 
-    Detections (x, y, score) are in image pixels; left out, they are the points themselves plus noise in x.
+    Detections (x, y, score) are given in image pixels, and returned in input pixels; left out, they are the points
+    themselves plus noise in x.
     """
     B, C = len(image_ids), n_channels
     K = max([1, *(len(row) for row in points.values())])
@@ -43,6 +44,6 @@ def make_batch(
     found = Detections(torch.zeros(B, C, D, 2), torch.zeros(B, C, D))
     for (b, c), detected in detections.items():
         for d, (x, y, score) in enumerate(detected):
-            found.points[b, c, d] = torch.tensor([x, y])
+            found.points[b, c, d] = torch.tensor([(x - 10) / 2, y / 2])
             found.scores[b, c, d] = score
     return found, batch

@@ -40,6 +40,7 @@ def make_image(image_id: int) -> tuple[Detections, Batch, torch.Tensor]:
     found[:, :, :n] = (
         points[:, :, :n] @ affine[:, :2].T + affine[:, 2] + torch.randn(1, C, n, 2, generator=generator) * 3
     )
+    found = (found - affine[:, 2]) @ torch.linalg.inv(affine[:, :2]).T  # the metric wants input pixels
     scores = torch.randint(0, 6, (1, C, D), generator=generator).div(5).sort(-1, descending=True).values
     return Detections(found, scores), batch, torch.rand(1, C, generator=generator)
 

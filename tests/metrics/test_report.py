@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from keypoint_detection.metrics import ChannelReport, KeypointMetrics
+from keypoint_detection.metrics import ChannelReport, EvaluationReport, KeypointMetrics
 from keypoint_detection.metrics.bootstrap import resample_images
 from keypoint_detection.metrics.evaluation import ChannelValues
 from tests.metrics.batches import make_batch
 from tests.metrics.processes import fill, join, make_metric
 
 
-def test_fields_of_report_and_values_stand_in_the_same_order() -> None:
-    assert ChannelReport._fields[3:] == ChannelValues._fields
+def test_a_report_names_every_value_of_a_channel() -> None:
+    assert set(ChannelReport._fields) - {"name", "n_truths", "n_detections"} == set(ChannelValues._fields)
 
 
 def test_intervals_equal_resampling_by_hand() -> None:
@@ -55,6 +55,14 @@ def test_report_goes_into_a_file() -> None:
     assert written["thresholds_px"] == [2, 4, 8]
     assert len(written["intervals"]["mAP"]) == 2
     assert "nearest free ground truth" in written["definitions"]["AP"]
+
+
+def test_a_report_is_read_back_from_plain_values() -> None:
+    report = fill(make_metric(), [list(range(6))]).compute()
+    again = EvaluationReport.from_state(json.loads(json.dumps(report.as_state())))
+    assert again.as_scalars() == pytest.approx(report.as_scalars(), nan_ok=True)
+    assert [channel.name for channel in again.channels] == [channel.name for channel in report.channels]
+    assert again.measurements is None
 
 
 def test_worst_images_come_first() -> None:

@@ -1,0 +1,105 @@
+"""How a training goes, where no progress bar shows it: a line at each validation."""
+
+import logging
+import math
+import time
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from rich.console import Console
+
+from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
+
+__all__ = ["ProgressLines"]
+
+logger = logging.getLogger(__name__)
+
+# The precision in which nothing is computed in fewer bits.
+FULL_PRECISION = "32-true"
+SECONDS_PER_MINUTE = 60
+SECONDS_PER_HOUR = 3600
+
+
+class ProgressLines(Callback):
+    """Write a line at each validation where there is no terminal, as in the log file of a cluster, or no progress bar.
+
+    It gives epoch and step, the losses, mAP and median error, whether they are the best so far, and the time left. When
+    the training starts, a line says if the processor would be faster in another precision.
+    """
+
+    def __init__(self) -> None:
+        self._started_at = 0.0
+        self._first_step = 0
+        self._best_score: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and name the faster precision."""
+        self._started_at, self._first_step = time.monotonic(), trainer.global_step
+        best = find_best_checkpoint(trainer)
+        self._best_score = None if best is None else best.score
+        if trainer.is_global_zero and trainer.precision == FULL_PRECISION and _has_fast_bfloat16():
+            logger.info("This processor has fast bf16: --trainer.precision=bf16-mixed would be about twice as fast.")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the line."""
+        is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if not (is_training and trainer.is_global_zero) or _shows_progress(trainer):
+            return
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        shown = [
+            f"epoch {trainer.current_epoch + 1}",
+            f"step {trainer.global_step}",
+            f"loss {values.get('train/loss', math.nan):.4g} (val {values.get('val/loss', math.nan):.4g})",
+            f"mAP {values.get('val/mAP', math.nan):.3f}",
+            f"median error {values.get('val/error_px/median', math.nan):.2f} px",
+        ]
+        if self._is_best(trainer, values):
+            shown.append("best so far")
+        left = self._seconds_left(trainer)
+        if left is not None:
+            shown.append(f"{_write_duration(left)} left")
+        logger.info("%s", ", ".join(shown))
+
+    def _is_best(self, trainer: Trainer, values: dict[str, float]) -> bool:
+        best = find_best_checkpoint(trainer)
+        value = math.nan if best is None else values.get(best.monitor, math.nan)
+        if best is None or math.isnan(value):
+            return False
+        known = self._best_score
+        is_better = known is None or (value > known if best.mode == "max" else value < known)
+        self._best_score = value if is_better else known
+        return is_better
+
+    def _seconds_left(self, trainer: Trainer) -> float | None:
+        """Reckon the time left from the steps so far; None where the training has no end."""
+        n_done, n_all = trainer.global_step - self._first_step, float(trainer.estimated_stepping_batches)
+        if not n_done or math.isinf(n_all):
+            return None
+        return (time.monotonic() - self._started_at) / n_done * max(0.0, n_all - trainer.global_step)
+
+
+def _shows_progress(trainer: Trainer) -> bool:
+    has_bar = any(isinstance(one, ProgressBar) for one in trainer.callbacks)  # type: ignore[attr-defined]
+    return has_bar and Console().is_terminal
+
+
+def _write_duration(seconds: float) -> str:
+    """Write a duration in the units that matter.
+
+    >>> _write_duration(75), _write_duration(4000)
+    ('1 min 15 s', '1 h 06 min')
+    """
+    if seconds >= SECONDS_PER_HOUR:
+        return f"{int(seconds // SECONDS_PER_HOUR)} h {int(seconds % SECONDS_PER_HOUR // SECONDS_PER_MINUTE):02d} min"
+    minutes = int(seconds // SECONDS_PER_MINUTE)
+    return f"{f'{minutes} min ' if minutes else ''}{round(seconds % SECONDS_PER_MINUTE)} s"
+
+
+def _has_fast_bfloat16() -> bool:
+    """Whether this machine multiplies in bfloat16 natively: GPUs from Ampere on, processors with AMX or AVX512-bf16."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Torch tells of processors from 2.10 on.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
