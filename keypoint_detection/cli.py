@@ -23,7 +23,7 @@ First steps:
 
 Commands:
   fit         train a detector, validating as it goes
-  validate    measure a checkpoint on the validation pictures
+  validate    measure a checkpoint on the validation images
   test        measure a checkpoint on a test file
   synthesize  draw a data set of cardboard boxes with labelled corners
 

@@ -47,8 +47,8 @@ class Predictions(NamedTuple):
     Attributes:
         logits: (B, C, h, w).
         detections_input: points in input pixels.
-        detections_image: the same points in pixels of the original pictures.
-        truths_image: (B, C, K, 2) the ground truth in pixels of the original pictures; padded as in the batch.
+        detections_image: the same points in pixels of the original images.
+        truths_image: (B, C, K, 2) the ground truth in pixels of the original images; padded as in the batch.
     """
 
     logits: Tensor
@@ -63,7 +63,7 @@ class KeypointDetector(LightningModule):
     Args:
         channels: channel name to the keypoint types it collects, e.g. {corner: [corner0, corner1], flap: [flap0]}; a
             list of types means one channel each. Left out, every type of the training file has a channel of its own.
-        backbone: the network from picture to features.
+        backbone: the network from image to features.
         lr: highest learning rate.
         optimizer: optimiser class and its parameters; the learning rate is `lr`.
         lr_scheduler: `cosine` rises for a twentieth of the training and then falls to a hundredth; `constant`; or a
@@ -71,12 +71,12 @@ class KeypointDetector(LightningModule):
         loss: `bce` binary cross-entropy, `mse` squared error of the probabilities, or `focal` (Li et al. 2020), between
             predicted and Gaussian heatmaps.
         heatmap_sigma: standard deviation of the Gaussians in input pixels. Smaller is sharper and harder to learn.
-        max_keypoints: most detections of a channel in one picture.
+        max_keypoints: maximum number of detections of a channel in one image.
         score_threshold: detections that score less are dropped; low, so that AP sees the whole curve.
-        min_distance_px: least distance of two detections of a channel, in input pixels.
-        ap_thresholds_px: distances in pixels of the original picture within which a detection counts as right.
+        min_distance_px: minimum distance of two detections of a channel, in input pixels.
+        ap_thresholds_px: distances in pixels of the original image within which a detection counts as right.
         oks_sigmas: measure OKS-AP too, with one sigma a channel or those of the 17 COCO person keypoints (`coco17`). It
-            is defined for one keypoint type a channel, at most one annotated instance a picture, and annotations with
+            is defined for one keypoint type a channel, at most one annotated instance an image, and annotations with
             areas.
         init_from: checkpoint of a trained detector to start a new training from, a path or
             wandb://entity/project/name:alias. Its backbone must be the same; all else may differ. A head of another

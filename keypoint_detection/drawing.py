@@ -1,4 +1,4 @@
-"""Pictures of predictions: heatmaps, predicted and true points, a legend of the channels."""
+"""Images of predictions: heatmaps, predicted and true points, a legend of the channels."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ __all__ = ["PointSet", "draw_overlay", "draw_prediction"]
 # Okabe & Ito's palette, which people with every kind of colour vision can tell apart, without its black and grey.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 
-# Small pictures are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are.
+# Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are.
 MIN_HEIGHT_PX = 360
 MARK_RADIUS = 5
 LEGEND_ROW_PX = 18
@@ -24,7 +24,7 @@ HEATMAP_OPACITY = 0.75
 
 
 class PointSet(NamedTuple):
-    """The points of one picture, in the frame of the picture that they are drawn on.
+    """The points of one image, in the frame of the image that they are drawn on.
 
     Attributes:
         predicted: (C, D, 2) pixels.
@@ -48,11 +48,11 @@ def draw_overlay(
         image: (3, H, W) uint8.
         points: in pixels of `image`.
         channels: their names, for the legend.
-        heatmaps: (C, h, w) in [0, 1], drawn over a second copy of the picture.
+        heatmaps: (C, h, w) in [0, 1], drawn over a second copy of the image.
         min_score: predictions that score less are not drawn; the legend says so.
 
     Returns:
-        An RGB picture, a whole number of times as large as `image` if that is small, the legend below.
+        An RGB image, a whole number of times as large as `image` if that is small, the legend below.
     """
     pixels = image.permute(1, 2, 0).cpu().numpy()
     factor = max(1, -(-MIN_HEIGHT_PX // pixels.shape[0]))
@@ -71,12 +71,12 @@ def draw_overlay(
 def draw_prediction(
     predictions: Any, batch: Batch, index: int, channels: Sequence[str], min_score: float
 ) -> Image.Image:
-    """Draw one picture of a batch with what the detector says of it.
+    """Draw one image of a batch with what the detector says of it.
 
     Args:
         predictions: the detector's `Predictions` for the batch.
-        batch: the pictures and their ground truth.
-        index: which picture of the batch.
+        batch: the images and their ground truth.
+        index: which image of the batch.
         channels: their names, for the legend.
         min_score: predictions that score less are not drawn.
     """
@@ -118,7 +118,7 @@ def _draw_points(pixels: NDArray[np.uint8], points: PointSet, factor: int, min_s
 
 
 def _blend_heatmaps(pixels: NDArray[np.uint8], heatmaps: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Tint a grey copy of the picture with each channel's colour where its heatmap is high."""
+    """Tint a grey copy of the image with each channel's colour where its heatmap is high."""
     height, width = pixels.shape[:2]
     # Nearest cell of every pixel: no interpolation, so that what is shown is what the network said.
     rows = np.arange(height) * heatmaps.shape[1] // height

@@ -18,7 +18,7 @@ h, w    height and width of a heatmap, in cells; a cell is `stride` input pixels
 
 Points are (x, y); sizes are (height, width). Coordinates are continuous: (0, 0) is the outer corner of the top-left
 pixel and (0.5, 0.5) its centre. A name says its frame where it could be mistaken: `points_input` are pixels of the
-network's input, `points_image` pixels of the original picture.
+network's input, `points_image` pixels of the original image.
 """
 
 from typing import NamedTuple
@@ -45,8 +45,8 @@ class Batch(NamedTuple):
         points: (B, C, K, 2) float32, input pixels; padded.
         visibility: (B, C, K) int64; 0 padding or not labelled, 1 occluded, 2 visible.
         image_ids: (B,) int64, the ids of the COCO file: unique in a data set.
-        input_to_image: (B, 2, 3) float32, the affine map from input pixels to pixels of the original picture.
-        image_sizes: (B, 2) int64, (height, width) of the original picture in pixels.
+        input_to_image: (B, 2, 3) float32, the affine map from input pixels to pixels of the original image.
+        image_sizes: (B, 2) int64, (height, width) of the original image in pixels.
         instances: (B, C, K) int64, the index in its image of the annotation that a point belongs to; -1 for padding.
         box_sizes: (B, C, K) float32, the longer side of that annotation's box in image pixels; NaN where it has none.
         areas: (B, C, K) float32, the area of that annotation in square image pixels; NaN where it has none.

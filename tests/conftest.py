@@ -54,7 +54,7 @@ def draw_disc(pixels: np.ndarray, x: float, y: float, colour: tuple[int, int, in
 
 
 def write_discs(folder: Path, n_images: int, seed: int = 0, size: tuple[int, int] = (48, 64)) -> Path:
-    """Write a COCO file with one red, one green (left) and one blue (right) disc a picture; image 2 is empty."""
+    """Write a COCO file with one red, one green (left) and one blue (right) disc an image; image 2 is empty."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
@@ -86,13 +86,13 @@ def write_discs(folder: Path, n_images: int, seed: int = 0, size: tuple[int, int
 
 @pytest.fixture(scope="session")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures of discs, one of them empty."""
+    """Twelve images of discs, one of them empty."""
     return write_discs(tmp_path_factory.mktemp("discs"), 12)
 
 
 @pytest.fixture
 def write_coco(tmp_path: Path) -> Callable[..., Path]:
-    """Write a COCO file of one blank 8 x 10 picture, with parts of it replaced."""
+    """Write a COCO file of one blank 8 x 10 image, with parts of it replaced."""
 
     def write(**replaced: Any) -> Path:
         Image.new("RGB", (10, 8)).save(tmp_path / "one.png")

@@ -15,7 +15,7 @@ SMALL = functools.partial(Unet, n_channels=4, n_downsampling_layers=2, n_resnet_
 
 
 class Strided(Backbone):
-    """A backbone whose features are four times coarser than the picture."""
+    """A backbone whose features are four times coarser than the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Strided(Backbone):
 
 
 def make_batch(points: list[list[float]], size=(32, 48)) -> Batch:
-    """One picture with the points in one channel; the original picture is twice as large as the input."""
+    """One image with the points in one channel; the original image is twice as large as the input."""
     n = len(points)
     return Batch(
         images=torch.zeros(1, 3, *size, dtype=torch.uint8),

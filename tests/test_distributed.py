@@ -27,7 +27,7 @@ def kpd(folder: Path, *words: str) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory) -> Path:
-    """Five pictures of which only the even ones have points: the second of two processes sees none."""
+    """Five images of which only the even ones have points: the second of two processes sees none."""
     path = write_discs(tmp_path_factory.mktemp("uneven"), 5, seed=3)
     content = json.loads(path.read_text())
     even = {image["id"] for image in content["images"][::2]}

@@ -14,9 +14,9 @@ def points(predicted=(), scores=(), true=()):
     )
 
 
-def marked(picture, colour):
+def marked(image, colour):
     """Mean (x, y) in continuous coordinates of the pixels of one colour, above the legend."""
-    pixels = np.array(picture)[:400]
+    pixels = np.array(image)[:400]
     rows, columns = np.nonzero((pixels == colour).all(axis=2))
     assert len(rows) > 0
     return [columns.mean() + 0.5, rows.mean() + 0.5]
@@ -27,15 +27,15 @@ BLANK = torch.full((3, 100, 160), 128, dtype=torch.uint8)
 
 @pytest.mark.parametrize("point", [[50.0, 30.0], [80.5, 60.5], [20.25, 70.75]])
 def test_a_cross_is_drawn_exactly_where_the_point_is(point):
-    picture = draw_overlay(BLANK, points(predicted=[point], scores=[0.9]), ["a"])
-    factor = picture.width / 160
+    image = draw_overlay(BLANK, points(predicted=[point], scores=[0.9]), ["a"])
+    factor = image.width / 160
     assert factor == 4
-    assert marked(picture, PALETTE[0]) == pytest.approx([factor * value for value in point], abs=0.75)
+    assert marked(image, PALETTE[0]) == pytest.approx([factor * value for value in point], abs=0.75)
 
 
 def test_a_circle_is_centred_on_the_truth():
-    picture = draw_overlay(BLANK, points(true=[[40.0, 50.0]]), ["a"])
-    assert marked(picture, PALETTE[0]) == pytest.approx([160, 200], abs=0.75)
+    image = draw_overlay(BLANK, points(true=[[40.0, 50.0]]), ["a"])
+    assert marked(image, PALETTE[0]) == pytest.approx([160, 200], abs=0.75)
 
 
 def test_weak_predictions_and_unlabelled_truths_are_not_drawn():
@@ -48,9 +48,9 @@ def test_heatmaps_stand_beside_the_picture_in_the_colour_of_their_channel():
     heatmaps = torch.zeros(2, 100, 160)
     heatmaps[1, 30:40, 50:60] = 1
     empty = PointSet(torch.zeros(2, 0, 2), torch.zeros(2, 0), torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool))
-    picture = np.array(draw_overlay(BLANK, empty, ["a", "b"], heatmaps)).astype(int)
-    assert picture.shape[1] == 2 * 640
-    inside, outside = picture[35 * 4, 640 + 55 * 4], picture[10, 640 + 10]
+    image = np.array(draw_overlay(BLANK, empty, ["a", "b"], heatmaps)).astype(int)
+    assert image.shape[1] == 2 * 640
+    inside, outside = image[35 * 4, 640 + 55 * 4], image[10, 640 + 10]
     assert np.abs(inside - PALETTE[1]).sum() < np.abs(outside - PALETTE[1]).sum() / 2
     assert len(set(outside.tolist())) == 1
 

@@ -69,6 +69,6 @@ def test_exif_orientation_is_applied(tmp_path):
 
 
 def test_a_broken_picture_is_named(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "a.jpg").write_bytes(b"no image")
     with pytest.raises(OSError, match=r"a\.jpg: cannot be read as an image"):
         read_image(str(tmp_path / "a.jpg"))

@@ -96,10 +96,10 @@ def test_the_server_has_metrics_pictures_and_config_of_each_run(swept: Swept) ->
         measured = [row["val/mAP"] for row in swept.server.history[run] if "val/mAP" in row]
         assert len(measured) == 1
         assert swept.server.summaries[run]["val/mAP"] == {"max": measured[0]}
-        pictures = [name for name in swept.server.files[run] if name.startswith("media/images/val/overlays")]
-        assert len(pictures) == 2
+        images = [name for name in swept.server.files[run] if name.startswith("media/images/val/overlays")]
+        assert len(images) == 2
         # The first bytes of a JPEG.
-        assert all(swept.server.files[run][name][:3] == b"\xff\xd8\xff" for name in pictures)
+        assert all(swept.server.files[run][name][:3] == b"\xff\xd8\xff" for name in images)
         config = yaml.safe_load(swept.server.files[run]["kpd-config.yaml"])
         assert config["model"]["lr"] == swept.server.configs[run]["model"]["lr"]
 

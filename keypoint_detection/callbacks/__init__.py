@@ -1,1 +1,1 @@
-"""What a run shows and writes: pictures, tables, files."""
+"""What a run shows and writes: images, tables, files."""

@@ -57,11 +57,11 @@ class GracefulStop(Callback):
             if number == signal.SIGTERM and is_requeued:
                 continue
             try:
-                self._previous[number] = signal.signal(number, self._hear)
+                self._previous[number] = signal.signal(number, self._note_signal)
             except ValueError:
                 return  # not the main thread, as in a notebook's worker: signals go elsewhere
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number
         name = signal.Signals(number).name
         if getattr(rank_zero_only, "rank", 0) == 0:
@@ -103,11 +103,11 @@ class GracefulStop(Callback):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self._stop_listening()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back after an exception too."""
+        """Restore the signal handlers after an exception too."""
         self._stop_listening()
 
     def _save(self, trainer: Trainer) -> None:

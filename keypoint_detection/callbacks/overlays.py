@@ -1,4 +1,4 @@
-"""Pictures of the same few validation images over time, as PNG files and in the logger."""
+"""Images of the same few validation images over time, as PNG files and in the logger."""
 
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ __all__ = ["PredictionOverlays"]
 
 
 class PredictionOverlays(Callback):
-    """Draw predicted heatmaps, predicted and true points of the first validation pictures.
+    """Draw predicted heatmaps, predicted and true points of the first validation images.
 
-    They are written to `overlays/` in the run's folder and sent to Weights & Biases or TensorBoard, after epochs 1, 2,
-    4, 8, … and the last one, so that a long run stays small.
+    They are written to `overlays/` in the run's folder and sent to Weights & Biases or TensorBoard, after
+    validations 1, 2, 4, 8, … and the last one, so that a long run stays small.
 
     Args:
-        n_images: how many pictures.
+        n_images: how many images.
         min_score: predictions that score less are not drawn.
     """
 
@@ -35,6 +35,7 @@ class PredictionOverlays(Callback):
         self.min_score = float(min_score)
         self.latest: list[Path] = []
         self._pending: list[tuple[int, Image.Image]] = []
+        self._n_validations = 0
 
     def on_validation_batch_end(
         self,
@@ -45,51 +46,54 @@ class PredictionOverlays(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the pictures of the batch that are still wanted."""
+        """Draw the images of the batch that are still wanted."""
         n_wanted = self.n_images - len(self._pending)
         if not trainer.is_global_zero or n_wanted <= 0 or not self._is_due(trainer):
             return
         for index in range(min(n_wanted, len(batch.images))):
             channels = list(pl_module.channels)  # type: ignore[arg-type]
-            picture = draw_prediction(outputs, batch, index, channels, self.min_score)
-            self._pending.append((int(batch.image_ids[index]), picture))
+            image = draw_prediction(outputs, batch, index, channels, self.min_score)
+            self._pending.append((int(batch.image_ids[index]), image))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and log what was drawn."""
-        pictures, self._pending = self._pending, []
-        if not pictures:
+        self._n_validations += not trainer.sanity_checking
+        overlays, self._pending = self._pending, []
+        if not overlays:
             return
         folder = find_run_folder(trainer) / "overlays"
         folder.mkdir(parents=True, exist_ok=True)
         self.latest = []
-        for image_id, picture in pictures:
-            path = folder / f"epoch-{trainer.current_epoch + 1:04d}-image-{image_id}.png"
-            picture.save(path)
+        # Where validations are counted in steps, there may be several in an epoch.
+        is_counted_in_steps = trainer.state.fn == "fit" and trainer.check_val_every_n_epoch is None
+        when = f"step-{trainer.global_step:06d}" if is_counted_in_steps else f"epoch-{trainer.current_epoch + 1:04d}"
+        for image_id, overlay in overlays:
+            path = folder / f"{when}-image-{image_id}.png"
+            overlay.save(path)
             self.latest.append(path)
         for logger in trainer.loggers:
             # The step that Lightning gives to the metrics of a validation.
-            _log_pictures(logger, pictures, max(0, trainer.global_step - 1))
+            _log_overlays(logger, overlays, max(0, trainer.global_step - 1))
 
-    @staticmethod
-    def _is_due(trainer: Trainer) -> bool:
+    def _is_due(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return False
-        epoch = trainer.current_epoch + 1
-        is_power_of_two = epoch & (epoch - 1) == 0
-        return is_power_of_two or epoch == trainer.max_epochs or trainer.state.fn != "fit"
+        number = self._n_validations + 1
+        is_power_of_two = number & (number - 1) == 0
+        return is_power_of_two or trainer.should_stop or trainer.state.fn != "fit"
 
 
-def _log_pictures(logger: Logger, pictures: list[tuple[int, Image.Image]], step: int) -> None:
-    """Send pictures to a logger that can hold them; the others have the files."""
+def _log_overlays(logger: Logger, overlays: list[tuple[int, Image.Image]], step: int) -> None:
+    """Send overlays to a logger that can hold images; the others have the files."""
     if isinstance(logger, WandbLogger):
-        images = [picture for _, picture in pictures]
-        captions = [f"image {image_id}" for image_id, _ in pictures]
+        images = [overlay for _, overlay in overlays]
+        captions = [f"image {image_id}" for image_id, _ in overlays]
         # A tenth of the size of PNG: a long run stays small.
         logger.log_image("val/overlays", images, step=step, caption=captions, file_type=["jpg"] * len(images))
     elif isinstance(logger, TensorBoardLogger):
-        for image_id, picture in pictures:
-            logger.experiment.add_image(f"val/overlays/{image_id}", _to_tensor(picture), step)
+        for image_id, overlay in overlays:
+            logger.experiment.add_image(f"val/overlays/{image_id}", _to_tensor(overlay), step)
 
 
-def _to_tensor(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""The folder of a run: its resolved config, checkpoints, pictures and results, side by side."""
+"""The folder of a run: its resolved config, checkpoints, images and results, side by side."""
 
 import json
 import logging

@@ -9,7 +9,7 @@ __all__ = ["TrainingDivergedError", "TrainingHealth"]
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss or the weights are no numbers any more."""
+    """The loss or the weights became NaN or infinite."""
 
 
 class TrainingHealth(Callback):

@@ -88,7 +88,7 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
         What Lightning saved: `state_dict`, `hyper_parameters` and more, on the CPU.
 
     Raises:
-        CheckpointError: it cannot be found, or is no checkpoint of a `KeypointDetector`.
+        CheckpointError: it cannot be found, or is not a checkpoint of a `KeypointDetector`.
     """
     path = resolve_checkpoint(reference)
     try:

@@ -28,7 +28,7 @@ from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import SavedRun
 from keypoint_detection.callbacks.training_health import TrainingDivergedError, TrainingHealth
 from keypoint_detection.callbacks.wandb_run import WandbRun
-from keypoint_detection.callbacks.worst_pictures import WorstPictures
+from keypoint_detection.callbacks.worst_images import WorstImages
 from keypoint_detection.channels import resolve_channels
 from keypoint_detection.checkpoints.files import (
     CONFIG_FILE,
@@ -79,7 +79,7 @@ DEFAULT_CALLBACKS: list[dict[str, Any]] = [
 ]
 
 # What can be named in `callbacks` without its module: short names stand for classes that are imported.
-CALLBACKS = (BestCheckpoint, ModelArtifact, PredictionOverlays, ResultTable, WorstPictures)
+CALLBACKS = (BestCheckpoint, ModelArtifact, PredictionOverlays, ResultTable, WorstImages)
 
 DEFAULT_LOGGER = {
     "class_path": "lightning.pytorch.loggers.WandbLogger",
@@ -365,9 +365,9 @@ def _silence_advice() -> None:
         ".*The dirpath has changed from.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_concerns_this_run)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _concerns_this_run(record: logging.LogRecord) -> bool:
     """Whether Lightning says something about this run, rather than advertise or list hardware that is not there."""
     return not re.search(r"litlogger|available: False|Loading `\w+` to estimate", record.getMessage())

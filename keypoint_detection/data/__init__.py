@@ -1,1 +1,1 @@
-"""From COCO keypoint files and pictures to batches."""
+"""From COCO keypoint files and images to batches."""

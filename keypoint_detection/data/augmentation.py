@@ -40,7 +40,7 @@ FLIPS = (v2.RandomHorizontalFlip, v2.RandomVerticalFlip)
 class ContinuousKeyPoints(tv_tensors.KeyPoints):  # type: ignore[misc, unused-ignore]
     """Points (N, 2) in continuous coordinates.
 
-    A flip maps x to W - x, where torchvision's own maps to W - 1 - x; and an expanding rotation goes where the picture
+    A flip maps x to W - x, where torchvision's own maps to W - 1 - x; and an expanding rotation goes where the image
     goes, where torchvision's own is up to a pixel off.
     """
 
@@ -68,11 +68,11 @@ def _rotate(
     center: list[float] | None = None,
     fill: Any = None,
 ) -> Any:
-    """Rotate as pictures are: about the centre, which an expanded canvas (a whole number of pixels) shares."""
+    """Rotate as images are: about the centre, which an expanded canvas (a whole number of pixels) shares."""
     flat, (height, width) = points.as_subclass(Tensor), points.canvas_size
     rotated, canvas_size = F.rotate_keypoints(flat, (height, width), angle, center=None if expand else center)
     if expand:
-        # The size that pictures get; the one that torchvision computes for points can differ by a pixel.
+        # The size that images get; the one that torchvision computes for points can differ by a pixel.
         blank = torch.empty(1, height, width, dtype=torch.uint8)
         canvas_size = tuple(F.rotate_image(blank, angle, expand=True).shape[-2:])
         rotated = rotated + torch.tensor([canvas_size[1] - width, canvas_size[0] - height]) / 2
@@ -111,13 +111,13 @@ def _elastic(points: ContinuousKeyPoints, displacement: Tensor, interpolation: A
 
 
 class Augmented(NamedTuple):
-    """What an augmentation made of a picture.
+    """What an augmentation made of an image.
 
     Attributes:
         image: (3, H, W) uint8.
-        points: (N, 2) float32 pixels of the augmented picture, in the order given; some may lie outside it.
-        is_mirrored: the picture shows its scene as in a mirror, so left is right.
-        to_source: (2, 3) affine map from the augmented picture to the given one; where the augmentation is not affine
+        points: (N, 2) float32 pixels of the augmented image, in the order given; some may lie outside it.
+        is_mirrored: the image shows its scene as in a mirror, so left is right.
+        to_source: (2, 3) affine map from the augmented image to the given one; where the augmentation is not affine
             (perspective, elastic), the map that agrees with it at three points around the centre.
     """
 
@@ -128,7 +128,7 @@ class Augmented(NamedTuple):
 
 
 def augment(image: Tensor, points: Tensor, transform: Callable[..., Any]) -> Augmented:
-    """Apply a torchvision v2 transform to a picture and its points.
+    """Apply a torchvision v2 transform to an image and its points.
 
     Args:
         image: (3, H, W) uint8.
@@ -136,28 +136,28 @@ def augment(image: Tensor, points: Tensor, transform: Callable[..., Any]) -> Aug
         transform: called with a `tv_tensors.Image` and `ContinuousKeyPoints`.
 
     Raises:
-        ValueError: the transform changed the number of points or the type of the picture.
+        ValueError: the transform changed the number of points or the type of the image.
     """
     height, width = image.shape[-2:]
-    # Three points that travel along tell what the transform did: mirrored or not, and the way back.
+    # Three points that travel along tell what the transform did: mirrored or not, and the inverse map.
     reference = torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75]]) * torch.tensor([width, height])
-    travellers = ContinuousKeyPoints(torch.cat([reference, points]), canvas_size=(height, width))
-    image_out, travelled = transform(tv_tensors.Image(image), travellers)
-    image_out, travelled = image_out.as_subclass(Tensor), travelled.as_subclass(Tensor)
-    if travelled.shape != travellers.shape:
+    carried = ContinuousKeyPoints(torch.cat([reference, points]), canvas_size=(height, width))
+    image_out, moved_points = transform(tv_tensors.Image(image), carried)
+    image_out, moved_points = image_out.as_subclass(Tensor), moved_points.as_subclass(Tensor)
+    if moved_points.shape != carried.shape:
         raise ValueError(
-            f"an augmentation changed the number of points from {len(travellers)} to {len(travelled)}; leave out "
-            "transforms that remove points (SanitizeKeyPoints): those that leave the picture are dropped anyway."
+            f"an augmentation changed the number of points from {len(carried)} to {len(moved_points)}; leave out "
+            "transforms that remove points (SanitizeKeyPoints): those that leave the image are dropped anyway."
         )
     if image_out.dtype != torch.uint8 or image_out.ndim != image.ndim or len(image_out) != len(image):
         raise ValueError(
-            f"an augmentation returned a picture of {image_out.dtype} and shape {tuple(image_out.shape)}; 8-bit RGB is "
+            f"an augmentation returned an image of {image_out.dtype} and shape {tuple(image_out.shape)}; 8-bit RGB is "
             "expected. Leave out ToDtype, Normalize and Grayscale(1): the model normalises by itself."
         )
-    moved = travelled[: len(reference)]
+    moved = moved_points[: len(reference)]
     to_source = _affine_through(moved, reference)
     is_mirrored = bool(torch.linalg.det(to_source[:, :2]) < 0)
-    return Augmented(image_out, travelled[len(reference) :], is_mirrored, to_source)
+    return Augmented(image_out, moved_points[len(reference) :], is_mirrored, to_source)
 
 
 def _affine_through(sources: Tensor, targets: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def _walk(transform: Any) -> Iterator[Any]:
 
 
 def fit_to_size(augmented: Augmented, size: tuple[int, int], mode: ResizeMode) -> Augmented:
-    """Resize an augmented picture whose transform changed its size (a crop, an expanding rotation)."""
+    """Resize an augmented image whose transform changed its size (a crop, an expanding rotation)."""
     if tuple(augmented.image.shape[-2:]) == size:
         return augmented
     image, to_augmented = resize(augmented.image, size, mode)
@@ -219,7 +219,7 @@ def default_augmentation(may_flip: bool) -> list[v2.Transform]:
     """List the augmentations that suit most keypoint data.
 
     Args:
-        may_flip: mirror half of the pictures; only right where it is known which types change places.
+        may_flip: mirror half of the images; only right where it is known which types change places.
     """
     flips: Sequence[v2.Transform] = [v2.RandomHorizontalFlip(0.5)] if may_flip else []
     return [

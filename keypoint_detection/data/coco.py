@@ -98,7 +98,7 @@ def read_coco(
 
     Args:
         path: the JSON file.
-        image_root: the folder that the file names of the pictures are relative to; the JSON's own when left out.
+        image_root: the folder that the file names of the images are relative to; the JSON's own when left out.
         coordinates: `continuous` where (0, 0) is the corner of the top-left pixel, `pixel_index` where the numbers name
             pixels: half a pixel is then added to reach their centres.
 

@@ -42,30 +42,30 @@ SEED_VARIABLE = "PL_GLOBAL_SEED"
 
 
 class KeypointsDataModule(LightningDataModule):
-    """Load pictures and keypoints from COCO keypoint files.
+    """Load images and keypoints from COCO keypoint files.
 
     Args:
         train: COCO keypoint file (JSON) to train on.
         val: COCO keypoint file to validate on. Left out, a part of `train` is kept aside.
         test: COCO keypoint file for `kpd test`.
-        image_root: folder that the pictures' file names are relative to. Left out, it is the folder of each JSON file.
+        image_root: folder that the images' file names are relative to. Left out, it is the folder of each JSON file.
         synthetic: draw a data set of cardboard boxes once and use it in place of the files.
         channels: set by `model.channels`; used from Python only. Channel name to the keypoint types it collects.
         val_fraction: part of the training images that is kept aside for validation where `val` is left out.
         split_seed: seed of that split. The same seed and file give the same split.
-        image_size: height and width in pixels that every picture is brought to. Left out, pictures keep their size,
+        image_size: height and width in pixels that every image is brought to. Left out, images keep their size,
             which must then be the same for all. Smaller is faster; larger finds smaller things.
-        resize: how pictures are brought to it: `letterbox` keeps the aspect ratio and adds bars, `stretch` does not.
+        resize: how images are brought to it: `letterbox` keeps the aspect ratio and adds bars, `stretch` does not.
         coordinates: `continuous` where (0, 0) is the outer corner of the top-left pixel (CVAT, Label Studio,
             Roboflow); `pixel_index` where integers name pixels (the official COCO person keypoints).
         visible_only: leave out occluded points (v=1), in training and in measuring.
-        augment: change the training pictures at random. Validation and test pictures are never changed.
+        augment: change the training images at random. Validation and test images are never changed.
         augmentation: torchvision v2 transforms in place of the default ones (crop, scale, rotate, colour, blur, and
-            flip where `flip_pairs` is given). Points that leave the picture are dropped.
-        flip_pairs: keypoint types that change places in a mirrored picture, e.g. [[left_ear, right_ear]]; [] where
-            none does. Left out, pictures are not mirrored.
+            flip where `flip_pairs` is given). Points that leave the image are dropped.
+        flip_pairs: keypoint types that change places in a mirrored image, e.g. [[left_ear, right_ear]]; [] where
+            none does. Left out, images are not mirrored.
         batch_size: images per batch and device.
-        num_workers: processes that read pictures; 0 reads in the training process. Left out, one less than the cores.
+        num_workers: processes that read images; 0 reads in the training process. Left out, one less than the cores.
 
     Raises:
         ValueError: the options contradict each other.

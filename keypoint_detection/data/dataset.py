@@ -1,4 +1,4 @@
-"""One picture and its points, and how several become a batch."""
+"""One image and its points, and how several become a batch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ __all__ = ["KeypointsDataset", "MostPoints", "Sample", "collate"]
 
 
 class Sample(NamedTuple):
-    """One picture with the points of every channel, one row a point (P rows).
+    """One image with the points of every channel, one row a point (P rows).
 
     Attributes:
         image: (3, H, W) uint8 RGB.
@@ -34,7 +34,7 @@ class Sample(NamedTuple):
         areas: (P,) float32 square image pixels or NaN.
         image_id: the id in the COCO file.
         input_to_image: (2, 3) float32.
-        image_size: (height, width) of the original picture.
+        image_size: (height, width) of the original image.
         n_channels: the number of channels, those without points included.
     """
 
@@ -66,16 +66,16 @@ class MostPoints(NamedTuple):
 
 
 class KeypointsDataset(Dataset[Sample]):
-    """Read the pictures of a keypoint file and give them with the points of each channel.
+    """Read the images of a keypoint file and give them with the points of each channel.
 
     Args:
         table: the file's content.
         channels: channel name to the keypoint types it collects.
         indices: which images of the table to use, in this order; all of them when left out.
-        image_size: (height, width) that every picture is brought to; left out, pictures keep their size.
+        image_size: (height, width) that every image is brought to; left out, images keep their size.
         resize_mode: how they are brought to it.
         transform: the augmentation, a torchvision v2 transform; none when left out.
-        flip_pairs: the types that change places in a mirrored picture; None: mirroring is an error.
+        flip_pairs: the types that change places in a mirrored image; None: mirroring is an error.
         visible_only: leave out occluded points.
         image_sizes: (N, 2) height and width of the images in pixels; where they are known, points outside do not count.
     """
@@ -248,7 +248,7 @@ def _mirrored_types(
 
 
 def _is_inside(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Whether points (N, 2) lie in a picture of (height, width), its border included."""
+    """Whether points (N, 2) lie in an image of (height, width), its border included."""
     limits = torch.tensor([size[1], size[0]])
     return ((points >= 0) & (points <= limits)).all(dim=-1)
 

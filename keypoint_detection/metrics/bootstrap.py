@@ -9,7 +9,7 @@ __all__ = ["percentile_interval", "resample_images"]
 def resample_images(n_images: int, n_resamples: int, generator: torch.Generator) -> Tensor:
     """Draw resamples of the images with replacement.
 
-    Images are drawn, not points: the points of one picture share its light, blur and pose, and drawing them singly
+    Images are drawn, not points: the points of one image share its light, blur and pose, and drawing them singly
     would pretend to more independent evidence than there is.
 
     Args:

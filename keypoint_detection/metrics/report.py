@@ -17,25 +17,25 @@ RESAMPLE_ELEMENTS = 1 << 20
 
 # What the names in metrics.json mean; written there so that the file explains itself.
 DEFINITIONS = {
-    "frame": "All distances are in pixels of the original pictures.",
+    "frame": "All distances are in pixels of the original images.",
     "AP": "Area under the precision-recall curve, precision interpolated at every recall (PASCAL VOC 2010 and later). "
     "In order of score each detection takes the nearest free ground truth within d pixels. Channels without ground "
-    "truth are left out of the mean; false positives on pictures without points count.",
+    "truth are left out of the mean; false positives on images without points count.",
     "mAP": "Mean of AP over the channels with ground truth and over the distance thresholds.",
     "score_threshold": "The score with the best F1 at the largest distance threshold (the highest of equals); "
     "precision, recall and F1 are measured there. Overall: one threshold for all channels.",
     "error_px": "Distance of each ground truth to its prediction: the n best detections of a channel with n ground "
-    "truths in a picture, paired nearest first at any distance. Missing predictions are left out: see detection_rate.",
+    "truths in an image, paired nearest first at any distance. Missing predictions are left out: see detection_rate.",
     "detection_rate": "Share of the ground truths with a prediction, at any distance.",
     "PCK": "Share of the ground truths with an error within d pixels, or within r times the longer side of the box "
-    "(the diagonal of the picture where there is no box); a missing prediction counts as wrong.",
+    "(the diagonal of the image where there is no box); a missing prediction counts as wrong.",
     "NME": "Mean of error over the longer side of the box (the diagonal where there is no box); missing predictions "
     "are left out.",
-    "strict_success": "Share of the pictures in which every labelled point has an error within d pixels; a missing "
-    "prediction counts as wrong, pictures without labelled points are left out.",
+    "strict_success": "Share of the images in which every labelled point has an error within d pixels; a missing "
+    "prediction counts as wrong, images without labelled points are left out.",
     "OKS-AP": "COCO keypoint AP (pycocotools), areas of any size, mean over OKS 0.50:0.05:0.95.",
-    "loss": "Mean over pictures and channels.",
-    "intervals": "Percentile bootstrap over pictures, 95 %.",
+    "loss": "Mean over images and channels.",
+    "intervals": "Percentile bootstrap over images, 95 %.",
 }
 
 

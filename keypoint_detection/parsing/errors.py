@@ -20,6 +20,7 @@ SIMILARITY = 0.6
 N_OFFERED = 3
 # What to do about messages that say only what is wrong.
 ADVICE = (
+    (r"WorstPictures", "The callback is called WorstImages now."),
     (
         r"Multiple subclasses with name ReduceLROnPlateau",
         "Write lightning.pytorch.cli.ReduceLROnPlateau, and its monitor: the metric that it watches, e.g. val/loss.",

@@ -1,4 +1,4 @@
-"""Tables and artifacts of Weights & Biases, which need the server where metrics and pictures do not."""
+"""Tables and artifacts of Weights & Biases, which need the server where metrics and images do not."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ def log_table(wandb_logger: WandbLogger, key: str, columns: Sequence[str], rows:
         wandb_logger: whose run gets the table.
         key: the table's name in the run.
         columns: the headings.
-        rows: numbers, texts and pictures of Weights & Biases; as long as `columns`.
+        rows: numbers, texts and images of Weights & Biases; as long as `columns`.
     """
     with going_on_without_server(f"the table {key}"):
         wandb_logger.log_table(key, columns=list(columns), data=[list(row) for row in rows])

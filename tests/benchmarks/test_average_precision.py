@@ -22,7 +22,7 @@ N_IMAGES, N_DETECTIONS, THRESHOLDS_PX = 5000, 20, (2.0, 4.0, 8.0)
 
 
 def make_rows(n_truths: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Make detections around most of the ground truths, the rest anywhere in a picture of 256 px."""
+    """Make detections around most of the ground truths, the rest anywhere in an image of 256 px."""
     generator = torch.Generator().manual_seed(0)
     truths = 256 * torch.rand(N_IMAGES, n_truths, 2, generator=generator, dtype=torch.float64)
     points = 256 * torch.rand(N_IMAGES, N_DETECTIONS, 2, generator=generator, dtype=torch.float64)

@@ -52,6 +52,6 @@ def test_memory_format_large_pages_and_kept_memory():
         times = [one[name] for one in rounds]
         ratios = [one["contiguous"] / one[name] for one in rounds]
         print(
-            f"{name}: {statistics.median(times):.2f} s a step of 8 pictures (min {min(times):.2f}), "
+            f"{name}: {statistics.median(times):.2f} s a step of 8 images (min {min(times):.2f}), "
             f"{statistics.median(ratios):.2f} times as fast as contiguous"
         )

@@ -11,7 +11,7 @@ import torch
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.types import Batch
 
-# As in the mouse data set of the documentation: 18 pictures of 192 x 256 with 4 points each.
+# As in the mouse data set of the documentation: 18 images of 192 x 256 with 4 points each.
 N_IMAGES, SIZE, CHANNELS = 18, (192, 256), ["snout", "leftear", "rightear", "tailbase"]
 N_REPEATS = 7
 

@@ -31,6 +31,8 @@ def trainer_at(epoch, folder, **more):
             "sanity_checking": False,
             "fast_dev_run": False,
             "current_epoch": epoch - 1,
+            "should_stop": epoch == 50,
+            "check_val_every_n_epoch": 1,
             "max_epochs": 50,
             "state": SimpleNamespace(fn="fit"),
             "callbacks": [],

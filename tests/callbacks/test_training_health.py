@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from keypoint_detection.commands.training import DetectorCLI, run_detector_cli
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
-# 12 pictures in batches of 4.
+# 12 images in batches of 4.
 STEPS_PER_EPOCH = 3
 
 

@@ -55,7 +55,7 @@ def trained(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Logged:
 @pytest.fixture(scope="module")
 def tested(discs: Path, trained: Logged, tmp_path_factory: pytest.TempPathFactory) -> Logged:
     checkpoint = trained.folder / "checkpoints" / "best.ckpt"
-    words = [f"--ckpt_path={checkpoint}", f"--data.test={discs}", "--trainer.callbacks+=WorstPictures"]
+    words = [f"--ckpt_path={checkpoint}", f"--data.test={discs}", "--trainer.callbacks+=WorstImages"]
     return log_offline(tmp_path_factory.mktemp("tested"), "test", *words, "--trainer.callbacks.n_images=3")
 
 
@@ -104,7 +104,7 @@ def test_the_resolved_config_is_a_file_of_the_run(trained: Logged) -> None:
 def test_overlays_and_tables_are_files_of_the_run(trained: Logged) -> None:
     overlays = trained.content["summary"]["val/overlays"]
     assert (overlays["count"], overlays["captions"]) == (2, ["image 12", "image 19"])
-    # Two pictures after each of the epochs 1 and 2.
+    # Two images after each of the epochs 1 and 2.
     assert len(list(trained.files.glob("media/images/val/*.jpg"))) == 4
     assert all(path.stat().st_size < 100_000 for path in trained.files.glob("media/images/val/*.jpg"))
     (table,) = trained.files.glob("media/table/val/table_*.json")
@@ -115,11 +115,11 @@ def test_overlays_and_tables_are_files_of_the_run(trained: Logged) -> None:
     assert len(json.loads(data_set.read_text())["data"]) == 2 * 3
 
 
-def test_a_test_logs_the_worst_pictures(tested: Logged) -> None:
-    (table,) = tested.files.glob("media/table/worst_pictures_*.json")
+def test_a_test_logs_the_worst_images(tested: Logged) -> None:
+    (table,) = tested.files.glob("media/table/worst_images_*.json")
     content = json.loads(table.read_text())
     assert len(content["data"]) == 3
-    assert content["columns"][-1] == "picture"
+    assert content["columns"][-1] == "image"
     assert tested.content["config"]["data_set"]["test"]["images"] == 12
     assert "test/mAP" in tested.content["summary"]
 

@@ -123,7 +123,7 @@ def test_heatmaps_of_other_types_are_the_float32_ones_rounded(dtype: torch.dtype
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[list[tuple[float, float]], tuple[int, int], int, float]:
-    """Draw points, size, stride and sigma, the points in different parts of the picture, anywhere in those."""
+    """Draw points, size, stride and sigma, the points in different parts of the image, anywhere in those."""
     stride = draw(st.sampled_from([1, 2, 4]))
     sigma_px = draw(st.floats(1, 4))
     # Two points this far apart have peaks of their own, whose five-cell windows the other does not reach.

@@ -118,13 +118,19 @@ def test_the_users_flags_win_over_the_checkpoint_and_that_is_said(trained, discs
     assert "model.heatmap_sigma" not in caplog.text
 
 
-def test_the_worst_pictures_are_written_on_request(trained, discs):
+def test_the_worst_images_are_written_on_request(trained, discs):
     checkpoint = f"--ckpt_path={trained / 'checkpoints' / 'best.ckpt'}"
-    words = ["--trainer.callbacks+=WorstPictures", "--trainer.callbacks.n_images=3"]
+    words = ["--trainer.callbacks+=WorstImages", "--trainer.callbacks.n_images=3"]
     run(["test", checkpoint, f"--data.test={discs}", *words])
     (folder,) = Path("runs").iterdir()
     assert len((folder / "per_image.csv").read_text().splitlines()) == 13
     assert len(list((folder / "worst").glob("*.png"))) == 3
+
+
+def test_the_old_name_of_a_callback_gives_the_new_one(trained, discs, capsys):
+    checkpoint = f"--ckpt_path={trained / 'checkpoints' / 'best.ckpt'}"
+    words = [checkpoint, f"--data.test={discs}", "--trainer.callbacks+=WorstPictures"]
+    assert "called WorstImages now" in refusal(capsys, "test", *words)
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_a_label_survives_the_whole_way_and_back(seed, x, y, stride, mode):
     )
     augmented = fit_to_size(augment(resized, point, transform), (128, 160), mode)
     if not bool(((augmented.points > 0) & (augmented.points < torch.tensor([160.0, 128.0]))).all()):
-        return  # it left the picture: nothing to find
+        return  # it left the image: nothing to find
     heatmaps = encode(augmented.points[None, None], torch.full((1, 1, 1), 2), (128, 160), stride, 2.0 * stride)
     found = decode(heatmaps, stride, max_keypoints=5, score_threshold=0.01, min_distance_px=3)
     assert (found.scores > 0).sum() == 1

@@ -16,7 +16,7 @@ ONE_WITHOUT_IMAGES = ([[0, 1, 4], [5, 6]], [])
 
 
 def make_image(image_id: int) -> tuple[Detections, Batch, torch.Tensor]:
-    """Make the same picture in whichever process it is asked for."""
+    """Make the same image in whichever process it is asked for."""
     generator = torch.Generator().manual_seed(image_id)
     C, K, D = 3, 1 + image_id % 3, 5
     points = torch.rand(1, C, K, 2, generator=generator) * 100

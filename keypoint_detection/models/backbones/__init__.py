@@ -1,4 +1,4 @@
-"""Backbones: networks from a picture to a feature map. Importing this package registers their short names."""
+"""Backbones: networks from an image to a feature map. Importing this package registers their short names."""
 
 from keypoint_detection.models.backbones.backbone import Backbone
 from keypoint_detection.models.backbones.unet import Unet

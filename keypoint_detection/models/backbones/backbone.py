@@ -14,7 +14,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module, ABC):
-    """Turn normalised pictures (B, 3, H, W) into features (B, out_channels, H / stride, W / stride).
+    """Turn normalised images (B, 3, H, W) into features (B, out_channels, H / stride, W / stride).
 
     A subclass sets `stride`, `out_channels` and `size_multiple` in its `__init__`, whose typed parameters become the
     command line's `--model.backbone.*`. It remembers them in `init_args`, so that a checkpoint can rebuild it.
@@ -23,8 +23,8 @@ class Backbone(nn.Module, ABC):
         stride: input pixels per feature cell: 1, 2 or 4.
         out_channels: channels of the feature map.
         size_multiple: height and width of the input must be multiples of it; the detector pads to that.
-        pixel_mean: mean of RGB in [0, 1] that is taken off the picture.
-        pixel_std: standard deviation of RGB that the picture is divided by.
+        pixel_mean: mean of RGB in [0, 1] that is taken off the image.
+        pixel_std: standard deviation of RGB that the image is divided by.
         init_args: the arguments that the backbone was made with, defaults included.
     """
 
@@ -52,4 +52,4 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the features (B, out_channels, H / stride, W / stride) of normalised pictures (B, 3, H, W)."""
+        """Compute the features (B, out_channels, H / stride, W / stride) of normalised images (B, 3, H, W)."""

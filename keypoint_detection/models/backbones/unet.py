@@ -17,9 +17,9 @@ class Unet(Backbone):
 
     Args:
         n_channels: width of every layer. Time and memory grow with it, less than with its square.
-        n_downsampling_layers: how often the picture is halved. Each one doubles how far the network sees.
+        n_downsampling_layers: how often the image is halved. Each one doubles how far the network sees.
         n_resnet_blocks: residual blocks at the coarsest scale. With the defaults a point is found by the 48 x 48 pixels
-            around it, and each block adds 16: little is learned by heart. Take more of both where points are told
+            around it, and each block adds 16: little is memorised. Take more of both where points are told
             apart by what is further away.
         kernel_size: side of every convolution's kernel in cells; odd.
 

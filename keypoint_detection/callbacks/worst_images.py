@@ -1,4 +1,4 @@
-"""The pictures that a detector does worst on, as a list and as overlays."""
+"""The images that a detector does worst on, as a list and as overlays."""
 
 import csv
 import math
@@ -17,24 +17,24 @@ from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 from keypoint_detection.types import NOT_LABELLED, Batch
 
-__all__ = ["WorstPictures"]
+__all__ = ["WorstImages"]
 
 
 class _Candidate(NamedTuple):
     n_missing: int
     max_error_px: float
     image_id: int
-    picture: Image.Image
+    image: Image.Image
 
 
-class WorstPictures(Callback):
-    """Write the errors of every picture, worst first, and draw the worst ones, after `kpd validate` and `kpd test`.
+class WorstImages(Callback):
+    """Write the errors of every image, worst first, and draw the worst ones, after `kpd validate` and `kpd test`.
 
-    The list is `per_image.csv` and the pictures are in `worst/` of the run's folder; Weights & Biases gets a table of
-    them. Use it with `--trainer.callbacks+=WorstPictures`.
+    The list is `per_image.csv` and the images are in `worst/` of the run's folder; Weights & Biases gets a table of
+    them. Use it with `--trainer.callbacks+=WorstImages`.
 
     Args:
-        n_images: how many pictures to draw.
+        n_images: how many images to draw.
         min_score: predictions that score less are not drawn.
     """
 
@@ -69,16 +69,16 @@ class WorstPictures(Callback):
         self._consider(pl_module, outputs, batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the list and the pictures, when validating alone."""
+        """Write the list and the images, when validating alone."""
         if trainer.state.fn == "validate":
             self._write(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the list and the pictures."""
+        """Write the list and the images."""
         self._write(trainer, pl_module)
 
     def _consider(self, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
-        """Keep a drawing of every picture that is worse than the best of the worst so far."""
+        """Keep a drawing of every image that is worse than the best of the worst so far."""
         is_labelled = batch.visibility != NOT_LABELLED
         errors = pair_nearest(
             outputs.detections_image.points.flatten(0, 1),
@@ -96,8 +96,8 @@ class WorstPictures(Callback):
             if image_id in seen or (is_full and rank <= self._candidates[-1][:2]):
                 continue
             channels = list(pl_module.channels)  # type: ignore[arg-type]
-            picture = draw_prediction(outputs, batch, index, channels, self.min_score)
-            self._candidates.append(_Candidate(*rank, image_id, picture))
+            image = draw_prediction(outputs, batch, index, channels, self.min_score)
+            self._candidates.append(_Candidate(*rank, image_id, image))
             self._candidates.sort(key=lambda candidate: candidate[:2], reverse=True)
             del self._candidates[self.n_images :]
 
@@ -114,21 +114,21 @@ class WorstPictures(Callback):
                 writer = csv.writer(file)
                 writer.writerow(ImageErrors._fields)
                 writer.writerows(errors)
-        # Every process holds the drawings of its own pictures.
-        drawn = {candidate.image_id: candidate.picture for candidate in candidates}
+        # Every process holds the drawings of its own images.
+        drawn = {candidate.image_id: candidate.image for candidate in candidates}
         worst = [(rank, row, drawn[row.image_id]) for rank, row in enumerate(errors, 1) if row.image_id in drawn]
         worst = [entry for entry in worst if entry[0] <= self.n_images]
-        for rank, row, picture in worst:
-            picture.save(folder / "worst" / f"{rank:03d}-image-{row.image_id}.png")
+        for rank, row, image in worst:
+            image.save(folder / "worst" / f"{rank:03d}-image-{row.image_id}.png")
         for logger in wandb_loggers(trainer) if trainer.is_global_zero else ():
-            _log_table(logger, [(row, picture) for _, row, picture in worst])
+            _log_table(logger, [(row, image) for _, row, image in worst])
 
 
 def _log_table(logger: WandbLogger, worst: list[tuple[ImageErrors, Image.Image]]) -> None:
     import wandb
 
     rows = [
-        [*(None if math.isnan(value) else value for value in row), wandb.Image(picture, file_type="jpg")]
-        for row, picture in worst
+        [*(None if math.isnan(value) else value for value in row), wandb.Image(image, file_type="jpg")]
+        for row, image in worst
     ]
-    log_table(logger, "worst_pictures", [*ImageErrors._fields, "picture"], rows)
+    log_table(logger, "worst_images", [*ImageErrors._fields, "image"], rows)

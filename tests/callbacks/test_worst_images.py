@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import torch
 
-from keypoint_detection.callbacks.worst_pictures import WorstPictures
+from keypoint_detection.callbacks.worst_images import WorstImages
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.types import Batch, Detections
 
@@ -24,7 +24,7 @@ def test_the_worst_come_first_in_the_list_and_are_drawn(tmp_path):
         areas=torch.full((n, 1, 1), torch.nan),
     )
     scores = torch.full((n, 1, 1), 0.9)
-    scores[2] = 0  # nothing was found in picture 102
+    scores[2] = 0  # nothing was found in image 102
     detections = Detections(truth + torch.stack([offsets, 0 * offsets], dim=1)[:, None, None], scores)
     outputs = SimpleNamespace(
         logits=torch.zeros(n, 1, 40, 40), detections_input=detections, detections_image=detections, truths_image=truth
@@ -36,7 +36,7 @@ def test_the_worst_come_first_in_the_list_and_are_drawn(tmp_path):
         is_global_zero=True, loggers=[], callbacks=[], log_dir=str(tmp_path), default_root_dir=str(tmp_path)
     )
 
-    callback = WorstPictures(n_images=3)
+    callback = WorstImages(n_images=3)
     callback.on_test_batch_end(trainer, module, outputs, batch, 0)
     callback.on_test_end(trainer, module)
 
