@@ -1,7 +1,7 @@
-"""A seeded data set of drawn pictures: open cardboard boxes, written as an ordinary COCO keypoint data set.
+"""A seeded data set of drawn images: open cardboard boxes, written as an ordinary COCO keypoint data set.
 
-Every picture has a random generator of its own, made from (seed, split, index): the first pictures of a data set do not
-depend on how many follow, and no picture is in two splits.
+Every image has a random generator of its own, made from (seed, split, index): the first images of a data set do not
+depend on how many follow, and no image is in two splits.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-GENERATOR_VERSION = 1  # raise it whenever the same options would give other pictures or labels
+GENERATOR_VERSION = 2  # raise it whenever the same options would give other images or labels
 RECORD = "synthetic.json"  # says what a folder holds
 SMALLEST_SIDE = 64  # pixels; the corners of smaller boxes run together
 JPEG_QUALITY = 93
@@ -46,27 +46,27 @@ CATEGORY = {
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticBoxes:
-    """Draw pictures of open cardboard boxes as a COCO keypoint data set.
+    """Draw images of open cardboard boxes as a COCO keypoint data set.
 
-    Each picture shows one box with four flaps on a cluttered ground; about one in 25 shows none. The corners of the
+    Each image shows one box with four flaps on a cluttered ground; about one in 25 shows none. The corners of the
     opening are box_corner0 to box_corner3, counter-clockwise seen from above. Flap i hangs on the edge from box_corner
     i to the next one; its outer corners are flap_corner 2i, beside box_corner i, and flap_corner 2i + 1. Nothing in a
-    picture tells which corner is number 0, so collect them in two channels:
+    image tells which corner is number 0, so collect them in two channels:
     `[[box_corner0, ..., box_corner3], [flap_corner0, ..., flap_corner7]]`.
 
-    A keypoint is flagged 2 (visible), 1 (hidden behind the box or something else) or 0 (outside the picture).
+    A keypoint is flagged 2 (visible), 1 (hidden behind the box or something else) or 0 (outside the image).
     Coordinates are continuous: (0, 0) is the outer corner of the top-left pixel. The same options give the same data
-    set; raising a number of pictures adds pictures and changes none.
+    set; raising a number of images adds images and changes none.
 
     Args:
         folder: Where to write train.json, val.json, test.json and images/. It is made; where it already holds exactly
             this data set nothing is drawn, and where it holds anything else it is left alone and an error is raised.
-        n_train: Number of training pictures.
-        n_val: Number of validation pictures; with 0 there is no val.json.
-        n_test: Number of test pictures; with 0 there is no test.json.
-        height: Height of a picture in pixels, 64 at least.
-        width: Width of a picture in pixels, 64 at least.
-        seed: Which pictures to draw.
+        n_train: Number of training images.
+        n_val: Number of validation images; with 0 there is no val.json.
+        n_test: Number of test images; with 0 there is no test.json.
+        height: Height of a image in pixels, 64 at least.
+        width: Width of a image in pixels, 64 at least.
+        seed: Which images to draw.
     """
 
     folder: str = "kpd_boxes"
@@ -81,7 +81,7 @@ class SyntheticBoxes:
         if min(self.height, self.width) < SMALLEST_SIDE:
             raise ValueError(
                 f"SyntheticBoxes: height and width must be {SMALLEST_SIDE} pixels or more, found {self.height} x "
-                f"{self.width}. In smaller pictures the corners run together: draw larger ones and resize them."
+                f"{self.width}. In smaller images the corners run together: draw larger ones and resize them."
             )
         if self.n_train < 1 or min(self.n_val, self.n_test, self.seed) < 0:
             raise ValueError(
@@ -91,7 +91,7 @@ class SyntheticBoxes:
 
 
 class SyntheticFiles(NamedTuple):
-    """The COCO files of a drawn data set; None for a split without pictures."""
+    """The COCO files of a drawn data set; None for a split without images."""
 
     train: Path
     val: Path | None
@@ -117,16 +117,16 @@ def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
     draft = folder.absolute().with_name(f".{folder.absolute().name}-{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
     try:
-        for split, count in count_pictures(options).items():
+        for split, count in count_images(options).items():
             draw_split(draft, split, count, options)
         (draft / RECORD).write_text(json.dumps(make_record(options), indent=2) + "\n")
         publish(draft, folder, options)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     log.info(
-        "Drew %s pictures of %d x %d pixels (height x width) into %s. To look at them, open %s, or load %s in any "
+        "Drew %s images of %d x %d pixels (height x width) into %s. To look at them, open %s, or load %s in any "
         "program that reads COCO keypoints.",
-        " + ".join(f"{count} {split}" for split, count in count_pictures(options).items()),
+        " + ".join(f"{count} {split}" for split, count in count_images(options).items()),
         options.height,
         options.width,
         folder,
@@ -186,8 +186,8 @@ def make_record(options: SyntheticBoxes) -> dict[str, int]:
     return {"generator_version": GENERATOR_VERSION, **numbers}
 
 
-def count_pictures(options: SyntheticBoxes) -> dict[Split, int]:
-    """Return the number of pictures of each split that has any."""
+def count_images(options: SyntheticBoxes) -> dict[Split, int]:
+    """Return the number of images of each split that has any."""
     counts = zip(SPLITS, (options.n_train, options.n_val, options.n_test), strict=True)
     return {split: count for split, count in counts if count > 0}
 
@@ -200,7 +200,7 @@ def list_files(folder: Path, options: SyntheticBoxes) -> SyntheticFiles:
 
 
 def draw_split(folder: Path, split: Split, count: int, options: SyntheticBoxes) -> None:
-    """Draw the pictures of one split into a folder, and write its COCO file."""
+    """Draw the images of one split into a folder, and write its COCO file."""
     (folder / "images" / split).mkdir(parents=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -208,15 +208,15 @@ def draw_split(folder: Path, split: Split, count: int, options: SyntheticBoxes) 
         file_name = f"images/{split}/{index:06d}.jpg"
         rng = np.random.default_rng([options.seed, SPLITS.index(split), index])
         scene = sample_scene(rng, options.height, options.width)
-        picture = render(scene, rng)
+        rendering = render(scene, rng)
         # No colour subsampling: it would blur coloured edges by two pixels.
-        Image.fromarray(picture.image).save(folder / file_name, quality=JPEG_QUALITY, subsampling=0)
+        Image.fromarray(rendering.image).save(folder / file_name, quality=JPEG_QUALITY, subsampling=0)
         image_id = index + 1
         images.append({"id": image_id, "file_name": file_name, "height": options.height, "width": options.width})
         if scene.keypoints is not None:
             points, flags = label_keypoints(scene)
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0})
-            annotations[-1] |= describe_silhouette(picture.is_box) | describe_keypoints(points, flags)
+            annotations[-1] |= describe_silhouette(rendering.is_box) | describe_keypoints(points, flags)
     record = make_record(options)
     info = {
         "description": f"Drawn open cardboard boxes, {split} split",

@@ -1,6 +1,5 @@
 """Draw a box scene: exact perspective and hiding, soft shadows, textures, and the faults of a real camera."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,17 +12,14 @@ from keypoint_detection.boxes.textures import (
     Floats,
     Ground,
     Noises,
-    Style,
-    paint_cardboard,
-    paint_carton,
-    paint_sheet,
+    paint,
     paste_decal,
     sample_decal,
     sample_ground,
     sample_noises,
 )
 
-__all__ = ["SUPERSAMPLING", "Picture", "rasterise", "render"]
+__all__ = ["SUPERSAMPLING", "Rendering", "rasterise", "render"]
 
 Array = npt.NDArray[np.float64]
 Owners = npt.NDArray[np.int16]
@@ -32,9 +28,9 @@ Bools = npt.NDArray[np.bool_]
 
 SUPERSAMPLING = 2  # samples a pixel in each direction
 GROUND = -1  # the owner of a sample that shows no face and no ball
-FACE_TEXELS, CLUTTER_TEXELS = 10, 4  # light is computed on so many cells along each side of a face
-GROUND_TEXELS = 36  # and of the lit square of ground
-GROUND_HALF_M = 1.3  # half the side of that square: beyond it nothing throws a shadow
+COARSE_NOISE, FINE_NOISE = 256, 512  # texels along a noise tile, for images of up to 256 pixels and for larger ones
+FACE_TEXELS, CLUTTER_TEXELS, GROUND_TEXELS = 10, 4, 36  # light is computed on so many cells along each side
+GROUND_HALF_M = 1.3  # half the side of the lit square of ground: beyond it nothing throws a shadow
 GROUND_AXES = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
 LIGHT_ZOOM = 6  # light maps are interpolated to this multiple before they are read
 SKY_RAYS, SUN_RAYS = 15, 5
@@ -48,7 +44,7 @@ GROUND_BOUNCE = 0.35
 DECAL_SHARE = 0.6
 
 
-class Picture(NamedTuple):
+class Rendering(NamedTuple):
     """A drawn scene: (height, width, 3) uint8 RGB, and where the box shows, (2 height, 2 width) half-pixel samples."""
 
     image: npt.NDArray[np.uint8]
@@ -58,68 +54,47 @@ class Picture(NamedTuple):
 class Fragments(NamedTuple):
     """The pixels in which a thing shows: (N,) numbers counted row by row, and the share of each that it fills."""
 
-    pixels: npt.NDArray[np.intp]
+    pixels: Pixels
     shares: Floats
 
 
-class Light(NamedTuple):
-    """The light of a scene: unit directions towards it, (R, 3) with the sky's first, and the (3,) colours."""
-
-    directions: Floats
-    sky_colour: Floats
-    sun_colour: Floats
-    bounce_colour: Floats
-
-
 class Look(NamedTuple):
-    """What all surfaces of a picture share."""
+    """What all surfaces of an image share.
+
+    Attributes:
+        noises: Noise tiles.
+        ground: The ground.
+        directions: (R, 3) unit directions towards the light, the sky's first.
+        colours: (3, 3) colours of the light from the sky, from the sun, and off other surfaces.
+    """
 
     noises: Noises
     ground: Ground
-    light: Light
+    directions: Floats
+    colours: Floats
 
 
-class Detail(NamedTuple):
-    """What one face has to itself: its (n, n, 3) light, and what is printed on it."""
-
-    light_map: Floats
-    decal: Floats | None
-    style: Style
-
-
-def render(scene: Scene, rng: np.random.Generator) -> Picture:
+def render(scene: Scene, rng: np.random.Generator) -> Rendering:
     """Draw a scene; `rng` chooses materials, light and sensor."""
     owners = rasterise(scene)
-    size = 1 << max(8, int(np.ceil(np.log2(max(scene.size)))))  # texels keep up with the pixels
-    look = Look(sample_noises(rng, size), sample_ground(rng), sample_light(rng))
+    look = sample_look(rng, scene.size)
     height, width = scene.size
     cells = owners.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING)
     samples = np.ascontiguousarray(cells.transpose(1, 3, 0, 2)).reshape(SUPERSAMPLING**2, height * width)
-    fragments = {
-        int(i): find_fragments(samples, int(i)) for i in np.flatnonzero(np.bincount(owners.ravel() - GROUND)) + GROUND
-    }
-    shown = [i for i in fragments if 0 <= i < len(scene.faces)]
-    light_maps = compute_light_maps(scene, [scene.faces[i] for i in shown], look.light)
-    light_map_of = dict(zip([GROUND, *shown], light_maps, strict=True))
+    shown = [int(i) for i in np.flatnonzero(np.bincount(owners.ravel() - GROUND)) + GROUND]
+    light_maps = compute_light_maps(scene, [i for i in shown if 0 <= i < len(scene.faces)], look)
     colours = np.zeros((height * width, 3), np.float32)
-    for i, (pixels, shares) in fragments.items():
+    for i in shown:
+        pixels, shares = find_fragments(samples, i)
         if i == GROUND:
-            seen = shade_ground(scene, pixels, look, light_map_of[i])
+            seen = shade_ground(scene, pixels, look, light_maps[i])
         elif i < len(scene.faces):
-            seen = shade_face(scene, scene.faces[i], pixels, look, sample_detail(rng, scene, i, light_map_of[i]))
+            seen = shade_face(scene, scene.faces[i], pixels, look, light_maps[i], rng)
         else:
             seen = shade_ball(scene, scene.balls[i - len(scene.faces)], pixels, look)
         colours[pixels] += shares * seen
     is_box = np.array([face.is_box for face in scene.faces] + [False] * (len(scene.balls) + 1))[owners]  # -1: the last
-    return Picture(expose(colours.reshape(height, width, 3), rng), is_box)
-
-
-def sample_detail(rng: np.random.Generator, scene: Scene, i: int, light_map: Floats) -> Detail:
-    """Draw what is printed on face number i, and how it differs from others of its kind."""
-    face = scene.faces[i]
-    decal = sample_decal(rng) if face.part == "wall" and rng.random() < DECAL_SHARE else None
-    is_outside = bool(face.normal @ facing_normal(scene.camera, face) > 0)
-    return Detail(light_map, decal, Style(is_outside, rng.random()))
+    return Rendering(expose(colours.reshape(height, width, 3), rng), is_box)
 
 
 def find_fragments(samples: Owners, owner: int) -> Fragments:
@@ -181,13 +156,13 @@ def find_window(corners: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
     return slice(top, bottom), slice(left, right)
 
 
-def sample_light(rng: np.random.Generator) -> Light:
-    """Draw the light: a lamp or window of random size and warmth, and what comes from everywhere else."""
+def sample_look(rng: np.random.Generator, size: tuple[int, int]) -> Look:
+    """Draw textures, and light: a lamp or window of random size and warmth, and what comes from everywhere else."""
+    noises = sample_noises(rng, COARSE_NOISE if max(size) <= COARSE_NOISE else FINE_NOISE)
     golden = np.pi * (3 - np.sqrt(5))  # a spiral of this angle spreads directions evenly
-    steps = (np.arange(SKY_RAYS) + 0.5) / SKY_RAYS
+    up = (np.arange(SKY_RAYS) + 0.5) / SKY_RAYS
     turns = golden * np.arange(SKY_RAYS) + rng.uniform(0, 2 * np.pi)
-    across = np.sqrt(1 - steps**2)
-    sky = np.stack([across * np.cos(turns), across * np.sin(turns), steps], axis=1)
+    sky = np.stack([np.sqrt(1 - up**2) * np.cos(turns), np.sqrt(1 - up**2) * np.sin(turns), up], axis=1)
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(32, 75))
     sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     suns = sun + rng.uniform(0.04, 0.22) * rng.standard_normal((SUN_RAYS, 3))
@@ -195,38 +170,36 @@ def sample_light(rng: np.random.Generator) -> Light:
     warmth = rng.uniform(-0.12, 0.3)
     sun_colour = np.array([1 + 0.6 * warmth, 1, 1 - warmth]) * rng.uniform(0.5, 1.7)
     sky_colour = np.array([1 - 0.3 * warmth, 1, 1 + 0.3 * warmth]) * rng.uniform(0.45, 0.8)
-    bounce_colour = 0.4 * np.array([1.0, 0.72, 0.48]) * (sky_colour + 0.5 * sun_colour) * 0.6  # off brown cardboard
-    directions = np.concatenate([sky, suns]).astype(np.float32)
-    return Light(directions, *(c.astype(np.float32) for c in (sky_colour, sun_colour, bounce_colour)))
+    bounce_colour = 0.24 * np.array([1.0, 0.72, 0.48]) * (sky_colour + 0.5 * sun_colour)  # off brown cardboard
+    colours = np.stack([sky_colour, sun_colour, bounce_colour]).astype(np.float32)
+    return Look(noises, sample_ground(rng), np.concatenate([sky, suns]).astype(np.float32), colours)
 
 
-def compute_light_maps(scene: Scene, faces: list[Face], light: Light) -> list[Floats]:
-    """Compute the light on the ground, which comes first, and on the visible side of each face, by casting rays."""
+def compute_light_maps(scene: Scene, shown: list[int], look: Look) -> dict[int, Floats]:
+    """Compute the light on the ground and on the visible side of the faces that show, by casting rays.
+
+    Returns:
+        (n, n, 3) light, by the number of the face or GROUND.
+    """
     ground = Face("sheet", *np.array([[-1, -1, 0], [2, 0, 0], [0, 2, 0], [0, 0, 0]]) * GROUND_HALF_M)
-    surfaces = [ground, *faces]
-    counts = [GROUND_TEXELS, *(FACE_TEXELS if face.is_box else CLUTTER_TEXELS for face in faces)]
+    surfaces = [(GROUND, ground, GROUND_TEXELS)]
+    for i in shown:
+        surfaces.append((i, scene.faces[i], FACE_TEXELS if scene.faces[i].is_box else CLUTTER_TEXELS))
     points, normals = [], []
-    for face, count in zip(surfaces, counts, strict=True):
+    for _, face, count in surfaces:
         cells = (np.arange(count) + 0.5) / count
-        grid = face.origin + cells[:, None, None] * face.across + cells[:, None] * face.along
-        points.append(grid.reshape(-1, 3))
+        points.append((face.origin + cells[:, None, None] * face.across + cells[:, None] * face.along).reshape(-1, 3))
         normals.append(np.broadcast_to(facing_normal(scene.camera, face), (count * count, 3)))
-    received = receive_light(scene, np.concatenate(points), np.concatenate(normals), light)
-    parts = np.split(received, np.cumsum([count * count for count in counts])[:-1])
-    return [enlarge(part.reshape(count, count, 3)) for part, count in zip(parts, counts, strict=True)]
+    received = receive_light(scene, np.concatenate(points), np.concatenate(normals), look)
+    parts = np.split(received, np.cumsum([count * count for _, _, count in surfaces])[:-1])
+    return {i: enlarge(part.reshape(n, n, 3)) for part, (i, _, n) in zip(parts, surfaces, strict=True)}
 
 
 def enlarge(cells: Floats) -> Floats:
     """Interpolate (n, n, 3) cells linearly, so that reading the nearest one is good enough."""
-    weights = interpolation_weights(len(cells))
-    return np.asarray(weights @ (weights @ cells.transpose(2, 0, 1)).transpose(0, 2, 1)).transpose(2, 1, 0)
-
-
-@lru_cache(maxsize=8)
-def interpolation_weights(count: int) -> Floats:
-    """Return the (LIGHT_ZOOM * count, count) weights of cells in a finer row of cells of the same total length."""
-    places = (np.arange(LIGHT_ZOOM * count) + 0.5) / LIGHT_ZOOM - 0.5
-    return np.stack([np.interp(places, np.arange(count), row) for row in np.eye(count)], axis=1).astype(np.float32)
+    size = (LIGHT_ZOOM * len(cells),) * 2
+    layers = [Image.fromarray(np.ascontiguousarray(layer)) for layer in np.moveaxis(cells, 2, 0)]
+    return np.stack([np.asarray(layer.resize(size, Image.Resampling.BILINEAR)) for layer in layers], axis=2)
 
 
 def facing_normal(camera: Camera, face: Face) -> Array:
@@ -234,22 +207,17 @@ def facing_normal(camera: Camera, face: Face) -> Array:
     return face.normal * np.sign(face.normal @ (camera.position - face.origin))
 
 
-def receive_light(scene: Scene, points: Array, normals: Array, light: Light) -> Floats:
+def receive_light(scene: Scene, points: Array, normals: Array, look: Look) -> Floats:
     """Return the (N, 3) light that reaches (N, 3) points with (N, 3) normals."""
-    cosines = np.maximum(light.directions @ normals.T.astype(np.float32), 0)  # (R, N)
-    cosines *= ~find_blocked(scene, points.astype(np.float32), light.directions)
-    open_sky = light.directions[:SKY_RAYS, 2].sum()
-    sky, sun = cosines[:SKY_RAYS].sum(axis=0) / open_sky, cosines[SKY_RAYS:].mean(axis=0)
-    return add_light(sky, sun, normals[:, 2].astype(np.float32), light)
-
-
-def add_light(sky: Floats, sun: Floats, up: Floats, light: Light) -> Floats:
-    """Return the (N, 3) light on places that this much sky and sun reach; `up` are the z of their normals."""
+    cosines = np.maximum(look.directions @ normals.T.astype(np.float32), 0)  # (R, N)
+    cosines *= ~find_blocked(scene, points.astype(np.float32), look.directions)
+    sky = cosines[:SKY_RAYS].sum(axis=0) / look.directions[:SKY_RAYS, 2].sum()
+    sun = cosines[SKY_RAYS:].mean(axis=0)
+    up = normals[:, 2].astype(np.float32)
     # What hides the sky is seldom black: it throws some light of its own.
     bounced = np.maximum((1 + up) / 2 - sky, 0)
     from_below = (1 - up) / 2 * np.float32(GROUND_BOUNCE)
-    colours = np.stack([light.sky_colour, light.sun_colour, light.bounce_colour])
-    return np.asarray(np.stack([sky + from_below, sun, bounced], axis=1) @ colours)
+    return np.asarray(np.stack([sky + from_below, sun, bounced], axis=1) @ look.colours)
 
 
 def find_blocked(scene: Scene, points: Floats, directions: Floats) -> Bools:
@@ -269,10 +237,7 @@ def find_blocked(scene: Scene, points: Floats, directions: Floats) -> Bools:
             distance = start[2] * (-1 / step[2])[:, None]
             s, t = start[0] + distance * step[0, :, None], start[1] + distance * step[1, :, None]
         is_hit = (distance > NO_HIT_M) & (s > 0) & (s < 1) & (t > 0) & (t < 1)
-        if len(near) == len(points):
-            blocked |= is_hit
-        else:
-            blocked[:, near] |= is_hit
+        blocked[:, near] |= is_hit
     for ball in scene.balls:
         offset = ball.centre.astype(np.float32) - points
         near = np.flatnonzero((offset**2).sum(axis=1) < (2 * SHADOW_REACH * ball.radius) ** 2)
@@ -307,74 +272,58 @@ def read_light(light_map: Floats, s: Floats, t: Floats) -> Floats:
 
 
 def shade_ground(scene: Scene, pixels: Pixels, look: Look, light_map: Floats) -> Floats:
-    """Return the (N, 3) linear colours of ground samples."""
+    """Return the (N, 3) linear colours of pixels that show the ground."""
     to_ground = scene.camera.plane_map(*GROUND_AXES)
     assert to_ground is not None, "the camera is above the ground"
     x, y, depth = locate(to_ground, pixels, scene)
     clearness = np.exp(-((depth / np.float32(HAZE_M)) ** 4))
     pixel = depth * np.float32(SLANT / scene.camera.focal_px)
     shade = 1 + (look.ground.shade(x, y, pixel, look.noises) - 1) * clearness
-    side = np.float32(2 * GROUND_HALF_M)
-    received = read_light(light_map, x / side + np.float32(0.5), y / side + np.float32(0.5))
-    return np.asarray(received * (np.maximum(shade, 0)[:, None] * look.ground.colour))
+    s, t = (c / np.float32(2 * GROUND_HALF_M) + np.float32(0.5) for c in (x, y))
+    return np.asarray(read_light(light_map, s, t) * (np.maximum(shade, 0)[:, None] * look.ground.colour))
 
 
-def shade_face(scene: Scene, face: Face, pixels: Pixels, look: Look, detail: Detail) -> Floats:
-    """Return the (N, 3) linear colours of samples that show a face."""
+def shade_face(
+    scene: Scene, face: Face, pixels: Pixels, look: Look, light_map: Floats, rng: np.random.Generator
+) -> Floats:
+    """Return the (N, 3) linear colours of pixels that show a face; `rng` chooses what is printed on it."""
     to_face = scene.camera.plane_map(face.origin, face.along, face.across)
     assert to_face is not None, "a face that is seen edge-on owns no samples"
     s, t, depth = locate(to_face, pixels, scene)
     s, t = np.clip(s, 0, 1), np.clip(t, 0, 1)
-    x, y = s * np.float32(np.linalg.norm(face.along)), t * np.float32(np.linalg.norm(face.across))
+    length, height = (np.float32(np.linalg.norm(edge)) for edge in (face.along, face.across))
     pixel = depth * np.float32(SLANT / scene.camera.focal_px)
-    if face.is_box:
-        surface = paint_cardboard(face, x, y, pixel, look.noises, detail.style)
-    elif face.part == "sheet":
-        surface = paint_sheet(face, x, y, pixel, detail.style)
-    else:
-        surface = paint_carton(face, x, y, pixel, look.noises, detail.style)
-    if detail.decal is not None and detail.style.is_outside:
-        width_px = (DECAL_BOX[2] - DECAL_BOX[0]) * np.linalg.norm(face.along) / float(pixel.mean())
-        surface = paste_decal(surface, detail.decal, s, t, detail.decal.shape[1] / width_px)
-    return np.asarray(read_light(detail.light_map, s, t) * surface)
+    surface = paint(face, s * length, t * height, pixel, look.noises, rng.random())
+    is_outside = face.normal @ facing_normal(scene.camera, face) > 0
+    if face.part == "wall" and is_outside and rng.random() < DECAL_SHARE:
+        width_px = (DECAL_BOX[2] - DECAL_BOX[0]) * float(length / pixel.mean())
+        paste_decal(surface, sample_decal(rng), s, t, width_px)
+    return np.asarray(read_light(light_map, s, t) * surface)
 
 
 def shade_ball(scene: Scene, ball: Ball, pixels: Pixels, look: Look) -> Floats:
-    """Return the (N, 3) linear colours of samples that show a ball."""
+    """Return the (N, 3) linear colours of pixels that show a ball."""
     x, y = find_centres(pixels, scene.size)
     depth = intersect_ball(scene.camera, ball, x, y)
     # At the rim a pixel's centre may miss the ball: there its outline is as far as its middle.
     depth = np.where(np.isnan(depth), (ball.centre - scene.camera.position) @ scene.camera.rotation[2], depth)
-    points = (scene.camera.rays(x, y) * depth).T @ scene.camera.rotation + scene.camera.position
-    normals = points - ball.centre
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    # One place above the ball stands for all of it: a ball is small against the shadows that fall on it.
-    top = ball.centre[None] + (0, 0, 1.05 * ball.radius)
-    blocked = find_blocked(scene, top.astype(np.float32), look.light.directions)[:, 0]
-    sky = (1 - blocked[:SKY_RAYS].mean()) * (0.5 + 0.5 * normals[:, 2])
-    cosines = np.maximum(normals.astype(np.float32) @ look.light.directions[SKY_RAYS:].T, 0)
-    sun = cosines @ (1 - blocked[SKY_RAYS:]) / SUN_RAYS
-    received = add_light(sky.astype(np.float32), sun.astype(np.float32), normals[:, 2].astype(np.float32), look.light)
-    to_camera = -(scene.camera.rays(x, y) / np.linalg.norm(scene.camera.rays(x, y), axis=0)).T @ scene.camera.rotation
-    halfway = to_camera + look.light.directions[SKY_RAYS:].mean(axis=0)
-    halfway /= np.linalg.norm(halfway, axis=1, keepdims=True)
-    gloss = 0.5 * np.maximum((normals * halfway).sum(axis=1), 0) ** 40 * (1 - blocked[SKY_RAYS:].mean())
-    return np.asarray(received * ball.colour + gloss[:, None] * look.light.sun_colour, np.float32)
+    normals = (scene.camera.rays(x, y) * depth).T @ scene.camera.rotation + scene.camera.position - ball.centre
+    towards_sun = look.directions[SKY_RAYS:].mean(axis=0)
+    facing = np.maximum(normals @ towards_sun / np.linalg.norm(normals, axis=1), 0)
+    # The light above the ball stands for all of it: a ball is small against the shadows that fall on it.
+    above = ball.centre[None] + (0, 0, 1.05 * ball.radius)
+    received = receive_light(scene, above, np.array([[0.0, 0, 1]]), look)
+    return np.asarray((0.4 + 0.8 * facing[:, None]) * received * ball.colour, np.float32)
 
 
 def expose(colours: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Turn (height, width, 3) linear light into a picture, as a camera with its faults does."""
-    height, width = colours.shape[:2]
-    exposure = rng.uniform(0.5, 1.0) / np.quantile(colours[::4, ::4], 0.93)
-    y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)
-    vignette = 1 - np.float32(rng.uniform(0, 0.22)) * (x**2 + y**2)
-    bright = colours * (vignette * np.float32(exposure))[..., None]
+    """Turn (height, width, 3) linear light into an image, as a camera with its faults does."""
+    bright = colours * np.float32(rng.uniform(0.5, 1.0) / np.quantile(colours[::4, ::4], 0.93))
     # A soft shoulder: highlights roll off instead of clipping.
     above = np.maximum(bright - SHOULDER, 0)
     display = np.minimum(bright, SHOULDER) + above * (1 - SHOULDER) / (above + 1 - SHOULDER)
     # A square root is close to the sRGB curve, and quick.
-    picture = Image.fromarray((255 * np.sqrt(display) + np.float32(0.5)).astype(np.uint8))
-    blurred = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.6)))
-    noise = rng.uniform(0.5, 3.5) * rng.standard_normal((height, width, 1), dtype=np.float32)
-    tint = rng.uniform(0.0, 1.5) * rng.standard_normal((height, width, 3), dtype=np.float32)
-    return np.clip(np.asarray(blurred) + (noise + tint) + 0.5, 0, 255).astype(np.uint8)
+    image = Image.fromarray((255 * np.sqrt(display) + np.float32(0.5)).astype(np.uint8))
+    blurred = np.asarray(image.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.6))))
+    noise = np.float32(rng.uniform(0.5, 3.5)) * rng.standard_normal((*blurred.shape[:2], 1), dtype=np.float32)
+    return np.asarray(np.clip(blurred + noise + 0.5, 0, 255).astype(np.uint8))

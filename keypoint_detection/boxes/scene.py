@@ -29,11 +29,11 @@ Array = npt.NDArray[np.float64]
 Part = Literal["wall", "floor", "flap", "carton", "sheet"]
 
 KEYPOINT_NAMES = [*(f"box_corner{i}" for i in range(4)), *(f"flap_corner{i}" for i in range(8))]
-NEGATIVE_SHARE = 0.04  # pictures without a box: a detector should see what it must stay silent on
+NEGATIVE_SHARE = 0.04  # images without a box: a detector should see what it must stay silent on
 BOX_WIDTH_M, BOX_DEPTH_M, BOX_HEIGHT_M = (0.28, 0.6), (0.24, 0.45), (0.15, 0.4)
 CLUTTER_SPREAD_M = 0.95  # clutter lies within this distance of the box's centre, about what the camera sees
 EDGE_ON = 0.07  # the sine of 4 degrees
-PARALLEL = 1e-12  # a face whose plane runs through the camera has no area in the picture
+PARALLEL = 1e-12  # a face whose plane runs through the camera has no area in the image
 NEARER = 1 + 1e-7  # an occluder must be nearer than this, or a corner would hide behind its own faces
 
 
@@ -131,7 +131,7 @@ class Scene(NamedTuple):
 
     Attributes:
         camera: The camera.
-        size: (height, width) of the picture in pixels.
+        size: (height, width) of the image in pixels.
         faces: The flat pieces of the box and of the clutter.
         balls: The round clutter.
         keypoints: (12, 3) metres in the order of KEYPOINT_NAMES, or None where there is no box.
@@ -161,13 +161,10 @@ def sample_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
         camera = sample_camera(rng, outline, height, width)
     is_negative = rng.random() < NEGATIVE_SHARE
     faces, balls = sample_clutter(rng, np.zeros(2) if is_negative else box.half_cover)
-    faces = [face for face in faces if is_near_picture(camera, face.corners, height, width)]
-    balls = [ball for ball in balls if is_near_picture(camera, ball.centre[None], height, width)]
+    faces = [face for face in faces if is_near_image(camera, face.corners, height, width)]
+    balls = [ball for ball in balls if is_near_image(camera, ball.centre[None], height, width)]
     if is_negative:
         return Scene(camera, (height, width), faces, balls, None)
-    floor = next(face for face in box.faces if face.part == "floor")
-    wall_height = box.keypoints[0, 2]
-    balls += sample_contents(rng, floor, wall_height)
     return Scene(camera, (height, width), box.faces + faces, balls, box.keypoints)
 
 
@@ -175,7 +172,7 @@ def label_keypoints(scene: Scene) -> tuple[Array, npt.NDArray[np.int64]]:
     """Project the keypoints and say which of them can be seen.
 
     Returns:
-        (12, 2) continuous pixels and (12,) COCO flags: 2 visible, 1 hidden behind something, 0 outside the picture.
+        (12, 2) continuous pixels and (12,) COCO flags: 2 visible, 1 hidden behind something, 0 outside the image.
     """
     assert scene.keypoints is not None
     points, depths = scene.camera.project(scene.keypoints)
@@ -251,7 +248,7 @@ def sample_flap_angles(rng: np.random.Generator, steepest: float) -> Array:
 
 
 def sample_camera(rng: np.random.Generator, points: Array, height: int, width: int) -> Camera:
-    """Draw a camera above the ground that has most of the (N, 3) points inside its picture."""
+    """Draw a camera above the ground that has most of the (N, 3) points inside its image."""
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(30, 66))
     roll = np.radians(rng.uniform(-7, 7))
     back = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
@@ -264,12 +261,12 @@ def sample_camera(rng: np.random.Generator, points: Array, height: int, width: i
     size = np.array([width, height])
     fill = rng.uniform(0.66, 0.96)
     distance = 2.0
-    for _ in range(5):  # the size in the picture is nearly inverse to the distance: this converges at once
+    for _ in range(5):  # the size in the image is nearly inverse to the distance: this converges at once
         camera = Camera(target + distance * back, rotation, focal_px, size / 2)
         projected = camera.project(points)[0]
         extent = projected.max(axis=0) - projected.min(axis=0)
         distance *= float((extent / size).max()) / fill
-    # Moving the principal point crops a larger picture: the perspective stays that of a real camera.
+    # Moving the principal point crops a larger image: the perspective stays that of a real camera.
     overhang = 0.05 * size
     slack = np.maximum(size - extent, 0) + 2 * overhang
     corner = rng.uniform(0, 1, 2) * slack - overhang
@@ -282,8 +279,8 @@ def is_edge_on(camera: Camera, face: Face) -> bool:
     return bool(abs(sight @ face.normal) < EDGE_ON * np.linalg.norm(sight))
 
 
-def is_near_picture(camera: Camera, points: Array, height: int, width: int) -> bool:
-    """Say whether one of the (N, 3) points is in the picture, or so near to it that its shadow may be."""
+def is_near_image(camera: Camera, points: Array, height: int, width: int) -> bool:
+    """Say whether one of the (N, 3) points is in the image, or so near to it that its shadow may be."""
     projected, depths = camera.project(points)
     margin = 0.25 * np.array([width, height])
     is_near = (projected > -margin) & (projected - margin < (width, height))
@@ -313,23 +310,6 @@ def sample_clutter(rng: np.random.Generator, half_cover: Array) -> tuple[list[Fa
             paper = np.array([0.8, 0.79, 0.75]) * rng.uniform(0.8, 1.0)
             faces.append(make_sheet(rng, place, radius * 1.3, paper if rng.random() < 0.6 else colour, len(taken)))
     return faces, balls
-
-
-def sample_contents(rng: np.random.Generator, floor: Face, wall_height: float) -> list[Ball]:
-    """Draw a few balls that lie in some of the boxes."""
-    if rng.random() < 0.65:
-        return []
-    radius = min(0.36 * wall_height, 0.055) * rng.uniform(0.6, 1.0)
-    columns = int(np.linalg.norm(floor.along) / (2.2 * radius))
-    rows = int(np.linalg.norm(floor.across) / (2.2 * radius))
-    cells = rng.permutation(columns * rows)[: rng.integers(2, 9)]
-    colour = sample_colour(rng)
-    balls = []
-    for cell in cells:
-        s, t = (cell % columns + 0.5) / columns, (cell // columns + 0.5) / rows
-        centre = floor.origin + s * floor.along + t * floor.across + (0, 0, radius)
-        balls.append(Ball(centre, radius, colour * rng.uniform(0.8, 1.2)))
-    return balls
 
 
 def make_carton(rng: np.random.Generator, place: Array, radius: float, colour: Array) -> list[Face]:

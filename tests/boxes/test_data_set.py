@@ -50,8 +50,8 @@ def test_pycocotools_reads_every_split(drawn):
         assert category["name"] == "box"
         assert category["keypoints"] == NAMES
         for image in coco.imgs.values():
-            with Image.open(drawn / image["file_name"]) as picture:
-                assert picture.size == (image["width"], image["height"]) == (128, 96)
+            with Image.open(drawn / image["file_name"]) as opened:
+                assert opened.size == (image["width"], image["height"]) == (128, 96)
             assert len(coco.getAnnIds(imgIds=image["id"])) <= 1
 
 
@@ -103,7 +103,7 @@ def test_same_options_give_the_same_bytes(tmp_path):
     assert first == second
 
 
-def test_more_pictures_change_none_and_another_seed_changes_all(tmp_path):
+def test_more_images_change_none_and_another_seed_changes_all(tmp_path):
     for name, changes in (("few", {}), ("many", {"n_train": 5, "n_val": 0}), ("other", {"seed": 1})):
         draw_data_set(small(tmp_path / name, **changes))
     few, many, other = (
@@ -117,10 +117,10 @@ def test_more_pictures_change_none_and_another_seed_changes_all(tmp_path):
     assert labels[0] == labels[1][: len(labels[0])]
 
 
-def test_no_picture_is_in_two_splits(tmp_path):
+def test_no_image_is_in_two_splits(tmp_path):
     draw_data_set(small(tmp_path / "a", n_train=3, n_val=3, n_test=3))
-    pictures = [content for name, content in read_all(tmp_path / "a").items() if name.endswith(".jpg")]
-    assert len(pictures) == len(set(pictures)) == 9
+    contents = [content for name, content in read_all(tmp_path / "a").items() if name.endswith(".jpg")]
+    assert len(contents) == len(set(contents)) == 9
 
 
 def test_global_random_state_is_left_alone(tmp_path):
@@ -137,7 +137,7 @@ def test_second_call_draws_nothing(tmp_path, monkeypatch, caplog):
         monkeypatch.setattr(data_set, "draw_split", None)  # calling it would raise
         assert draw_data_set(small(tmp_path / "a")) == files
     assert len(caplog.messages) == 2
-    assert "Drew 3 train + 2 val pictures of 64 x 80" in caplog.messages[0]
+    assert "Drew 3 train + 2 val images of 64 x 80" in caplog.messages[0]
     assert "nothing to draw" in caplog.messages[1]
 
 

@@ -44,14 +44,14 @@ def find_edge(profile: np.ndarray, near: int) -> float:
     return float(near + 7 - share.sum())
 
 
-def test_edges_in_the_picture_are_where_the_labels_are():
+def test_edges_in_the_image_are_where_the_labels_are():
     errors = []
     for k, shift in enumerate(np.arange(0, 1, 0.05)):
         camera = look_down((48 + shift, 40 - shift))
         faces = [sheet(-2, -2, 4, 4, WHITE), sheet(-0.2, -0.15, 0.4, 0.3, BLACK, 0.002)]
         image = render(Scene(camera, (80, 96), faces, [], None), np.random.default_rng(k)).image
         light = image.astype(float).mean(axis=2) ** 2  # from display levels to linear light
-        corner = camera.project(faces[1].corners[3:])[0][0]  # the upper left one in the picture
+        corner = camera.project(faces[1].corners[3:])[0][0]  # the upper left one in the image
         left, upper = find_edge(light[30:50].mean(axis=0), 28), find_edge(light[:, 36:60].mean(axis=1), 25)
         errors.append(np.array([left, upper]) - corner)
     assert len(errors) == 20
@@ -93,22 +93,22 @@ def test_silhouette_ends_at_the_outermost_keypoints():
     assert n_checked > 150
 
 
-def test_same_generator_gives_the_same_picture_and_another_one_another():
-    pictures = []
+def test_same_generator_gives_the_same_image_and_another_one_another():
+    images = []
     for seed in (1, 1, 2):
         rng = np.random.default_rng(seed)
-        pictures.append(render(sample_scene(rng, 64, 96), rng).image)
-    assert pictures[0].shape == (64, 96, 3)
-    assert pictures[0].dtype == np.uint8
-    np.testing.assert_array_equal(pictures[0], pictures[1])
-    assert np.abs(pictures[0].astype(int) - pictures[2]).mean() > 5
+        images.append(render(sample_scene(rng, 64, 96), rng).image)
+    assert images[0].shape == (64, 96, 3)
+    assert images[0].dtype == np.uint8
+    np.testing.assert_array_equal(images[0], images[1])
+    assert np.abs(images[0].astype(int) - images[2]).mean() > 5
 
 
-def test_large_and_tall_pictures_can_be_drawn():
+def test_large_and_tall_images_can_be_drawn():
     rng = np.random.default_rng(5)
-    picture = render(sample_scene(rng, 300, 200), rng)
-    assert picture.image.shape == (300, 200, 3)
-    assert picture.is_box.shape == (600, 400)
+    rendering = render(sample_scene(rng, 300, 200), rng)
+    assert rendering.image.shape == (300, 200, 3)
+    assert rendering.is_box.shape == (600, 400)
 
 
 def test_light_maps_are_interpolated_between_the_middles_of_cells():

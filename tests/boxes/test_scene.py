@@ -16,7 +16,7 @@ GREY = np.full(3, 0.5)
 
 
 def look_down(height_m: float, focal_px: float, centre: tuple[float, float]) -> Camera:
-    """A camera straight above the origin: x to the right, world y up in the picture."""
+    """A camera straight above the origin: x to the right, world y up in the image."""
     rotation = np.array([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])
     return Camera(np.array([0, 0, height_m]), rotation, focal_px, np.array(centre))
 
@@ -110,12 +110,12 @@ def test_occlusion_agrees_with_ray_casting():
     assert n_flags[2] > 300
 
 
-def test_most_keypoints_are_inside_the_picture_and_visible():
+def test_most_keypoints_are_inside_the_image_and_visible():
     flags = np.concatenate([label_keypoints(scene)[1] for scene in scenes_with_box(60)])
     assert (flags > 0).mean() > 0.9
     assert (flags == 2).mean() > 0.75
 
 
-def test_some_pictures_have_no_box():
+def test_some_images_have_no_box():
     scenes = [sample_scene(np.random.default_rng(k), 96, 128) for k in range(150)]
     assert 1 <= sum(scene.keypoints is None for scene in scenes) <= 15

@@ -1,11 +1,20 @@
 import numpy as np
+from PIL import Image
 
-from keypoint_detection.boxes.textures import TILE_M, cover, look_up, sample_decal, sample_ground, sample_noises
+from keypoint_detection.boxes.textures import (
+    TILE_M,
+    cover,
+    look_up,
+    paste_decal,
+    sample_decal,
+    sample_ground,
+    sample_noises,
+)
 
 
 def test_noise_has_unit_variance_and_wraps_without_a_seam():
     noises = sample_noises(np.random.default_rng(0), 256)
-    assert len(noises) == 3
+    assert len(noises) == 2
     for noise in noises:
         assert noise.shape == (256, 256)
         assert abs(noise.mean()) < 1e-3
@@ -38,12 +47,20 @@ def test_every_ground_stays_a_sensible_factor():
         shade = ground.shade(x, y, np.full(1000, 0.004, np.float32), noises)
         assert shade.shape == (1000,)
         assert 0.85 < shade.mean() < 1.1
-    assert kinds == {"wood", "concrete", "carpet", "tiles"}
+    assert kinds == {"wood", "tiles", "plain"}
 
 
-def test_decals_are_linear_colour_with_opacity():
-    decals = [sample_decal(np.random.default_rng(seed)) for seed in range(12)]
-    assert {decal.shape for decal in decals} == {(96, 128, 4)}
-    assert all(decal.min() >= 0 and decal.max() <= 1 for decal in decals)
-    is_label = [bool((decal[..., 3] == 1).all()) for decal in decals]
+def test_decals_are_labels_or_prints():
+    decals = [np.asarray(sample_decal(np.random.default_rng(seed))) for seed in range(12)]
+    assert {decal.shape for decal in decals} == {(48, 64, 4)}
+    is_label = [bool((decal[..., 3] == 255).all()) for decal in decals]
     assert len(set(is_label)) == 2  # labels are opaque, prints let the cardboard through
+
+
+def test_decal_is_pasted_over_its_part_of_the_wall_in_linear_light():
+    red = Image.new("RGBA", (64, 48), (128, 0, 0, 255))
+    s, t = np.array([0.1, 0.6, 0.95], np.float32), np.array([0.5, 0.5, 0.5], np.float32)
+    for width_px in (0.5, 7.3, 500.0):
+        surface = np.ones((3, 3), np.float32)
+        paste_decal(surface, red, s, t, width_px)
+        np.testing.assert_allclose(surface, [[1, 1, 1], [(128 / 255) ** 2, 0, 0], [1, 1, 1]], atol=1e-6)
