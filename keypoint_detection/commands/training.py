@@ -123,7 +123,9 @@ class DetectorCLI(LightningCLI):
             *variables_as_words(command, set(list_option_strings(subparser)), os.environ),
             *prepare_words(typed),
         ]
-        path = find_checkpoint_path(words) or os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
+        path = find_checkpoint_path(words)
+        if path is None:
+            path = os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
         if command != "fit" and path is None and not _asks_for_help(words):
             parser.error(
                 f"`kpd {command}` needs a trained detector: give --ckpt_path=FILE.ckpt, e.g. "
@@ -170,7 +172,6 @@ class DetectorCLI(LightningCLI):
             fill_in_monitors(config.trainer)
 
     def _compare_with_checkpoint(self, checkpoint: dict[str, Any], config: Namespace) -> None:
-        report_overrides(checkpoint, config)
         if self.subcommand == "fit":
             refuse_other_training(checkpoint, config)
             n_epochs, n_steps = trained_so_far(checkpoint)
@@ -184,6 +185,7 @@ class DetectorCLI(LightningCLI):
             refuse_training_images(checkpoint, config)
         if self.subcommand != "fit":
             refuse_other_network(checkpoint, config)
+        report_overrides(checkpoint, config)
 
     def _channels_of_file(self, data: Namespace) -> list[str]:
         try:

@@ -55,7 +55,7 @@ def find_checkpoint_path(words: Sequence[str]) -> str | None:
             path = following
         elif word.startswith("--ckpt_path="):
             path = word.removeprefix("--ckpt_path=")
-    return None if path in (None, "", "null") else path
+    return None if path in (None, "null") else path
 
 
 def _checkpoint_of_config(word: str) -> str | None:

@@ -124,6 +124,10 @@ def test_settings_that_a_resumed_training_cannot_follow_are_refused(copied, word
     assert "--model.init_from" in error
 
 
+def test_an_empty_checkpoint_is_not_a_new_training(discs, capsys):
+    assert "'' is not a file" in refusal(capsys, "fit", "--ckpt_path=", f"--data.train={discs}")
+
+
 def test_a_finished_training_says_so(copied, caplog):
     with caplog.at_level("INFO", logger="keypoint_detection"):
         run(["fit", f"--ckpt_path={copied / 'checkpoints' / 'last.ckpt'}"])
