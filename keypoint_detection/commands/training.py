@@ -364,7 +364,7 @@ def _silence_advice() -> None:
         ".*LeafSpec.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
-        ".*The dirpath has changed from.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_concerns_this_run)
