@@ -3,4 +3,20 @@
 Importing the package alone loads nothing heavy: torch comes with the modules that use it.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keypoint_detection.inference.predictor import Predictor
+
+__all__ = ["Predictor", "__version__"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load `Predictor`, and torch with it, when it is first asked for."""
+    if name == "Predictor":
+        from keypoint_detection.inference.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -125,6 +125,7 @@ class KeypointDetector(LightningModule):
         # The latest validation of the training, with its epoch (counted from 1) and step, as plain values.
         self.latest_validation: dict[str, Any] | None = None
         self.init_from = init_from
+        self._is_initialised = False
 
     def _save_hyperparameters(self, optimizer: object, lr_scheduler: object) -> None:
         """Keep what a checkpoint needs to build this model again, as plain values."""
@@ -173,15 +174,18 @@ class KeypointDetector(LightningModule):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def initialise(self) -> None:
-        """Take the weights that `init_from` names; training does so once, and not when it resumes.
+        """Take the weights of `init_from`, or the backbone's pretrained ones; once, and not when a training resumes.
 
         Raises:
-            ValueError: the checkpoint cannot be read, or its backbone is another one.
+            ValueError: the weights cannot be read, or belong to another backbone.
         """
         if self.init_from is not None:
             specification = {"channels": self.channels, "backbone": self.hparams["backbone"]}
             load_initial_weights(self.init_from, self.network.backbone, self.network.head, specification)
             self.init_from = None
+        elif not self._is_initialised:
+            self.network.backbone.load_pretrained()
+        self._is_initialised = True
 
     def setup(self, stage: str) -> None:
         """Refuse a precision that would round the ground truth."""

@@ -60,7 +60,8 @@ def draw_overlay(
     panels = [panel]
     if heatmaps is not None:
         panels.append(Image.fromarray(_blend_heatmaps(_enlarge(pixels, factor), heatmaps.float().cpu().numpy())))
-    legend = _draw_legend(channels, panel.width * len(panels), min_score)
+    marks = "o true   + predicted" if points.is_labelled.numel() else "+ predicted"
+    legend = _draw_legend([f"{marks} (score >= {min_score:g})", *channels], panel.width * len(panels))
     sheet = Image.new("RGB", (panel.width * len(panels), panel.height + legend.height))
     for position, one in enumerate(panels):
         sheet.paste(one, (position * panel.width, 0))
@@ -131,10 +132,10 @@ def _blend_heatmaps(pixels: NDArray[np.uint8], heatmaps: NDArray[np.float32]) ->
     return blended
 
 
-def _draw_legend(channels: Sequence[str], width: int, min_score: float) -> Image.Image:
+def _draw_legend(entries: Sequence[str], width: int) -> Image.Image:
+    """Draw the explanation of the marks, which is the first entry, and the channels in their colours."""
     font = ImageFont.load_default()
-    entries = [f"o true   + predicted (score >= {min_score:g})", *channels]
-    colours: list[str | tuple[int, int, int]] = ["white", *(_colour(channel) for channel in range(len(channels)))]
+    colours: list[str | tuple[int, int, int]] = ["white", *(_colour(channel) for channel in range(len(entries) - 1))]
     rows: list[list[tuple[str, str | tuple[int, int, int], int]]] = [[]]
     x = 8
     for text, colour in zip(entries, colours, strict=True):

@@ -4,11 +4,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-__all__ = ["LETTERBOX_GREY", "ImageError", "ImageSizes", "ResizeMode", "read_image", "read_sizes", "resize"]
+__all__ = ["LETTERBOX_GREY", "ImageError", "ImageSizes", "ResizeMode", "read_image", "read_sizes", "resize", "to_rgb"]
 
 ResizeMode = Literal["letterbox", "stretch"]
 
@@ -75,15 +76,18 @@ def read_image(path: str) -> Tensor:
     """
     try:
         with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
-            if upright.mode in MODES_16_BIT:
-                upright = Image.fromarray(
-                    (np.asarray(upright) // GREY_LEVELS_16_PER_8_BIT).clip(0, 255).astype(np.uint8)
-                )
-            pixels = np.array(upright.convert("RGB"))
+            pixels = to_rgb(file)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Bring an image of any mode to (H, W, 3) uint8 RGB, upright; see `read_image`."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in MODES_16_BIT:
+        upright = Image.fromarray((np.asarray(upright) // GREY_LEVELS_16_PER_8_BIT).clip(0, 255).astype(np.uint8))
+    return np.array(upright.convert("RGB"))
 
 
 def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> tuple[Tensor, Tensor]:

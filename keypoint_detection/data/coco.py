@@ -18,7 +18,7 @@ from keypoint_detection.channels import KeypointType
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import NOT_LABELLED, VISIBLE, DataError
 
-__all__ = ["CocoKeypoints", "Coordinates", "read_coco"]
+__all__ = ["PIXEL_INDEX_OFFSET_PX", "CocoKeypoints", "Coordinates", "read_coco"]
 
 logger = logging.getLogger(__name__)
 

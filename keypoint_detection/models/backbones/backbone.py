@@ -50,6 +50,13 @@ class Backbone(nn.Module, ABC):
         """Give `copy.deepcopy` and `pickle` the arguments that `__new__` asks for."""
         return (), self.init_args
 
+    def load_pretrained(self) -> None:
+        """Load pretrained weights, if the backbone has any; a training that starts anew does so once."""
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """List the parameters that `load_pretrained` fills, which a training may freeze or change more slowly."""
+        return []
+
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Compute the features (B, out_channels, H / stride, W / stride) of normalised images (B, 3, H, W)."""

@@ -1,0 +1,143 @@
+"""Rebuild what a checkpoint needs to find points: network, codec, channels, and what the network saw of the images."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from keypoint_detection.channels import complete_channels
+from keypoint_detection.checkpoints.files import VALIDATION_KEY, CheckpointError, read_checkpoint
+from keypoint_detection.codec.heatmaps import HeatmapCodec
+from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.images import ResizeMode
+from keypoint_detection.models import backbones
+from keypoint_detection.models.backbones import Backbone
+from keypoint_detection.models.network import HeatmapNetwork
+
+__all__ = ["InputSettings", "LoadedDetector", "load_detector"]
+
+NETWORK_PREFIX = "network."
+# The switch by which backbones take weights from the internet; those of the checkpoint follow anyway.
+PRETRAINED_OPTION = "pretrained"
+
+
+class InputSettings(NamedTuple):
+    """What the network saw of the images it was trained on.
+
+    Attributes:
+        image_size: (height, width) in pixels that every image was brought to; None where images kept their size.
+        resize: how they were brought to it.
+        coordinates: the convention of the labels.
+    """
+
+    image_size: tuple[int, int] | None
+    resize: ResizeMode
+    coordinates: Coordinates
+
+
+class LoadedDetector(NamedTuple):
+    """The parts of a trained detector, on the CPU.
+
+    Attributes:
+        network: in evaluation mode, with the checkpoint's weights.
+        codec: turns heatmaps into points.
+        channels: channel name to the keypoint types it collects.
+        inputs: how images are brought to the network.
+        best_f1_threshold: the score with the best F1 of the latest validation, over all channels; None where the
+            checkpoint holds no validation.
+    """
+
+    network: HeatmapNetwork
+    codec: HeatmapCodec
+    channels: dict[str, list[str]]
+    inputs: InputSettings
+    best_f1_threshold: float | None
+
+
+def load_detector(reference: str) -> LoadedDetector:
+    """Rebuild a detector without running code that its checkpoint may hold, and without downloading weights.
+
+    Args:
+        reference: a path, or `wandb://entity/project/name:alias`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be found or read, its backbone is not one, or its weights do not fit.
+    """
+    checkpoint = read_checkpoint(reference)
+    settings = checkpoint["hyper_parameters"]
+    channels = complete_channels(settings["channels"])
+    network = HeatmapNetwork(_make_backbone(settings["backbone"], reference), len(channels))
+    _load_weights(network, checkpoint["state_dict"], reference)
+    codec = HeatmapCodec(
+        stride=network.backbone.stride,
+        sigma_px=settings["heatmap_sigma"],
+        max_keypoints=settings["max_keypoints"],
+        score_threshold=settings["score_threshold"],
+        min_distance_px=settings["min_distance_px"],
+    )
+    return LoadedDetector(
+        network.eval().requires_grad_(False), codec, channels, _input_settings(checkpoint), _best_f1(checkpoint)
+    )
+
+
+def _make_backbone(specification: Mapping[str, Any], reference: str) -> Backbone:
+    cls = _find_backbone(specification["class_path"], reference)
+    arguments = dict(specification.get("init_args") or {})
+    if PRETRAINED_OPTION in inspect.signature(cls).parameters:
+        arguments[PRETRAINED_OPTION] = False
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{reference}: its backbone {cls.__name__} cannot be made: {error}") from error
+
+
+def _find_backbone(class_path: str, reference: str) -> type[Backbone]:
+    """Find a class by name; a module that is not part of this package runs only where the caller has imported it."""
+    module_name, _, name = class_path.rpartition(".")
+    if module_name == backbones.__name__ or module_name.startswith(f"{backbones.__name__}."):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise CheckpointError(f"{reference}: this version of kpd has no backbone {class_path}: {error}.") from error
+    elif module_name in sys.modules:
+        module = sys.modules[module_name]
+    else:
+        raise CheckpointError(
+            f"{reference}: its backbone is {class_path}, which is not part of kpd. If you trust it, import its module "
+            f"first: `import {module_name or class_path}`."
+        )
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, Backbone)):
+        raise CheckpointError(f"{reference}: its backbone is {class_path}, which is not a subclass of Backbone.")
+    return found
+
+
+def _load_weights(network: HeatmapNetwork, state: Mapping[str, Tensor], reference: str) -> None:
+    weights = {
+        name.removeprefix(NETWORK_PREFIX): value for name, value in state.items() if name.startswith(NETWORK_PREFIX)
+    }
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{reference}: the weights do not fit the network that it describes: {error}") from error
+
+
+def _input_settings(checkpoint: Mapping[str, Any]) -> InputSettings:
+    settings = checkpoint.get("datamodule_hyper_parameters")
+    if settings is None:
+        # Trained on somebody's own batches: images were what the network got, in the package's own convention.
+        return InputSettings(image_size=None, resize="letterbox", coordinates="continuous")
+    size = settings["image_size"]
+    return InputSettings(
+        image_size=None if size is None else (int(size[0]), int(size[1])),
+        resize=settings["resize"],
+        coordinates=settings["coordinates"],
+    )
+
+
+def _best_f1(checkpoint: Mapping[str, Any]) -> float | None:
+    validation = checkpoint.get(VALIDATION_KEY)
+    return None if validation is None else float(validation["report"]["overall"]["score_threshold"])

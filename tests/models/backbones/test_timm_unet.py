@@ -1,0 +1,134 @@
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.models.backbones import TimmUnet
+from keypoint_detection.models.backbones.encoders import LITE0_PACKAGE, load_encoder_weights
+from keypoint_detection.models.network import HeatmapNetwork
+
+# "Egyptian cat" and its neighbours in ImageNet's list: tabby, tiger cat.
+CATS = (281, 282, 285)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "convnext_atto", "mobilenetv3_small_050", "hrnet_w18_small"])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_an_encoder_of_any_family_gives_heatmaps_of_the_stride_asked_for(encoder, stride):
+    network = HeatmapNetwork(TimmUnet(encoder, False, stride, width=8), 3).eval()
+    with torch.no_grad():
+        logits = network(torch.zeros(1, 3, 50, 70, dtype=torch.uint8))
+    assert logits.shape == (1, 3, -(-50 // stride), -(-70 // stride))
+
+
+def test_an_encoder_with_windows_is_padded_to_their_multiple():
+    assert TimmUnet("maxvit_rmlp_pico_rw_256", False).size_multiple == 256
+    assert TimmUnet("resnet18", False).size_multiple == 32
+
+
+def test_images_are_normalised_as_the_encoder_was_trained():
+    assert TimmUnet("tf_efficientnet_lite0", False).pixel_mean == (0.5, 0.5, 0.5)
+    assert TimmUnet("resnet18", False).pixel_mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ("resnt18", "Did you mean resnet18"),
+        ("vit_tiny_patch16_224", "different ones are expected"),
+        ("swin_tiny_patch4_window7_224", "one size only"),
+    ],
+)
+def test_what_cannot_be_an_encoder_is_refused(encoder, message):
+    with pytest.raises(ValueError, match=message):
+        TimmUnet(encoder, False)
+
+
+def test_the_weights_of_the_package_know_a_cat():
+    backbone = TimmUnet(pretrained=LITE0_PACKAGE)
+    backbone.load_pretrained()
+    classifier = timm.create_model("tf_efficientnet_lite0").eval()
+    path = next(file for file in importlib.metadata.distribution(LITE0_PACKAGE).files if file.suffix == ".pth")
+    theirs = torch.load(path.locate(), weights_only=True)
+    classifier.load_state_dict(dict(zip(classifier.state_dict(), theirs.values(), strict=True)))
+    ours = backbone.encoder.state_dict()
+    assert len(ours) == 288
+    for name, value in ours.items():
+        assert torch.equal(value, classifier.state_dict()[name])
+    photograph = Image.fromarray(skimage.data.chelsea()).resize((256, 256)).crop((16, 16, 240, 240))
+    image = torch.from_numpy(np.array(photograph)).permute(2, 0, 1)[None] / 255
+    x = (image - torch.tensor(backbone.pixel_mean).view(3, 1, 1)) / torch.tensor(backbone.pixel_std).view(3, 1, 1)
+    with torch.no_grad():
+        assert int(classifier(x).argmax()) in CATS
+        features = classifier.forward_intermediates(x, intermediates_only=True)
+        found = backbone.eval().encoder(x)
+    assert len(found) == len(features) == 5
+    for one, other in zip(found, features, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def weights_of(encoder: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in encoder.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_a_file_of_weights_is_loaded(tmp_path, name):
+    whole = timm.create_model("resnet10t")
+    write = save_file if name.endswith("safetensors") else torch.save
+    write(whole.state_dict(), tmp_path / name)
+    backbone = TimmUnet("resnet10t", str(tmp_path / name))
+    backbone.load_pretrained()
+    loaded = weights_of(backbone.encoder)
+    assert loaded["conv1.0.weight"].equal(whole.state_dict()["conv1.0.weight"])
+    assert loaded["layer4.0.conv1.weight"].equal(whole.state_dict()["layer4.0.conv1.weight"])
+
+
+def test_a_file_of_weights_whose_modules_are_nested_differently_is_loaded(tmp_path):
+    whole = timm.create_model("convnext_atto")
+    torch.save({"state_dict": whole.state_dict()}, tmp_path / "weights.pth")
+    backbone = TimmUnet("convnext_atto", str(tmp_path / "weights.pth"))
+    before = weights_of(backbone.encoder)
+    backbone.load_pretrained()
+    changed = [name for name, value in backbone.encoder.state_dict().items() if not value.equal(before[name])]
+    trained = [name for name, value in before.items() if value.std() > 1e-6]
+    assert set(trained) <= set(changed)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="of that model"):
+        TimmUnet("convnext_atto", str(tmp_path / "weights.pth")).load_pretrained()
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    torch.save({"a": Path("x")}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="cannot be read as a file of weights"):
+        TimmUnet("resnet10t", str(tmp_path / "weights.pth")).load_pretrained()
+
+
+def test_a_missing_file_and_a_wrong_package_are_named():
+    with pytest.raises(ValueError, match="is not a file"):
+        TimmUnet("resnet10t", "nowhere.pth").load_pretrained()
+    with pytest.raises(ValueError, match="holds the weights of tf_efficientnet_lite0"):
+        TimmUnet("resnet10t", LITE0_PACKAGE).load_pretrained()
+
+
+def test_without_a_network_the_way_to_weights_is_named(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"huggingface.co/timm/resnet10t.*backbone.pretrained=FILE"):
+        load_encoder_weights(timm.create_model("resnet10t", features_only=True), "resnet10t", True)
+
+
+def test_pretrained_weights_are_loaded_when_a_training_starts_and_not_before():
+    detector = KeypointDetector(channels=["spot"], backbone=TimmUnet)
+    before = weights_of(detector.network.backbone.encoder)["conv_stem.weight"]
+    detector.initialise()
+    loaded = weights_of(detector.network.backbone.encoder)["conv_stem.weight"]
+    assert not loaded.equal(before)
+    assert detector.hparams["backbone"]["init_args"]["pretrained"] is True
