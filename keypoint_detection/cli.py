@@ -25,6 +25,7 @@ Commands:
   fit         train a detector, validating as it goes
   validate    measure a checkpoint on the validation images
   test        measure a checkpoint on a test file
+  predict     find points in images, folders and videos
   synthesize  draw a data set of cardboard boxes with labelled corners
 
 Help:
@@ -34,7 +35,7 @@ Help:
   kpd --version
 """
 
-LIGHTNING_COMMANDS = ("fit", "validate", "test")
+LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 COMMANDS = (*LIGHTNING_COMMANDS, "synthesize")
 
 USAGE_ERROR = 2

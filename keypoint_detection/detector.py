@@ -26,7 +26,7 @@ from keypoint_detection.models.losses import LossName, heatmap_loss, target_entr
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.schedules import warmup_cosine
 from keypoint_detection.parsing.internals import drop_arguments_of_old_classes
-from keypoint_detection.types import Batch, Detections
+from keypoint_detection.types import Batch, Detections, ImageBatch
 
 __all__ = ["KeypointDetector", "Predictions", "check_precision"]
 
@@ -259,6 +259,14 @@ class KeypointDetector(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
         """Detect in one batch and take the result into the metrics."""
         return self._measure(self(batch.images), batch, self.test_metrics)
+
+    def predict_step(self, batch: ImageBatch, batch_idx: int) -> Detections:
+        """Detect in one batch; the points are in pixels of the original images."""
+        if not len(batch.images):
+            shape = (0, len(self.channels), self.codec.max_keypoints)
+            return Detections(torch.zeros(*shape, 2), torch.zeros(shape))
+        detections = self.detect(self(batch.images))
+        return Detections(apply_affine(detections.points, batch.input_to_image), detections.scores)
 
     def _measure(self, logits: Tensor, batch: Batch, metrics: KeypointMetrics) -> Predictions:
         detections = self.detect(logits)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["NOT_LABELLED", "OCCLUDED", "VISIBLE", "Batch", "DataError", "Detections"]
+__all__ = ["NOT_LABELLED", "OCCLUDED", "VISIBLE", "Batch", "DataError", "Detections", "ImageBatch"]
 
 # The visibility flag of the COCO keypoint format. Padding is marked NOT_LABELLED too.
 NOT_LABELLED = 0
@@ -61,6 +61,24 @@ class Batch(NamedTuple):
     instances: Tensor
     box_sizes: Tensor
     areas: Tensor
+
+
+class ImageBatch(NamedTuple):
+    """Images without ground truth.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB.
+        input_to_image: (B, 2, 3) float32, the affine map from input pixels to pixels of the original image.
+        image_sizes: (B, 2) int64, (height, width) of the original image in pixels.
+        indices: (B,) int64, which of the images to find points in each is.
+        failures: the index of every image that could not be read, and why.
+    """
+
+    images: Tensor
+    input_to_image: Tensor
+    image_sizes: Tensor
+    indices: Tensor
+    failures: tuple[tuple[int, str], ...]
 
 
 class Detections(NamedTuple):

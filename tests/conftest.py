@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
+from spot_detector import make_checkpoint
 
 # Tiny tensors gain nothing from threads, and threads that wait for a busy core lose minutes.
 torch.set_num_threads(1)
@@ -106,3 +107,9 @@ def write_coco(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """The checkpoint of a detector of bright spots, for images of any size."""
+    return make_checkpoint(tmp_path, image_size=(48, 64))

@@ -72,7 +72,7 @@ class SavedRun(SaveConfigCallback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Tell the checkpoint callbacks where their files are now, so that they know the best one."""
-        for callback in trainer.checkpoint_callbacks:
+        for callback in trainer.checkpoint_callbacks if _command(trainer) == "fit" else ():
             state = checkpoint["callbacks"].get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and state:
                 checkpoint["callbacks"][callback.state_key] = _move_checkpoints(state, Path(callback.dirpath))

@@ -1,4 +1,4 @@
-"""LightningCLI for `kpd fit`, `validate` and `test`: the typed signatures of model and data are the command line."""
+"""LightningCLI for `kpd fit`, `validate`, `test`, `predict`: typed signatures of model and data are the options."""
 
 import logging
 import numbers
@@ -23,6 +23,7 @@ from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
 from keypoint_detection.callbacks.model_artifact import ModelArtifact
 from keypoint_detection.callbacks.overlays import PredictionOverlays
+from keypoint_detection.callbacks.prediction_writer import PredictionWriter
 from keypoint_detection.callbacks.progress_lines import ProgressLines
 from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import SavedRun
@@ -96,7 +97,7 @@ class DetectorCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Name the commands and the arguments of the Trainer's methods that they do not take."""
         fit, *others = LightningCLI.subcommands().items()
-        return dict([fit, *(entry for entry in others if entry[0] in ("validate", "test"))])
+        return dict([fit, *(entry for entry in others if entry[0] in ("validate", "test", "predict"))])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Say channels once, on the model, and show the default callbacks as any other setting."""
@@ -111,8 +112,14 @@ class DetectorCLI(LightningCLI):
         for name, parser in self._subcommand_parsers.items():
             parser.set_defaults({"weights_only": True})
             if name != "fit":
+                parser.set_defaults({"trainer.logger": False})
+            if name in ("validate", "test"):
                 # The result table takes the place of Lightning's own list of every number.
-                parser.set_defaults({"trainer.logger": False, "verbose": False})
+                parser.set_defaults({"verbose": False})
+        predict = self._subcommand_parsers["predict"]
+        predict.add_lightning_class_args(PredictionWriter, "output")
+        # What has been written need not be held in memory.
+        predict.set_defaults({"return_predictions": False})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, the settings of a checkpoint ranking below everything that the user says."""
@@ -230,6 +237,8 @@ class DetectorCLI(LightningCLI):
     def _check_data(self, data: KeypointsDataModule) -> None:
         data.prepare_data()
         data.setup(str(self.subcommand))
+        if self.subcommand == "predict":
+            return
         self.model.network.check_size(data.first_size())
         limit = self.model.codec.max_keypoints
         for part, most in data.most_points().items():
@@ -252,6 +261,14 @@ class DetectorCLI(LightningCLI):
         """Show the result when all else has been said."""
         self._show_result()
 
+    def after_predict(self) -> None:
+        """List the images that could not be read, and let the exit code say so."""
+        writer = next(one for one in self.trainer.callbacks if isinstance(one, PredictionWriter))  # type: ignore[attr-defined]
+        if writer.failures:
+            listed = "\n".join(f"  {name}: {error}" for name, error in writer.failures)
+            sys.stderr.write(f"kpd predict: {len(writer.failures)} images could not be read:\n{listed}\n")
+            raise SystemExit(1)
+
     def _show_result(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         finish_wandb(next(one.exit_code for one in callbacks if isinstance(one, GracefulStop)))
@@ -264,7 +281,7 @@ class DetectorCLI(LightningCLI):
 
 
 def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> DetectorCLI:
-    """Run `fit`, `validate` or `test`.
+    """Run `fit`, `validate`, `test` or `predict`.
 
     Args:
         args: the command and its words.
@@ -327,7 +344,7 @@ def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = Detecto
 
 
 class _DetectorParser(ShortErrors, LightningArgumentParser):
-    """The parser of `fit`, `validate` and `test`."""
+    """The parser of `fit`, `validate`, `test` and `predict`."""
 
     short_names: ClassVar[Mapping[str, Sequence[str]]] = {
         "backbone": [name for name in backbones.__all__ if name != Backbone.__name__],

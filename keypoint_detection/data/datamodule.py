@@ -13,6 +13,7 @@ from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -25,8 +26,16 @@ from keypoint_detection.data.dataset import KeypointsDataset, MostPoints, Sample
 from keypoint_detection.data.files import DataFiles, find_files, read_table
 from keypoint_detection.data.image_files import check_images, count_points_outside
 from keypoint_detection.data.sampling import EpochSampler
+from keypoint_detection.data.unlabelled import (
+    UnlabelledFrames,
+    UnlabelledImage,
+    UnlabelledImages,
+    collate_images,
+    find_images,
+    is_video,
+)
 from keypoint_detection.images import ResizeMode
-from keypoint_detection.types import Batch, DataError
+from keypoint_detection.types import Batch, DataError, ImageBatch
 
 __all__ = ["KeypointsDataModule"]
 
@@ -48,6 +57,8 @@ class KeypointsDataModule(LightningDataModule):
         train: COCO keypoint file (JSON) to train on.
         val: COCO keypoint file to validate on. Left out, a part of `train` is kept aside.
         test: COCO keypoint file for `kpd test`.
+        predict: what `kpd predict` finds points in: an image, a folder and all below it, a pattern such as
+            'frames/**/*.jpg', a COCO file, or a video.
         image_root: folder that the images' file names are relative to. Left out, it is the folder of each JSON file.
         synthetic: draw a data set of cardboard boxes once and use it in place of the files.
         channels: set by `model.channels`; used from Python only. Channel name to the keypoint types it collects.
@@ -76,6 +87,7 @@ class KeypointsDataModule(LightningDataModule):
         train: str | None = None,
         val: str | None = None,
         test: str | None = None,
+        predict: str | None = None,
         image_root: str | None = None,
         synthetic: SyntheticBoxes | None = None,
         channels: dict[str, list[str]] | list[str] | None = None,
@@ -102,6 +114,7 @@ class KeypointsDataModule(LightningDataModule):
                 f"data.image_size is {tuple(image_size)} (height, width); the minimum is {SMALLEST_SIDE_PX} px a side."
             )
         self.train, self.val, self.test, self.synthetic = train, val, test, synthetic
+        self.predict = predict
         self.image_root = image_root
         self.channels = channels
         self.val_fraction, self.split_seed = val_fraction, split_seed
@@ -117,6 +130,10 @@ class KeypointsDataModule(LightningDataModule):
         # Where a training that is resumed goes on: its epoch, and the batches that it has had of that.
         self._epoch, self._n_batches = 0, 0
         self._datasets: dict[str, KeypointsDataset] = {}
+        # What points are to be found in; empty for a video, whose frames are counted only in reading them.
+        self.unlabelled: list[UnlabelledImage] = []
+        # The images or frames that an interrupted prediction has had already.
+        self.predicted: set[int] = set()
 
     def prepare_data(self) -> None:
         """Draw the procedural data set if one is asked for and not there yet; Lightning calls it once a machine.
@@ -131,7 +148,7 @@ class KeypointsDataModule(LightningDataModule):
         """Read the files that a stage needs; reading them again is free.
 
         Args:
-            stage: `fit`, `validate` or `test`.
+            stage: `fit`, `validate`, `test` or `predict`.
 
         Raises:
             DataError: a file is missing or wrong, or a channel names a type that it does not have.
@@ -145,6 +162,13 @@ class KeypointsDataModule(LightningDataModule):
             if files.test is None:
                 raise DataError("no test file: give --data.test=FILE.json (a COCO keypoint file).")
             self._datasets["test"] = self._dataset(files.test)
+        if stage == "predict" and not self.unlabelled:
+            if self.predict is None:
+                raise DataError("no images to find points in: give --data.predict, e.g. a folder or a video.")
+            if not is_video(self.predict):
+                self.unlabelled = find_images(self.predict, self.image_root)
+            elif not Path(self.predict).is_file():
+                raise DataError(f"data.predict: there is no video {self.predict!r}.")
 
     def _set_up_training(self, files: DataFiles) -> None:
         if files.train is None:
@@ -227,6 +251,27 @@ class KeypointsDataModule(LightningDataModule):
         """Make the loader of the test file, in its order."""
         return self._loader("test")
 
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Make the loader of the images to find points in; images that keep their own size come one by one."""
+        assert self.predict is not None
+        is_alone = self.image_size is None and not is_video(self.predict)
+        dataset: UnlabelledFrames | UnlabelledImages
+        if is_video(self.predict):
+            n_processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+            dataset = UnlabelledFrames(
+                self.predict, self.image_size, self.resize, self.predicted, n_processes=n_processes, rank=rank
+            )
+        else:
+            dataset = UnlabelledImages(self.unlabelled, self.image_size, self.resize, self.predicted)
+        return DataLoader(
+            dataset,
+            batch_size=1 if is_alone else self.batch_size,
+            # One process reads a video; several would each decode all of it.
+            num_workers=min(1, self.num_workers) if is_video(self.predict) else self.num_workers,
+            collate_fn=collate_images,
+            worker_init_fn=_start_worker,
+        )
+
     def state_dict(self) -> dict[str, int]:
         """Say for a checkpoint where its training is: in which epoch, and how many of its batches it has had."""
         if self.trainer is None:
@@ -266,9 +311,16 @@ class KeypointsDataModule(LightningDataModule):
             worker_init_fn=_start_worker,
         )
 
-    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch | ImageBatch, device: Any, dataloader_idx: int
+    ) -> Batch | ImageBatch:
         """Move every tensor of a batch, while the previous one is being worked on."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in batch._asdict().items()
+            if isinstance(value, Tensor)
+        }
+        return batch._replace(**moved)
 
 
 def _start_worker(worker_id: int) -> None:

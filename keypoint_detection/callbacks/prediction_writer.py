@@ -1,0 +1,273 @@
+"""Write the points that `kpd predict` finds: complete or not at all, and resumable."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jsonargparse.typing import ClosedUnitInterval
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+from torch import Tensor
+
+from keypoint_detection.callbacks.run_folder import find_run_folder
+from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
+from keypoint_detection.data.unlabelled import is_video
+from keypoint_detection.data.video import read_frames, read_rate, write_video
+from keypoint_detection.drawing import PointSet, draw_overlay
+from keypoint_detection.images import read_image
+from keypoint_detection.inference.formats import FILE_NAMES, Format, Record, write_predictions
+from keypoint_detection.inference.thresholds import choose_threshold
+from keypoint_detection.types import DataError, Detections, ImageBatch
+
+__all__ = ["PredictionWriter"]
+
+logger = logging.getLogger(__name__)
+
+PART_PATTERN = ".unfinished-*.jsonl"
+SETTINGS_FILE = ".unfinished.json"
+OVERLAY_FOLDER, OVERLAY_VIDEO = "overlays", "overlay.mp4"
+N_DECIMALS = 3
+
+
+class PredictionWriter(Callback):
+    """Write predictions to files that other programs read.
+
+    Args:
+        folder: where the files go; left out, the folder of the run. Files appear in it when all is done.
+        format: `csv` (image, channel, x, y, score), `jsonl` (one line an image), `coco` (results for `COCO.loadRes`),
+            `coco_labels` (a COCO data set to be corrected in a labelling tool); one or a list.
+        score_threshold: points that score less are left out. `best_f1` takes the threshold with the best F1 of the
+            validation that the checkpoint carries; without one, the low threshold of training.
+        coordinates: the convention of the points: `continuous` or `pixel_index`; left out, that of the labels that the
+            detector was trained on.
+        overlays: draw the points on every image, or on every frame of a video.
+        resume: go on with an interrupted prediction of the same images by the same checkpoint in `folder`.
+
+    Raises:
+        DataError: labels are asked for frames of a video, or resuming is without a folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        format: Format | list[Format] = "csv",
+        score_threshold: Literal["best_f1"] | ClosedUnitInterval = "best_f1",
+        coordinates: Coordinates | None = None,
+        overlays: bool = False,
+        resume: bool = False,
+    ) -> None:
+        if resume and folder is None:
+            raise DataError("output.resume needs the folder of the interrupted prediction: give --output.folder.")
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.formats: list[Format] = format if isinstance(format, list) else [format]
+        self.score_threshold = score_threshold
+        self.coordinates: Coordinates | None = coordinates
+        self.overlays = overlays
+        self.resume = resume
+        # The names of the images that could not be read, and why; known on the first process when all is done.
+        self.failures: list[tuple[str, str]] = []
+        self._part: Any = None
+        self._threshold = 0.0
+        self._offset = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for what an interrupted prediction has left, before images are read."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        video = is_video(data.predict)
+        if video and "coco_labels" in self.formats:
+            raise DataError(
+                "output.format is coco_labels, but the frames of a video are no files that could be labelled."
+            )
+        if self.folder is None:
+            self.folder = find_run_folder(trainer)
+        if not trainer.is_global_zero and not self.resume:
+            return
+        settings = {"predict": str(Path(data.predict).absolute()), "checkpoint": str(trainer.ckpt_path)}
+        left = sorted(self.folder.glob(PART_PATTERN))
+        if not self.resume:
+            if left:
+                raise DataError(
+                    f"{self.folder} holds an interrupted prediction. Go on with it: --output.resume=true; or give "
+                    "another --output.folder."
+                )
+            finished = [name for name in map(FILE_NAMES.__getitem__, self.formats) if (self.folder / name).exists()]
+            if finished:
+                raise DataError(f"{self.folder / finished[0]} exists already; give another --output.folder.")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / SETTINGS_FILE).write_text(json.dumps(settings), encoding="utf-8")
+            return
+        stored = self.folder / SETTINGS_FILE
+        if not stored.is_file():
+            raise DataError(f"{self.folder} holds no interrupted prediction to resume.")
+        if (before := json.loads(stored.read_text(encoding="utf-8"))) != settings:
+            raise DataError(f"{self.folder} holds an interrupted prediction of {before}; this one is of {settings}.")
+        data.predicted = {record["index"] for record in self._records() if "error" not in record}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open this process's part of the result."""
+        model, data = _parts(trainer, pl_module)
+        best = (model.latest_validation or {}).get("report", {}).get("overall", {}).get("score_threshold")
+        self._threshold = choose_threshold(self.score_threshold, best, model.codec.score_threshold)
+        self._offset = PIXEL_INDEX_OFFSET_PX if (self.coordinates or data.coordinates) == "pixel_index" else 0.0
+        assert self.folder is not None
+        name = PART_PATTERN.replace("*", f"{trainer.global_rank}-{time.time_ns()}")
+        self._part = (self.folder / name).open("w", encoding="utf-8")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the points of a batch, so that an interruption loses no more than one."""
+        model, data = _parts(trainer, pl_module)
+        names = list(model.channels)
+        detections = Detections(*(tensor.cpu() for tensor in outputs))
+        for row, index in enumerate(batch.indices.tolist()):
+            height, width = batch.image_sizes[row].tolist()
+            points = _as_points(detections.points[row] - self._offset, detections.scores[row], names, self._threshold)
+            name, image_id = _identify(data, index)
+            record = {"index": index, "name": name, "id": image_id, "height": height, "width": width, "points": points}
+            self._part.write(json.dumps(record) + "\n")
+        for index, error in batch.failures:
+            name, image_id = _identify(data, index)
+            self._part.write(json.dumps({"index": index, "name": name, "id": image_id, "error": error}) + "\n")
+        self._part.flush()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say how an interrupted prediction goes on."""
+        if self._part is not None and trainer.is_global_zero:
+            logger.warning("Interrupted: --output.folder=%s --output.resume=true goes on from here.", self.folder)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the parts of all processes together."""
+        self._part.close()
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            self._finish(*_parts(trainer, pl_module))
+
+    def _finish(self, model: Any, data: Any) -> None:
+        assert self.folder is not None
+        places = self._find_records()
+        self.failures = [(record["name"], record["error"]) for record in self._records(places) if "error" in record]
+
+        def records() -> Iterator[Record]:
+            for record in self._records(places):
+                if "error" not in record:
+                    del record["index"]
+                    yield record
+
+        category = _category(data.predict, model.channels)
+        for kind in self.formats:
+            target = self.folder / FILE_NAMES[kind]
+            partial = target.with_name(f".{target.name}.partial")
+            write_predictions(records, partial, kind, model.channels, category)
+            partial.replace(target)
+            logger.info("Wrote %s", target)
+        if self.overlays:
+            self._draw(records(), data, list(model.channels))
+        for path in self.folder.glob(PART_PATTERN):
+            path.unlink()
+        (self.folder / SETTINGS_FILE).unlink(missing_ok=True)
+
+    def _find_records(self) -> list[tuple[Path, int]]:
+        """Find where the record of every image begins, in the order of the images."""
+        assert self.folder is not None
+        places: dict[int, tuple[Path, int]] = {}
+        for path in sorted(self.folder.glob(PART_PATTERN), key=lambda file: file.stat().st_mtime):
+            with path.open("rb") as file:
+                start = 0
+                for line in file:
+                    if line.endswith(b"\n"):  # what was cut off is done again
+                        places[json.loads(line)["index"]] = (path, start)
+                    start += len(line)
+        return [place for _, place in sorted(places.items())]
+
+    def _records(self, places: list[tuple[Path, int]] | None = None) -> Iterator[Record]:
+        opened: dict[Path, Any] = {}
+        try:
+            for path, start in self._find_records() if places is None else places:
+                file = opened.setdefault(path, None) or path.open("rb")
+                opened[path] = file
+                file.seek(start)
+                yield json.loads(file.readline())
+        finally:
+            for file in opened.values():
+                file.close()
+
+    def _draw(self, records: Iterator[Record], data: Any, channels: list[str]) -> None:
+        assert self.folder is not None
+        if is_video(data.predict):
+            target = self.folder / OVERLAY_VIDEO
+            frames = zip(read_frames(data.predict), records, strict=False)
+            drawn = (self._overlay(frame, record, channels) for frame, record in frames)
+            rate: Fraction = read_rate(data.predict)
+            write_video(str(target), drawn, rate)
+            logger.info("Wrote %s", target)
+            return
+        paths = {image.image_id: image.path for image in data.unlabelled}
+        for record in records:
+            target = (self.folder / OVERLAY_FOLDER / record["name"].lstrip("/")).with_suffix(".png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(self._overlay(read_image(paths[record["id"]]), record, channels)).save(target)
+        logger.info("Wrote %s", self.folder / OVERLAY_FOLDER)
+
+    def _overlay(self, image: Tensor, record: Record, channels: list[str]) -> Any:
+        by_channel = [[point for point in record["points"] if point["channel"] == name] for name in channels]
+        n_slots = max(map(len, by_channel), default=0)
+        points, scores = torch.zeros(len(channels), n_slots, 2), torch.zeros(len(channels), n_slots)
+        for channel, found in enumerate(by_channel):
+            for slot, point in enumerate(found):
+                points[channel, slot] = torch.tensor([point["x"], point["y"]]) + self._offset
+                scores[channel, slot] = point["score"]
+        marks = PointSet(
+            points,
+            scores,
+            true=torch.zeros(len(channels), 0, 2),
+            is_labelled=torch.zeros(len(channels), 0, dtype=torch.bool),
+        )
+        return np.asarray(draw_overlay(image, marks, channels, min_score=self._threshold))
+
+
+def _parts(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, Any]:
+    return pl_module, trainer.datamodule  # type: ignore[attr-defined]
+
+
+def _identify(data: Any, index: int) -> tuple[str, int]:
+    """The name and the id of an image, or of a frame of a video: its number from 0, and from 1."""
+    if data.unlabelled:
+        image = data.unlabelled[index]
+        return image.name, image.image_id
+    return f"{Path(data.predict).name}#{index}", index + 1
+
+
+def _as_points(points: Tensor, scores: Tensor, channels: list[str], threshold: float) -> list[Record]:
+    is_point = (scores > 0) & (scores >= threshold)
+    return [
+        {"channel": channels[c], "x": round(x, N_DECIMALS), "y": round(y, N_DECIMALS), "score": round(score, 6)}
+        for c, d in is_point.nonzero().tolist()
+        for (x, y), score in [(points[c, d].tolist(), float(scores[c, d]))]
+    ]
+
+
+def _category(source: str, channels: dict[str, list[str]]) -> dict[str, Any] | None:
+    """The category of a COCO file that has all of the detector's keypoint types, if there is just one."""
+    if not source.lower().endswith(".json"):
+        return None
+    found = [
+        category
+        for category in json.loads(Path(source).read_text(encoding="utf-8-sig")).get("categories", [])
+        if {name.rpartition("/")[2] for types in channels.values() for name in types}
+        <= set(category.get("keypoints") or [])
+    ]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,186 @@
+"""Images without labels: files, folders, patterns, COCO files and videos, to find points in."""
+
+import glob
+import json
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
+
+from keypoint_detection.data.video import VIDEO_SUFFIXES, read_frames
+from keypoint_detection.images import ImageError, ResizeMode, read_image, resize
+from keypoint_detection.types import DataError, ImageBatch
+
+__all__ = ["UnlabelledFrames", "UnlabelledImage", "UnlabelledImages", "collate_images", "find_images", "is_video"]
+
+PATTERN_CHARACTERS = "*?["
+
+
+class UnlabelledImage(NamedTuple):
+    """An image to find points in.
+
+    Attributes:
+        name: what results call it: its path below the folder that was given, or the file name of the COCO file.
+        path: where it lies.
+        image_id: its id in the COCO file; numbered from 1 otherwise.
+    """
+
+    name: str
+    path: str
+    image_id: int
+
+
+def is_video(source: str) -> bool:
+    """Whether a path is that of a video."""
+    return Path(source).suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_images(source: str, image_root: str | None) -> list[UnlabelledImage]:
+    """List the images that a path stands for, in the order of their names, or of the COCO file.
+
+    Args:
+        source: an image, a folder (with all below it), a pattern such as `frames/**/*.jpg`, or a COCO file, of which
+            only the images are read.
+        image_root: what the file names of a COCO file are relative to; None: the folder of the file.
+
+    Raises:
+        DataError: nothing is found there.
+    """
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".json" and path.is_file():
+        return _read_coco_images(path, image_root)
+    if path.is_dir():
+        suffixes = {*Image.registered_extensions()}
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+        names = [file.relative_to(path).as_posix() for file in files]
+        if not files:
+            raise DataError(f"data.predict: the folder {path} holds no image.")
+    elif path.is_file():
+        files, names = [path], [path.name]
+    elif any(character in source for character in PATTERN_CHARACTERS):
+        files = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
+        names = [file.as_posix() for file in files]
+        if not files:
+            raise DataError(f"data.predict: no file fits the pattern {source!r}.")
+    else:
+        raise DataError(
+            f"data.predict: there is no {source!r}; an image, a folder, a pattern, a COCO file (.json) or a video "
+            f"({', '.join(sorted(VIDEO_SUFFIXES))}) is expected."
+        )
+    return [UnlabelledImage(name, str(file), 1 + i) for i, (name, file) in enumerate(zip(names, files, strict=True))]
+
+
+def _read_coco_images(path: Path, image_root: str | None) -> list[UnlabelledImage]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        images = [(str(image["file_name"]), int(image["id"])) for image in content["images"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"data.predict: {path} is not a COCO file: `images` with `id` and `file_name` are expected ({error})."
+        ) from error
+    if len({image_id for _, image_id in images}) < len(images):
+        raise DataError(f"data.predict: {path} has several images of one id.")
+    if not images:
+        raise DataError(f"data.predict: {path} has no images.")
+    root = Path(image_root).expanduser() if image_root else path.parent
+    return [UnlabelledImage(name, str(root / name), image_id) for name, image_id in images]
+
+
+class _Fitted(NamedTuple):
+    """An image as the network gets it, or why there is none; its number among all images."""
+
+    number: int
+    content: tuple[torch.Tensor, torch.Tensor, tuple[int, int]] | None
+    failure: str
+
+
+class UnlabelledImages(Dataset[_Fitted]):
+    """Read images and bring them to the size of the network's input; unreadable ones are reported, not raised.
+
+    Args:
+        images: what to read.
+        image_size: (height, width) of the input; None: the image's own.
+        resize_mode: how they are brought to it.
+        skipped: the indices of `images` that are left out.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[UnlabelledImage],
+        image_size: tuple[int, int] | None,
+        resize_mode: ResizeMode,
+        skipped: Collection[int],
+    ) -> None:
+        self.images = images
+        self.image_size = image_size
+        self.resize_mode: ResizeMode = resize_mode
+        self.indices = [index for index in range(len(images)) if index not in set(skipped)]
+
+    def __len__(self) -> int:
+        """Count the images that are not left out."""
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> _Fitted:
+        """Read one image."""
+        index = self.indices[position]
+        try:
+            image = read_image(self.images[index].path)
+        except ImageError as error:
+            return _Fitted(index, None, str(error))
+        return _fit(index, image, self.image_size, self.resize_mode)
+
+
+class UnlabelledFrames(IterableDataset[_Fitted]):
+    """Read the frames of a video in their order; of several processes each gives its share.
+
+    Args:
+        path: of the video.
+        image_size: (height, width) of the input; None: the frame's own.
+        resize_mode: how frames are brought to it.
+        skipped: the numbers of the frames that are left out.
+        n_processes: how many share the frames.
+        rank: which of them this is.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        image_size: tuple[int, int] | None,
+        resize_mode: ResizeMode,
+        skipped: Collection[int],
+        n_processes: int,
+        rank: int,
+    ) -> None:
+        self.path = path
+        self.image_size = image_size
+        self.resize_mode: ResizeMode = resize_mode
+        self.skipped = set(skipped)
+        self.n_processes, self.rank = n_processes, rank
+
+    def __iter__(self) -> Iterator[_Fitted]:
+        """Give the frames of this process."""
+        for index, frame in enumerate(read_frames(self.path)):
+            if index % self.n_processes == self.rank and index not in self.skipped:
+                yield _fit(index, frame, self.image_size, self.resize_mode)
+
+
+def _fit(index: int, image: torch.Tensor, size: tuple[int, int] | None, mode: ResizeMode) -> _Fitted:
+    own_size = (int(image.shape[-2]), int(image.shape[-1]))
+    fitted, input_to_image = resize(image, size or own_size, mode)
+    return _Fitted(index, (fitted, input_to_image, own_size), "")
+
+
+def collate_images(fitted: Sequence[_Fitted]) -> ImageBatch:
+    """Stack images of one size; those that cannot be read stand apart."""
+    read = [(one.number, *one.content) for one in fitted if one.content is not None]
+    failures = tuple((one.number, one.failure) for one in fitted if one.content is None)
+    if not read:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        images = torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
+        return ImageBatch(images, torch.zeros(0, 2, 3), nothing.view(0, 2), nothing, failures)
+    indices, images_, maps, sizes = zip(*read, strict=True)
+    stacked: Any = torch.stack(images_)
+    return ImageBatch(stacked, torch.stack(maps), torch.tensor(sizes), torch.tensor(indices), failures)

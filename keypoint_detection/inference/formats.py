@@ -1,0 +1,145 @@
+"""The files that predictions are written to, each read by other programs.
+
+All are made from records, one an image: its `name` and `id`, `height` and `width` in pixels, and its `points` with
+`channel`, `x`, `y` and `score`, by falling score within a channel.
+"""
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["FILE_NAMES", "Format", "Record", "write_predictions"]
+
+Format: TypeAlias = Literal["csv", "jsonl", "coco", "coco_labels"]
+Record: TypeAlias = dict[str, Any]
+
+FILE_NAMES: dict[str, str] = {
+    "csv": "predictions.csv",
+    "jsonl": "predictions.jsonl",
+    "coco": "coco_results.json",
+    "coco_labels": "coco_labels.json",
+}
+CSV_COLUMNS = ("image", "channel", "x", "y", "score")
+# The flags of a labelled point and of one that is not there.
+VISIBLE, ABSENT = 2, 0
+CATEGORY_ID = 1
+
+
+def write_predictions(
+    records: Callable[[], Iterable[Record]],
+    path: Path,
+    kind: Format,
+    channels: Mapping[str, Sequence[str]],
+    category: Mapping[str, Any] | None,
+) -> None:
+    """Write one file of predictions, with memory for one image at a time.
+
+    COCO knows instances, heatmaps know none: the first instance of an image takes the best detection of every keypoint
+    type, the second one the next, and so on. A channel of several types gives its detections to them in turn, by
+    falling score; a person who corrects the labels swaps those that are wrong.
+
+    Args:
+        records: gives the records, from the first on at every call.
+        path: of the file.
+        kind: `csv`, one line a point; `jsonl`, one line an image; `coco`, results as `COCO.loadRes` reads them;
+            `coco_labels`, a data set whose annotations are the predictions, to be corrected in a labelling tool.
+        channels: channel name to its keypoint types.
+        category: that of the COCO file the images come from; None: one of the detector's own.
+    """
+    category = category or own_category(channels)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if kind == "csv":
+            rows = csv.writer(file)
+            rows.writerow(CSV_COLUMNS)
+            for record in records():
+                for point in record["points"]:
+                    rows.writerow([record["name"], *(point[column] for column in CSV_COLUMNS[1:])])
+        elif kind == "jsonl":
+            for record in records():
+                file.write(json.dumps(record) + "\n")
+        elif kind == "coco":
+            results = (one for record in records() for one in _instances(record, channels, category))
+            _write_list(file, results, "")
+        else:
+            file.write('{"images": ')
+            _write_list(file, map(_image, records()), ', "annotations": ')
+            annotations = (one for record in records() for one in _instances(record, channels, category))
+            numbered = ({"id": number, **_as_annotation(one)} for number, one in enumerate(annotations, start=1))
+            _write_list(file, numbered, f', "categories": {json.dumps([category])}}}')
+
+
+def own_category(channels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Make a category of the detector's keypoint types."""
+    names = list(dict.fromkeys(name for types in channels.values() for name in types))
+    return {"id": CATEGORY_ID, "name": "object", "supercategory": "", "keypoints": names, "skeleton": []}
+
+
+def _write_list(file: Any, entries: Iterable[Any], end: str) -> None:
+    file.write("[")
+    for number, entry in enumerate(entries):
+        file.write((",\n" if number else "\n") + json.dumps(entry))
+    file.write(f"\n]{end}")
+
+
+def _image(record: Record) -> dict[str, Any]:
+    return {
+        "id": record["id"],
+        "file_name": record["name"],
+        "width": record["width"],
+        "height": record["height"],
+    }
+
+
+def _instances(
+    record: Record, channels: Mapping[str, Sequence[str]], category: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Give the instances of an image as COCO results, the one with the best detections first."""
+    place = {name: index for index, name in enumerate(category["keypoints"])}
+    found: dict[str, list[Record]] = {name: [] for name in channels}
+    for point in record["points"]:
+        found[point["channel"]].append(point)
+    # Round after round, every type of a channel takes the channel's next detection.
+    takers = {
+        channel: [place[key] for name in types if (key := _plain(name, place)) is not None]
+        for channel, types in channels.items()
+    }
+    for instance in itertools.count():
+        keypoints = [0.0] * (3 * len(place))
+        scores = []
+        for channel, slots in takers.items():
+            for slot, point in zip(slots, found[channel][instance * len(slots) :], strict=False):
+                keypoints[3 * slot : 3 * slot + 3] = [point["x"], point["y"], VISIBLE]
+                scores.append(point["score"])
+        if not scores:
+            return
+        yield {
+            "image_id": record["id"],
+            "category_id": category["id"],
+            "keypoints": keypoints,
+            "score": sum(scores) / len(scores),
+        }
+
+
+def _plain(name: str, place: Mapping[str, int]) -> str | None:
+    """The name that a category has for a type, which a channel may call `category/name`."""
+    return next((one for one in (name, name.partition("/")[2]) if one in place), None)
+
+
+def _as_annotation(result: Mapping[str, Any]) -> dict[str, Any]:
+    keypoints = result["keypoints"]
+    xs, ys = ([value for value, v in zip(keypoints[i::3], keypoints[2::3], strict=True) if v != ABSENT] for i in (0, 1))
+    left, top = min(xs), min(ys)
+    width, height = max(xs) - left, max(ys) - top
+    return {
+        "image_id": result["image_id"],
+        "category_id": result["category_id"],
+        "keypoints": keypoints,
+        "num_keypoints": len(xs),
+        "bbox": [left, top, width, height],
+        "area": width * height,
+        "iscrowd": 0,
+        "segmentation": [],
+    }

@@ -1,0 +1,252 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from spot_detector import blob_image, make_checkpoint, save
+
+from keypoint_detection import Predictor
+from keypoint_detection.cli import run
+from keypoint_detection.data import unlabelled
+from keypoint_detection.data.video import read_frames, write_video
+
+PLACES = {"a.png": (20.25, 30.5), "b/c.jpg": (50.0, 12.75), "b/d.png": (61.5, 44.0)}
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "b").mkdir(parents=True)
+    for name, (x, y) in PLACES.items():
+        save(blob_image(x, y), folder / name, **({"quality": 95} if name.endswith("jpg") else {}))
+    return folder
+
+
+def predict(checkpoint, source, *options, folder="out"):
+    run(
+        [
+            "predict",
+            f"--ckpt_path={checkpoint}",
+            f"--data.predict={source}",
+            f"--output.folder={folder}",
+            "--trainer.accelerator=cpu",
+            "--trainer.enable_progress_bar=false",
+            "--data.num_workers=0",
+            *options,
+        ]
+    )
+
+
+def read_csv(path):
+    with Path(path).open(newline="") as file:
+        return {row["image"]: (float(row["x"]), float(row["y"])) for row in csv.DictReader(file)}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_folder_is_searched_to_the_bottom(checkpoint, images):
+    predict(checkpoint, images)
+    assert sorted(path.name for path in Path("out").iterdir()) == ["predictions.csv"]
+    found = read_csv("out/predictions.csv")
+    assert list(found) == list(PLACES)
+    for name, place in PLACES.items():
+        assert found[name] == pytest.approx(place, abs=0.1)
+
+
+def test_the_points_are_those_of_the_python_interface(checkpoint, images):
+    predict(checkpoint, images, "--output.format=jsonl", "--data.batch_size=2")
+    records = [json.loads(line) for line in Path("out/predictions.jsonl").read_text().splitlines()]
+    assert len(records) == 3
+    detector = Predictor.from_checkpoint(checkpoint)
+    for record in records:
+        (expected,) = detector(images / record["name"])
+        (found,) = record["points"]
+        assert found["channel"] == expected.channel
+        assert (found["x"], found["y"], found["score"]) == pytest.approx(expected[1:], abs=1e-3)
+        assert (record["height"], record["width"]) == (60, 80)
+
+
+@pytest.mark.parametrize(("source", "names"), [("images/**/*.png", 2), ("images/a.png", 1)])
+def test_a_pattern_and_a_single_image_are_taken(checkpoint, images, source, names):
+    predict(checkpoint, source)
+    assert len(read_csv("out/predictions.csv")) == names
+
+
+def test_images_keep_their_size_where_the_detector_was_trained_without_one(tmp_path, images):
+    save(blob_image(30.0, 20.0, (40, 64)), images / "other.png")
+    predict(make_checkpoint(tmp_path), images)
+    found = read_csv("out/predictions.csv")
+    assert len(found) == 4
+    assert found["other.png"] == pytest.approx((30.0, 20.0), abs=0.05)
+
+
+def test_pixel_index_is_half_a_pixel_less(checkpoint, images):
+    predict(checkpoint, images)
+    predict(checkpoint, images, "--output.coordinates=pixel_index", folder="index")
+    one, other = read_csv("out/predictions.csv"), read_csv("index/predictions.csv")
+    for name in PLACES:
+        assert other[name] == pytest.approx((one[name][0] - 0.5, one[name][1] - 0.5), abs=1e-6)
+
+
+def test_unreadable_images_are_skipped_listed_and_in_the_exit_code(checkpoint, images, capsys):
+    (images / "b" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, images, "--data.batch_size=1")
+    assert stop.value.code == 1
+    errors = capsys.readouterr().err
+    assert "1 images could not be read" in errors
+    assert "b/broken.png" in errors
+    assert list(read_csv("out/predictions.csv")) == list(PLACES)
+
+
+def test_an_interrupted_prediction_goes_on_where_it_was(checkpoint, images, monkeypatch):
+    read, seen = unlabelled.read_image, []
+
+    def interrupt(path):
+        seen.append(Path(path).name)
+        if len(seen) == 2:
+            raise MemoryError("out of memory")
+        return read(path)
+
+    monkeypatch.setattr(unlabelled, "read_image", interrupt)
+    with pytest.raises(MemoryError):
+        predict(checkpoint, images, "--data.batch_size=1")
+    assert not list(Path("out").glob("[!.]*"))
+    with pytest.raises(SystemExit):  # not begun again by mistake
+        predict(checkpoint, images)
+    predict(checkpoint, images, "--output.resume=true")
+    assert seen == ["a.png", "c.jpg", "c.jpg", "d.png"]
+    assert list(read_csv("out/predictions.csv")) == list(PLACES)
+    assert [path.name for path in Path("out").iterdir()] == ["predictions.csv"]
+
+
+@pytest.mark.parametrize("options", [["--data.predict=elsewhere"], ["--output.format=xml"], ["--output.resume=true"]])
+def test_what_cannot_be_done_is_refused(checkpoint, images, options, capsys):
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, images, *options)
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) <= 5
+
+
+def test_files_that_are_there_are_not_overwritten(checkpoint, images, capsys):
+    predict(checkpoint, images)
+    with pytest.raises(SystemExit):
+        predict(checkpoint, images)
+    assert "exists already" in capsys.readouterr().err
+
+
+def coco_file(images, keypoints):
+    content = {
+        "images": [{"id": 10 + i, "file_name": name, "width": 80, "height": 60} for i, name in enumerate(PLACES)],
+        "categories": [{"id": 7, "name": "thing", "keypoints": keypoints}],
+        "annotations": [
+            {
+                "id": 100 + i,
+                "image_id": 10 + i,
+                "category_id": 7,
+                "keypoints": [0, 0, 0, x, y, 2],
+                "num_keypoints": 1,
+                "bbox": [0, 0, 80, 60],
+                "area": 4800,
+                "iscrowd": 0,
+            }
+            for i, (x, y) in enumerate(PLACES.values())
+        ],
+    }
+    path = images / "labels.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_coco_results_are_evaluated_by_pycocotools(checkpoint, images):
+    labels = coco_file(images, ["other", "spot"])
+    predict(checkpoint, labels, "--output.format=coco")
+    truth = COCO(str(labels))
+    results = truth.loadRes("out/coco_results.json")
+    assert sorted(result["image_id"] for result in results.anns.values()) == [10, 11, 12]
+    evaluation = COCOeval(truth, results, "keypoints")
+    evaluation.params.kpt_oks_sigmas = np.array([0.05, 0.05])
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
+
+
+def test_coco_labels_are_a_data_set_of_their_own(checkpoint, images):
+    predict(checkpoint, images, "--output.format=[coco_labels,csv]")
+    data_set = COCO("out/coco_labels.json")
+    (category,) = data_set.loadCats(data_set.getCatIds())
+    assert category["keypoints"] == ["spot"]
+    assert [image["file_name"] for image in data_set.loadImgs(data_set.getImgIds())] == list(PLACES)
+    annotations = data_set.loadAnns(data_set.getAnnIds())
+    assert len(annotations) == 3
+    for annotation, place in zip(annotations, read_csv("out/predictions.csv").values(), strict=True):
+        assert annotation["keypoints"] == [*place, 2]
+        assert annotation["num_keypoints"] == 1
+
+
+def test_pre_labels_can_be_trained_on(checkpoint, images):
+    predict(checkpoint, images, "--output.format=coco_labels")
+    run(
+        [
+            "fit",
+            "--data.train=out/coco_labels.json",
+            f"--data.image_root={images}",
+            "--data.image_size=[24, 32]",
+            "--data.num_workers=0",
+            "--trainer.fast_dev_run=true",
+            "--trainer.accelerator=cpu",
+            "--trainer.logger=false",
+        ]
+    )
+
+
+def test_overlays_show_the_points_where_they_are(checkpoint, images):
+    predict(checkpoint, images, "--output.overlays=true")
+    drawn = np.asarray(Image.open("out/overlays/b/d.png"))
+    x, y = (round(6 * value) for value in PLACES["b/d.png"])  # enlarged to at least 360 rows
+    assert (drawn[y - 2 : y + 2, x - 2 : x + 2] == (230, 159, 0)).all(-1).any()
+
+
+def test_every_frame_of_a_video_has_its_points(checkpoint, tmp_path):
+    places = [(10.0 + 5 * index, 30.0) for index in range(12)]
+    write_video(str(tmp_path / "v.mp4"), [blob_image(*place) for place in places], 10)
+    predict(checkpoint, tmp_path / "v.mp4", "--output.overlays=true", "--data.batch_size=5")
+    found = read_csv("out/predictions.csv")
+    assert list(found) == [f"v.mp4#{index}" for index in range(12)]
+    for point, place in zip(found.values(), places, strict=True):
+        assert point == pytest.approx(place, abs=0.5)  # the codec loses some
+    assert len(list(read_frames("out/overlay.mp4"))) == 12
+
+
+def test_two_processes_write_what_one_writes(checkpoint, images, tmp_path):
+    for number in range(2):
+        save(blob_image(30.0 + number, 40.0), images / f"e{number}.png")
+    predict(checkpoint, images)
+    words = [
+        sys.executable,
+        "-m",
+        "keypoint_detection",
+        "predict",
+        f"--ckpt_path={checkpoint}",
+        f"--data.predict={images}",
+        "--output.folder=two",
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        "--data.batch_size=1",
+        "--data.num_workers=0",
+    ]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "PATH": ""}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert Path("two/predictions.csv").read_text() == Path("out/predictions.csv").read_text()
