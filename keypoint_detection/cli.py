@@ -1,9 +1,10 @@
 """The `kpd` command: what can be answered at once is, the rest loads torch and Lightning first."""
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from keypoint_detection import __version__
 
@@ -11,6 +12,27 @@ if TYPE_CHECKING:
     from keypoint_detection.commands.training import DetectorCLI
 
 __all__ = ["main", "run"]
+
+
+class Command(NamedTuple):
+    """A command of `kpd`.
+
+    Attributes:
+        module: below `keypoint_detection.commands`; its `run` gets the command and the words after it.
+        help: one line for the overview.
+    """
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "fit": Command("training", "train a detector, validating as it goes"),
+    "validate": Command("training", "measure a checkpoint on the validation images"),
+    "test": Command("training", "measure a checkpoint on a test file"),
+    "predict": Command("training", "find points in images, folders and videos"),
+    "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),
+}
 
 OVERVIEW = """\
 kpd trains, evaluates and deploys keypoint detectors.
@@ -22,11 +44,7 @@ First steps:
   kpd test --ckpt_path=runs/…/checkpoints/best.ckpt --data.test=test.json
 
 Commands:
-  fit         train a detector, validating as it goes
-  validate    measure a checkpoint on the validation images
-  test        measure a checkpoint on a test file
-  predict     find points in images, folders and videos
-  synthesize  draw a data set of cardboard boxes with labelled corners
+{commands}
 
 Help:
   kpd COMMAND --help                   every option with its unit and meaning
@@ -34,9 +52,6 @@ Help:
   kpd fit --print_config               every option with its value, as a config file
   kpd --version
 """
-
-LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
-COMMANDS = (*LIGHTNING_COMMANDS, "synthesize")
 
 USAGE_ERROR = 2
 
@@ -60,7 +75,9 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help", "help"):
-        sys.stdout.write(OVERVIEW)
+        width = max(map(len, COMMANDS)) + 2
+        lines = (f"  {name:{width}}{command.help}" for name, command in COMMANDS.items())
+        sys.stdout.write(OVERVIEW.format(commands="\n".join(lines)))
         return None
     if words[0] == "--version":
         sys.stdout.write(f"kpd {__version__}\n")
@@ -74,14 +91,9 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # jsonargparse 5 will rename what Lightning calls; users can do nothing about it.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    if words[0] == "synthesize":
-        from keypoint_detection.commands.synthesize import synthesize
-
-        synthesize(words[1:])
-        return None
-    from keypoint_detection.commands.training import run_detector_cli
-
-    return run_detector_cli(words)
+    module = importlib.import_module(f"keypoint_detection.commands.{COMMANDS[words[0]].module}")
+    cli: DetectorCLI | None = module.run(words)
+    return cli
 
 
 def main() -> None:

@@ -39,6 +39,24 @@ def test_quick_answers_and_the_bare_import_load_nothing_heavy():
     assert run_in_new_process(code).endswith("[]\n")
 
 
+def test_drawing_a_data_set_loads_no_lightning(tmp_path):
+    words = ["synthesize", f"--folder={tmp_path}/boxes", "--n_train=1", "--n_val=0", "--height=64", "--width=64"]
+    code = (
+        "import sys\n"
+        "from keypoint_detection.cli import run\n"
+        f"run({words})\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'lightning', 'pytorch_lightning', 'wandb'}))"
+    )
+    assert run_in_new_process(code).endswith("[]\n")
+    assert (tmp_path / "boxes" / "train.json").is_file()
+
+
+def test_the_overview_shows_the_help_of_the_table(capsys):
+    run([])
+    text = capsys.readouterr().out
+    assert all(command.help in text for command in COMMANDS.values())
+
+
 def test_the_main_function_returns_nothing(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["kpd", "--version"])
     assert main() is None
@@ -48,7 +66,7 @@ def test_an_unknown_command_is_refused_with_the_nearest(capsys):
     with pytest.raises(SystemExit) as caught:
         run(["fitt"])
     assert caught.value.code == 2
-    assert "there are fit, validate, test, synthesize. Did you mean `kpd fit`?" in capsys.readouterr().err
+    assert "there are fit, validate, test, predict, synthesize. Did you mean `kpd fit`?" in capsys.readouterr().err
 
 
 def test_the_module_runs_like_the_console_script():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import Namespace
 
-from keypoint_detection.commands.training import DetectorCLI, run_detector_cli
+from keypoint_detection.commands.training import DetectorCLI, run
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "configs" / "cluster"
@@ -54,7 +54,7 @@ def directives(name: str) -> dict[str, str]:
 
 def parse(words: list[str]) -> Namespace:
     assert words[:2] == ["kpd", "fit"]
-    config = run_detector_cli(words[1:], ParsingCLI).config.fit
+    config = run(words[1:], ParsingCLI).config.fit
     assert isinstance(config, Namespace)
     return config
 

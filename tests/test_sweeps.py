@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import Namespace
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from keypoint_detection.commands.training import DetectorCLI, run_detector_cli
+from keypoint_detection.commands.training import DetectorCLI, run
 from keypoint_detection.parsing.arguments import prepare_words
 
 UNET = "keypoint_detection.models.backbones.Unet"
@@ -39,7 +39,7 @@ class ParsingCLI(DetectorCLI):
 
 @pytest.fixture(scope="module")
 def parse() -> Parse:
-    cli = run_detector_cli(["fit", "--data.train=train.json"], ParsingCLI)
+    cli = run(["fit", "--data.train=train.json"], ParsingCLI)
 
     def parse_words(words: list[str]) -> Namespace:
         cli.parse_arguments(cli.parser, ["fit", "--data.train=train.json", *words])

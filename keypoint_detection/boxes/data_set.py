@@ -5,15 +5,18 @@ depend on how many follow, and no image is in two splits.
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
 import shutil
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
 
@@ -50,7 +53,7 @@ class SyntheticBoxes:
 
     Each image shows one box with four flaps on a cluttered ground; about one in 25 shows none. The corners of the
     opening are box_corner0 to box_corner3, counter-clockwise seen from above. Flap i hangs on the edge from box_corner
-    i to the next one; its outer corners are flap_corner 2i, beside box_corner i, and flap_corner 2i + 1. Nothing in a
+    i to the next one; its outer corners are flap_corner 2i, beside box_corner i, and flap_corner 2i + 1. Nothing in an
     image tells which corner is number 0, so collect them in two channels:
     `[[box_corner0, ..., box_corner3], [flap_corner0, ..., flap_corner7]]`.
 
@@ -64,8 +67,8 @@ class SyntheticBoxes:
         n_train: Number of training images.
         n_val: Number of validation images; with 0 there is no val.json.
         n_test: Number of test images; with 0 there is no test.json.
-        height: Height of a image in pixels, 64 at least.
-        width: Width of a image in pixels, 64 at least.
+        height: Height of an image in pixels, 64 at least.
+        width: Width of an image in pixels, 64 at least.
         seed: Which images to draw.
     """
 
@@ -101,8 +104,9 @@ class SyntheticFiles(NamedTuple):
 def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
     """Write the data set that `options` describe, unless it is there already.
 
-    It is drawn in a folder beside the final one and renamed at the end: an interrupted run leaves no half data set, and
-    of several processes that start together the first to finish wins, and all use its copy.
+    It is drawn in a folder beside the final one and renamed at the end, so that an interrupted run leaves no half data
+    set. Of the processes of a machine that start together one draws and the others wait; of several machines, the first
+    to finish wins, and all use its copy.
 
     Returns:
         The COCO files.
@@ -111,9 +115,17 @@ def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
         FileExistsError: The folder holds something else.
     """
     folder = Path(options.folder).expanduser()
-    if is_drawn(folder, options):
-        log.info("%s already holds this data set: nothing to draw.", folder)
-        return list_files(folder, options)
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
+    with FileLock(Path(tempfile.gettempdir()) / f"kpd-{name}.lock", is_singleton=True):
+        if is_drawn(folder, options):
+            log.info("%s already holds this data set: nothing to draw.", folder)
+        else:
+            draw(folder, options)
+    return list_files(folder, options)
+
+
+def draw(folder: Path, options: SyntheticBoxes) -> None:
+    """Draw the data set into a folder that is missing or empty."""
     draft = folder.absolute().with_name(f".{folder.absolute().name}-{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
     try:
@@ -133,7 +145,6 @@ def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
         folder / "images",
         folder / "train.json",
     )
-    return list_files(folder, options)
 
 
 def publish(draft: Path, folder: Path, options: SyntheticBoxes) -> None:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from keypoint_detection.callbacks.checkpointing import find_last_checkpoint
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER
+from keypoint_detection.parsing.internals import cluster_environment
 
 __all__ = ["GracefulStop"]
 
@@ -51,7 +52,7 @@ class GracefulStop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to the signals from here on."""
-        environment = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         is_requeued = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
         for number in SIGNALS:
             if number == signal.SIGTERM and is_requeued:

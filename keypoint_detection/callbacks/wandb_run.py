@@ -1,10 +1,7 @@
-"""What a Weights & Biases run says about itself: code, versions, data, size of the network, config file."""
+"""What a Weights & Biases run says about itself: data, size of the network, config file."""
 
-import importlib.metadata
 import math
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +12,17 @@ from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, rea
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 
-__all__ = ["WandbRun", "describe_code"]
+__all__ = ["WandbRun"]
 
-PACKAGES = ("keypoint-detection", "torch", "torchvision", "lightning", "wandb")
-GIT_TIMEOUT_S = 10
 DATA_SET_COLUMNS = ("part", "channel", "points", "images", "file", "sha256")
 
 
 class WandbRun(Callback):
     """Describe a run to Weights & Biases; without a `WandbLogger` it does nothing.
 
-    The run's config gets the git commit of the working folder and whether files differ from it, the versions of the
-    packages, the data set (files, SHA-256, images, points per channel; a table shows them too), the number of
-    parameters and the run's folder; its files get the resolved config. The summary of `val/mAP`, and of the metric that
+    The run's config gets the data set (files, SHA-256, images, points per channel; a table shows them too), the number
+    of parameters and the run's folder; its files get the resolved config. Commit, diff and the versions of packages are
+    recorded by Weights & Biases itself. The summary of `val/mAP`, and of the metric that
     chooses `best.ckpt`, is the best value; `best` in the summary holds every number of that checkpoint.
     """
 
@@ -61,8 +56,6 @@ class WandbRun(Callback):
         if not loggers or not trainer.is_global_zero:
             return
         description: dict[str, Any] = {
-            "code": describe_code(),
-            "versions": _versions(),
             "n_parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
             "run_folder": str(find_run_folder(trainer).resolve()),
         }
@@ -91,36 +84,6 @@ def _data_set_rows(description: dict[str, dict[str, Any]]) -> list[list[Any]]:
         for part, content in description.items()
         for channel, n_points in content["points"].items()
     ]
-
-
-def describe_code() -> dict[str, Any]:
-    """Name the git commit of the working folder and whether files differ from it.
-
-    Outside of a checkout, as in a container, it is the commit that WANDB_GIT_COMMIT names; empty without.
-    """
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        named = os.environ.get("WANDB_GIT_COMMIT")
-        return {"commit": named} if named else {}
-    return {"commit": commit, "is_dirty": _git("status", "--porcelain") != ""}
-
-
-def _git(*words: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None  # no git, no checkout, or one of somebody else
-    return done.stdout.strip()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # run from a checkout that is not installed
-    return found
 
 
 def _save_config(trainer: Trainer, run: Any) -> None:

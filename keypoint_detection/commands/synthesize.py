@@ -4,14 +4,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import fields
 
-from keypoint_detection.boxes.data_set import SyntheticBoxes, SyntheticFiles, draw_data_set
+from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
 from keypoint_detection.parsing.errors import Parser
 
-__all__ = ["synthesize"]
+__all__ = ["run"]
 
 
-def synthesize(args: Sequence[str]) -> SyntheticFiles:
-    """Draw the data set that the words after `kpd synthesize` describe.
+def run(words: Sequence[str]) -> None:
+    """Draw the data set that the words describe, of which the first is `synthesize`.
 
     Raises:
         SystemExit: the words are wrong, or the folder holds something else (2).
@@ -21,7 +21,7 @@ def synthesize(args: Sequence[str]) -> SyntheticFiles:
     parser.add_class_arguments(SyntheticBoxes)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        options = vars(parser.parse_args(list(args)))
-        return draw_data_set(SyntheticBoxes(**{field.name: options[field.name] for field in fields(SyntheticBoxes)}))
+        options = vars(parser.parse_args(list(words[1:])))
+        draw_data_set(SyntheticBoxes(**{field.name: options[field.name] for field in fields(SyntheticBoxes)}))
     except (ValueError, FileExistsError) as error:
         parser.error(str(error))

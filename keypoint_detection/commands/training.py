@@ -62,11 +62,11 @@ from keypoint_detection.parsing.arguments import (
     variables_as_words,
 )
 from keypoint_detection.parsing.errors import USAGE_ERROR, ShortErrors
-from keypoint_detection.parsing.internals import list_option_strings
+from keypoint_detection.parsing.internals import KeepsCheckpointSettings, command_parsers, list_option_strings
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.types import DataError
 
-__all__ = ["DetectorCLI", "run_detector_cli"]
+__all__ = ["DetectorCLI", "run"]
 
 # torchvision's transforms annotate their parameters with this class, which jsonargparse cannot write to a config file.
 register_type(numbers.Number, serializer=lambda value: value, deserializer=lambda value: _as_number(value))
@@ -88,8 +88,8 @@ DEFAULT_LOGGER = {
 }
 
 
-class DetectorCLI(LightningCLI):
-    """The command line of the detector; `run_detector_cli` starts it."""
+class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
+    """The command line of the detector; `run` starts it."""
 
     checkpoint: dict[str, Any] | None = None
 
@@ -109,23 +109,23 @@ class DetectorCLI(LightningCLI):
     ) -> None:
         """Log by default when training only, and never unpickle code from a checkpoint."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        for name, parser in self._subcommand_parsers.items():
+        parsers = command_parsers(self)
+        for name, parser in parsers.items():
             parser.set_defaults({"weights_only": True})
             if name != "fit":
                 parser.set_defaults({"trainer.logger": False})
             if name in ("validate", "test"):
                 # The result table takes the place of Lightning's own list of every number.
                 parser.set_defaults({"verbose": False})
-        predict = self._subcommand_parsers["predict"]
-        predict.add_lightning_class_args(PredictionWriter, "output")
+        parsers["predict"].add_lightning_class_args(PredictionWriter, "output")
         # What has been written need not be held in memory.
-        predict.set_defaults({"return_predictions": False})
+        parsers["predict"].set_defaults({"return_predictions": False})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, the settings of a checkpoint ranking below everything that the user says."""
         assert isinstance(args, list)
         command, *typed = args
-        subparser = self._subcommand_parsers[command]
+        subparser = command_parsers(self)[command]
         words = [
             *variables_as_words(command, set(list_option_strings(subparser)), os.environ),
             *prepare_words(typed),
@@ -160,9 +160,6 @@ class DetectorCLI(LightningCLI):
         else:
             settings = settings_of(self.checkpoint, with_files=command == "fit")
         parser.set_defaults(settings)
-
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing: `parse_arguments` has put the checkpoint's settings in their place."""
 
     def before_instantiate_classes(self) -> None:
         """Fill in what was left out, and say where the user overrules the checkpoint."""
@@ -277,14 +274,15 @@ class DetectorCLI(LightningCLI):
                 callback.print_result()
 
     def _refuse(self, error: Exception) -> NoReturn:
-        self._parser(self.subcommand).error(str(error))
+        parser: ShortErrors = command_parsers(self)[str(self.subcommand)]
+        parser.error(str(error))
 
 
-def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> DetectorCLI:
+def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> DetectorCLI:
     """Run `fit`, `validate`, `test` or `predict`.
 
     Args:
-        args: the command and its words.
+        words: the command and what comes after it.
         cli_class: the command line to run them with.
 
     Raises:
@@ -295,40 +293,14 @@ def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = Detecto
     _silence_advice()
     stop = GracefulStop()
     try:
-        cli = cli_class(
-            KeypointDetector,
-            KeypointsDataModule,
-            args=list(args),
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            parser_class=_DetectorParser,
-            parser_kwargs={
-                "prog": "kpd",
-                "description": "Train and measure keypoint detectors.",
-                "default_env": True,
-                "env_prefix": ENVIRONMENT_PREFIX,
-            },
-            save_config_callback=SavedRun,
-            save_config_kwargs={"save_to_log_dir": False},
-            # Callbacks here are there whatever the user's own list holds.
-            trainer_defaults={
-                "logger": DEFAULT_LOGGER,
-                # Lightning's own table counts FLOPs that it does not know and modes that nobody asked for.
-                "enable_model_summary": False,
-                "callbacks": [WandbRun(), TrainingHealth(), stop, FinalValidation(), ProgressLines(), LastCheckpoint()],
-            },
-        )
+        cli = _start(words, cli_class, stop)
     except (DataError, ImageError) as error:
         # From a process that reads images its whole traceback comes along.
-        sys.stderr.write(f"kpd {args[0]}: error: {str(error).strip().splitlines()[-1]}\n")
-        finish_wandb(exit_code=USAGE_ERROR)
-        raise SystemExit(USAGE_ERROR) from error
+        _leave(words, str(error).strip().splitlines()[-1], error)
     except MisconfigurationException as error:
-        sys.stderr.write(f"kpd {args[0]}: error: {error}\n")
-        finish_wandb(exit_code=USAGE_ERROR)
-        raise SystemExit(USAGE_ERROR) from error
+        _leave(words, str(error), error)
     except TrainingDivergedError as error:
-        sys.stderr.write(f"kpd {args[0]}: {error}\n")
+        sys.stderr.write(f"kpd {words[0]}: {error}\n")
         finish_wandb(exit_code=1)
         raise SystemExit(1) from error
     except (SIGTERMException, RuntimeError) as error:
@@ -341,6 +313,40 @@ def run_detector_cli(args: Sequence[str], cli_class: type[DetectorCLI] = Detecto
     if stop.exit_code:
         raise SystemExit(stop.exit_code)
     return cli
+
+
+def _leave(words: Sequence[str], message: str, error: Exception) -> NoReturn:
+    """Leave with what is wrong with the user's data or settings."""
+    sys.stderr.write(f"kpd {words[0]}: error: {message}\n")
+    finish_wandb(exit_code=USAGE_ERROR)
+    raise SystemExit(USAGE_ERROR) from error
+
+
+def _start(words: Sequence[str], cli_class: type[DetectorCLI], stop: GracefulStop) -> DetectorCLI:
+    """Parse the words and run the command."""
+    return cli_class(
+        KeypointDetector,
+        KeypointsDataModule,
+        args=list(words),
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        parser_class=_DetectorParser,
+        parser_kwargs={
+            "prog": "kpd",
+            "description": "Train and measure keypoint detectors.",
+            "default_env": True,
+            "env_prefix": ENVIRONMENT_PREFIX,
+        },
+        save_config_callback=SavedRun,
+        save_config_kwargs={"save_to_log_dir": False},
+        # Callbacks here are there whatever the user's own list holds.
+        trainer_defaults={
+            "logger": DEFAULT_LOGGER,
+            # Lightning's own table counts FLOPs that it does not know and modes that nobody asked for.
+            "enable_model_summary": False,
+            "callbacks": [WandbRun(), TrainingHealth(), stop, FinalValidation(), ProgressLines(), LastCheckpoint()],
+        },
+    )
 
 
 class _DetectorParser(ShortErrors, LightningArgumentParser):

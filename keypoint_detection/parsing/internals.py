@@ -1,11 +1,17 @@
-"""What the package changes or reads inside jsonargparse, where there is no public way to."""
+"""What the package changes or reads inside jsonargparse and Lightning, where there is no public way to."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from jsonargparse import ArgumentParser, _typehints
 
-__all__ = ["drop_arguments_of_old_classes", "list_option_strings"]
+__all__ = [
+    "KeepsCheckpointSettings",
+    "cluster_environment",
+    "command_parsers",
+    "drop_arguments_of_old_classes",
+    "list_option_strings",
+]
 
 _DISCARD = "discard_init_args_on_class_path_change"
 
@@ -32,3 +38,25 @@ def list_option_strings(parser: ArgumentParser) -> Iterator[str]:
     subcommands = getattr(parser, "_subcommands_action", None)
     for child in subcommands._name_parser_map.values() if subcommands is not None else ():
         yield from list_option_strings(child)
+
+
+class KeepsCheckpointSettings:
+    """A LightningCLI that puts the settings of a checkpoint in their place itself.
+
+    Lightning's own way lets them override what the user says.
+    """
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing."""
+
+
+def command_parsers(cli: Any) -> dict[str, Any]:
+    """Give the parser of each command of a LightningCLI."""
+    parsers: dict[str, Any] = cli._subcommand_parsers
+    return parsers
+
+
+def cluster_environment(trainer: Any) -> object:
+    """Give what a Trainer knows of the cluster that it runs on; not every strategy has it in public."""
+    environment: object = trainer._accelerator_connector.cluster_environment
+    return environment

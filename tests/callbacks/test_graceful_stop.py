@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from keypoint_detection.cli import run
-from keypoint_detection.commands.training import DetectorCLI, run_detector_cli
+from keypoint_detection.commands import training
+from keypoint_detection.commands.training import DetectorCLI
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
 STEPS_PER_EPOCH = 3
@@ -47,7 +48,7 @@ def stop(discs: Path, numbers: list[signal.Signals], step: int | None, *words: s
 
     words = (f"--config={TINY}", f"--data.train={discs}", f"--data.val={discs}", "--trainer.max_epochs=5", *words)
     try:
-        run_detector_cli(["fit", *words], StoppedCLI)
+        training.run(["fit", *words], StoppedCLI)
     except SystemExit as stopped:
         return int(stopped.code or 0)
     return 0

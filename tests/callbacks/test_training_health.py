@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from keypoint_detection.commands.training import DetectorCLI, run_detector_cli
+from keypoint_detection.commands.training import DetectorCLI, run
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
 # 12 images in batches of 4.
@@ -38,7 +38,7 @@ def diverge(discs: Path, step: int, *words: str) -> int:
             return trainer
 
     with pytest.raises(SystemExit) as stopped:
-        run_detector_cli(
+        run(
             [
                 "fit",
                 f"--config={TINY}",

@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-from keypoint_detection.callbacks.wandb_run import describe_code
 from keypoint_detection.cli import run
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
@@ -67,10 +66,8 @@ def test_every_hyper_parameter_is_logged_with_its_default(trained: Logged) -> No
     assert config["trainer"]["max_epochs"] == 2
 
 
-def test_versions_data_size_and_folder_are_logged(trained: Logged, discs: Path) -> None:
+def test_data_size_and_folder_are_logged(trained: Logged, discs: Path) -> None:
     config = trained.content["config"]
-    assert config["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert {"keypoint-detection", "torchvision", "lightning", "wandb"} <= set(config["versions"])
     assert config["run_folder"] == str(trained.folder)
     data_set = config["data_set"]
     assert (data_set["train"]["images"], data_set["val"]["images"]) == (10, 2)
@@ -122,32 +119,3 @@ def test_a_test_logs_the_worst_images(tested: Logged) -> None:
     assert content["columns"][-1] == "image"
     assert tested.content["config"]["data_set"]["test"]["images"] == 12
     assert "test/mAP" in tested.content["summary"]
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{name}_NAME", "someone")
-        monkeypatch.setenv(f"GIT_{name}_EMAIL", "someone@example.org")
-    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "Begin"]):
-        subprocess.run(["git", *words], check=True)
-    return tmp_path
-
-
-def test_commit_and_uncommitted_changes_are_named(checkout: Path) -> None:
-    clean = describe_code()
-    assert len(clean["commit"]) == 40
-    assert clean["is_dirty"] is False
-    (checkout / "new.py").write_text("")
-    assert describe_code() == {"commit": clean["commit"], "is_dirty": True}
-
-
-def test_outside_of_a_checkout_the_commit_comes_from_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("WANDB_GIT_COMMIT", raising=False)
-    assert describe_code() == {}
-    monkeypatch.setenv("WANDB_GIT_COMMIT", "abc")
-    assert describe_code() == {"commit": "abc"}
