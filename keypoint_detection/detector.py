@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -24,6 +24,7 @@ from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.models.backbones import Backbone, Unet
 from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
+from keypoint_detection.models.parameter_groups import make_parameter_groups
 from keypoint_detection.models.schedules import warmup_cosine
 from keypoint_detection.parsing.internals import drop_arguments_of_old_classes
 from keypoint_detection.types import Batch, Detections, ImageBatch
@@ -68,6 +69,10 @@ class KeypointDetector(LightningModule):
         optimizer: optimiser class and its parameters; the learning rate is `lr`.
         lr_scheduler: `cosine` rises for a twentieth of the training and then falls to a hundredth; `constant`; or a
             scheduler class of torch, stepped once an epoch.
+        encoder_lr_factor: what the learning rate of a pretrained encoder is multiplied by; less than 1 keeps more of
+            what it has learned before.
+        freeze_encoder_steps: so many steps at the start of a training leave a pretrained encoder as it is.
+        decay_norms_and_biases: let the optimiser's weight decay shrink them too.
         loss: `bce` binary cross-entropy, `mse` squared error of the probabilities, or `focal` (Li et al. 2020), between
             predicted and Gaussian heatmaps.
         heatmap_sigma: standard deviation of the Gaussians in input pixels. Smaller is sharper and harder to learn.
@@ -91,8 +96,11 @@ class KeypointDetector(LightningModule):
         channels: dict[str, list[str]] | list[str] | None = None,
         backbone: Callable[[], Backbone] = Unet,
         lr: PositiveFloat = 1e-3,
-        optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer] = torch.optim.AdamW,
+        optimizer: Callable[[Iterable[dict[str, Any]], float], Optimizer] = torch.optim.AdamW,
         lr_scheduler: Literal["cosine", "constant"] | Callable[[Optimizer], LRScheduler] = "cosine",
+        encoder_lr_factor: ClosedUnitInterval = 1.0,
+        freeze_encoder_steps: NonNegativeInt = 0,
+        decay_norms_and_biases: bool = False,
         loss: LossName = "bce",
         heatmap_sigma: PositiveFloat = 2.0,
         max_keypoints: PositiveInt = 20,
@@ -107,6 +115,9 @@ class KeypointDetector(LightningModule):
         self.network = HeatmapNetwork(backbone(), len(self.channels))
         self._save_hyperparameters(optimizer, lr_scheduler)
         self.lr, self.optimizer, self.lr_scheduler = float(lr), optimizer, lr_scheduler
+        self.encoder_lr_factor = float(encoder_lr_factor)
+        self.freeze_encoder_steps = int(freeze_encoder_steps)
+        self.decay_norms_and_biases = decay_norms_and_biases
         self.loss: LossName = loss
         self.codec = HeatmapCodec(
             stride=self.network.backbone.stride,
@@ -197,7 +208,9 @@ class KeypointDetector(LightningModule):
             self.initialise()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Start a new head from the share of the heatmaps that the keypoints of the first batch fill."""
+        """Freeze the encoder, and start a new head from the share of the heatmaps that the first batch fills."""
+        if (encoder := self._frozen_part()) is not None:
+            encoder.eval()  # its norms keep their statistics
         if self.trainer.global_step == 0 and batch_idx == 0 and self.network.has_new_head:
             share = self._targets(batch).mean(dim=(0, 2, 3))  # (C,)
             share = self.trainer.strategy.reduce(share, reduce_op="mean")
@@ -225,9 +238,32 @@ class KeypointDetector(LightningModule):
         )
         return loss
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leave a frozen encoder as it is: a parameter without a gradient is not changed, nor does it decay."""
+        if (encoder := self._frozen_part()) is not None:
+            for parameter in encoder.parameters():
+                parameter.grad = None
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Let the encoder's norms learn again when it has been frozen long enough."""
+        encoder = self.network.backbone.pretrained_part()
+        if encoder is not None and self.trainer.global_step == self.freeze_encoder_steps:
+            encoder.train()
+
+    def _frozen_part(self) -> nn.Module | None:
+        is_frozen = self.trainer.global_step < self.freeze_encoder_steps
+        return self.network.backbone.pretrained_part() if is_frozen else None
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and the schedule that the configuration names."""
-        optimizer = self.optimizer(self.parameters(), self.lr)
+        groups = make_parameter_groups(
+            self.network,
+            self.network.backbone.pretrained_part(),
+            lr=self.lr,
+            slow_lr_factor=self.encoder_lr_factor,
+            decays_all=self.decay_norms_and_biases,
+        )
+        optimizer = self.optimizer(groups, self.lr)
         if self.lr_scheduler == "constant":
             return optimizer
         n_steps = self.trainer.estimated_stepping_batches

@@ -28,7 +28,15 @@ CARRIED_DATA_SETTINGS = ("image_size", "resize", "coordinates", "visible_only", 
 # The parts of a config whose entries are options of their own.
 SETTING_GROUPS = ("model", "data", "trainer")
 # What the state of the optimiser in a checkpoint belongs to.
-FIXED_MODEL_SETTINGS = ("channels", "backbone", "optimizer", "lr_scheduler", "lr")
+FIXED_MODEL_SETTINGS = (
+    "channels",
+    "backbone",
+    "optimizer",
+    "lr_scheduler",
+    "lr",
+    "encoder_lr_factor",
+    "decay_norms_and_biases",
+)
 
 
 def settings_of(checkpoint: dict[str, Any], with_files: bool) -> dict[str, Any]:

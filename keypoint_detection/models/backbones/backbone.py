@@ -53,9 +53,9 @@ class Backbone(nn.Module, ABC):
     def load_pretrained(self) -> None:
         """Load pretrained weights, if the backbone has any; a training that starts anew does so once."""
 
-    def pretrained_parameters(self) -> list[nn.Parameter]:
-        """List the parameters that `load_pretrained` fills, which a training may freeze or change more slowly."""
-        return []
+    def pretrained_part(self) -> nn.Module | None:
+        """Give the part that `load_pretrained` fills, which a training may freeze or change more slowly."""
+        return None
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

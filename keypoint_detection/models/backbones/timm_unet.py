@@ -80,9 +80,9 @@ class TimmUnet(Backbone):
             x = self.joins[str(scale)](torch.cat([x, lateral], dim=1))
         return x
 
-    def pretrained_parameters(self) -> list[nn.Parameter]:
-        """List the parameters of the encoder, if it is pretrained."""
-        return list(self.encoder.parameters()) if self._pretrained is not False else []
+    def pretrained_part(self) -> nn.Module | None:
+        """Give the encoder, if it is pretrained."""
+        return self.encoder if self._pretrained is not False else None
 
 
 def _from_image(scale: int, width: int) -> nn.Module:
