@@ -256,12 +256,14 @@ class KeypointDetector(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and the schedule that the configuration names."""
+        # Only an optimiser that lets weights decay needs to know which; some take a single group.
+        probe = self.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}], self.lr)
         groups = make_parameter_groups(
             self.network,
             self.network.backbone.pretrained_part(),
             lr=self.lr,
             slow_lr_factor=self.encoder_lr_factor,
-            decays_all=self.decay_norms_and_biases,
+            decays_all=self.decay_norms_and_biases or not probe.defaults.get("weight_decay"),
         )
         optimizer = self.optimizer(groups, self.lr)
         if self.lr_scheduler == "constant":
@@ -276,6 +278,8 @@ class KeypointDetector(LightningModule):
             monitor = getattr(scheduler, "monitor", "val/loss")
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
         # An epoch as Lightning's interval ends after the checkpoints of that epoch: a resumed training would lack it.
+        # The loader is not there yet where the length of a training is counted in steps.
+        self.trainer.fit_loop.setup_data()
         n_batches = int(self.trainer.num_training_batches)
         return {
             "optimizer": optimizer,

@@ -62,6 +62,8 @@ def read_sizes(path: str) -> ImageSizes:
 def _unreadable(path: str, error: BaseException) -> ImageError:
     if isinstance(error, FileNotFoundError):
         return ImageError(f"{path}: there is no such file.")
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageError(f"{path}: is larger than Pillow reads ({str(error).split(',')[0]}). Save it smaller.")
     reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
     return ImageError(f"{path}: cannot be read as an image ({reason}). Is the file complete?")
 

@@ -5,7 +5,7 @@ from images_of_discs import centre_of_mass, disc_image
 from PIL import Image
 
 from keypoint_detection.geometry import apply_affine
-from keypoint_detection.images import read_image, resize
+from keypoint_detection.images import ImageError, read_image, resize
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "stretch"])
@@ -72,3 +72,10 @@ def test_a_broken_picture_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     with pytest.raises(OSError, match=r"a\.jpg: cannot be read as an image"):
         read_image(str(tmp_path / "a.jpg"))
+
+
+def test_an_image_beyond_pillows_limit_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    Image.new("L", (20, 10)).save(tmp_path / "big.png")
+    with pytest.raises(ImageError, match=r"big.png: is larger than Pillow reads .*200 pixels"):
+        read_image(str(tmp_path / "big.png"))

@@ -67,6 +67,10 @@ def count_points_outside(table: CocoKeypoints, indices: NDArray[np.int64], sizes
         if not example and is_outside.any():
             x, y = points[is_outside][0]
             example = f"({x:g}, {y:g}) in image {table.image_ids[index]} of {height}x{width} (height x width)"
+    if len(table.points) and table.points.max() <= 1:
+        logger.warning(
+            "%s: all coordinates lie between 0 and 1; pixels are expected, not shares of a side.", table.path
+        )
     if n_outside:
         logger.warning(
             "%s: %d of %d labelled points lie outside their image and are left out, e.g. %s.",

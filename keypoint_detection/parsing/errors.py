@@ -48,7 +48,7 @@ ADVICE = (
 # What jsonargparse says around the errors of each kind that a value may be.
 UNION_NOISE = (
     r"\s*(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value"
-    r"|- Expected a <class 'NoneType'>)"
+    r"|- Expected a <class 'NoneType'>|- Expected a path but)"
 )
 
 
@@ -86,7 +86,8 @@ class Parser(ShortErrors):
 
 def _shorten(message: str) -> str:
     """Leave out of jsonargparse's messages what names types instead of saying what to do."""
-    message = re.sub(r"Type typing\.Callable\[.*?\] expects a function or a callable class: ", "", message, flags=re.S)
+    kind = r"Type (?:typing|collections\.abc)\.Callable\[.*?\] expects a function or a callable class: "
+    message = re.sub(kind, "", message, flags=re.S)
     message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
     message = message.replace("Expected a dot import path string:", "there is no class called")
     # Of a value that may be one of several kinds, only what is wrong with it as each of them.

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from fractions import Fraction
+
 import pytest
 
 from keypoint_detection.parsing.errors import Parser
@@ -22,3 +25,18 @@ def test_abbreviations_are_refused(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--heigh=3"])
     assert "unrecognized" in capsys.readouterr().err
+
+
+def make_layer(factory: Callable[[], Fraction]) -> None:
+    """Take what makes something."""
+
+
+def test_a_module_that_is_not_there_is_named_in_one_line(capsys):
+    parser = Parser(prog="kpd draw")
+    parser.add_function_arguments(make_layer)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--factory=nowhere.Nothing"])
+    errors = capsys.readouterr().err
+    assert "No module named 'nowhere'" in errors
+    assert "Callable" not in errors
+    assert "Expected a path" not in errors
