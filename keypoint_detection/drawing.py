@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from keypoint_detection.types import NOT_LABELLED, Batch
 
@@ -33,19 +32,32 @@ class PointSet(NamedTuple):
         is_labelled: (C, K) bool.
     """
 
-    predicted: Tensor
-    scores: Tensor
-    true: Tensor
-    is_labelled: Tensor
+    predicted: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    true: NDArray[np.float32]
+    is_labelled: NDArray[np.bool_]
+
+    @classmethod
+    def of_predictions(cls, points: Sequence[NDArray[np.float32]], scores: Sequence[NDArray[np.float32]]) -> "PointSet":
+        """Take predictions without ground truth: the (D, 2) points and (D,) scores of each channel."""
+        C, D = len(points), max(map(len, points), default=0)
+        predicted, padded = np.zeros((C, D, 2), np.float32), np.zeros((C, D), np.float32)
+        for channel, (xy, score) in enumerate(zip(points, scores, strict=True)):
+            predicted[channel, : len(xy)], padded[channel, : len(xy)] = xy, score
+        return cls(predicted, padded, np.zeros((C, 0, 2), np.float32), np.zeros((C, 0), bool))
 
 
 def draw_overlay(
-    image: Tensor, points: PointSet, channels: Sequence[str], heatmaps: Tensor | None = None, min_score: float = 0.1
+    image: NDArray[np.uint8],
+    points: PointSet,
+    channels: Sequence[str],
+    heatmaps: NDArray[np.float32] | None = None,
+    min_score: float = 0.1,
 ) -> Image.Image:
     """Draw true points as circles and predicted ones as crosses, beside the heatmaps where they are given.
 
     Args:
-        image: (3, H, W) uint8.
+        image: (H, W, 3) uint8 RGB.
         points: in pixels of `image`.
         channels: their names, for the legend.
         heatmaps: (C, h, w) in [0, 1], drawn over a second copy of the image.
@@ -54,13 +66,12 @@ def draw_overlay(
     Returns:
         An RGB image, a whole number of times as large as `image` if that is small, the legend below.
     """
-    pixels = image.permute(1, 2, 0).cpu().numpy()
-    factor = max(1, -(-MIN_HEIGHT_PX // pixels.shape[0]))
-    panel = _draw_points(_enlarge(pixels, factor), points, factor, min_score)
+    factor = max(1, -(-MIN_HEIGHT_PX // image.shape[0]))
+    panel = _draw_points(_enlarge(image, factor), points, factor, min_score)
     panels = [panel]
     if heatmaps is not None:
-        panels.append(Image.fromarray(_blend_heatmaps(_enlarge(pixels, factor), heatmaps.float().cpu().numpy())))
-    marks = "o true   + predicted" if points.is_labelled.numel() else "+ predicted"
+        panels.append(Image.fromarray(_blend_heatmaps(_enlarge(image, factor), heatmaps)))
+    marks = "o true   + predicted" if points.is_labelled.size else "+ predicted"
     legend = _draw_legend([f"{marks} (score >= {min_score:g})", *channels], panel.width * len(panels))
     sheet = Image.new("RGB", (panel.width * len(panels), panel.height + legend.height))
     for position, one in enumerate(panels):
@@ -82,13 +93,14 @@ def draw_prediction(
         min_score: predictions that score less are not drawn.
     """
     points = PointSet(
-        predictions.detections_input.points[index],
-        predictions.detections_input.scores[index],
-        batch.points[index],
-        batch.visibility[index] != NOT_LABELLED,
+        predictions.detections_input.points[index].cpu().numpy(),
+        predictions.detections_input.scores[index].cpu().numpy(),
+        batch.points[index].cpu().numpy(),
+        (batch.visibility[index] != NOT_LABELLED).cpu().numpy(),
     )
-    heatmaps = predictions.logits[index].float().sigmoid()
-    return draw_overlay(batch.images[index], points, channels, heatmaps, min_score)
+    heatmaps = predictions.logits[index].float().sigmoid().cpu().numpy()
+    image = batch.images[index].permute(1, 2, 0).cpu().numpy()
+    return draw_overlay(image, points, channels, heatmaps, min_score)
 
 
 def _colour(channel: int) -> tuple[int, int, int]:
@@ -105,9 +117,9 @@ def _draw_points(pixels: NDArray[np.uint8], points: PointSet, factor: int, min_s
     r = MARK_RADIUS
     for channel in range(len(points.scores)):
         # Pillow's integer coordinates are pixel centres: half a pixel less than continuous coordinates.
-        true = points.true[channel][points.is_labelled[channel]].cpu().numpy() * factor - 0.5
+        true = points.true[channel][points.is_labelled[channel]] * factor - 0.5
         is_drawn = points.scores[channel] >= min_score
-        predicted = points.predicted[channel][is_drawn].cpu().numpy() * factor - 0.5
+        predicted = points.predicted[channel][is_drawn] * factor - 0.5
         for x, y in true:
             draw.ellipse([x - r - 1, y - r - 1, x + r + 1, y + r + 1], outline="black", width=1)
             draw.ellipse([x - r, y - r, x + r, y + r], outline=_colour(channel), width=2)

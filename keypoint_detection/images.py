@@ -1,15 +1,21 @@
-"""Read images upright, and bring them to the size of the network's input with the exact affine map back."""
+"""Read images of every kind upright, as arrays; needs NumPy and Pillow alone."""
 
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
-__all__ = ["LETTERBOX_GREY", "ImageError", "ImageSizes", "ResizeMode", "read_image", "read_sizes", "resize", "to_rgb"]
+__all__ = [
+    "LETTERBOX_GREY",
+    "ImageError",
+    "ImageSizes",
+    "ResizeMode",
+    "fit_size",
+    "read_pixels",
+    "read_sizes",
+    "to_rgb",
+]
 
 ResizeMode = Literal["letterbox", "stretch"]
 
@@ -68,8 +74,8 @@ def _unreadable(path: str, error: BaseException) -> ImageError:
     return ImageError(f"{path}: cannot be read as an image ({reason}). Is the file complete?")
 
 
-def read_image(path: str) -> Tensor:
-    """Read an image of any mode as (3, H, W) uint8 RGB, upright according to its EXIF orientation.
+def read_pixels(path: str) -> NDArray[np.uint8]:
+    """Read an image of any mode as (H, W, 3) uint8 RGB, upright according to its EXIF orientation.
 
     Sixteen-bit greyscale is scaled to 8 bits; an alpha channel is dropped.
 
@@ -78,10 +84,9 @@ def read_image(path: str) -> Tensor:
     """
     try:
         with Image.open(path) as file:
-            pixels = to_rgb(file)
+            return to_rgb(file)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -92,26 +97,21 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(upright.convert("RGB"))
 
 
-def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> tuple[Tensor, Tensor]:
-    """Bring an image to an exact size.
+def fit_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Give the size that an image has in a letterbox: the largest of its aspect ratio, to the nearest pixel.
+
+    It is whole-number arithmetic, which an exported detector repeats exactly.
 
     Args:
-        image: (3, H, W) uint8.
-        size: (height, width) of the result in pixels.
-        mode: `letterbox` keeps the aspect ratio and adds grey bars, `stretch` does not.
+        source: (height, width) of the image.
+        target: (height, width) of the letterbox.
 
-    Returns:
-        The (3, *size) uint8 image and the (2, 3) affine map from its pixels to those of `image`.
+    >>> fit_size((480, 640), (256, 256)), fit_size((10, 1000), (256, 256))
+    ((192, 256), (3, 256))
     """
-    height, width = image.shape[-2:]
-    scale = min(size[0] / height, size[1] / width)
-    inner = size if mode == "stretch" else (max(1, round(height * scale)), max(1, round(width * scale)))
-    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    if inner != (height, width):
-        image = F.resize(image, list(inner), antialias=True)
-    if inner != size:
-        padding = [left, top, size[1] - inner[1] - left, size[0] - inner[0] - top]
-        image = F.pad(image, padding, fill=[LETTERBOX_GREY])
-    scale_x, scale_y = width / inner[1], height / inner[0]
-    to_source = torch.tensor([[scale_x, 0.0, -left * scale_x], [0.0, scale_y, -top * scale_y]])
-    return image, to_source
+    (height, width), (rows, columns) = source, target
+    inner = (
+        min(rows, (2 * height * columns + width) // (2 * width)),
+        min(columns, (2 * width * rows + height) // (2 * height)),
+    )
+    return max(1, inner[0]), max(1, inner[1])

@@ -21,9 +21,10 @@ pixel and (0.5, 0.5) its centre. A name says its frame where it could be mistake
 network's input, `points_image` pixels of the original image.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["NOT_LABELLED", "OCCLUDED", "VISIBLE", "Batch", "DataError", "Detections", "ImageBatch"]
 
@@ -52,15 +53,15 @@ class Batch(NamedTuple):
         areas: (B, C, K) float32, the area of that annotation in square image pixels; NaN where it has none.
     """
 
-    images: Tensor
-    points: Tensor
-    visibility: Tensor
-    image_ids: Tensor
-    input_to_image: Tensor
-    image_sizes: Tensor
-    instances: Tensor
-    box_sizes: Tensor
-    areas: Tensor
+    images: "Tensor"
+    points: "Tensor"
+    visibility: "Tensor"
+    image_ids: "Tensor"
+    input_to_image: "Tensor"
+    image_sizes: "Tensor"
+    instances: "Tensor"
+    box_sizes: "Tensor"
+    areas: "Tensor"
 
 
 class ImageBatch(NamedTuple):
@@ -74,10 +75,10 @@ class ImageBatch(NamedTuple):
         failures: the index of every image that could not be read, and why.
     """
 
-    images: Tensor
-    input_to_image: Tensor
-    image_sizes: Tensor
-    indices: Tensor
+    images: "Tensor"
+    input_to_image: "Tensor"
+    image_sizes: "Tensor"
+    indices: "Tensor"
     failures: tuple[tuple[int, str], ...]
 
 
@@ -89,5 +90,5 @@ class Detections(NamedTuple):
         scores: (B, C, D) float32 in [0, 1], descending along D; 0 marks an unused slot.
     """
 
-    points: Tensor
-    scores: Tensor
+    points: "Tensor"
+    scores: "Tensor"

@@ -1,16 +1,15 @@
 import numpy as np
 import pytest
-import torch
 
 from keypoint_detection.drawing import PALETTE, PointSet, draw_overlay
 
 
 def points(predicted=(), scores=(), true=()):
     return PointSet(
-        torch.tensor([list(predicted)]).view(1, -1, 2),
-        torch.tensor([list(scores)]).view(1, -1),
-        torch.tensor([list(true)]).view(1, -1, 2),
-        torch.ones(1, len(true), dtype=torch.bool),
+        np.array(predicted, np.float32).reshape(1, -1, 2),
+        np.array(scores, np.float32).reshape(1, -1),
+        np.array(true, np.float32).reshape(1, -1, 2),
+        np.ones((1, len(true)), dtype=bool),
     )
 
 
@@ -22,7 +21,7 @@ def marked(image, colour):
     return [columns.mean() + 0.5, rows.mean() + 0.5]
 
 
-BLANK = torch.full((3, 100, 160), 128, dtype=torch.uint8)
+BLANK = np.full((100, 160, 3), 128, np.uint8)
 
 
 @pytest.mark.parametrize("point", [[50.0, 30.0], [80.5, 60.5], [20.25, 70.75]])
@@ -40,14 +39,14 @@ def test_a_circle_is_centred_on_the_truth():
 
 def test_weak_predictions_and_unlabelled_truths_are_not_drawn():
     sets = points(predicted=[[50.0, 30.0]], scores=[0.05], true=[[40.0, 50.0]])
-    sets = sets._replace(is_labelled=torch.zeros(1, 1, dtype=torch.bool))
+    sets = sets._replace(is_labelled=np.zeros((1, 1), bool))
     assert (np.array(draw_overlay(BLANK, sets, ["a"]))[:400] == 128).all()
 
 
 def test_heatmaps_stand_beside_the_picture_in_the_colour_of_their_channel():
-    heatmaps = torch.zeros(2, 100, 160)
+    heatmaps = np.zeros((2, 100, 160), np.float32)
     heatmaps[1, 30:40, 50:60] = 1
-    empty = PointSet(torch.zeros(2, 0, 2), torch.zeros(2, 0), torch.zeros(2, 0, 2), torch.zeros(2, 0, dtype=torch.bool))
+    empty = PointSet.of_predictions([np.zeros((0, 2))] * 2, [np.zeros(0)] * 2)
     image = np.array(draw_overlay(BLANK, empty, ["a", "b"], heatmaps)).astype(int)
     assert image.shape[1] == 2 * 640
     inside, outside = image[35 * 4, 640 + 55 * 4], image[10, 640 + 10]
@@ -56,6 +55,6 @@ def test_heatmaps_stand_beside_the_picture_in_the_colour_of_their_channel():
 
 
 def test_the_legend_grows_with_the_number_of_channels():
-    empty = PointSet(torch.zeros(0, 0, 2), torch.zeros(0, 0), torch.zeros(0, 0, 2), torch.zeros(0, 0, dtype=torch.bool))
+    empty = PointSet.of_predictions([], [])
     few, many = (draw_overlay(BLANK, empty, [f"channel {i}" for i in range(n)]).height for n in (1, 60))
     assert many > few > 400

@@ -5,7 +5,8 @@ from images_of_discs import centre_of_mass, disc_image
 from PIL import Image
 
 from keypoint_detection.geometry import apply_affine
-from keypoint_detection.images import ImageError, read_image, resize
+from keypoint_detection.images import ImageError
+from keypoint_detection.resizing import read_image, resize
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "stretch"])

@@ -18,13 +18,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from filelock import FileLock
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from numpy.typing import NDArray
 from PIL import Image
 
 from keypoint_detection.boxes.rendering import SUPERSAMPLING, Bools, render
 from keypoint_detection.boxes.scene import KEYPOINT_NAMES, label_keypoints, sample_scene
 from keypoint_detection.types import NOT_LABELLED
 
-__all__ = ["SyntheticBoxes", "SyntheticFiles", "draw_data_set"]
+__all__ = ["SyntheticBoxes", "SyntheticFiles", "draw_data_set", "draw_examples"]
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +209,12 @@ def list_files(folder: Path, options: SyntheticBoxes) -> SyntheticFiles:
     val = folder / "val.json" if options.n_val else None
     test = folder / "test.json" if options.n_test else None
     return SyntheticFiles(folder / "train.json", val, test)
+
+
+def draw_examples(count: int, height: int = 240, width: int = 320) -> list[NDArray[np.uint8]]:
+    """Draw images that are kept nowhere, (height, width, 3) uint8 RGB."""
+    rngs = [np.random.default_rng(index) for index in range(count)]
+    return [render(sample_scene(rng, height, width), rng).image for rng in rngs]
 
 
 def draw_split(folder: Path, split: Split, count: int, options: SyntheticBoxes) -> None:

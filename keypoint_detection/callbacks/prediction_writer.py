@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jsonargparse.typing import ClosedUnitInterval
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.data.unlabelled import is_video
 from keypoint_detection.data.video import read_frames, read_rate, write_video
 from keypoint_detection.drawing import PointSet, draw_overlay
-from keypoint_detection.images import read_image
+from keypoint_detection.images import read_pixels
 from keypoint_detection.inference.formats import FILE_NAMES, Format, Record, write_predictions
 from keypoint_detection.inference.thresholds import choose_threshold
 from keypoint_detection.types import DataError, Detections, ImageBatch
@@ -219,23 +219,16 @@ class PredictionWriter(Callback):
         for record in records:
             target = (self.folder / OVERLAY_FOLDER / record["name"].lstrip("/")).with_suffix(".png")
             target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(self._overlay(read_image(paths[record["id"]]), record, channels)).save(target)
+            Image.fromarray(self._overlay(read_pixels(paths[record["id"]]), record, channels)).save(target)
         logger.info("Wrote %s", self.folder / OVERLAY_FOLDER)
 
-    def _overlay(self, image: Tensor, record: Record, channels: list[str]) -> Any:
-        by_channel = [[point for point in record["points"] if point["channel"] == name] for name in channels]
-        n_slots = max(map(len, by_channel), default=0)
-        points, scores = torch.zeros(len(channels), n_slots, 2), torch.zeros(len(channels), n_slots)
-        for channel, found in enumerate(by_channel):
-            for slot, point in enumerate(found):
-                points[channel, slot] = torch.tensor([point["x"], point["y"]]) + self._offset
-                scores[channel, slot] = point["score"]
-        marks = PointSet(
-            points,
-            scores,
-            true=torch.zeros(len(channels), 0, 2),
-            is_labelled=torch.zeros(len(channels), 0, dtype=torch.bool),
-        )
+    def _overlay(self, image: NDArray[np.uint8], record: Record, channels: list[str]) -> NDArray[np.uint8]:
+        found = [[point for point in record["points"] if point["channel"] == name] for name in channels]
+        xy = [
+            np.array([[p["x"], p["y"]] for p in points], np.float32).reshape(-1, 2) + self._offset for points in found
+        ]
+        scores = [np.array([point["score"] for point in points], np.float32) for points in found]
+        marks = PointSet.of_predictions(xy, scores)
         return np.asarray(draw_overlay(image, marks, channels, min_score=self._threshold))
 
 

@@ -45,7 +45,8 @@ def decode_plainly(
     candidates = maps.masked_fill(~is_peak, -torch.inf).mT.flatten(1)  # numbered by column, then row
     n_candidates = torch.sym_min(_CANDIDATES_PER_SLOT * max_keypoints, height * width)
     peaks, cells = candidates.topk(n_candidates)  # (N, M)
-    column, row = (cells // height)[..., None], (cells % height)[..., None]
+    column = (cells // height)[..., None]
+    row = cells[..., None] - height * column  # no exporter knows the remainder of a size that is not known yet
     logs = F.logsigmoid(maps)
 
     def read(columns: Tensor, rows: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
-from keypoint_detection.images import LETTERBOX_GREY, ResizeMode, resize
+from keypoint_detection.images import LETTERBOX_GREY, ResizeMode
+from keypoint_detection.resizing import resize
 from keypoint_detection.types import DataError
 
 __all__ = [

@@ -15,7 +15,8 @@ from keypoint_detection.data.augmentation import augment, fit_to_size
 from keypoint_detection.data.coco import CocoKeypoints
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
-from keypoint_detection.images import ResizeMode, read_image, read_sizes, resize
+from keypoint_detection.images import ResizeMode, read_sizes
+from keypoint_detection.resizing import read_image, resize
 from keypoint_detection.types import VISIBLE, Batch, DataError
 
 __all__ = ["KeypointsDataset", "MostPoints", "Sample", "collate"]

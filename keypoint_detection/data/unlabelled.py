@@ -11,7 +11,8 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 from keypoint_detection.data.video import VIDEO_SUFFIXES, read_frames
-from keypoint_detection.images import ImageError, ResizeMode, read_image, resize
+from keypoint_detection.images import ImageError, ResizeMode
+from keypoint_detection.resizing import read_image, resize
 from keypoint_detection.types import DataError, ImageBatch
 
 __all__ = ["UnlabelledFrames", "UnlabelledImage", "UnlabelledImages", "collate_images", "find_images", "is_video"]
@@ -164,7 +165,8 @@ class UnlabelledFrames(IterableDataset[_Fitted]):
         """Give the frames of this process."""
         for index, frame in enumerate(read_frames(self.path)):
             if index % self.n_processes == self.rank and index not in self.skipped:
-                yield _fit(index, frame, self.image_size, self.resize_mode)
+                image = torch.from_numpy(frame).permute(2, 0, 1).contiguous()
+                yield _fit(index, image, self.image_size, self.resize_mode)
 
 
 def _fit(index: int, image: torch.Tensor, size: tuple[int, int] | None, mode: ResizeMode) -> _Fitted:

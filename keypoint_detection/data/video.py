@@ -5,9 +5,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from keypoint_detection.types import DataError
 
@@ -29,8 +27,8 @@ def _open(path: str, mode: Literal["r", "w"]) -> Any:
         raise DataError(f"{path}: cannot be opened as a video ({error}).") from error
 
 
-def read_frames(path: str) -> Iterator[Tensor]:
-    """Give the frames of a video, (3, H, W) uint8 RGB, one after the other.
+def read_frames(path: str) -> Iterator[NDArray[np.uint8]]:
+    """Give the frames of a video, (H, W, 3) uint8 RGB, one after the other.
 
     Raises:
         DataError: it is no video, it breaks off, or PyAV is not installed.
@@ -43,7 +41,7 @@ def read_frames(path: str) -> Iterator[Tensor]:
         try:
             for frame in container.decode(video=0):
                 pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-                yield torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+                yield pixels
         except FFmpegError as error:
             raise DataError(f"{path}: breaks off ({error}).") from error
 

@@ -1,25 +1,26 @@
-"""Bring images of every form that Python programs hold them in to one: (3, H, W) uint8 RGB."""
+"""Bring images of every form that Python programs hold them in to one: (H, W, 3) uint8 RGB."""
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from keypoint_detection.images import read_image, to_rgb
+from keypoint_detection.images import read_pixels, to_rgb
 
-__all__ = ["ImageLike", "to_image"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-ImageLike: TypeAlias = NDArray[Any] | Image.Image | Tensor | str | Path
+__all__ = ["ImageLike", "to_pixels"]
+
+ImageLike: TypeAlias = Union[NDArray[Any], Image.Image, "Tensor", str, Path]
 
 N_COLOURS = 3
 
 
-def to_image(source: ImageLike) -> Tensor:
-    """Bring an image to (3, H, W) uint8 RGB.
+def to_pixels(source: ImageLike) -> NDArray[np.uint8]:
+    """Bring an image to (H, W, 3) uint8 RGB.
 
     Args:
         source: a NumPy array (H, W, 3) RGB or (H, W) grey, a tensor (3, H, W), a PIL image, or the path of a file.
@@ -32,24 +33,21 @@ def to_image(source: ImageLike) -> Tensor:
         ValueError: its shape or its values are not those of an image; the message says how to convert it.
     """
     if isinstance(source, str | Path):
-        return read_image(str(source))
+        return read_pixels(str(source))
     if isinstance(source, Image.Image):
-        pixels: NDArray[Any] = to_rgb(source)
-    elif isinstance(source, Tensor):
-        _check_tensor_shape(source)
-        return _to_uint8(source.detach())
-    elif isinstance(source, np.ndarray):
+        return to_rgb(source)
+    if isinstance(source, np.ndarray):
         _check_array_shape(source)
-        pixels = np.asarray(source[..., None].repeat(N_COLOURS, axis=2) if source.ndim == 2 else source)
-    else:
-        raise TypeError(
-            f"image: expected a NumPy array, a PIL image, a tensor or a path, found {type(source).__name__}."
-        )
-    # A copy: torch takes neither reversed strides (`bgr[..., ::-1]`) nor memory that cannot be written to.
-    return _to_uint8(torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")))
+        return _to_uint8(source[..., None].repeat(N_COLOURS, axis=2) if source.ndim == 2 else source)
+    # Whoever has a tensor has loaded torch; here nothing else needs it.
+    if type(source).__module__.startswith("torch") and hasattr(source, "detach"):
+        array = source.detach().cpu().numpy()
+        _check_tensor_shape(array)
+        return _to_uint8(array.transpose(1, 2, 0))
+    raise TypeError(f"image: expected a NumPy array, a PIL image, a tensor or a path, found {type(source).__name__}.")
 
 
-def _check_array_shape(array: NDArray[np.generic]) -> None:
+def _check_array_shape(array: NDArray[Any]) -> None:
     shape = array.shape
     if 0 not in shape and (array.ndim == 2 or (array.ndim == 3 and shape[2] == N_COLOURS)):
         return
@@ -65,33 +63,30 @@ def _check_array_shape(array: NDArray[np.generic]) -> None:
     raise ValueError(f"image: expected an array (H, W, 3) or (H, W), found the shape {shape}.{advice}")
 
 
-def _check_tensor_shape(tensor: Tensor) -> None:
-    shape = tuple(tensor.shape)
-    if 0 not in shape and tensor.ndim == 3 and shape[0] == N_COLOURS:
+def _check_tensor_shape(array: NDArray[Any]) -> None:
+    shape = array.shape
+    if 0 not in shape and array.ndim == 3 and shape[0] == N_COLOURS:
         return
     advice = ""
-    if tensor.ndim == 3 and shape[2] == N_COLOURS:
+    if array.ndim == 3 and shape[2] == N_COLOURS:
         advice = " The colours come last: give image.permute(2, 0, 1)."
-    elif tensor.ndim == 2:
+    elif array.ndim == 2:
         advice = " Grey images have three equal colours: give image.expand(3, -1, -1)."
-    elif tensor.ndim == 4:
+    elif array.ndim == 4:
         advice = " Several images are given as a list: list(images)."
     raise ValueError(f"image: expected a tensor (3, H, W), found the shape {shape}.{advice}")
 
 
-def _to_uint8(image: Tensor) -> Tensor:
-    if image.dtype == torch.uint8:
-        return image.contiguous()
-    if not image.is_floating_point():
-        raise ValueError(f"image: expected uint8 from 0 to 255, or floats from 0 to 1, found {_name(image.dtype)}.")
-    low, high = (float(value) for value in image.aminmax())
+def _to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
+    # Contiguous: torch takes no reversed strides, as those of `bgr[..., ::-1]`.
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"image: expected uint8 from 0 to 255, or floats from 0 to 1, found {image.dtype}.")
+    low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):  # NaN is refused too
         raise ValueError(
             f"image: floats from 0 to 1 are expected, found values from {low:g} to {high:g}. Give the image before it "
             "was normalised; where the values go up to 255, convert them to uint8."
         )
-    return image.mul(255).round().to(torch.uint8).contiguous()
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    return np.ascontiguousarray((image * 255).round().astype(np.uint8))

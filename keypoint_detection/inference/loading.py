@@ -1,7 +1,6 @@
 """Rebuild what a checkpoint needs to find points: network, codec, channels, and what the network saw of the images."""
 
 import importlib
-import inspect
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,8 +19,6 @@ from keypoint_detection.models.network import HeatmapNetwork
 __all__ = ["InputSettings", "LoadedDetector", "load_detector"]
 
 NETWORK_PREFIX = "network."
-# The switch by which backbones take weights from the internet; those of the checkpoint follow anyway.
-PRETRAINED_OPTION = "pretrained"
 
 
 class InputSettings(NamedTuple):
@@ -57,11 +54,12 @@ class LoadedDetector(NamedTuple):
     best_f1_threshold: float | None
 
 
-def load_detector(reference: str) -> LoadedDetector:
+def load_detector(reference: str, may_import: bool = False) -> LoadedDetector:
     """Rebuild a detector without running code that its checkpoint may hold, and without downloading weights.
 
     Args:
         reference: a path, or `wandb://entity/project/name:alias`.
+        may_import: import the module of a backbone that is not part of this package, as the commands do.
 
     Raises:
         CheckpointError: the checkpoint cannot be found or read, its backbone is not one, or its weights do not fit.
@@ -69,7 +67,7 @@ def load_detector(reference: str) -> LoadedDetector:
     checkpoint = read_checkpoint(reference)
     settings = checkpoint["hyper_parameters"]
     channels = complete_channels(settings["channels"])
-    network = HeatmapNetwork(_make_backbone(settings["backbone"], reference), len(channels))
+    network = HeatmapNetwork(_make_backbone(settings["backbone"], reference, may_import), len(channels))
     _load_weights(network, checkpoint["state_dict"], reference)
     codec = HeatmapCodec(
         stride=network.backbone.stride,
@@ -83,25 +81,25 @@ def load_detector(reference: str) -> LoadedDetector:
     )
 
 
-def _make_backbone(specification: Mapping[str, Any], reference: str) -> Backbone:
-    cls = _find_backbone(specification["class_path"], reference)
+def _make_backbone(specification: Mapping[str, Any], reference: str, may_import: bool) -> Backbone:
+    cls = _find_backbone(specification["class_path"], reference, may_import)
     arguments = dict(specification.get("init_args") or {})
-    if PRETRAINED_OPTION in inspect.signature(cls).parameters:
-        arguments[PRETRAINED_OPTION] = False
     try:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{reference}: its backbone {cls.__name__} cannot be made: {error}") from error
 
 
-def _find_backbone(class_path: str, reference: str) -> type[Backbone]:
+def _find_backbone(class_path: str, reference: str, may_import: bool) -> type[Backbone]:
     """Find a class by name; a module that is not part of this package runs only where the caller has imported it."""
     module_name, _, name = class_path.rpartition(".")
-    if module_name == backbones.__name__ or module_name.startswith(f"{backbones.__name__}."):
+    if may_import or module_name == backbones.__name__ or module_name.startswith(f"{backbones.__name__}."):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            raise CheckpointError(f"{reference}: this version of kpd has no backbone {class_path}: {error}.") from error
+            raise CheckpointError(
+                f"{reference}: the module of its backbone {class_path} is not found: {error}."
+            ) from error
     elif module_name in sys.modules:
         module = sys.modules[module_name]
     else:

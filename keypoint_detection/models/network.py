@@ -53,10 +53,13 @@ class HeatmapNetwork(nn.Module):
             self.check_size((height, width))
         x = (images.to(self.pixel_mean.dtype).div(255) - self.pixel_mean) / self.pixel_std
         multiple = self.backbone.size_multiple
-        x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
+        # Rounded up without a remainder, which exporters do not know of sizes that are not known yet.
+        to_right = (width + multiple - 1) // multiple * multiple - width
+        to_bottom = (height + multiple - 1) // multiple * multiple - height
+        x = F.pad(x, (0, to_right, 0, to_bottom))
         logits = self.head(self.backbone(x.contiguous(memory_format=torch.channels_last)))
         stride = self.backbone.stride
-        cropped: Tensor = logits[..., : -(-height // stride), : -(-width // stride)]
+        cropped: Tensor = logits[..., : (height + stride - 1) // stride, : (width + stride - 1) // stride]
         return cropped
 
     def check_size(self, size: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from keypoint_detection.data.augmentation import (
     try_augmentation,
 )
 from keypoint_detection.geometry import apply_affine, invert_affine
-from keypoint_detection.images import resize
+from keypoint_detection.resizing import resize
 from keypoint_detection.types import DataError
 
 

@@ -1,0 +1,44 @@
+"""What runs a detector: PyTorch or onnxruntime, behind one interface in NumPy."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.data.coco import Coordinates
+
+__all__ = ["Engine", "Found"]
+
+
+class Found(NamedTuple):
+    """What was found in one image.
+
+    Attributes:
+        points: (C, D, 2) float32 in continuous pixels of the image as it was given.
+        scores: (C, D) float32, descending; 0 marks an unused slot.
+        heatmaps: (C, h, w) float32 in [0, 1]; None unless they were asked for.
+    """
+
+    points: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    heatmaps: NDArray[np.float32] | None
+
+
+class Engine(Protocol):
+    """Run a detector.
+
+    Attributes:
+        channels: the names of the channels.
+        coordinates: the convention of the labels that it was trained on.
+        lowest_score: from which on it gives points at all.
+        best_f1: the score with the best F1 of the validation; None where there was none.
+    """
+
+    channels: list[str]
+    coordinates: Coordinates
+    lowest_score: float
+    best_f1: float | None
+
+    def detect(self, images: Sequence[NDArray[np.uint8]], heatmaps: bool) -> list[Found]:
+        """Find the points of (H, W, 3) images, which may differ in size."""

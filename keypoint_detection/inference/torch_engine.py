@@ -1,0 +1,90 @@
+"""Run a checkpoint with PyTorch."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.geometry import apply_affine
+from keypoint_detection.inference.engines import Found
+from keypoint_detection.inference.loading import LoadedDetector
+from keypoint_detection.resizing import resize
+
+__all__ = ["Precision", "TorchEngine"]
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+# Images that the network gets at a time when many are given: more is hardly faster and takes more memory.
+IMAGES_AT_A_TIME = 16
+
+
+class _Input(NamedTuple):
+    """An image as the network gets it: its place in the list, (3, H, W) uint8, and the map to the original pixels."""
+
+    position: int
+    image: Tensor
+    input_to_image: Tensor
+
+
+class TorchEngine:
+    """Run a detector with PyTorch; see `Engine`, and `Predictor.from_checkpoint` for the options.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    def __init__(self, detector: LoadedDetector, device: str, precision: Precision, compile: bool) -> None:
+        if precision not in (known := ("float32", "bfloat16", "float16")):
+            raise ValueError(f"precision is {precision!r}; one of {', '.join(known)} is expected.")
+        self.channels = list(detector.channels)
+        self.coordinates: Coordinates = detector.inputs.coordinates
+        self.lowest_score = detector.codec.score_threshold
+        self.best_f1 = detector.best_f1_threshold
+        self.device = _choose_device(device)
+        self._precision = getattr(torch, precision)
+        self._codec, self._inputs = detector.codec, detector.inputs
+        self._network = detector.network.to(self.device)
+        if compile:
+            self._network.compile()
+
+    @torch.inference_mode()
+    def detect(self, images: Sequence[NDArray[np.uint8]], heatmaps: bool) -> list[Found]:
+        """Find the points of (H, W, 3) images, which may differ in size."""
+        groups: defaultdict[tuple[int, ...], list[_Input]] = defaultdict(list)
+        for position, pixels in enumerate(images):
+            # A copy where the memory cannot be written to, of which torch would warn.
+            image = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
+            size = self._inputs.image_size or (int(image.shape[1]), int(image.shape[2]))
+            groups[size].append(_Input(position, *resize(image.contiguous(), size, self._inputs.resize)))
+        found: dict[int, Found] = {}
+        for group in groups.values():
+            for start in range(0, len(group), IMAGES_AT_A_TIME):
+                batch = group[start : start + IMAGES_AT_A_TIME]
+                positions = (one.position for one in batch)
+                found.update(zip(positions, self._detect_batch(batch, heatmaps), strict=True))
+        return [found[position] for position in range(len(images))]
+
+    def _detect_batch(self, batch: Sequence[_Input], heatmaps: bool) -> list[Found]:
+        images = torch.stack([one.image for one in batch]).to(self.device)
+        is_reduced = self._precision != torch.float32
+        with torch.autocast(self.device.type, dtype=self._precision if is_reduced else None, enabled=is_reduced):
+            logits = self._network(images)
+        maps = torch.sigmoid(logits.float())
+        detections = self._codec.decode(maps)
+        maps_to_image = torch.stack([one.input_to_image for one in batch])
+        points = apply_affine(detections.points.cpu(), maps_to_image).numpy()
+        scores = detections.scores.cpu().numpy()
+        shown = maps.cpu().numpy() if heatmaps else None
+        return [Found(points[b], scores[b], None if shown is None else shown[b]) for b in range(len(batch))]
+
+
+def _choose_device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")

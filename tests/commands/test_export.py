@@ -1,0 +1,115 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from spot_detector import blob_image, make_checkpoint, save
+
+from keypoint_detection import Predictor
+from keypoint_detection.cli import run
+from keypoint_detection.inference import export as exporting
+from keypoint_detection.inference.export import compare, export_onnx
+from keypoint_detection.inference.loading import load_detector
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(3):
+        save(blob_image(20.0 + 9 * index, 30.0), folder / f"{index}.png")
+    return folder
+
+
+SIZES = [(48, 64), (60, 80), (97, 201), (200, 50)]
+
+
+@pytest.mark.parametrize("data", [{"image_size": (48, 64)}, {"image_size": (48, 64), "resize": "stretch"}, {}])
+def test_an_exported_detector_finds_the_same_points_in_images_of_any_size(tmp_path, data):
+    detector = load_detector(str(make_checkpoint(tmp_path, **data)))
+    export_onnx(detector, tmp_path / "spot.onnx", "1")
+    examples = [blob_image(0.4 * width, 0.3 * height, (height, width)) for height, width in SIZES]
+    parity = compare(detector, tmp_path / "spot.onnx", examples)
+    assert parity.n_points == len(SIZES)
+    assert parity.holds
+
+
+def test_the_command_reports_and_the_file_predicts(checkpoint, images, capsys):
+    run(["export", f"--ckpt_path={checkpoint}", "--output=out/spot.onnx", f"--images={images}"])
+    report = capsys.readouterr().out
+    assert "on 3 images, 3 points" in report
+    one, other = Predictor.from_checkpoint(checkpoint), Predictor.from_onnx("out/spot.onnx")
+    assert other.channels == ["spot"]
+    for path in sorted(images.iterdir()):
+        (a,), (b,) = one(path), other(path)
+        assert a[1:] == pytest.approx(b[1:], abs=0.05)
+    assert np.array_equal(np.asarray(one.draw(path)), np.asarray(other.draw(path)))
+    assert [path.name for path in Path("out").iterdir()] == ["spot.onnx"]
+
+
+def test_the_file_says_what_it_is_and_nothing_of_this_machine(checkpoint, images):
+    run(["export", f"--ckpt_path={checkpoint}", f"--images={images}"])
+    model = onnx.load("detector.onnx")
+    (metadata,) = [json.loads(entry.value) for entry in model.metadata_props if entry.key == "kpd"]
+    assert metadata["types"] == {"spot": ["spot"]}
+    assert metadata["score_threshold"] == 0.6
+    assert str(Path(__file__).parents[2]).encode() not in Path("detector.onnx").read_bytes()
+
+
+def test_the_file_is_used_without_torch(checkpoint, images):
+    run(["export", f"--ckpt_path={checkpoint}", f"--images={images}"])
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'lightning', 'jsonargparse', 'pycocotools'): sys.modules[name] = None\n"
+        "from keypoint_detection import Predictor\n"
+        f"(point,) = Predictor.from_onnx('detector.onnx')({str(images / '1.png')!r})\n"
+        "print(round(point.x), round(point.y))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["29", "30"]
+
+
+def test_a_file_that_differs_is_removed(checkpoint, images, monkeypatch, capsys):
+    monkeypatch.setattr(exporting, "MAX_DIFFERENCE_PX", -1.0)
+    with pytest.raises(SystemExit) as stop:
+        run(["export", f"--ckpt_path={checkpoint}", f"--images={images}"])
+    assert stop.value.code == 1
+    assert "was removed" in capsys.readouterr().err
+    assert not Path("detector.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output=a.pt"], "ends in .onnx"),
+        (["--images=nowhere"], "there is no 'nowhere'"),
+        (["--ckpt_path=nowhere.ckpt"], "not a file"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(checkpoint, words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(["export", f"--ckpt_path={checkpoint}", *words])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_there_is_kept(checkpoint, capsys):
+    Path("detector.onnx").write_text("mine")
+    with pytest.raises(SystemExit):
+        run(["export", f"--ckpt_path={checkpoint}"])
+    assert Path("detector.onnx").read_text() == "mine"
+
+
+def test_another_file_is_no_exported_detector(tmp_path):
+    (tmp_path / "a.onnx").write_text("no model")
+    with pytest.raises(ValueError, match="cannot be read as an ONNX file"):
+        Predictor.from_onnx(tmp_path / "a.onnx")
