@@ -183,10 +183,11 @@ def test_every_draw_of_a_sweep_is_accepted(parse: Parse, path: Path, monkeypatch
         assert config.model.lr == parameters["model.lr"]
 
 
-def test_the_backbone_of_the_search_comes_with_its_width(parse: Parse) -> None:
+def test_the_backbone_of_the_search_comes_with_its_options(parse: Parse) -> None:
     sweep = yaml.safe_load((ROOT / "configs" / "sweeps" / "bayes.yaml").read_text())
     backbones = sweep["parameters"]["model.backbone"]["values"]
-    widths = [
-        parse(agent_words({"model.backbone": backbone})).model.backbone.init_args.n_channels for backbone in backbones
-    ]
-    assert widths == [16, 32, 64]
+    for backbone in backbones:
+        parsed = parse(agent_words({"model.backbone": backbone})).model.backbone
+        assert parsed.class_path.endswith(f".{backbone['class_path']}")
+        assert {name: parsed.init_args[name] for name in backbone["init_args"]} == backbone["init_args"]
+    assert len(backbones) == 3

@@ -172,8 +172,8 @@ def test_a_variable_that_names_no_option_is_refused(discs, monkeypatch, capsys):
     [
         (["--model.optimizer=torch.optim.SGD"], "optimizer", "weight_decay", 0),
         (["--model.optimizer=SGD", "--model.optimizer.momentum=0.5"], "optimizer", "weight_decay", 0),
-        (["--model.optimizer=AdamW"], "optimizer", "weight_decay", 0.3),
-        (["--model.optimizer.eps=0.1"], "optimizer", "weight_decay", 0.3),
+        (["--model.optimizer=AdamW"], "optimizer", "weight_decay", 0.05),
+        (["--model.optimizer.eps=0.1"], "optimizer", "weight_decay", 0.05),
     ],
 )
 def test_a_new_class_starts_from_its_own_defaults(words, option, name, expected):
@@ -251,7 +251,7 @@ def test_early_stopping_is_available(discs):
         ("--model.heatmap_sigm=1", ["unrecognized", "Did you mean --model.heatmap_sigma"]),
         ("--model.lr=fast", ["model.lr", "'fast'"]),
         ("--model.lr=-1", ["model.lr", "v>0"]),
-        ("--model.backbone=Unett", ["no class called Unett", "There are: Unet."]),
+        ("--model.backbone=Unett", ["no class called Unett", "There are: TimmUnet, Unet."]),
         ("--model.backbone.n_chanels=3", ["'n_chanels' is not accepted", "Did you mean n_channels?"]),
         ("--model.backbone.kernel_size=4", ["an odd number is expected"]),
         ("--data.resize=fill", ["data.resize", "letterbox"]),
