@@ -82,33 +82,43 @@ class PredictionWriter(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         video = is_video(data.predict)
         if video and "coco_labels" in self.formats:
-            raise DataError(
-                "output.format is coco_labels, but the frames of a video are no files that could be labelled."
-            )
+            raise DataError("output.format is coco_labels, but a labelling tool cannot open the frames of a video.")
+        # The run has no folder yet: where none was given, there is nothing to look for in it either.
         if self.folder is None:
-            self.folder = find_run_folder(trainer)
-        if not trainer.is_global_zero and not self.resume:
             return
-        settings = {"predict": str(Path(data.predict).absolute()), "checkpoint": str(trainer.ckpt_path)}
-        left = sorted(self.folder.glob(PART_PATTERN))
-        if not self.resume:
-            if left:
-                raise DataError(
-                    f"{self.folder} holds an interrupted prediction. Go on with it: --output.resume=true; or give "
-                    "another --output.folder."
-                )
-            finished = [name for name in map(FILE_NAMES.__getitem__, self.formats) if (self.folder / name).exists()]
-            if finished:
-                raise DataError(f"{self.folder / finished[0]} exists already; give another --output.folder.")
+        if self.resume:
+            data.predicted = self._read_interrupted(_settings(trainer))
+        elif trainer.is_global_zero:
+            self._begin(_settings(trainer))
+
+    def _begin(self, settings: dict[str, str]) -> None:
+        """Make the folder, unless it holds something that would be lost."""
+        assert self.folder is not None
+        if any(self.folder.glob(PART_PATTERN)):
+            raise DataError(
+                f"{self.folder} holds an interrupted prediction. Go on with it: --output.resume=true; or give "
+                "another --output.folder."
+            )
+        finished = [name for name in map(FILE_NAMES.__getitem__, self.formats) if (self.folder / name).exists()]
+        if finished:
+            raise DataError(f"{self.folder / finished[0]} exists already; give another --output.folder.")
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / SETTINGS_FILE).write_text(json.dumps(settings), encoding="utf-8")
-            return
+        except OSError as error:
+            raise DataError(
+                f"{self.folder} cannot be written ({error.strerror}); give another --output.folder."
+            ) from error
+
+    def _read_interrupted(self, settings: dict[str, str]) -> set[int]:
+        """Find the images that an interrupted prediction has had."""
+        assert self.folder is not None
         stored = self.folder / SETTINGS_FILE
         if not stored.is_file():
             raise DataError(f"{self.folder} holds no interrupted prediction to resume.")
         if (before := json.loads(stored.read_text(encoding="utf-8"))) != settings:
             raise DataError(f"{self.folder} holds an interrupted prediction of {before}; this one is of {settings}.")
-        data.predicted = {record["index"] for record in self._records() if "error" not in record}
+        return {record["index"] for record in self._records() if "error" not in record}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this process's part of the result."""
@@ -116,7 +126,11 @@ class PredictionWriter(Callback):
         best = (model.latest_validation or {}).get("report", {}).get("overall", {}).get("score_threshold")
         self._threshold = choose_threshold(self.score_threshold, best, model.codec.score_threshold)
         self._offset = PIXEL_INDEX_OFFSET_PX if (self.coordinates or data.coordinates) == "pixel_index" else 0.0
-        assert self.folder is not None
+        if self.folder is None:
+            self.folder = Path(trainer.strategy.broadcast(str(find_run_folder(trainer))))
+            if trainer.is_global_zero:
+                self._begin(_settings(trainer))
+            trainer.strategy.barrier()
         name = PART_PATTERN.replace("*", f"{trainer.global_rank}-{time.time_ns()}")
         self._part = (self.folder / name).open("w", encoding="utf-8")
 
@@ -230,6 +244,12 @@ class PredictionWriter(Callback):
         scores = [np.array([point["score"] for point in points], np.float32) for points in found]
         marks = PointSet.of_predictions(xy, scores)
         return np.asarray(draw_overlay(image, marks, channels, min_score=self._threshold))
+
+
+def _settings(trainer: Trainer) -> dict[str, str]:
+    """What an interrupted prediction and its continuation must have in common."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    return {"predict": str(Path(data.predict).absolute()), "checkpoint": str(trainer.ckpt_path)}
 
 
 def _parts(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, Any]:

@@ -387,6 +387,8 @@ def _silence_advice() -> None:
         ".*LeafSpec.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        # Where the checkpoints of a moved run are, `SavedRun` finds out.
+        ".*The dirpath has changed from.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", message=message)

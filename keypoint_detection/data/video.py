@@ -31,7 +31,7 @@ def read_frames(path: str) -> Iterator[NDArray[np.uint8]]:
     """Give the frames of a video, (H, W, 3) uint8 RGB, one after the other.
 
     Raises:
-        DataError: it is no video, it breaks off, or PyAV is not installed.
+        DataError: it is not a video, it breaks off, or PyAV is not installed.
     """
     with _open(path, "r") as container:
         from av import FFmpegError

@@ -89,6 +89,21 @@ def test_images_keep_their_size_where_the_detector_was_trained_without_one(tmp_p
     assert found["other.png"] == pytest.approx((30.0, 20.0), abs=0.05)
 
 
+def test_without_a_folder_the_files_go_to_that_of_the_run(checkpoint, images):
+    run(["predict", f"--ckpt_path={checkpoint}", f"--data.predict={images}", "--trainer.accelerator=cpu"])
+    assert not Path("predictions.csv").exists()
+    (found,) = Path().glob("runs/*-predict/predictions.csv")
+    assert list(read_csv(found)) == list(PLACES)
+
+
+def test_a_folder_that_cannot_be_made_is_named(checkpoint, images, capsys):
+    Path("file").write_text("in the way")
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, images, folder="file/below")
+    assert stop.value.code == 2
+    assert "file/below cannot be written" in capsys.readouterr().err
+
+
 def test_pixel_index_is_half_a_pixel_less(checkpoint, images):
     predict(checkpoint, images)
     predict(checkpoint, images, "--output.coordinates=pixel_index", folder="index")
