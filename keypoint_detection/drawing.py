@@ -72,7 +72,7 @@ def draw_overlay(
     if heatmaps is not None:
         panels.append(Image.fromarray(_blend_heatmaps(_enlarge(image, factor), heatmaps)))
     marks = "o true   + predicted" if points.is_labelled.size else "+ predicted"
-    legend = _draw_legend([f"{marks} (score >= {min_score:g})", *channels], panel.width * len(panels))
+    legend = _draw_legend([f"{marks} (score >= {min_score:.2g})", *channels], panel.width * len(panels))
     sheet = Image.new("RGB", (panel.width * len(panels), panel.height + legend.height))
     for position, one in enumerate(panels):
         sheet.paste(one, (position * panel.width, 0))

@@ -51,7 +51,7 @@ class PredictionWriter(Callback):
         resume: go on with an interrupted prediction of the same images by the same checkpoint in `folder`.
 
     Raises:
-        DataError: labels are asked for frames of a video, or resuming is without a folder.
+        DataError: no format is given, labels are asked for frames of a video, or resuming is without a folder.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class PredictionWriter(Callback):
         overlays: bool = False,
         resume: bool = False,
     ) -> None:
+        if not format:
+            raise DataError(f"output.format is empty; one or several of {', '.join(FILE_NAMES)} are expected.")
         if resume and folder is None:
             raise DataError("output.resume needs the folder of the interrupted prediction: give --output.folder.")
         self.folder = None if folder is None else Path(folder).expanduser()

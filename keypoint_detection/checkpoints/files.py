@@ -18,6 +18,7 @@ __all__ = [
     "CONFIG_FILE",
     "VALIDATION_KEY",
     "CheckpointError",
+    "explain_unreadable",
     "find_run",
     "read_checkpoint",
     "resolve_checkpoint",
@@ -94,10 +95,17 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]}).") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({explain_unreadable(error)}).") from error
     if not isinstance(content, dict) or "channels" not in content.get("hyper_parameters", {}):
         raise CheckpointError(f"{path} is not a checkpoint of kpd: it holds no hyper-parameters of a KeypointDetector.")
     return content
+
+
+def explain_unreadable(error: Exception) -> str:
+    """Say in a few words why torch could not read a file, without its advice on how to run the code in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, not a file of torch, or holds objects that would run code"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _fetch(reference: str) -> Path:

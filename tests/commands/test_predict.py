@@ -144,7 +144,9 @@ def test_an_interrupted_prediction_goes_on_where_it_was(checkpoint, images, monk
     assert [path.name for path in Path("out").iterdir()] == ["predictions.csv"]
 
 
-@pytest.mark.parametrize("options", [["--data.predict=elsewhere"], ["--output.format=xml"], ["--output.resume=true"]])
+@pytest.mark.parametrize(
+    "options", [["--data.predict=elsewhere"], ["--output.format=xml"], ["--output.format=[]"], ["--output.resume=true"]]
+)
 def test_what_cannot_be_done_is_refused(checkpoint, images, options, capsys):
     with pytest.raises(SystemExit) as stop:
         predict(checkpoint, images, *options)

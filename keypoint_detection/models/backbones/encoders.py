@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from keypoint_detection.checkpoints.files import explain_unreadable
+
 __all__ = ["LITE0_PACKAGE", "Encoder", "create_encoder", "load_encoder_weights"]
 
 logger = logging.getLogger(__name__)
@@ -196,8 +198,9 @@ def _read(path: str) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises whatever the file leads it to
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"backbone.pretrained: {path} cannot be read as a file of weights ({reason}).") from error
+        raise ValueError(
+            f"backbone.pretrained: {path} cannot be read as a file of weights ({explain_unreadable(error)})."
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
