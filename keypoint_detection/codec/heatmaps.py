@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from keypoint_detection.codec.peaks import Peaks, find_peaks, has_plateaus
+from keypoint_detection.codec.peaks import Peaks, find_peaks, keep_first_of_equals
 from keypoint_detection.codec.subpixel import top_of_parabola
 from keypoint_detection.types import NOT_LABELLED, Detections
 
@@ -107,10 +107,10 @@ def decode(
 ) -> Detections:
     """Find the peaks of heatmaps, to a fraction of a cell.
 
-    A peak is a cell above the threshold that none of its eight neighbours exceeds. Its centre is the top of a
-    parabola fitted to the logarithms of five cells per axis, held within the peak's cell. A plateau (connected cells of
-    one value without a higher neighbour) is one peak at its centre of mass, or at its cell nearest to that where the
-    centre of mass lies outside (a U). From the highest peak down, peaks too close to one already taken are dropped.
+    A peak is a cell above the threshold that none of its eight neighbours exceeds; of equal neighbours, only the first
+    by column, then row. Its centre is the top of a parabola fitted to the logarithms of five cells per axis, held
+    within the peak's cell: between two or four equal cells, their common centre. From the highest peak down, peaks too
+    close to one already taken are dropped.
 
     Args:
         heatmaps: (B, C, h, w) probabilities in [0, 1], of any floating-point type.
@@ -140,16 +140,16 @@ def decode(
     spacing = min_distance_px / stride
     # On most heatmaps, few more candidates than slots decide.
     count = 2 * max_keypoints + _GROWTH
-    peaks = find_peaks(maps, count, score_threshold, with_plateaus=False)
-    points, scores, is_open = _select(maps, peaks, max_keypoints, spacing)
-    is_open |= has_plateaus(maps, peaks)
+    peaks = find_peaks(maps, count, score_threshold)
     _check_finite(peaks.totals.view(heatmaps.shape[:2]))
+    points, scores, is_open = _select(maps, peaks, max_keypoints, spacing)
     rows = is_open.nonzero().squeeze(1)
     while len(rows):
         count *= _GROWTH
         few = maps[rows]
-        peaks = find_peaks(few, count, score_threshold, with_plateaus=True)
-        points[rows], scores[rows], is_open = _select(few, peaks, max_keypoints, spacing)
+        points[rows], scores[rows], is_open = _select(
+            few, find_peaks(few, count, score_threshold), max_keypoints, spacing
+        )
         rows = rows[is_open]
     return Detections((points * stride).view(*shape, 2), scores.view(shape))
 
@@ -164,6 +164,7 @@ class _Selection(NamedTuple):
 
 def _select(maps: Tensor, peaks: Peaks, max_keypoints: int, spacing: float) -> _Selection:
     """Take peaks from the highest down, none closer than `spacing` cells to one taken before."""
+    peaks = keep_first_of_equals(maps, peaks)
     centres = _refine(maps, peaks)
     every_map = torch.arange(len(maps), device=maps.device)
     points = centres.new_zeros(len(maps), max_keypoints, 2)
@@ -187,7 +188,7 @@ def _refine(maps: Tensor, peaks: Peaks) -> Tensor:
     across = top_of_parabola(lambda columns: _logarithms(maps[every_map, row, columns]), column, width)
     down = top_of_parabola(lambda rows: _logarithms(maps[every_map, rows, column]), row, height)
     shifts = torch.stack([across, down], dim=2)
-    return peaks.cells + 0.5 + shifts.where(peaks.shifts.isnan(), peaks.shifts)
+    return peaks.cells + 0.5 + shifts
 
 
 def _logarithms(values: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """The definition of decoding, in plain operations on tensors that can be traced and exported.
 
 `heatmaps.decode` computes the same several times as fast, by ways that no exporter can follow; tests hold it to this.
-The two differ on plateaus alone: here, connected cells of one value are as many peaks, of which those too close to the
-first fall; there, they are one peak at their centre of mass. Networks that have not saturated give no plateaus.
+The two differ only where probabilities are so close to 1 that float32 rounds them to it, which logits still tell apart.
 """
 
 import math
@@ -42,6 +41,10 @@ def decode_plainly(
     maps = logits.flatten(0, 1).float()  # (N, h, w)
     # Pooling pads with minus infinity, so that cells on the border count.
     is_peak = (maps == F.max_pool2d(maps, 3, stride=1, padding=1)) & (maps > _logit(score_threshold))
+    # Of equal neighbours the first by column, then row, counts: one of a cell's left column, or the one above it.
+    framed = F.pad(maps, (1, 1, 1, 1), value=-torch.inf)
+    left = torch.maximum(torch.maximum(framed[:, :-2, :-2], framed[:, 1:-1, :-2]), framed[:, 2:, :-2])
+    is_peak &= maps > torch.maximum(left, framed[:, :-2, 1:-1])
     candidates = maps.masked_fill(~is_peak, -torch.inf).mT.flatten(1)  # numbered by column, then row
     n_candidates = torch.sym_min(_CANDIDATES_PER_SLOT * max_keypoints, height * width)
     peaks, cells = candidates.topk(n_candidates)  # (N, M)

@@ -306,89 +306,52 @@ def test_maps_narrower_than_a_parabola_give_the_cell(size: tuple[int, int]) -> N
     assert_same_points(found(decode(heatmap, 1)), [(0.5, 0.5)], 0.5)
 
 
-# ----- plateaus
+# ----- equal cells
 
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
-    [
-        ([[0.5, 0.5]], (4.0, 3.5)),
-        ([[0.5], [0.5]], (3.5, 4.0)),
-        ([[0.5, 0.5], [0.5, 0.5]], (4.0, 4.0)),
-        ([[0.5, 0.0], [0.0, 0.5]], (4.0, 4.0)),
-        ([[0.0, 0.5, 0.0], [0.5, 0.5, 0.5], [0.0, 0.5, 0.0]], (4.5, 4.5)),
-        # A U: its centre of mass lies in the gap; the middle of its floor is the cell nearest to it.
-        ([[0.5, 0.0, 0.0, 0.0, 0.5], [0.5, 0.0, 0.0, 0.0, 0.5], [0.5, 0.5, 0.5, 0.5, 0.5]], (5.5, 5.5)),
-    ],
-    ids=["2x1", "1x2", "2x2", "diagonal", "plus", "U"],
+    [([[0.5, 0.5]], (4.0, 3.5)), ([[0.5], [0.5]], (3.5, 4.0)), ([[0.5, 0.5], [0.5, 0.5]], (4.0, 4.0))],
+    ids=["2x1", "1x2", "2x2"],
 )
-def test_a_plateau_gives_one_point(rows: list[list[float]], expected: tuple[float, float]) -> None:
+def test_two_or_four_equal_cells_have_their_peak_in_the_middle(
+    rows: list[list[float]], expected: tuple[float, float]
+) -> None:
     assert_same_points(found(decode(as_map(rows), 1)), [expected], 1e-6)
+    assert_same_points(found(decode(as_map(rows), 1, min_distance_px=0)), [expected], 1e-6)
 
 
-@pytest.mark.parametrize("radius", [3, 20])
-def test_a_disk_gives_its_centre(radius: int) -> None:
-    y, x = torch.meshgrid(torch.arange(64), torch.arange(50), indexing="ij")
-    heatmap = ((x - 22) ** 2 + (y - 40) ** 2 <= radius**2).float()[None, None] * 0.9
-    assert_same_points(found(decode(heatmap, 2, min_distance_px=0)), [(45.0, 81.0)], 1e-5)
+def test_a_peak_rounded_to_coarse_values_comes_back() -> None:
+    # Near 2.5, neighbouring logits of bfloat16 are 1/64 apart: of two or three cells at the top some become equal.
+    points = torch.rand(200, 1, 1, 2, generator=torch.Generator().manual_seed(3)) * 20 + 10
+    logits = torch.logit(encode(points, torch.ones(200, 1, 1), (40, 40), 1, 4.0) * 0.92, eps=1e-4)
+    detections = decode(logits.bfloat16().float().sigmoid(), 1, min_distance_px=2.0)
+    for image, point in enumerate(points.view(-1, 2).tolist()):
+        assert_same_points(found(detections, image)[:1], [tuple(point)], 0.5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (33, 70)])
-def test_a_constant_map_gives_one_point_in_the_middle(size: tuple[int, int]) -> None:
-    assert_same_points(found(decode(torch.full((1, 1, *size), 0.02), 1)), [(size[1] / 2, size[0] / 2)], 1e-5)
+def test_a_constant_map_gives_one_point(size: tuple[int, int]) -> None:
+    assert len(found(decode(torch.full((1, 1, *size), 0.02), 1, min_distance_px=0))) == 1
 
 
-def test_a_spiral_is_one_plateau() -> None:
-    spiral = torch.zeros(1, 1, 41, 41)
-    x = y = 20
-    steps = [(length, way) for length in range(2, 36, 2) for way in range(2)]
-    for n, (length, _) in enumerate(steps):
-        dx, dy = [(1, 0), (0, 1), (-1, 0), (0, -1)][n % 4]
-        for _ in range(length):
-            spiral[0, 0, y, x] = 1.0
-            x, y = x + dx, y + dy
-            if not (0 <= x < 41 and 0 <= y < 41):
-                break
-        else:
-            continue
-        break
-    assert spiral.sum() > 300
-    assert len(found(decode(spiral, 1, min_distance_px=0))) == 1
-
-
-def test_flat_ground_beside_a_higher_cell_is_no_peak() -> None:
-    # The left end of the ledge does not touch the peak, but the ledge does.
-    heatmap = as_map([[0.4, 0.4, 0.4, 0.4, 0.4, 0.8], [0.0] * 6, [0.3, 0.3, 0.0, 0.0, 0.0, 0.0]])
-    assert_same_points(found(decode(heatmap, 1, min_distance_px=0)), [(8.5, 3.5), (4.0, 5.5)], 0.5)
-    assert len(found(decode(as_map([[0.8]], background=0.4), 1, min_distance_px=0))) == 1
-
-
-def test_plateaus_and_peaks_of_quantised_noise_are_found_once() -> None:
+def test_equal_cells_of_quantised_noise_are_found_once() -> None:
     heatmaps = (torch.rand(2, 2, 30, 41, generator=torch.Generator().manual_seed(5)) * 4).ceil() / 4
     detections = decode(heatmaps, 1, max_keypoints=1000, score_threshold=0.3, min_distance_px=0)
     for b, c in product(range(2), range(2)):
-        expected = count_plateaus(heatmaps[b, c].numpy(), 0.3)
+        expected = count_peaks(heatmaps[b, c].numpy(), 0.3)
         assert len(found(detections, b, c)) == expected > 5
 
 
-def count_plateaus(heatmap: np.ndarray, threshold: float) -> int:
-    """Count connected equal cells without a higher neighbour, single ones too, by flood filling."""
+def count_peaks(heatmap: np.ndarray, threshold: float) -> int:
+    """Count cells that no neighbour exceeds and that exceed those before them by column, then row."""
     height, width = heatmap.shape
-    seen = np.zeros_like(heatmap, dtype=bool)
     count = 0
-    for start in product(range(height), range(width)):
-        if seen[start] or heatmap[start] <= threshold:
-            continue
-        stack, is_peak = [start], True
-        seen[start] = True
-        while stack:
-            j, i = stack.pop()
-            for b, a in product(range(max(j - 1, 0), min(j + 2, height)), range(max(i - 1, 0), min(i + 2, width))):
-                is_peak &= bool(heatmap[b, a] <= heatmap[start])
-                if heatmap[b, a] == heatmap[start] and not seen[b, a]:
-                    seen[b, a] = True
-                    stack.append((b, a))
-        count += is_peak
+    for j, i in product(range(height), range(width)):
+        around = set(product(range(max(j - 1, 0), min(j + 2, height)), range(max(i - 1, 0), min(i + 2, width))))
+        before = {(b, a) for b, a in around if (a, b) < (i, j)}
+        highest = all(heatmap[cell] <= heatmap[j, i] for cell in around)
+        count += heatmap[j, i] > threshold and highest and all(heatmap[cell] < heatmap[j, i] for cell in before)
     return count
 
 
