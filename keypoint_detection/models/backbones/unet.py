@@ -18,9 +18,9 @@ class Unet(Backbone):
     Args:
         n_channels: width of every layer. Time and memory grow with it, less than with its square.
         n_downsampling_layers: how often the image is halved. Each one doubles how far the network sees.
-        n_resnet_blocks: residual blocks at the coarsest scale. With the defaults a point is found by the 48 x 48 pixels
-            around it, and each block adds 16: little is memorised. Take more of both where points are told
-            apart by what is further away.
+        n_resnet_blocks: residual blocks at the coarsest scale. With the defaults a point is found by about 330 x 330
+            pixels around it, and each block adds 64: points that look alike are told apart by what is far away. Take
+            less of both where a point's surroundings say all, as on a single small object: little is then memorised.
         kernel_size: side of every convolution's kernel in cells; odd.
 
     Raises:
@@ -30,8 +30,8 @@ class Unet(Backbone):
     def __init__(
         self,
         n_channels: PositiveInt = 24,
-        n_downsampling_layers: NonNegativeInt = 2,
-        n_resnet_blocks: NonNegativeInt = 2,
+        n_downsampling_layers: NonNegativeInt = 4,
+        n_resnet_blocks: NonNegativeInt = 4,
         kernel_size: PositiveInt = 3,
     ) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ from keypoint_detection.models.backbones import Backbone, Unet
 def test_a_backbone_remembers_its_arguments_with_their_defaults():
     assert Unet(8, n_resnet_blocks=1).init_args == {
         "n_channels": 8,
-        "n_downsampling_layers": 2,
+        "n_downsampling_layers": 4,
         "n_resnet_blocks": 1,
         "kernel_size": 3,
     }
