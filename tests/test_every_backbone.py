@@ -10,7 +10,7 @@ import torch
 from keypoint_detection import Predictor
 from keypoint_detection.cli import run
 from keypoint_detection.models import backbones
-from keypoint_detection.models.backbones import DilatedCnn, S3K, TimmUnet, Unet
+from keypoint_detection.models.backbones import S3K, DilatedCnn, TimmUnet, Unet
 from keypoint_detection.models.network import HeatmapNetwork
 
 SHORT = str(Path(__file__).with_name("conf") / "short.yaml")

@@ -54,11 +54,15 @@ class TimmUnet(Backbone):
         self._scales, self._reductions = scales, made.reductions
         self.laterals = nn.ModuleDict(
             {
-                str(scale): nn.Conv2d(channels[scale], width, 1) if scale in channels else normalised_convolution(3, width, stride=scale)
+                str(scale): nn.Conv2d(channels[scale], width, 1)
+                if scale in channels
+                else normalised_convolution(3, width, stride=scale)
                 for scale in scales
             }
         )
-        self.joins = nn.ModuleDict({str(scale): normalised_convolution(2 * width, width, stride=1) for scale in scales[:-1]})
+        self.joins = nn.ModuleDict(
+            {str(scale): normalised_convolution(2 * width, width, stride=1) for scale in scales[:-1]}
+        )
 
     def load_pretrained(self) -> None:
         """Load the weights that `pretrained` names into the encoder.
