@@ -234,6 +234,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     def _check_data(self, data: KeypointsDataModule) -> None:
         data.prepare_data()
         data.setup(str(self.subcommand))
+        self.model.take_flip_pairs(data.flip_pairs)
         if self.subcommand == "predict":
             return
         self.model.network.check_size(data.first_size())

@@ -20,8 +20,8 @@ class S3K(Backbone):
 
     Args:
         n_channels: width of every layer.
-        n_resnet_blocks: residual blocks at a quarter of the resolution. With the default a point is found by about the
-            70 x 70 pixels around it, and each block adds 16.
+        n_resnet_blocks: residual blocks at a quarter of the resolution. With the default a point is found by the
+            61 x 61 pixels around it, and each block adds 16.
     """
 
     def __init__(self, n_channels: PositiveInt = 32, n_resnet_blocks: NonNegativeInt = 3) -> None:
