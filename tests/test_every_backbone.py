@@ -10,7 +10,7 @@ import torch
 from keypoint_detection import Predictor
 from keypoint_detection.cli import run
 from keypoint_detection.models import backbones
-from keypoint_detection.models.backbones import S3K, DilatedCnn, TimmUnet, Unet
+from keypoint_detection.models.backbones import S3K, DilatedCnn, TimmUnet, Unet, VitUpsampler
 from keypoint_detection.models.network import HeatmapNetwork
 
 SHORT = str(Path(__file__).with_name("conf") / "short.yaml")
@@ -21,8 +21,9 @@ SMALL = {
     "DilatedCnn": {"n_channels": 4},
     "S3K": {"n_channels": 4},
     "TimmUnet": {"encoder": "resnet10t", "pretrained": False, "width": 4},
+    "VitUpsampler": {"encoder": "test_vit", "pretrained": False, "frozen": False, "width": 4},
 }
-FAMILIES = {"Unet": Unet, "DilatedCnn": DilatedCnn, "S3K": S3K, "TimmUnet": TimmUnet}
+FAMILIES = {"Unet": Unet, "DilatedCnn": DilatedCnn, "S3K": S3K, "TimmUnet": TimmUnet, "VitUpsampler": VitUpsampler}
 
 
 def make_network(name: str) -> HeatmapNetwork:

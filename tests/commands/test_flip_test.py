@@ -113,5 +113,5 @@ def test_without_pairs_it_is_refused_before_anything_runs(discs, checkpoint, cap
     with pytest.raises(SystemExit) as stop:
         run(["export", f"--ckpt_path={checkpoint}", "--flip_test=true"])
     assert stop.value.code == 2
-    with pytest.raises(ValueError, match="train with data.flip_pairs"):
+    with pytest.raises(ValueError, match=r"train with data\.flip_pairs"):
         Predictor.from_checkpoint(checkpoint, flip_test=True)

@@ -5,5 +5,6 @@ from keypoint_detection.models.backbones.dilated_cnn import DilatedCnn
 from keypoint_detection.models.backbones.s3k import S3K
 from keypoint_detection.models.backbones.timm_unet import TimmUnet
 from keypoint_detection.models.backbones.unet import Unet
+from keypoint_detection.models.backbones.vit_upsampler import VitUpsampler
 
-__all__ = ["S3K", "Backbone", "DilatedCnn", "TimmUnet", "Unet"]
+__all__ = ["S3K", "Backbone", "DilatedCnn", "TimmUnet", "Unet", "VitUpsampler"]

@@ -43,7 +43,7 @@ class TimmUnet(Backbone):
     ) -> None:
         super().__init__()
         made = create_encoder(encoder)
-        self.encoder, self.size_multiple = made.module, made.size_multiple
+        self.encoder, self.size_multiple, self._options = made.module, made.size_multiple, made.options
         self.pixel_mean, self.pixel_std = made.pixel_mean, made.pixel_std
         self.stride, self.out_channels = int(output_stride), int(width)
         self._encoder_name, self._pretrained = encoder, pretrained
@@ -71,7 +71,7 @@ class TimmUnet(Backbone):
             ValueError: they cannot be found, read or downloaded, or they belong to another encoder.
         """
         if self._pretrained is not False:
-            load_encoder_weights(self.encoder, self._encoder_name, self._pretrained)
+            load_encoder_weights(self.encoder, self._encoder_name, self._pretrained, self._options)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute features (B, width, H / output_stride, W / output_stride)."""
