@@ -86,8 +86,8 @@ class KeypointDetector(LightningModule):
         flip_test: average the heatmaps with those of the mirrored image when measuring, predicting and exporting, which
             takes twice the time; needs `data.flip_pairs`.
         init_from: checkpoint of a trained detector to start a new training from, a path or
-            wandb://entity/project/name:alias. Its backbone must be the same; all else may differ. A head of another
-            number of channels starts new.
+            wandb://entity/project/name:alias. Of its backbone and head what fits is taken by name and shape, and the
+            rest starts new, which is listed; a backbone of which less than half fits is refused.
 
     Raises:
         ValueError: channels without types, or with empty or repeated names; thresholds that are not rising.
@@ -267,9 +267,9 @@ class KeypointDetector(LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Let the encoder's norms learn again when it has been frozen long enough."""
-        encoder = self.network.backbone.pretrained_part()
-        if encoder is not None and self.trainer.global_step == self.freeze_encoder_steps:
-            encoder.train()
+        if self.trainer.global_step == self.freeze_encoder_steps:
+            # Not the encoder itself: a backbone may keep it frozen for good.
+            self.network.backbone.train()
 
     def _frozen_part(self) -> nn.Module | None:
         is_frozen = self.trainer.global_step < self.freeze_encoder_steps

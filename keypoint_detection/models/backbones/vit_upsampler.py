@@ -85,8 +85,8 @@ class VitUpsampler(Backbone):
             load_encoder_weights(self.encoder, self._encoder_name, self._pretrained, self._options)
 
     def pretrained_part(self) -> nn.Module | None:
-        """Give the encoder, if it is pretrained and trained further."""
-        return None if self._frozen or self._pretrained is False else self.encoder
+        """Give the encoder, if it is pretrained."""
+        return self.encoder if self._pretrained is not False else None
 
     def train(self, mode: bool = True) -> "VitUpsampler":
         """Switch between training and evaluation; a frozen encoder stays in evaluation."""
