@@ -1,5 +1,6 @@
 """What holds for every backbone, from the command line to the exported file."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,43 @@ def test_onnx_computes_what_torch_does_on_images_of_any_size(name, tmp_path):
             expected = network(images)
         (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+OWN = """
+import torch
+from keypoint_detection.models.backbones import Backbone
+
+class Halves(Backbone):
+    '''Two convolutions at half the resolution.
+
+    Args:
+        width: channels.
+    '''
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.stride, self.out_channels, self.size_multiple = 2, width, 4
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, width, 4, 2, 1), torch.nn.ReLU())
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+
+
+def test_a_backbone_of_the_users_own_works_everywhere_by_its_dotted_path(discs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    Path("mine_of_halves.py").write_text(OWN)
+    words = ["--data.num_workers=0", "--trainer.accelerator=cpu"]
+    backbone = ["--model.backbone=mine_of_halves.Halves", "--model.backbone.width=5"]
+    run(["fit", "--config", SHORT, f"--data.train={discs}", *backbone])
+    (best,) = Path().glob("runs/*/checkpoints/best.ckpt")
+    run(["test", f"--ckpt_path={best}", f"--data.test={discs}", *words])
+    output = ["--output.folder=found", "--output.format=csv", "--output.score_threshold=0.01"]
+    run(["predict", f"--ckpt_path={best}", f"--data.predict={discs.parent / 'images'}", *output, *words])
+    assert len(list(Path("found").iterdir())) > 0
+    (result,) = Predictor.from_checkpoint(best)([np.zeros((48, 64, 3), np.uint8)], heatmaps=True)
+    assert result.heatmaps.shape == (3, 24, 32)
+    run(["export", f"--ckpt_path={best}", f"--images={discs.parent / 'images'}"])
+    assert "Compared with PyTorch on 12 images" in capsys.readouterr().out
+    assert Predictor.from_onnx("detector.onnx").channels == ["red", "left", "right"]

@@ -388,6 +388,8 @@ def _silence_advice() -> None:
         ".*LeafSpec.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        # The norms of a frozen encoder are meant to be.
+        r".*Found \d+ module\(s\) in eval mode at the start of training.*",
         # Where the checkpoints of a moved run are, `SavedRun` finds out.
         ".*The dirpath has changed from.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
