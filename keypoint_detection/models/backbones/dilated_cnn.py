@@ -17,8 +17,7 @@ class DilatedCnn(Backbone):
 
     Nothing is ever down-sampled (https://arxiv.org/abs/1511.07122, section 3): twelve convolutions with dilations
     1 1 2 4 8 16, twice over, and one with dilation 1, each followed by a leaky ReLU. A point is found by the 131 x 131
-    pixels around it. Pick it where images are small and fine detail decides; it is several times slower than `Unet`
-    and, having no norms, needs more steps.
+    pixels around it. Pick it where images are small and fine detail decides; a step takes several times that of `Unet`.
 
     Args:
         n_channels: width of every layer. Time grows with its square.
