@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from keypoint_detection.types import DataError
 
-__all__ = ["KeypointType", "complete_channels", "resolve_channels"]
+__all__ = ["KeypointType", "complete_channels", "mirror_channels", "resolve_channels"]
 
 
 class KeypointType(NamedTuple):
@@ -83,3 +83,54 @@ def resolve_channels(
             f"{', '.join(map(str, keypoint_types))}. Correct `model.channels`."
         )
     return mapping
+
+
+def mirror_channels(channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequence[str]] | None) -> list[int]:
+    """Find the channel that each channel becomes in a mirrored image.
+
+    Args:
+        channels: channel name to the keypoint types it collects.
+        flip_pairs: the types that change places in a mirror, while all others stay what they are; None where that is
+            not known.
+
+    Returns:
+        For each channel, the index of that which collects its types' twins: its own, where it collects both of a pair.
+
+    Raises:
+        DataError: the pairs are not known, or no channel collects the twins of a channel's types.
+
+    >>> mirror_channels({"left": ["left"], "nose": ["nose"], "right": ["right"]}, [("left", "right")])
+    [2, 1, 0]
+    """
+    if flip_pairs is None:
+        raise DataError(
+            "flip_test averages with the mirrored image and needs to know which keypoint types change places in it: "
+            "train with data.flip_pairs, e.g. [[left_ear, right_ear]], or [] when no type has a twin. Or leave "
+            "flip_test out."
+        )
+    types = [frozenset(texts) for texts in channels.values()]
+    twins = [frozenset(_mirror_type(text, flip_pairs) for text in texts) for texts in channels.values()]
+    mirrored = []
+    for index, (name, twin) in enumerate(zip(channels, twins, strict=True)):
+        candidates = [other for other, collected in enumerate(types) if collected == twin]
+        if not candidates:
+            raise DataError(
+                f"flip_test: channel {name!r} becomes {', '.join(sorted(twin))} in a mirror by data.flip_pairs, "
+                "which no channel collects. Give model.channels both of each pair, alone or together, or leave "
+                "flip_test out."
+            )
+        # Of channels that collect the same types, each has a twin of its own.
+        rank = [other for other, collected in enumerate(types) if collected == types[index]].index(index)
+        mirrored.append(index if index in candidates else candidates[rank % len(candidates)])
+    return mirrored
+
+
+def _mirror_type(text: str, flip_pairs: Sequence[Sequence[str]]) -> str:
+    """Name the twin of a type in the form that the type is named in: with its category, or without."""
+    category, slash, name = text.rpartition("/")
+    for one, other in (twins for pair in flip_pairs for twins in (tuple(pair), tuple(pair)[::-1])):
+        if one in (text, name):
+            return other if one == text else f"{category}/{other}"
+        if not slash and one.rpartition("/")[2] == text:
+            return other.rpartition("/")[2]
+    return text

@@ -1,7 +1,7 @@
 """The LightningModule: composes backbone, head, loss, codec and metrics."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from keypoint_detection.channels import complete_channels
+from keypoint_detection.channels import complete_channels, mirror_channels
 from keypoint_detection.checkpoints.files import VALIDATION_KEY
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
 from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory, is_plain
@@ -83,9 +83,11 @@ class KeypointDetector(LightningModule):
         oks_sigmas: measure OKS-AP too, with one sigma a channel or those of the 17 COCO person keypoints (`coco17`). It
             is defined for one keypoint type a channel, at most one annotated instance an image, and annotations with
             areas.
+        flip_test: average the heatmaps with those of the mirrored image when measuring, predicting and exporting, which
+            takes twice the time; needs `data.flip_pairs`.
         init_from: checkpoint of a trained detector to start a new training from, a path or
-            wandb://entity/project/name:alias. Its backbone must be the same; all else may differ. A head of another
-            number of channels starts new.
+            wandb://entity/project/name:alias. Of its backbone and head what fits is taken by name and shape, and the
+            rest starts new, which is listed; a backbone of which less than half fits is refused.
 
     Raises:
         ValueError: channels without types, or with empty or repeated names; thresholds that are not rising.
@@ -108,6 +110,7 @@ class KeypointDetector(LightningModule):
         min_distance_px: NonNegativeFloat = 2.0,
         ap_thresholds_px: tuple[PositiveFloat, ...] = (2.0, 4.0, 8.0),
         oks_sigmas: Literal["coco17"] | list[PositiveFloat] | None = None,
+        flip_test: bool = False,
         init_from: str | None = None,
     ) -> None:
         super().__init__()
@@ -137,6 +140,9 @@ class KeypointDetector(LightningModule):
         self.latest_validation: dict[str, Any] | None = None
         self.init_from = init_from
         self._is_initialised = False
+        self.flip_test = flip_test
+        # The pairs that the training's data had, where the data of a test says none.
+        self._flip_pairs: Sequence[Sequence[str]] | None = None
 
     def _save_hyperparameters(self, optimizer: object, lr_scheduler: object) -> None:
         """Keep what a checkpoint needs to build this model again, as plain values."""
@@ -199,8 +205,23 @@ class KeypointDetector(LightningModule):
         self._is_initialised = True
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision that would round the ground truth."""
+        """Refuse a precision that would round the ground truth, and learn what changes places in a mirror."""
         check_precision(str(self.trainer.precision))
+        self.take_flip_pairs(getattr(getattr(self.trainer, "datamodule", None), "flip_pairs", None))
+
+    def take_flip_pairs(self, flip_pairs: Sequence[Sequence[str]] | None) -> None:
+        """Learn which types change places in a mirror, which `flip_test` needs.
+
+        Args:
+            flip_pairs: of the data; None takes those that a checkpoint brought along.
+
+        Raises:
+            DataError: `flip_test` is on, and no pairs are known or a channel has no twin.
+        """
+        if flip_pairs is not None:
+            self._flip_pairs = flip_pairs
+        mirrored = mirror_channels(self.channels, self._flip_pairs) if self.flip_test else None
+        self.network.mirrored_channels = mirrored
 
     def on_fit_start(self) -> None:
         """Start from the weights of `init_from`, unless a checkpoint has just been restored."""
@@ -246,9 +267,9 @@ class KeypointDetector(LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Let the encoder's norms learn again when it has been frozen long enough."""
-        encoder = self.network.backbone.pretrained_part()
-        if encoder is not None and self.trainer.global_step == self.freeze_encoder_steps:
-            encoder.train()
+        if self.trainer.global_step == self.freeze_encoder_steps:
+            # Not the encoder itself: a backbone may keep it frozen for good.
+            self.network.backbone.train()
 
     def _frozen_part(self) -> nn.Module | None:
         is_frozen = self.trainer.global_step < self.freeze_encoder_steps
@@ -337,8 +358,9 @@ class KeypointDetector(LightningModule):
             checkpoint[VALIDATION_KEY] = self.latest_validation
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the latest validation over, so that resuming and saving again keeps it."""
+        """Take over what the training measured last, so that saving again keeps it, and what it mirrored."""
         self.latest_validation = checkpoint.get(VALIDATION_KEY)
+        self._flip_pairs = self._flip_pairs or checkpoint.get("datamodule_hyper_parameters", {}).get("flip_pairs")
 
     def logged_names(self) -> set[str]:
         """List the metrics that a training logs, for callbacks to watch."""

@@ -1,6 +1,6 @@
 import pytest
 
-from keypoint_detection.channels import KeypointType, resolve_channels
+from keypoint_detection.channels import KeypointType, mirror_channels, resolve_channels
 from keypoint_detection.types import DataError
 
 
@@ -29,3 +29,31 @@ def test_equal_names_of_several_categories_share_a_channel_or_are_told_apart():
     assert resolve_channels(mapping, both, "f.json") == mapping
     with pytest.raises(DataError, match=r"'cat/nose'.*types are: person/nose, dog/nose, tail"):
         resolve_channels(["cat/nose"], both, "f.json")
+
+
+@pytest.mark.parametrize(
+    ("channels", "pairs", "expected"),
+    [
+        ({"l": ["left"], "n": ["nose"], "r": ["right"]}, [("left", "right")], [2, 1, 0]),
+        ({"ear": ["left", "right"], "n": ["nose"]}, [("left", "right")], [0, 1]),
+        ({"l": ["left"], "r": ["right"]}, [], [0, 1]),
+        ({"a": ["left"], "b": ["left"], "c": ["right"], "d": ["right"]}, [("right", "left")], [2, 3, 0, 1]),
+        ({"l": ["cat/left"], "r": ["cat/right"]}, [("left", "right")], [1, 0]),
+        ({"l": ["left"], "r": ["right"]}, [("cat/left", "cat/right")], [1, 0]),
+        ({"l": ["l1", "l2"], "r": ["r2", "r1"]}, [["l1", "r1"], ["l2", "r2"]], [1, 0]),
+    ],
+)
+def test_channels_change_places_in_a_mirror_with_the_types_they_collect(channels, pairs, expected):
+    assert mirror_channels(channels, pairs) == expected
+
+
+@pytest.mark.parametrize(
+    ("channels", "pairs", "message"),
+    [
+        ({"l": ["left"], "n": ["nose"]}, [("left", "right")], "channel 'l' becomes right in a mirror"),
+        ({"l": ["left"], "n": ["nose"]}, None, "train with data.flip_pairs"),
+    ],
+)
+def test_a_mirror_that_cannot_be_followed_is_refused(channels, pairs, message):
+    with pytest.raises(DataError, match=message):
+        mirror_channels(channels, pairs)

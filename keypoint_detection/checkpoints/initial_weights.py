@@ -13,6 +13,10 @@ __all__ = ["load_initial_weights"]
 logger = logging.getLogger(__name__)
 
 N_EXAMPLES = 3
+# Of the weights of a backbone; less is another network.
+SMALLEST_SHARE = 0.5
+# Counts of batches, which fit between any two networks and mean nothing.
+COUNTER = "num_batches_tracked"
 
 
 def load_initial_weights(
@@ -23,16 +27,17 @@ def load_initial_weights(
 ) -> None:
     """Copy the weights of a checkpoint into a new detector's backbone and head, and say what was not copied.
 
-    A head with another number of channels starts new.
+    Weights fit by name and shape; a head with another number of channels starts new.
 
     Args:
         reference: the checkpoint's path, or `wandb://entity/project/name:alias`.
-        backbone: changed in place.
+        backbone: changed in place; what does not fit stays as it is.
         head: changed in place, if the checkpoint's has the same shape.
         hyper_parameters: those of the new detector: `channels` and `backbone` as the checkpoint holds them.
 
     Raises:
-        ValueError: the checkpoint cannot be found or read, or its backbone is another one.
+        ValueError: the checkpoint cannot be found or read, or its backbone is another one: less than half of the
+            smaller of the two fits.
     """
     try:
         checkpoint = read_checkpoint(reference)
@@ -40,26 +45,38 @@ def load_initial_weights(
         raise ValueError(f"model.init_from: {error}") from error
     of_backbone = _part(checkpoint["state_dict"], "network.backbone.")
     of_head = _part(checkpoint["state_dict"], "network.head.")
-    differences = _differences(of_backbone, backbone.state_dict())
+    new = backbone.state_dict()
+    fitting = {name: value for name, value in of_backbone.items() if name in new and new[name].shape == value.shape}
+    differences = _differences(of_backbone, new)
     stored = checkpoint["hyper_parameters"]
-    if differences:
+    if _count(fitting) < SMALLEST_SHARE * min(_count(of_backbone), _count(new)):
         raise ValueError(
             f"model.init_from: the backbone of {reference} is {_describe(stored['backbone'])}, this one is "
-            f"{_describe(hyper_parameters['backbone'])}; {'; '.join(differences)}. Give the same model.backbone with "
-            "its options, or leave model.init_from out."
+            f"{_describe(hyper_parameters['backbone'])}; of the {_count(new)} weights of this one "
+            f"{_count(fitting)} fit: {'; '.join(differences)}. Give a model.backbone of the same kind, or leave "
+            "model.init_from out."
         )
-    backbone.load_state_dict(of_backbone)
-    old, new = list(stored["channels"]), list(hyper_parameters["channels"])
+    backbone.load_state_dict(fitting, strict=False)
+    if differences:
+        logger.info(
+            "model.init_from: %d of the %d weights of the backbone are those of %s; %s.",
+            *(_count(fitting), _count(new), reference, "; ".join(differences)),
+        )
+    old_channels, new_channels = list(stored["channels"]), list(hyper_parameters["channels"])
     if _differences(of_head, head.state_dict()):
         logger.info(
             "model.init_from: backbone from %s; the head starts new, for channels %s (the checkpoint has %s).",
             reference,
-            ", ".join(new),
-            ", ".join(old),
+            ", ".join(new_channels),
+            ", ".join(old_channels),
         )
         return
     head.load_state_dict(of_head)
-    renamed = "" if old == new else f", channels {', '.join(old)} continuing as {', '.join(new)}"
+    renamed = (
+        ""
+        if old_channels == new_channels
+        else f", channels {', '.join(old_channels)} continuing as {', '.join(new_channels)}"
+    )
     logger.info("model.init_from: backbone and head from %s%s.", reference, renamed)
 
 
@@ -69,6 +86,7 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _differences(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[str]:
     """Name what keeps the weights of one module out of the other, counted and with examples."""
+    old, new = _without_counters(old), _without_counters(new)
     missing = [name for name in new if name not in old]
     surplus = [name for name in old if name not in new]
     reshaped = [name for name in new if name in old and new[name].shape != old[name].shape]
@@ -81,6 +99,14 @@ def _differences(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[s
         examples = [f"{name} {tuple(old[name].shape)} -> {tuple(new[name].shape)}" for name in reshaped[:N_EXAMPLES]]
         texts.append(f"{len(reshaped)} weights have another shape, e.g. {', '.join(examples)}")
     return texts
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not name.endswith(COUNTER)}
+
+
+def _count(state: Mapping[str, Tensor]) -> int:
+    return len(_without_counters(state))
 
 
 def _describe(specification: Mapping[str, Any]) -> str:

@@ -22,9 +22,17 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Of the data settings that a checkpoint carries, those that say what the network gets to see and which images were kept
-# aside for validation: measuring repeats them.
-CARRIED_DATA_SETTINGS = ("image_size", "resize", "coordinates", "visible_only", "val_fraction", "split_seed")
+# Of the data settings that a checkpoint carries, those that say what the network gets to see, which images were kept
+# aside for validation, and what a mirrored image shows: measuring repeats them.
+CARRIED_DATA_SETTINGS = (
+    "image_size",
+    "resize",
+    "coordinates",
+    "visible_only",
+    "val_fraction",
+    "split_seed",
+    "flip_pairs",
+)
 # The parts of a config whose entries are options of their own.
 SETTING_GROUPS = ("model", "data", "trainer")
 # What the state of the optimiser in a checkpoint belongs to.

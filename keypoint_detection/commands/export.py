@@ -34,14 +34,16 @@ def run(words: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = parser.parse_args(list(words[1:]))
     try:
-        is_equal = export(options.ckpt_path, options.output, options.images)
+        is_equal = export(options.ckpt_path, options.output, options.images, options.flip_test)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if not is_equal:
         raise SystemExit(1)
 
 
-def export(ckpt_path: str, output: str = "detector.onnx", images: str | None = None) -> bool:
+def export(
+    ckpt_path: str, output: str = "detector.onnx", images: str | None = None, flip_test: bool | None = None
+) -> bool:
     """Write a detector as one ONNX file that takes images of any size and gives points in their pixels.
 
     Resizing, normalisation, the network and decoding are inside. A report compares the file with PyTorch.
@@ -50,6 +52,8 @@ def export(ckpt_path: str, output: str = "detector.onnx", images: str | None = N
         ckpt_path: checkpoint of the detector, a path or wandb://entity/project/name:alias.
         output: the file to write.
         images: what to compare on: an image, a folder, a pattern or a COCO file. Left out, drawn images.
+        flip_test: average the heatmaps with those of the mirrored image, inside the file, which takes twice the time;
+            needs a training with data.flip_pairs. Left out, it is as in the training.
 
     Returns:
         Whether both find the same points to 0.05 px; if not, the file is removed.
@@ -62,7 +66,7 @@ def export(ckpt_path: str, output: str = "detector.onnx", images: str | None = N
         raise DataError(f"output is {output!r}; a name that ends in .onnx is expected.")
     if path.exists():
         raise DataError(f"{path} exists already; give another --output.")
-    detector = load_detector(ckpt_path, may_import=True)
+    detector = load_detector(ckpt_path, may_import=True, flip_test=flip_test)
     examples = _read_examples(images) if images else draw_examples(N_IMAGES)
     path.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(detector, path, __version__)

@@ -234,6 +234,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     def _check_data(self, data: KeypointsDataModule) -> None:
         data.prepare_data()
         data.setup(str(self.subcommand))
+        self.model.take_flip_pairs(data.flip_pairs)
         if self.subcommand == "predict":
             return
         self.model.network.check_size(data.first_size())
@@ -387,6 +388,8 @@ def _silence_advice() -> None:
         ".*LeafSpec.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        # The norms of a frozen encoder are meant to be.
+        r".*Found \d+ module\(s\) in eval mode at the start of training.*",
         # Where the checkpoints of a moved run are, `SavedRun` finds out.
         ".*The dirpath has changed from.*",
         ".*callbacks used to create the checkpoint need to be provided.*",

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class KeypointsDataModule(LightningDataModule):
         augmentation: torchvision v2 transforms in place of the default ones (crop, scale, rotate, colour, blur, and
             flip where `flip_pairs` is given). Points that leave the image are dropped.
         flip_pairs: keypoint types that change places in a mirrored image, e.g. [[left_ear, right_ear]]; [] where
-            none does. Left out, images are not mirrored.
+            none does. Left out, images are not mirrored, and `model.flip_test` is not possible.
         batch_size: images per batch and device.
         num_workers: processes that read images; 0 reads in the training process. Left out, one less than the cores.
 
@@ -176,7 +176,7 @@ class KeypointsDataModule(LightningDataModule):
                 "no training file: give --data.train=FILE.json (a COCO keypoint file), or set data.synthetic."
             )
         indices = None if files.val else self._split(files.train)[0]
-        dataset = self._dataset(files.train, indices, self.transform)
+        dataset = self._dataset(files.train, indices, self.transform, self.flip_pairs)
         if not dataset.used_points().any():
             raise DataError(
                 f"{files.train}: not a single labelled keypoint (v=1 or v=2) is left to train on. The file has "
@@ -208,7 +208,11 @@ class KeypointsDataModule(LightningDataModule):
         return np.sort(order[n_val:]), np.sort(order[:n_val])
 
     def _dataset(
-        self, path: Path, indices: NDArray[np.int64] | None = None, transform: Callable[..., Any] | None = None
+        self,
+        path: Path,
+        indices: NDArray[np.int64] | None = None,
+        transform: Callable[..., Any] | None = None,
+        flip_pairs: Sequence[tuple[str, str]] | None = None,
     ) -> KeypointsDataset:
         table = self._table(path)
         channels = resolve_channels(self.channels, table.keypoint_types, path)
@@ -222,7 +226,7 @@ class KeypointsDataModule(LightningDataModule):
             self.image_size,
             self.resize,
             transform,
-            self.flip_pairs,
+            flip_pairs,
             self.visible_only,
             sizes,
         )

@@ -1,13 +1,14 @@
 """Rebuild what a checkpoint needs to find points: network, codec, channels, and what the network saw of the images."""
 
 import importlib
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from keypoint_detection.channels import complete_channels
+from keypoint_detection.channels import complete_channels, mirror_channels
 from keypoint_detection.checkpoints.files import VALIDATION_KEY, CheckpointError, read_checkpoint
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.data.coco import Coordinates
@@ -54,21 +55,25 @@ class LoadedDetector(NamedTuple):
     best_f1_threshold: float | None
 
 
-def load_detector(reference: str, may_import: bool = False) -> LoadedDetector:
+def load_detector(reference: str, may_import: bool = False, flip_test: bool | None = None) -> LoadedDetector:
     """Rebuild a detector without running code that its checkpoint may hold, and without downloading weights.
 
     Args:
         reference: a path, or `wandb://entity/project/name:alias`.
         may_import: import the module of a backbone that is not part of this package, as the commands do.
+        flip_test: average the heatmaps with those of the mirrored image; None does as the training did.
 
     Raises:
         CheckpointError: the checkpoint cannot be found or read, its backbone is not one, or its weights do not fit.
+        DataError: what changes places in a mirrored image is not known.
     """
     checkpoint = read_checkpoint(reference)
     settings = checkpoint["hyper_parameters"]
     channels = complete_channels(settings["channels"])
     network = HeatmapNetwork(_make_backbone(settings["backbone"], reference, may_import), len(channels))
     _load_weights(network, checkpoint["state_dict"], reference)
+    if settings.get("flip_test", False) if flip_test is None else flip_test:
+        network.mirrored_channels = mirror_channels(channels, _data_settings(checkpoint).get("flip_pairs"))
     codec = HeatmapCodec(
         stride=network.backbone.stride,
         sigma_px=settings["heatmap_sigma"],
@@ -124,8 +129,8 @@ def _load_weights(network: HeatmapNetwork, state: Mapping[str, Tensor], referenc
 
 
 def _input_settings(checkpoint: Mapping[str, Any]) -> InputSettings:
-    settings = checkpoint.get("datamodule_hyper_parameters")
-    if settings is None:
+    settings = _data_settings(checkpoint)
+    if not settings:
         # Trained on somebody's own batches: images were what the network got, in the package's own convention.
         return InputSettings(image_size=None, resize="letterbox", coordinates="continuous")
     size = settings["image_size"]
@@ -136,6 +141,13 @@ def _input_settings(checkpoint: Mapping[str, Any]) -> InputSettings:
     )
 
 
+def _data_settings(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the settings of the training's data; empty where it was trained on somebody's own batches."""
+    return checkpoint.get("datamodule_hyper_parameters") or {}
+
+
 def _best_f1(checkpoint: Mapping[str, Any]) -> float | None:
     validation = checkpoint.get(VALIDATION_KEY)
-    return None if validation is None else float(validation["report"]["overall"]["score_threshold"])
+    threshold = math.nan if validation is None else float(validation["report"]["overall"]["score_threshold"])
+    # A detector that found nothing has no best threshold either.
+    return None if math.isnan(threshold) else threshold

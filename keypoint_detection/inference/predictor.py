@@ -61,6 +61,7 @@ class Predictor:
         device: str = "auto",
         precision: "Precision" = "float32",
         compile: bool = False,
+        flip_test: bool | None = None,
         score_threshold: float | Literal["best_f1"] = "best_f1",
         coordinates: Coordinates | None = None,
     ) -> "Predictor":
@@ -72,6 +73,8 @@ class Predictor:
             precision: of the network's arithmetic; `bfloat16` and `float16` are faster on processors that have them,
                 and move points by fractions of a pixel.
             compile: let `torch.compile` make the network faster; the first call then takes a minute.
+            flip_test: average the heatmaps with those of the mirrored image, in twice the time; needs a training with
+                `data.flip_pairs`. None does as the training did.
             score_threshold: see the class.
             coordinates: see the class.
 
@@ -81,7 +84,7 @@ class Predictor:
         from keypoint_detection.inference.loading import load_detector
         from keypoint_detection.inference.torch_engine import TorchEngine
 
-        engine = TorchEngine(load_detector(str(path)), device, precision, compile)
+        engine = TorchEngine(load_detector(str(path), flip_test=flip_test), device, precision, compile)
         return cls(engine, score_threshold=score_threshold, coordinates=coordinates)
 
     @classmethod

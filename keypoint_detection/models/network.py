@@ -1,12 +1,14 @@
 """The network from images to logits of heatmaps: normalisation, backbone and head. It needs torch alone."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_detection.models.backbones.backbone import Backbone
 
-__all__ = ["HEAD_BIAS", "HeatmapNetwork", "prior_logits"]
+__all__ = ["HEAD_BIAS", "HeatmapNetwork", "average_logits", "prior_logits"]
 
 # sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of a training says how much exactly.
 HEAD_BIAS = -4.0
@@ -23,8 +25,13 @@ class HeatmapNetwork(nn.Module):
     Args:
         backbone: the network from normalised images to features.
         n_channels: output heatmaps.
+
+    Attributes:
+        mirrored_channels: for each channel, the one that it becomes in a mirror. Where it is set, evaluation averages
+            the heatmaps with those of the mirrored image; None does without.
     """
 
+    mirrored_channels: Sequence[int] | None = None
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -52,13 +59,21 @@ class HeatmapNetwork(nn.Module):
         if not torch.compiler.is_compiling():
             self.check_size((height, width))
         x = (images.to(self.pixel_mean.dtype).div(255) - self.pixel_mean) / self.pixel_std
-        multiple = self.backbone.size_multiple
-        # Rounded up without a remainder, which exporters do not know of sizes that are not known yet.
-        to_right = (width + multiple - 1) // multiple * multiple - width
-        to_bottom = (height + multiple - 1) // multiple * multiple - height
-        x = F.pad(x, (0, to_right, 0, to_bottom))
-        logits = self.head(self.backbone(x.contiguous(memory_format=torch.channels_last)))
+        logits = self._compute_logits(x)
+        if self.mirrored_channels is None or self.training:
+            return logits
         stride = self.backbone.stride
+        # Cells lie on a grid from the left border: only a width of whole cells is mirrored onto the same grid.
+        whole = _pad_to_multiple(x, stride)
+        mirrored = self._compute_logits(whole.flip(-1)).flip(-1)[..., : logits.shape[-1]]
+        return average_logits(logits, mirrored[:, list(self.mirrored_channels)])
+
+    def _compute_logits(self, x: Tensor) -> Tensor:
+        """Compute the logits (B, C, ceil(H / stride), ceil(W / stride)) of normalised images (B, 3, H, W)."""
+        height, width = x.shape[-2:]
+        stride = self.backbone.stride
+        x = _pad_to_multiple(x, self.backbone.size_multiple)
+        logits = self.head(self.backbone(x.contiguous(memory_format=torch.channels_last)))
         cropped: Tensor = logits[..., : (height + stride - 1) // stride, : (width + stride - 1) // stride]
         return cropped
 
@@ -103,6 +118,27 @@ def prior_logits(share: Tensor) -> Tensor:
     share = share.double()
     logits = torch.logit(share.where(share > 0, share.mean()))
     return logits.where(logits.isfinite(), HEAD_BIAS).float()
+
+
+def average_logits(one: Tensor, other: Tensor) -> Tensor:
+    """Give the logits of the mean of two probabilities, whose logits are given; exact where they are near 0 or 1.
+
+    >>> average_logits(torch.tensor([-30.0, 0.0]), torch.tensor([-30.0, 40.0])).round(decimals=4)
+    tensor([-30.0000,   1.0986])
+    """
+    one, other = one.float(), other.float()
+    yes = torch.logaddexp(F.logsigmoid(one), F.logsigmoid(other))
+    no = torch.logaddexp(F.logsigmoid(-one), F.logsigmoid(-other))
+    return yes - no
+
+
+def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Add zeros at the right and the bottom, so that both sides are multiples."""
+    height, width = x.shape[-2:]
+    # Rounded up without a remainder, which exporters do not know of sizes that are not known yet.
+    to_right = (width + multiple - 1) // multiple * multiple - width
+    to_bottom = (height + multiple - 1) // multiple * multiple - height
+    return F.pad(x, (0, to_right, 0, to_bottom))
 
 
 def _per_colour(values: tuple[float, float, float]) -> Tensor:

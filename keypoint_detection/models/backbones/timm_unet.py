@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from keypoint_detection.models.backbones.backbone import Backbone
 from keypoint_detection.models.backbones.encoders import create_encoder, load_encoder_weights
+from keypoint_detection.models.backbones.layers import normalised_convolution
 
 __all__ = ["TimmUnet"]
 
@@ -42,7 +43,7 @@ class TimmUnet(Backbone):
     ) -> None:
         super().__init__()
         made = create_encoder(encoder)
-        self.encoder, self.size_multiple = made.module, made.size_multiple
+        self.encoder, self.size_multiple, self._options = made.module, made.size_multiple, made.options
         self.pixel_mean, self.pixel_std = made.pixel_mean, made.pixel_std
         self.stride, self.out_channels = int(output_stride), int(width)
         self._encoder_name, self._pretrained = encoder, pretrained
@@ -53,11 +54,15 @@ class TimmUnet(Backbone):
         self._scales, self._reductions = scales, made.reductions
         self.laterals = nn.ModuleDict(
             {
-                str(scale): nn.Conv2d(channels[scale], width, 1) if scale in channels else _from_image(scale, width)
+                str(scale): nn.Conv2d(channels[scale], width, 1)
+                if scale in channels
+                else normalised_convolution(3, width, stride=scale)
                 for scale in scales
             }
         )
-        self.joins = nn.ModuleDict({str(scale): _normalised_convolution(2 * width, width) for scale in scales[:-1]})
+        self.joins = nn.ModuleDict(
+            {str(scale): normalised_convolution(2 * width, width, stride=1) for scale in scales[:-1]}
+        )
 
     def load_pretrained(self) -> None:
         """Load the weights that `pretrained` names into the encoder.
@@ -66,7 +71,7 @@ class TimmUnet(Backbone):
             ValueError: they cannot be found, read or downloaded, or they belong to another encoder.
         """
         if self._pretrained is not False:
-            load_encoder_weights(self.encoder, self._encoder_name, self._pretrained)
+            load_encoder_weights(self.encoder, self._encoder_name, self._pretrained, self._options)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute features (B, width, H / output_stride, W / output_stride)."""
@@ -83,15 +88,3 @@ class TimmUnet(Backbone):
     def pretrained_part(self) -> nn.Module | None:
         """Give the encoder, if it is pretrained."""
         return self.encoder if self._pretrained is not False else None
-
-
-def _from_image(scale: int, width: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, width, 3, stride=scale, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-
-
-def _normalised_convolution(in_channels: int, out_channels: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )

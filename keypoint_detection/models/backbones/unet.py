@@ -5,6 +5,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from keypoint_detection.models.backbones.backbone import Backbone
+from keypoint_detection.models.backbones.layers import ResidualBlock
 
 __all__ = ["Unet"]
 
@@ -45,7 +46,7 @@ class Unet(Backbone):
         scales = range(n_downsampling_layers)
         self.stem = _convolution(3, n_channels, kernel_size)
         self.down = nn.ModuleList(_Down(n_channels, kernel_size) for _ in scales)
-        self.residual = nn.Sequential(*(_Residual(n_channels, kernel_size) for _ in range(n_resnet_blocks)))
+        self.residual = nn.Sequential(*(ResidualBlock(n_channels, kernel_size) for _ in range(n_resnet_blocks)))
         self.up = nn.ModuleList(_Up(n_channels, kernel_size) for _ in scales)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -88,16 +89,3 @@ class _Up(nn.Module):
         x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")  # (B, n_channels, 2H, 2W)
         normalised: Tensor = self.norm(torch.relu(self.conv(torch.cat([x, skip], dim=1))))
         return normalised
-
-
-class _Residual(nn.Module):
-    def __init__(self, n_channels: int, kernel_size: int) -> None:
-        super().__init__()
-        self.conv1 = _convolution(n_channels, n_channels, kernel_size)
-        self.norm1 = nn.BatchNorm2d(n_channels)
-        self.conv2 = _convolution(n_channels, n_channels, kernel_size)
-        self.norm2 = nn.BatchNorm2d(n_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
-        return torch.relu(x + residual)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import TimmUnet
-from keypoint_detection.models.backbones.encoders import LITE0_PACKAGE, load_encoder_weights
+from keypoint_detection.models.backbones.encoders import LITE0_PACKAGE
 from keypoint_detection.models.network import HeatmapNetwork
 
 # "Egyptian cat" and its neighbours in ImageNet's list: tabby, tiger cat.
@@ -122,7 +122,7 @@ def test_a_missing_file_and_a_wrong_package_are_named():
 def test_without_a_network_the_way_to_weights_is_named(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"huggingface.co/timm/resnet10t.*backbone.pretrained=FILE"):
-        load_encoder_weights(timm.create_model("resnet10t", features_only=True), "resnet10t", True)
+        TimmUnet("resnet10t").load_pretrained()
 
 
 def test_pretrained_weights_are_loaded_when_a_training_starts_and_not_before():
