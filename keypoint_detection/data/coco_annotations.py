@@ -22,7 +22,11 @@ logger = logging.getLogger(__name__)
 COORDINATE_LIMIT = 1e9
 # Annotations that become arrays together: enough that NumPy's own time counts, few enough to take no memory.
 N_TOGETHER = 2048
+# No box and no object that anybody has labelled is larger, in pixels or square pixels.
+EXTENT_LIMIT = COORDINATE_LIMIT**2
+# The types of JSON values that are numbers, which its true and false are not.
 NUMBERS = {int, float}
+IDENTIFIERS = {int, str}
 
 
 class CocoCategory(NamedTuple):
@@ -79,7 +83,7 @@ class _Part(NamedTuple):
 
 def is_identifier(value: Any) -> bool:
     """Whether a value can name a category or an image in a file of COCO."""
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    return type(value) in IDENTIFIERS
 
 
 def read_annotations(
@@ -104,7 +108,7 @@ def read_annotations(
     n_without_keypoints = 0
     for position, entry in enumerate(file.read_annotations()):
         category_id, image_id = entry.category_id, entry.image_id
-        if not is_identifier(category_id) or category_id not in categories:
+        if type(category_id) not in IDENTIFIERS or category_id not in categories:
             finish()  # so that problems are noted in the order of the file
             problems.add(
                 "category",
@@ -115,7 +119,7 @@ def read_annotations(
         if category is None or entry.keypoints is None:
             n_without_keypoints += 1
             continue
-        if not is_identifier(image_id) or image_id not in images:
+        if type(image_id) not in IDENTIFIERS or image_id not in images:
             finish()
             problems.add(
                 "image", f"{_call(entry, position)} is of image {image_id!r:.80}, which 'images' does not list."
@@ -177,9 +181,7 @@ def _read_triples(annotation: _Annotation, problems: Problems) -> list[tuple[flo
     name = _call(annotation.entry, annotation.position)
     nothing = (0.0, 0.0, NOT_LABELLED)
     n_expected = len(category.type_indices)
-    if not isinstance(values, list) or not all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in values
-    ):
+    if type(values) is not list or not set(map(type, values)) <= NUMBERS:
         problems.add("no numbers", f"{name}: 'keypoints' is not a flat list of numbers: {values!r:.80}.")
         return [nothing] * n_expected
     if len(values) != 3 * n_expected:
@@ -205,13 +207,12 @@ def _read_triples(annotation: _Annotation, problems: Problems) -> list[tuple[flo
 def _read_extent(entry: AnnotationEntry) -> tuple[float, float]:
     """The longer side of the box and the area, NaN where the annotation has none that can be used."""
     box, area = entry.bbox, entry.area
-    sides = box[2:] if isinstance(box, list) and len(box) == 4 else []
-    box_size = max(sides) if sides and all(map(_is_extent, sides)) else math.nan
-    return float(box_size), float(area) if area is not None and _is_extent(area) else math.nan
-
-
-def _is_extent(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < COORDINATE_LIMIT**2
+    width, height = (box[2], box[3]) if type(box) is list and len(box) == 4 else (0, 0)
+    is_box = (
+        type(width) in NUMBERS and type(height) in NUMBERS and 0 < width < EXTENT_LIMIT and 0 < height < EXTENT_LIMIT
+    )
+    is_area = type(area) in NUMBERS and 0 < area < EXTENT_LIMIT
+    return float(max(width, height)) if is_box else math.nan, float(area) if is_area else math.nan
 
 
 def _join(parts: list[_Part], n_images: int) -> LabelledPoints:
@@ -247,4 +248,5 @@ def _count_up(counts: NDArray[Any]) -> NDArray[np.int64]:
     [0, 1, 0, 1, 2]
     """
     starts = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) - np.repeat(starts, counts)
+    numbers: NDArray[np.int64] = np.arange(counts.sum()) - np.repeat(starts, counts)
+    return numbers
