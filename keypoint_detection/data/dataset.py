@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from keypoint_detection.channels import KeypointType
 from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.data.image_cache import ImageCache
 from keypoint_detection.data.reader import ImageReader
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.images import ResizeMode, read_sizes
@@ -76,6 +77,7 @@ class KeypointsDataset(Dataset[Sample]):
         flip_pairs: the types that change places in a mirrored image; None: mirroring is an error.
         visible_only: leave out occluded points.
         image_sizes: (N, 2) height and width of the images in pixels; where they are known, points outside do not count.
+        cache: keeps resized images; every image is read anew where there is none.
     """
 
     def __init__(
@@ -89,11 +91,12 @@ class KeypointsDataset(Dataset[Sample]):
         flip_pairs: Sequence[tuple[str, str]] | None = None,
         visible_only: bool = False,
         image_sizes: NDArray[np.int64] | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         self.table = table
         self.indices = np.arange(len(table.image_ids)) if indices is None else indices
         self.image_sizes = image_sizes
-        self.reader = ImageReader(image_size, resize_mode, transform)
+        self.reader = ImageReader(image_size, resize_mode, transform, cache)
         self.visible_only = visible_only
         self.channel_names = list(channels)
         self.n_channels = len(channels)

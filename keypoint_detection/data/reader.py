@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from keypoint_detection.data.augmentation import augment, fit_to_size
 from keypoint_detection.data.default_augmentation import DefaultAugmentation, View, draw_seed, render
+from keypoint_detection.data.image_cache import ImageCache
 from keypoint_detection.data.warping import find_shrinking
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
 from keypoint_detection.images import ResizeMode, read_stored
@@ -50,6 +51,7 @@ class ImageReader:
         image_size: (height, width) of the input; None: the image's own.
         resize_mode: how images are brought to it.
         transform: the augmentation, a torchvision v2 transform; None for none.
+        cache: keeps what images look like before they are augmented; None: every image is read anew.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class ImageReader:
         image_size: tuple[int, int] | None,
         resize_mode: ResizeMode,
         transform: Callable[..., Any] | None,
+        cache: ImageCache | None,
     ) -> None:
         self.image_size = image_size
         self.resize_mode: ResizeMode = resize_mode
         self.transform = transform
+        self._cache = cache
         self._default = _find_default(transform)
 
     def read(self, path: str, points_image: NDArray[np.float32], seed: int | None) -> ShownImage:
@@ -84,26 +88,37 @@ class ImageReader:
             to_shown: NDArray[np.float64] = place(image_size, input_size, self.resize_mode).to_source
             return to_shown @ view.to_canvas(input_size)
 
-        stored = read_stored(path, lambda image_size: 1 / min(find_shrinking(input_to_shown(image_size))))
-        input_size = self.image_size or stored.size
-        input_to_image = input_to_shown(stored.size)
-        image = render(torch.from_numpy(stored.pixels), stored.shown_to_pixels @ input_to_image, input_size, view)
+        if self._cache is None:
+            stored = read_stored(path, lambda image_size: 1 / min(find_shrinking(input_to_shown(image_size))))
+            image_size, pixels = stored.size, torch.from_numpy(stored.pixels)
+            to_pixels = stored.shown_to_pixels @ input_to_shown(image_size)
+        else:
+            cached = self._cache.read(path)
+            image_size, pixels = cached.image_size, cached.image.permute(1, 2, 0)
+            to_pixels = view.to_canvas(self.image_size or image_size)
+        input_size = self.image_size or image_size
+        input_to_image = input_to_shown(image_size)
+        image = render(pixels, to_pixels, input_size, view)
         image_to_input = np.linalg.inv(input_to_image)
         points = (points_image @ image_to_input[:2, :2].T + image_to_input[:2, 2]).astype(np.float32)
         return ShownImage(
             image=image,
             points=torch.from_numpy(points),
-            is_inside=_is_inside(points_image, stored.size) & _is_inside(points, input_size),
+            is_inside=_is_inside(points_image, image_size) & _is_inside(points, input_size),
             is_mirrored=view.is_mirrored,
             input_to_image=torch.from_numpy(input_to_image[:2]).float(),
-            image_size=stored.size,
+            image_size=image_size,
         )
 
     def _read_exactly(self, path: str, points_image: NDArray[np.float32], seed: int | None) -> ShownImage:
-        image = read_image(path)
-        image_size = _size_of(image)
+        if self._cache is None:
+            image = read_image(path)
+            image_size = _size_of(image)
+            image = resize(image, self.image_size or image_size, self.resize_mode)[0]
+        else:
+            image, image_size = self._cache.read(path)
         input_size = self.image_size or image_size
-        image, input_to_image = resize(image, input_size, self.resize_mode)
+        input_to_image = torch.from_numpy(place(image_size, input_size, self.resize_mode).to_source[:2]).float()
         points = apply_affine(torch.from_numpy(points_image)[None], invert_affine(input_to_image)[None])[0]
         is_inside = _is_inside(points_image, image_size)
         if self.transform is None:

@@ -76,7 +76,7 @@ def test_points_lie_on_what_they_mark(folder, seed, orientation, place, suffix, 
         flip=True, degrees=180, translate=0.05, min_scale=0.8, max_scale=1.25, brightness=0, contrast=0,
         colour_probability=0, blur_probability=0,
     )  # fmt: skip
-    shown = ImageReader(image_size, mode, augmentation).read(path, point, seed)
+    shown = ImageReader(image_size, mode, augmentation, None).read(path, point, seed)
     found_x, found_y = shown.points[0].tolist()
     window = 16
     left, top = int(found_x) - window, int(found_y) - window
