@@ -106,10 +106,7 @@ class ImageCache:
                 self._is_full = True
                 return
             entry.parent.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=entry.parent, suffix=".part", delete=False) as file:
-                file.write(header)
-                file.write(pixels.data)
-            os.replace(file.name, entry)
+            _write(entry, header, pixels.data)
         except OSError as error:  # the disk is full, or somebody has removed the folder: training goes on without
             logger.warning("%s: the cache of images takes no more (%s).", self.folder, error.strerror)
             self._is_full = True
@@ -117,7 +114,8 @@ class ImageCache:
     def _reserve(self, n_bytes: int) -> bool:
         """Count bytes as used, unless they are too many; all processes of the machine count together."""
         with _locked(self.folder / "used") as file:
-            used = int(file.read() or 0) + n_bytes
+            text = file.read()
+            used = n_bytes + (int(text) if text.isdigit() else 0)  # not a number: damaged, and mended by `tidy`
             if used > self.max_bytes:
                 return False
             _overwrite(file, used)
@@ -148,6 +146,19 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:  # another process has just moved or removed it
         return None
+
+
+def _write(entry: Path, header: bytes, pixels: memoryview) -> None:
+    """Write an entry beside its place and move it there."""
+    with tempfile.NamedTemporaryFile(dir=entry.parent, suffix=".part", delete=False) as file:
+        try:
+            file.write(header)
+            file.write(pixels)
+            file.flush()
+            os.replace(file.name, entry)
+        except OSError:
+            os.unlink(file.name)
+            raise
 
 
 def _load(entry: Path) -> CachedImage | None:

@@ -120,6 +120,24 @@ def test_a_missing_image_is_named(tmp_path):
         make(tmp_path / "cache").read(str(tmp_path / "gone.png"))
 
 
+def test_a_write_that_fails_leaves_nothing_behind(images, tmp_path, monkeypatch, caplog):
+    def fail(*paths):
+        raise OSError(28, "No space left on device")
+
+    cache = make(tmp_path / "cache")
+    monkeypatch.setattr(os, "replace", fail)
+    assert torch.equal(cache.read(images[0]).image, expected(images[0]))
+    assert entries(cache) == []
+    assert "takes no more (No space left on device)" in caplog.text
+
+
+def test_a_damaged_count_does_not_stop_a_training(images, tmp_path):
+    cache = make(tmp_path / "cache")
+    (cache.folder / "used").write_text("x")
+    assert torch.equal(cache.read(images[0]).image, expected(images[0]))
+    assert len(entries(cache)) == 1
+
+
 def test_a_cache_that_disappears_does_not_stop_a_training(images, tmp_path, caplog):
     cache = make(tmp_path / "cache")
     cache.folder.rmdir()
