@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from images_of_discs import centre_of_mass
 from PIL import Image
+from torchvision.transforms import v2
 
 from keypoint_detection.data.default_augmentation import DefaultAugmentation
 from keypoint_detection.data.reader import ImageReader
@@ -86,3 +87,23 @@ def test_points_lie_on_what_they_mark(folder, seed, orientation, place, suffix, 
         assert (centre[0] + left, centre[1] + top) == pytest.approx((found_x, found_y), abs=0.06)
     back = apply_affine(shown.points[None], shown.input_to_image[None])[0, 0]
     assert back.tolist() == pytest.approx(point[0].tolist(), abs=2e-3 * scale)
+
+
+def test_one_step_is_about_as_sharp_as_resizing_and_then_turning(tmp_path):
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (75, 100, 3), dtype=np.uint8))
+    path = save(tmp_path / "a.jpg", np.asarray(coarse.resize((640, 480), Image.Resampling.BICUBIC)), quality=95)
+    turned = DefaultAugmentation(
+        degrees=15, translate=0, min_scale=1, max_scale=1, brightness=0, contrast=0, colour_probability=0,
+        blur_probability=0,
+    )  # fmt: skip
+
+    def sharpness(augmentation):
+        reader, energies = ImageReader((96, 128), "letterbox", augmentation, None), []
+        for seed in range(20):
+            middle = reader.read(path, np.zeros((0, 2), np.float32), seed).image[:, 28:68, 38:90].float()
+            energies.append(float(middle.diff(dim=1).square().mean() + middle.diff(dim=2).square().mean()))
+        return np.mean(energies)
+
+    resized_and_turned = sharpness(v2.RandomAffine(15, interpolation=v2.InterpolationMode.BILINEAR))
+    assert sharpness(turned) > 0.8 * resized_and_turned > 0  # detail of single pixels, the hardest case
