@@ -1,5 +1,6 @@
 """Read images of every kind upright, as arrays; needs NumPy and Pillow alone."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,9 +12,12 @@ __all__ = [
     "ImageError",
     "ImageSizes",
     "ResizeMode",
+    "StoredImage",
     "fit_size",
     "read_pixels",
     "read_sizes",
+    "read_stored",
+    "shown_to_stored",
     "to_rgb",
 ]
 
@@ -74,6 +78,69 @@ def _unreadable(path: str, error: BaseException) -> ImageError:
     return ImageError(f"{path}: cannot be read as an image ({reason}). Is the file complete?")
 
 
+class StoredImage(NamedTuple):
+    """An image as its pixels lie in the file, perhaps smaller.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB.
+        shown_to_pixels: (3, 3) the affine map from the image as it is shown, upright and in its full size, to `pixels`.
+        size: (height, width) of the image as it is shown.
+    """
+
+    pixels: NDArray[np.uint8]
+    shown_to_pixels: NDArray[np.float64]
+    size: tuple[int, int]
+
+
+def read_stored(path: str, scale: Callable[[tuple[int, int]], float]) -> StoredImage:
+    """Read an image of any mode as it lies in the file, a JPEG as small as it is needed: that is much faster.
+
+    Args:
+        path: the file.
+        scale: given (height, width) of the image as shown, the size at which it is needed; 1 and more for all of it.
+
+    Raises:
+        ImageError: the file is missing or not a readable image.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            orientation = file.getexif().get(EXIF_ORIENTATION, 1)
+            size = (width, height) if orientation in EXIF_SIDEWAYS else (height, width)
+            factor = min(1.0, scale(size))
+            drafted = file.draft("RGB", (max(1, int(width * factor)), max(1, int(height * factor))))
+            # A drafted JPEG is smaller by exactly this much; what is left over is in its last row and column.
+            shrinking = width / drafted[1][2] if drafted else 1.0
+            pixels = np.array(_convert(file))
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    to_pixels = np.diag([1 / shrinking, 1 / shrinking, 1.0])
+    return StoredImage(pixels, to_pixels @ shown_to_stored(orientation, (height, width)), size)
+
+
+def shown_to_stored(orientation: int, stored_size: tuple[int, int]) -> NDArray[np.float64]:
+    """Give the affine map from an image as it is shown to the pixels of its file, (3, 3).
+
+    Args:
+        orientation: of EXIF; anything but 1 to 8 counts as 1.
+        stored_size: (height, width) of the image as its pixels lie in the file.
+
+    >>> shown_to_stored(6, (10, 20)) @ [0, 0, 1]  # on its side: the first pixel shown is the last of the first column
+    array([ 0., 10.,  1.])
+    """
+    h, w = stored_size
+    u, v = {
+        2: ([-1, 0, w], [0, 1, 0]),
+        3: ([-1, 0, w], [0, -1, h]),
+        4: ([1, 0, 0], [0, -1, h]),
+        5: ([0, 1, 0], [1, 0, 0]),
+        6: ([0, 1, 0], [-1, 0, h]),
+        7: ([0, -1, w], [-1, 0, h]),
+        8: ([0, -1, w], [1, 0, 0]),
+    }.get(orientation, ([1, 0, 0], [0, 1, 0]))
+    return np.array([u, v, [0, 0, 1]], dtype=np.float64)
+
+
 def read_pixels(path: str) -> NDArray[np.uint8]:
     """Read an image of any mode as (H, W, 3) uint8 RGB, upright according to its EXIF orientation.
 
@@ -91,10 +158,14 @@ def read_pixels(path: str) -> NDArray[np.uint8]:
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Bring an image of any mode to (H, W, 3) uint8 RGB, upright; see `read_image`."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in MODES_16_BIT:
-        upright = Image.fromarray((np.asarray(upright) // GREY_LEVELS_16_PER_8_BIT).clip(0, 255).astype(np.uint8))
-    return np.array(upright.convert("RGB"))
+    is_upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
+    return np.array(_convert(image if is_upright else ImageOps.exif_transpose(image)))
+
+
+def _convert(image: Image.Image) -> Image.Image:
+    if image.mode in MODES_16_BIT:
+        image = Image.fromarray((np.asarray(image) // GREY_LEVELS_16_PER_8_BIT).clip(0, 255).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def fit_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:

@@ -1,17 +1,54 @@
 """Images as tensors: read, and brought to the size of the network's input with the exact affine map back."""
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from keypoint_detection.images import LETTERBOX_GREY, ResizeMode, fit_size, read_pixels
 
-__all__ = ["read_image", "resize"]
+__all__ = ["Placement", "place", "read_image", "resize"]
 
 
 def read_image(path: str) -> Tensor:
     """Read an image of any mode as (3, H, W) uint8 RGB, upright; see `read_pixels`."""
-    return torch.from_numpy(read_pixels(path)).permute(2, 0, 1).contiguous()
+    # Not made contiguous: torchvision resizes interleaved channels twice as fast, to the same values.
+    return torch.from_numpy(read_pixels(path)).permute(2, 0, 1)
+
+
+class Placement(NamedTuple):
+    """Where an image lies in the input, (height, width) in pixels and the corner nearest to the origin.
+
+    Attributes:
+        inner: the size that the image gets.
+        top: the rows above it.
+        left: the columns left of it.
+        to_source: (3, 3) the affine map from the input to the image.
+    """
+
+    inner: tuple[int, int]
+    top: int
+    left: int
+    to_source: NDArray[np.float64]
+
+
+def place(source: tuple[int, int], size: tuple[int, int], mode: ResizeMode) -> Placement:
+    """Say where an image goes that is brought to an exact size; see `resize`.
+
+    Args:
+        source: (height, width) of the image.
+        size: (height, width) of the result.
+        mode: how it is brought to it.
+    """
+    height, width = source
+    inner = size if mode == "stretch" else fit_size(source, size)
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    scale_x, scale_y = width / inner[1], height / inner[0]
+    to_source = np.array([[scale_x, 0, -left * scale_x], [0, scale_y, -top * scale_y], [0, 0, 1]])
+    return Placement(inner, top, left, to_source)
 
 
 def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> tuple[Tensor, Tensor]:
@@ -25,14 +62,11 @@ def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> tuple[Tens
     Returns:
         The (3, *size) uint8 image and the (2, 3) affine map from its pixels to those of `image`.
     """
-    height, width = image.shape[-2:]
-    inner = size if mode == "stretch" else fit_size((height, width), size)
-    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    if inner != (height, width):
+    source = (int(image.shape[-2]), int(image.shape[-1]))
+    inner, top, left, to_source = place(source, size, mode)
+    if inner != source:
         image = F.resize(image, list(inner), antialias=True)
     if inner != size:
         padding = [left, top, size[1] - inner[1] - left, size[0] - inner[0] - top]
         image = F.pad(image, padding, fill=[LETTERBOX_GREY])
-    scale_x, scale_y = width / inner[1], height / inner[0]
-    to_source = torch.tensor([[scale_x, 0.0, -left * scale_x], [0.0, scale_y, -top * scale_y]])
-    return image, to_source
+    return image.contiguous(), torch.from_numpy(to_source[:2]).float()

@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from keypoint_detection.data.default_augmentation import DefaultAugmentation
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
 from keypoint_detection.images import LETTERBOX_GREY, ResizeMode
 from keypoint_detection.resizing import resize
@@ -181,7 +182,7 @@ def try_augmentation(
     Raises:
         DataError: it mirrors images and it is not known which types change places; or it fails.
     """
-    flips = sorted({type(one).__name__ for one in _walk(transform) if isinstance(one, FLIPS)})
+    flips = sorted({type(one).__name__ for one in _walk(transform) if isinstance(one, FLIPS) or _is_flipping(one)})
     if flips and flip_pairs is None:
         raise DataError(
             f"data.augmentation has {' and '.join(flips)}, but it is not known which keypoint types change places in a "
@@ -198,6 +199,10 @@ def try_augmentation(
                     f"{str(error).strip().splitlines()[0]} The transforms are: "
                     f"{', '.join(type(one).__name__ for one in _walk(transform) if not isinstance(one, v2.Compose))}."
                 ) from error
+
+
+def _is_flipping(transform: Any) -> bool:
+    return isinstance(transform, DefaultAugmentation) and transform.flip
 
 
 def _walk(transform: Any) -> Iterator[Any]:
@@ -222,18 +227,4 @@ def default_augmentation(may_flip: bool) -> list[v2.Transform]:
     Args:
         may_flip: mirror half of the images; only right where it is known which types change places.
     """
-    flips: Sequence[v2.Transform] = [v2.RandomHorizontalFlip(0.5)] if may_flip else []
-    return [
-        *flips,
-        v2.RandomAffine(
-            degrees=15,
-            translate=(0.1, 0.1),
-            scale=(0.8, 1.25),
-            interpolation=v2.InterpolationMode.BILINEAR,
-            fill=LETTERBOX_GREY,
-        ),
-        v2.ColorJitter(brightness=0.3, contrast=0.3),
-        # Hue and saturation cost five times as much as brightness and contrast: seldom is often enough.
-        v2.RandomApply([v2.ColorJitter(saturation=0.3, hue=0.03)], p=0.2),
-        v2.RandomApply([v2.GaussianBlur(kernel_size=5, sigma=(0.1, 1.5))], p=0.2),
-    ]
+    return [DefaultAugmentation(flip=may_flip)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from keypoint_detection.data.augmentation import default_augmentation, try_augme
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates
 from keypoint_detection.data.dataset import KeypointsDataset, MostPoints, Sample, collate
 from keypoint_detection.data.files import DataFiles, find_files, read_table
+from keypoint_detection.data.image_cache import CacheKind, ImageCache, open_cache
 from keypoint_detection.data.image_files import check_images, count_points_outside
 from keypoint_detection.data.sampling import EpochSampler
 from keypoint_detection.data.unlabelled import (
@@ -77,6 +78,12 @@ class KeypointsDataModule(LightningDataModule):
             none does. Left out, images are not mirrored, and `model.flip_test` is not possible.
         batch_size: images per batch and device.
         num_workers: processes that read images; 0 reads in the training process. Left out, one less than the cores.
+        cache: keep decoded images of the input's size, so that all epochs but the first read them much faster: `ram`
+            in memory that all processes of the machine share, for as long as one of them runs; `disk` in files that
+            later runs find again. An image whose file changes is read anew.
+        cache_folder: where a cache on disk lies.
+        cache_gb: how many gigabytes the cache may take. What does not fit is read from its file every time; a cache
+            that is full when a run begins makes room by dropping what is oldest.
 
     Raises:
         ValueError: the options contradict each other.
@@ -102,6 +109,9 @@ class KeypointsDataModule(LightningDataModule):
         flip_pairs: list[tuple[str, str]] | None = None,
         batch_size: PositiveInt = 16,
         num_workers: NonNegativeInt | None = None,
+        cache: CacheKind = "none",
+        cache_folder: str = "~/.cache/kpd/images",
+        cache_gb: PositiveFloat = 16.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -127,6 +137,9 @@ class KeypointsDataModule(LightningDataModule):
         self.num_workers = _default_workers() if num_workers is None else num_workers
         transforms = default_augmentation(flip_pairs is not None) if augmentation is None else augmentation
         self.transform = v2.Compose(transforms) if augment and transforms else None
+        self.cache: CacheKind = cache
+        self.cache_folder, self.cache_gb = cache_folder, float(cache_gb)
+        self._image_cache: ImageCache | None = None
         # Where a training that is resumed goes on: its epoch, and the batches that it has had of that.
         self._epoch, self._n_batches = 0, 0
         self._datasets: dict[str, KeypointsDataset] = {}
@@ -136,13 +149,20 @@ class KeypointsDataModule(LightningDataModule):
         self.predicted: set[int] = set()
 
     def prepare_data(self) -> None:
-        """Draw the procedural data set if one is asked for and not there yet; Lightning calls it once a machine.
+        """Draw the procedural data set if it is not there yet, and tidy the cache; Lightning calls it once a machine.
 
         Raises:
             FileExistsError: its folder holds something else.
         """
         if self.synthetic is not None and not is_drawn(Path(self.synthetic.folder).expanduser(), self.synthetic):
             draw_data_set(self.synthetic)
+        if (cache := self._open_cache()) is not None:
+            cache.tidy()
+
+    def _open_cache(self) -> ImageCache | None:
+        if self._image_cache is None:
+            self._image_cache = open_cache(self.cache, self.cache_folder, self.cache_gb, self.image_size, self.resize)
+        return self._image_cache
 
     def setup(self, stage: str) -> None:
         """Read the files that a stage needs; reading them again is free.
@@ -229,6 +249,7 @@ class KeypointsDataModule(LightningDataModule):
             flip_pairs,
             self.visible_only,
             sizes,
+            self._open_cache(),
         )
 
     def describe(self) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """One image and its points, and how several become a batch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +10,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from keypoint_detection.channels import KeypointType
-from keypoint_detection.data.augmentation import augment, fit_to_size
 from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.data.image_cache import ImageCache
+from keypoint_detection.data.reader import ImageReader
 from keypoint_detection.data.sampling import Draw
-from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
 from keypoint_detection.images import ResizeMode, read_sizes
-from keypoint_detection.resizing import read_image, resize
 from keypoint_detection.types import VISIBLE, Batch, DataError
 
 __all__ = ["KeypointsDataset", "MostPoints", "Sample", "collate"]
@@ -79,6 +77,7 @@ class KeypointsDataset(Dataset[Sample]):
         flip_pairs: the types that change places in a mirrored image; None: mirroring is an error.
         visible_only: leave out occluded points.
         image_sizes: (N, 2) height and width of the images in pixels; where they are known, points outside do not count.
+        cache: keeps resized images; every image is read anew where there is none.
     """
 
     def __init__(
@@ -92,13 +91,12 @@ class KeypointsDataset(Dataset[Sample]):
         flip_pairs: Sequence[tuple[str, str]] | None = None,
         visible_only: bool = False,
         image_sizes: NDArray[np.int64] | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         self.table = table
         self.indices = np.arange(len(table.image_ids)) if indices is None else indices
         self.image_sizes = image_sizes
-        self.image_size = image_size
-        self.resize_mode: ResizeMode = resize_mode
-        self.transform = transform
+        self.reader = ImageReader(image_size, resize_mode, transform, cache)
         self.visible_only = visible_only
         self.channel_names = list(channels)
         self.n_channels = len(channels)
@@ -153,41 +151,24 @@ class KeypointsDataset(Dataset[Sample]):
         """
         position, seed = draw if isinstance(draw, Draw) else (draw, None)
         table, index = self.table, int(self.indices[position])
-        image = read_image(table.image_paths[index].decode())
-        image_size = (int(image.shape[-2]), int(image.shape[-1]))
         rows = np.arange(table.offsets[index], table.offsets[index + 1])
         if self.visible_only:
             rows = rows[table.visibility[rows] == VISIBLE]
-
-        input_size = self.image_size or image_size
-        image, input_to_image = resize(image, input_size, self.resize_mode)
-        points = torch.from_numpy(table.points[rows])
-        is_inside = _is_inside(points, image_size)
-        points = apply_affine(points[None], invert_affine(input_to_image)[None])[0]
-        types = table.types[rows]
-        if self.transform is not None:
-            with _random_numbers(seed):
-                augmented = augment(image, points, self.transform)
-            is_inside &= _is_inside(augmented.points, (int(augmented.image.shape[-2]), int(augmented.image.shape[-1])))
-            augmented = fit_to_size(augmented, input_size, self.resize_mode)
-            image, points = augmented.image, augmented.points
-            input_to_image = compose_affine(augmented.to_source, input_to_image)
-            if augmented.is_mirrored:
-                types = self._mirror(types)
-
-        slots, channel_indices = np.nonzero(self.type_in_channel[types] & is_inside.numpy()[:, None])
+        shown = self.reader.read(table.image_paths[index].decode(), table.points[rows], seed)
+        types = self._mirror(table.types[rows]) if shown.is_mirrored else table.types[rows]
+        slots, channel_indices = np.nonzero(self.type_in_channel[types] & shown.is_inside[:, None])
         rows = rows[slots]
         return Sample(
-            image=image,
-            points=points[torch.from_numpy(slots)],
+            image=shown.image,
+            points=shown.points[torch.from_numpy(slots)],
             channels=torch.from_numpy(channel_indices),
             visibility=torch.from_numpy(table.visibility[rows]),
             instances=torch.from_numpy(table.instances[rows]),
             box_sizes=torch.from_numpy(table.box_sizes[rows]),
             areas=torch.from_numpy(table.areas[rows]),
             image_id=int(table.image_ids[index]),
-            input_to_image=input_to_image,
-            image_size=image_size,
+            input_to_image=shown.input_to_image,
+            image_size=shown.image_size,
             n_channels=self.n_channels,
         )
 
@@ -199,21 +180,6 @@ class KeypointsDataset(Dataset[Sample]):
             )
         mirrored: NDArray[np.int64] = self.mirrored_types[types]
         return mirrored
-
-
-@contextmanager
-def _random_numbers(seed: int | None) -> Iterator[None]:
-    """Let what torchvision draws from the global generator come from a seed, and leave that generator as it was."""
-    if seed is None:
-        yield
-        return
-    generator = torch.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
 
 
 def _mirrored_types(
@@ -246,12 +212,6 @@ def _mirrored_types(
                     )
                 mirrored[index] = twins[0]
     return mirrored
-
-
-def _is_inside(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Whether points (N, 2) lie in an image of (height, width), its border included."""
-    limits = torch.tensor([size[1], size[0]])
-    return ((points >= 0) & (points <= limits)).all(dim=-1)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

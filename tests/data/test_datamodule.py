@@ -140,6 +140,26 @@ def test_workers_share_flat_arrays_not_python_objects(discs):
     assert all(column.dtype != object for column in table if hasattr(column, "dtype"))
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_cache_on_disk_serves_later_epochs_and_later_runs(discs, tmp_path, num_workers):
+    folder = tmp_path / "cache"
+    options = {"image_size": (32, 40), "cache": "disk", "cache_folder": str(folder), "num_workers": num_workers}
+
+    def images(path):
+        data = make(path, val=str(path), **options)
+        data.prepare_data()
+        data.setup("fit")
+        return {i: one for b in data.train_dataloader() for i, one in zip(b.image_ids.tolist(), b.images, strict=True)}
+
+    first = images(discs)
+    assert len(list(folder.glob("??/*"))) == 12
+    moments = {entry: entry.stat().st_mtime_ns for entry in folder.glob("??/*")}
+    again = images(discs)
+    assert set(first) == set(again) == set(range(10, 22))
+    assert all(torch.equal(first[image_id], again[image_id]) for image_id in first)
+    assert {entry: entry.stat().st_mtime_ns for entry in folder.glob("??/*")} == moments
+
+
 def test_hyperparameters_made_in_python_are_plain(discs):
     data = make(discs, augmentation=[v2.RandomGrayscale()], image_size=(32, 32))
     assert data.hparams["image_size"] == [32, 32]

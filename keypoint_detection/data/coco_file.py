@@ -1,0 +1,154 @@
+"""Load the JSON of a COCO keypoint file: only the fields that are used, and annotations one by one.
+
+A file of 60 000 images takes seconds and most of a gigabyte as Python objects. Fields are therefore picked while the
+text is parsed, whatever else a file carries (segmentations, captions), and an annotation exists only as long as it is
+looked at. Fields are of any type here: what is wrong with them is said, all together, by those who read them.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from keypoint_detection.types import DataError
+
+__all__ = [
+    "AnnotationEntry",
+    "CategoryEntry",
+    "CocoFile",
+    "ImageEntry",
+    "NotPlainJson",
+    "load_leniently",
+    "load_quickly",
+]
+
+# What files begin with that are not text in UTF-8, and what to say of them.
+MAGIC = {
+    b"\x1f\x8b": "is compressed by gzip; unpack it first (gunzip)",
+    b"PK": "is a ZIP archive; unpack it first",
+    b"\xff\xfe": "is text in UTF-16; save it as UTF-8",
+    b"\xfe\xff": "is text in UTF-16; save it as UTF-8",
+}
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# The parser refuses what RFC 8259 does not allow (NaN, half of a surrogate pair) and numbers too large for a float.
+NotPlainJson = msgspec.DecodeError
+
+
+class ImageEntry(msgspec.Struct, gc=False):
+    """What is used of an entry of `images`; None where it has no such field."""
+
+    id: Any = None
+    file_name: Any = None
+    height: Any = None
+    width: Any = None
+
+
+class AnnotationEntry(msgspec.Struct, gc=False):
+    """What is used of an entry of `annotations`; None, and UNSET for the id, where it has no such field."""
+
+    id: Any = msgspec.UNSET
+    image_id: Any = None
+    category_id: Any = None
+    keypoints: Any = None
+    bbox: Any = None
+    area: Any = None
+
+
+class CategoryEntry(msgspec.Struct, gc=False):
+    """What is used of an entry of `categories`; None, and UNSET for the name, where it has no such field."""
+
+    id: Any = None
+    name: Any = msgspec.UNSET
+    keypoints: Any = None
+
+
+class CocoFile(NamedTuple):
+    """The entries of a COCO keypoint file.
+
+    Attributes:
+        images: all images.
+        annotations: what `read_annotations` makes entries of.
+        categories: all categories.
+    """
+
+    images: list[ImageEntry]
+    annotations: list[Any]
+    categories: list[CategoryEntry]
+
+    def read_annotations(self) -> Iterator[AnnotationEntry]:
+        """Give the annotations one by one.
+
+        Raises:
+            NotPlainJson: an annotation of a file that was loaded quickly is not plain JSON.
+        """
+        read: Any = _ANNOTATION.decode if self.annotations and isinstance(self.annotations[0], msgspec.Raw) else _pick
+        return map(read, self.annotations)
+
+
+class _Shell(msgspec.Struct, gc=False):
+    images: list[ImageEntry]
+    annotations: list[msgspec.Raw]  # their text
+    categories: list[CategoryEntry]
+
+
+_ANNOTATION = msgspec.json.Decoder(AnnotationEntry)
+
+
+def _pick(annotation: dict[str, Any]) -> AnnotationEntry:
+    return msgspec.convert(annotation, AnnotationEntry)
+
+
+def load_quickly(path: Path) -> CocoFile:
+    """Load a COCO keypoint file, as long as it is plain JSON.
+
+    Raises:
+        NotPlainJson: it is not, or not laid out as COCO files are; `load_leniently` reads it or says what is wrong.
+        DataError: there is no such file, or it is of another kind.
+    """
+    shell = msgspec.json.decode(memoryview(_read_text(path)), type=_Shell)
+    if not shell.images:
+        raise NotPlainJson("no images")
+    return CocoFile(shell.images, shell.annotations, shell.categories)
+
+
+def load_leniently(path: Path) -> CocoFile:
+    """Load a COCO keypoint file with Python's own parser, which reads NaN too.
+
+    Raises:
+        DataError: there is no such file, or it is not a COCO keypoint file.
+    """
+    try:
+        content = json.loads(_read_text(path).decode())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}); expected a COCO keypoint file.") from error
+    expected = "a COCO keypoint file is an object with the lists 'images', 'annotations' and 'categories'"
+    if not isinstance(content, dict):
+        hint = " A list is what detection results look like; give the ground-truth file." if content else ""
+        raise DataError(f"{path}: holds a {type(content).__name__}; {expected}.{hint}")
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            found = "is missing" if key not in content else "is not a list of objects"
+            raise DataError(f"{path}: '{key}' {found}; {expected}. It has: {', '.join(map(repr, content))}.")
+    if not content["images"]:
+        raise DataError(f"{path}: 'images' is empty; there is nothing to train on or to measure.")
+    return CocoFile(
+        msgspec.convert(content["images"], list[ImageEntry]),
+        content["annotations"],
+        msgspec.convert(content["categories"], list[CategoryEntry]),
+    )
+
+
+def _read_text(path: Path) -> bytes:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; expected a COCO keypoint file (JSON). Paths are relative to {Path.cwd()}."
+        )
+    raw = path.read_bytes()
+    for magic, what in MAGIC.items():
+        if raw.startswith(magic):
+            raise DataError(f"{path} {what}. A COCO keypoint file (JSON) is expected.")
+    return raw.removeprefix(BYTE_ORDER_MARK)

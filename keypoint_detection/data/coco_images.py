@@ -1,0 +1,110 @@
+"""The images of a COCO keypoint file: their ids, files and sizes."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keypoint_detection.data.coco_file import ImageEntry
+from keypoint_detection.data.problems import Problems
+
+__all__ = ["CocoImages", "read_images"]
+
+# Ids are kept in 64 bits with a sign.
+ID_LIMIT = 2**63
+# Asked for as many files of a folder, it is cheaper to list it once than to ask the disk for each.
+N_BEFORE_LISTING = 32
+# File names that need no tidying to be joined to a folder: no empty part, no part that begins with a dot.
+PLAIN_NAME = re.compile(r"(?:[^/\\:.][^/\\:]*/)*[^/\\:.][^/\\:]*")
+
+
+class CocoImages(NamedTuple):
+    """The images of a file in its order.
+
+    Attributes:
+        ids: each once.
+        paths: UTF-8 bytes.
+        sizes: (height, width) in pixels, (0, 0) where the file does not say.
+    """
+
+    ids: list[int]
+    paths: list[bytes]
+    sizes: list[tuple[int, int]]
+
+
+class _Folders:
+    """Tells which files exist, asking the disk as seldom as possible."""
+
+    def __init__(self) -> None:
+        self._n_questions: Counter[str] = Counter()
+        self._names: dict[str, set[str]] = {}
+
+    def has_file(self, path: str) -> bool:
+        folder, name = os.path.split(path)
+        self._n_questions[folder] += 1
+        if self._n_questions[folder] == N_BEFORE_LISTING:
+            self._names[folder] = _list_files(folder)
+        # A disk that ignores case, or writes accents another way, lists a file under another name than it answers to.
+        return name in self._names.get(folder, ()) or os.path.isfile(path)
+
+
+def _list_files(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder or ".") as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:  # there is none, or it may not be listed though its files may be read
+        return set()
+
+
+def read_images(entries: list[ImageEntry], root: Path, problems: Problems) -> CocoImages:
+    """Read the images of a file.
+
+    Args:
+        entries: what the file says of them.
+        root: the folder that their file names are relative to.
+        problems: where what is wrong is noted; an image whose file is missing is kept.
+    """
+    images = CocoImages([], [], [])
+    seen: set[int] = set()
+    folders = _Folders()
+    prefix = str(root / "name")[: -len("name")]
+    for entry in entries:
+        identifier, file_name = entry.id, entry.file_name
+        if not _is_new_id(identifier, file_name, seen, problems):
+            continue
+        seen.add(identifier)
+        if not isinstance(file_name, str) or not file_name:
+            problems.add("image name", f"image {identifier} has no 'file_name'.")
+            continue
+        file = prefix + file_name if PLAIN_NAME.fullmatch(file_name) else str(root / file_name)
+        if not folders.has_file(file):
+            problems.add(
+                "image file", f"image {identifier}: {file} does not exist; `data.image_root` sets another folder."
+            )
+        images.ids.append(identifier)
+        images.paths.append(file.encode())
+        images.sizes.append(_read_size(entry))
+    return images
+
+
+def _is_new_id(identifier: Any, file_name: Any, seen: set[int], problems: Problems) -> bool:
+    """Whether an id names an image, and none before it; otherwise the problem is noted."""
+    if isinstance(identifier, bool) or not isinstance(identifier, int):
+        kind = " (a text)" if isinstance(identifier, str) else ""
+        problems.add("image id", f"image {file_name!r} has the id {identifier!r:.80}{kind}; an integer is expected.")
+        return False
+    if abs(identifier) >= ID_LIMIT:
+        problems.add("image id size", f"image {file_name!r} has the id {identifier}, which takes more than 64 bits.")
+        return False
+    if identifier in seen:
+        problems.add("image twice", f"the image id {identifier} is used more than once (again by {file_name!r}).")
+        return False
+    return True
+
+
+def _read_size(entry: ImageEntry) -> tuple[int, int]:
+    height, width = (
+        side if isinstance(side, int) and 0 < side < ID_LIMIT else 0 for side in (entry.height, entry.width)
+    )
+    return (height, width) if height and width else (0, 0)

@@ -1,0 +1,165 @@
+"""The augmentation that suits most keypoint data, done in one step with the reading of an image."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from keypoint_detection.data.warping import blur, recolour, warp
+
+__all__ = ["DefaultAugmentation", "View", "draw_seed", "render"]
+
+# Hue turns about the axis of greys in the YIQ colour space of NTSC television.
+RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+# The weakest blur that is drawn changes nothing.
+SMALLEST_BLUR_PX = 0.1
+FLIP_PROBABILITY = 0.5
+
+
+class View(NamedTuple):
+    """One way to look at an image, drawn at random.
+
+    Attributes:
+        angle: of the rotation in radians.
+        scale: the size of what is seen, 1 being that of the image.
+        shift: to the right and down, as parts of the width and of the height.
+        is_mirrored: left and right are exchanged before.
+        colour: (3, 3) the matrix that changes (red, green, blue); greys stay grey.
+        contrast: 1 keeps it.
+        blur_px: the standard deviation of a Gaussian blur; 0 for none.
+    """
+
+    angle: float
+    scale: float
+    shift: tuple[float, float]
+    is_mirrored: bool
+    colour: NDArray[np.float64]
+    contrast: float
+    blur_px: float
+
+    def to_canvas(self, size: tuple[int, int]) -> NDArray[np.float64]:
+        """Give the affine map from the view to the image that it is a view of, (3, 3).
+
+        Args:
+            size: (height, width) of both in pixels.
+        """
+        extent = np.array([size[1], size[0]])
+        # The inverse of: mirror, turn and scale about the centre, shift.
+        cosine, sine = math.cos(self.angle) / self.scale, math.sin(self.angle) / self.scale
+        direction = -1 if self.is_mirrored else 1
+        matrix = np.array([[direction * cosine, direction * sine, 0], [-sine, cosine, 0], [0, 0, 1]])
+        matrix[:2, 2] = extent / 2 - matrix[:2, :2] @ (extent * (0.5 + np.array(self.shift)))
+        return matrix
+
+
+class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
+    """Turn, shift, scale, recolour and blur an image at random, all in one step with its reading.
+
+    As the first of `data.augmentation` it can be set to other strengths, and others can follow it.
+
+    Args:
+        flip: mirror half of the images; only right where `data.flip_pairs` says which types change places.
+        degrees: the largest rotation to either side.
+        translate: the largest shift, as a part of the width and of the height.
+        min_scale: the smallest size, 1 being that of the image.
+        max_scale: the largest size.
+        brightness: the largest part by which the image becomes darker or brighter.
+        contrast: the largest part by which it becomes flatter or harder.
+        saturation: the largest part by which colours become paler or stronger, where they are changed.
+        hue: the largest turn of the hue, as a part of the full circle, where colours are changed.
+        colour_probability: how often saturation and hue are changed.
+        max_blur_px: the largest standard deviation of the blur in pixels, where there is any.
+        blur_probability: how often an image is blurred.
+    """
+
+    def __init__(
+        self,
+        flip: bool = False,
+        degrees: NonNegativeFloat = 15.0,
+        translate: ClosedUnitInterval = 0.1,
+        min_scale: PositiveFloat = 0.8,
+        max_scale: PositiveFloat = 1.25,
+        brightness: ClosedUnitInterval = 0.3,
+        contrast: ClosedUnitInterval = 0.3,
+        saturation: ClosedUnitInterval = 0.3,
+        hue: ClosedUnitInterval = 0.03,
+        colour_probability: ClosedUnitInterval = 0.2,
+        max_blur_px: PositiveFloat = 1.5,
+        blur_probability: ClosedUnitInterval = 0.2,
+    ) -> None:
+        super().__init__()
+        self.flip = flip
+        self.degrees, self.translate = degrees, translate
+        self.min_scale, self.max_scale = min_scale, max_scale
+        self.brightness, self.contrast = brightness, contrast
+        self.saturation, self.hue, self.colour_probability = saturation, hue, colour_probability
+        self.max_blur_px, self.blur_probability = max_blur_px, blur_probability
+        if min_scale > max_scale:
+            raise ValueError(f"min_scale is {min_scale:g}, which is above max_scale, {max_scale:g}.")
+
+    def draw(self, seed: int) -> View:
+        """Draw a view that depends on nothing but the seed."""
+        rng = np.random.default_rng(seed)
+        brightness = rng.uniform(1 - self.brightness, 1 + self.brightness)
+        colour = np.eye(3) * brightness
+        if rng.random() < self.colour_probability:
+            saturation = rng.uniform(1 - self.saturation, 1 + self.saturation)
+            colour = _turn_colours(saturation, rng.uniform(-self.hue, self.hue)) @ colour
+        is_blurred = rng.random() < self.blur_probability
+        return View(
+            angle=math.radians(rng.uniform(-self.degrees, self.degrees)),
+            scale=rng.uniform(self.min_scale, self.max_scale),
+            shift=(rng.uniform(-self.translate, self.translate), rng.uniform(-self.translate, self.translate)),
+            is_mirrored=self.flip and rng.random() < FLIP_PROBABILITY,
+            colour=colour,
+            contrast=rng.uniform(1 - self.contrast, 1 + self.contrast),
+            blur_px=rng.uniform(min(SMALLEST_BLUR_PX, self.max_blur_px), self.max_blur_px) if is_blurred else 0.0,
+        )
+
+    def forward(self, image: Any, points: Any) -> tuple[Any, Any]:
+        """Change an image and its points, as any transform of torchvision does; see `augment`."""
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        view = self.draw(draw_seed())
+        to_canvas = view.to_canvas(size)
+        pixels = image.as_subclass(Tensor).permute(1, 2, 0)
+        from_canvas = torch.from_numpy(np.linalg.inv(to_canvas)).float()
+        moved = points.as_subclass(Tensor) @ from_canvas[:2, :2].T + from_canvas[:2, 2]
+        return tv_tensors.Image(render(pixels, to_canvas, size, view)), tv_tensors.wrap(moved, like=points)
+
+
+def draw_seed() -> int:
+    """Draw a seed from the global generator of torch, as torchvision's transforms draw their numbers."""
+    return int(torch.randint(2**62, ()))
+
+
+def _turn_colours(saturation: float, hue: float) -> NDArray[np.float64]:
+    """The (3, 3) matrix on (red, green, blue) that scales saturation and turns the hue by a part of the circle."""
+    angle = 2 * math.pi * hue
+    cosine, sine = saturation * math.cos(angle), saturation * math.sin(angle)
+    turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+    matrix: NDArray[np.float64] = np.linalg.inv(RGB_TO_YIQ) @ turn @ RGB_TO_YIQ
+    return matrix
+
+
+def render(pixels: Tensor, to_pixels: NDArray[np.float64], size: tuple[int, int], view: View) -> Tensor:
+    """Show pixels as a view shows them.
+
+    Args:
+        pixels: (h, w, 3) uint8.
+        to_pixels: (3, 3) the affine map from the view to `pixels`, whatever lies between them.
+        size: (height, width) of the view.
+        view: how its colours are changed.
+
+    Returns:
+        (3, *size) uint8.
+    """
+    values = recolour(warp(pixels, to_pixels, size), view.colour, view.contrast)
+    if view.blur_px:
+        values = blur(values, view.blur_px)
+    return values.add_(0.5).clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,263 @@
+"""Decoded images of the input's size, kept in files that all processes of a machine share."""
+
+import hashlib
+import logging
+import os
+import shutil
+import struct
+import tempfile
+import weakref
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keypoint_detection.images import ResizeMode
+from keypoint_detection.resizing import read_image, resize
+from keypoint_detection.types import DataError
+
+__all__ = ["CacheKind", "CachedImage", "ImageCache", "open_cache"]
+
+logger = logging.getLogger(__name__)
+
+CacheKind = Literal["none", "ram", "disk"]
+
+# Mark of an entry, checksum, (height, width) of the original image, (height, width) of the pixels that follow.
+HEADER = struct.Struct("<4sIIIII8x")
+# Changes with all that changes pixels: the layout of entries, decoding, resizing.
+MARK = b"kpd1"
+SHARED_MEMORY = Path("/dev/shm")
+# Of the memory that is free; the rest is for training.
+LARGEST_PART_OF_MEMORY = 0.5
+# A cache that is full when a run begins loses its oldest entries down to this part.
+PART_AFTER_TIDYING = 0.5
+
+
+class CachedImage(NamedTuple):
+    """An image of the input's size.
+
+    Attributes:
+        image: (3, H, W) uint8, as `resize` gives it.
+        image_size: (height, width) of the original image.
+    """
+
+    image: Tensor
+    image_size: tuple[int, int]
+
+
+class ImageCache:
+    """Read images, each from its file once and from then on from the cache, as long as there is room.
+
+    An entry is found by path, time and size of the image's file and by how it is resized. It is written beside its
+    place and moved there, so that no process reads half of it; one that is damaged is made again.
+
+    Args:
+        folder: where the entries lie.
+        max_bytes: how large all entries together may become.
+        image_size: (height, width) of the input; None: the image's own.
+        resize_mode: how images are brought to it.
+    """
+
+    def __init__(
+        self, folder: Path, max_bytes: int, image_size: tuple[int, int] | None, resize_mode: ResizeMode
+    ) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+        self.image_size = image_size
+        self.resize_mode: ResizeMode = resize_mode
+        self._is_full = False
+
+    def read(self, path: str) -> CachedImage:
+        """Read one image.
+
+        Raises:
+            ImageError: its file cannot be read.
+        """
+        entry = self._entry(path)
+        cached = _load(entry) if entry is not None else None
+        if cached is not None:
+            return cached
+        image = read_image(path)
+        image_size = (int(image.shape[-2]), int(image.shape[-1]))
+        read = CachedImage(resize(image, self.image_size or image_size, self.resize_mode)[0], image_size)
+        if entry is not None and not self._is_full:
+            self._store(entry, read)
+        return read
+
+    def _entry(self, path: str) -> Path | None:
+        """Where the entry of an image lies; None where there is no such image."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        key = f"{os.path.abspath(path)}|{status.st_mtime_ns}|{status.st_size}|{self.image_size}|{self.resize_mode}"
+        name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        return self.folder / name[:2] / name
+
+    def _store(self, entry: Path, read: CachedImage) -> None:
+        pixels = read.image.numpy()
+        header = HEADER.pack(MARK, zlib.crc32(pixels.data), *read.image_size, *pixels.shape[1:])
+        try:
+            if not self._reserve(HEADER.size + pixels.nbytes):
+                self._is_full = True
+                return
+            entry.parent.mkdir(exist_ok=True)
+            _write(entry, header, pixels.data)
+        except OSError as error:  # the disk is full, or somebody has removed the folder: training goes on without
+            logger.warning("%s: the cache of images takes no more (%s).", self.folder, error.strerror)
+            self._is_full = True
+
+    def _reserve(self, n_bytes: int) -> bool:
+        """Count bytes as used, unless they are too many; all processes of the machine count together."""
+        with _locked(self.folder / "used") as file:
+            text = file.read()
+            used = n_bytes + (int(text) if text.isdigit() else 0)  # not a number: damaged, and mended by `tidy`
+            if used > self.max_bytes:
+                return False
+            _overwrite(file, used)
+            return True
+
+    def tidy(self) -> None:
+        """Count what there is, and make room where the cache is full: what is oldest goes first."""
+        with _locked(self.folder / "used") as file:
+            entries = sorted(
+                (
+                    (status.st_mtime, status.st_size, path)
+                    for path in self.folder.glob("??/*")
+                    if (status := _stat(path))
+                ),
+            )
+            used = sum(size for _, size, _ in entries)
+            if used >= self.max_bytes:
+                for _, size, path in entries:
+                    if used <= self.max_bytes * PART_AFTER_TIDYING:
+                        break
+                    path.unlink(missing_ok=True)
+                    used -= size
+            _overwrite(file, used)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:  # another process has just moved or removed it
+        return None
+
+
+def _write(entry: Path, header: bytes, pixels: memoryview) -> None:
+    """Write an entry beside its place and move it there."""
+    with tempfile.NamedTemporaryFile(dir=entry.parent, suffix=".part", delete=False) as file:
+        try:
+            file.write(header)
+            file.write(pixels)
+            file.flush()
+            os.replace(file.name, entry)
+        except OSError:
+            os.unlink(file.name)
+            raise
+
+
+def _load(entry: Path) -> CachedImage | None:
+    """Read an entry; None where there is none, or a damaged one."""
+    try:
+        content = np.fromfile(entry, dtype=np.uint8)
+    except OSError:
+        return None
+    if len(content) < HEADER.size:
+        return None
+    mark, checksum, height, width, rows, columns = HEADER.unpack(content[: HEADER.size].tobytes())
+    pixels = content[HEADER.size :]
+    if mark != MARK or len(pixels) != 3 * rows * columns or zlib.crc32(pixels.data) != checksum:
+        return None
+    return CachedImage(torch.from_numpy(pixels).view(3, rows, columns), (height, width))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[Any]:
+    """Open a file for reading and writing that no other process opens so at the same time."""
+    import fcntl  # not on Windows
+
+    with open(path, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        yield file
+
+
+def _overwrite(file: Any, number: int) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(str(number))
+
+
+def open_cache(
+    kind: CacheKind, folder: str, max_gb: float, image_size: tuple[int, int] | None, resize_mode: ResizeMode
+) -> ImageCache | None:
+    """Open the cache of this machine, or None where none is wanted; see `ImageCache`.
+
+    Args:
+        kind: `ram` is emptied when the last process that has it open ends; `disk` stays for later runs.
+        folder: of a cache on disk.
+        max_gb: how large it may become, in gigabytes.
+        image_size: (height, width) of the input; None: the image's own.
+        resize_mode: how images are brought to it.
+
+    Raises:
+        DataError: its folder cannot be written to.
+    """
+    if kind == "none":
+        return None
+    max_bytes = int(max_gb * 1e9)
+    home = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+    place = home / f"kpd-images-{os.getuid()}" if kind == "ram" else Path(folder).expanduser()
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"data.cache: {place} cannot be written to ({error.strerror}). Give data.cache_folder, or data.cache=none."
+        ) from error
+    cache = ImageCache(place, max_bytes, image_size, resize_mode)
+    if kind == "ram":
+        _share(cache)
+        cache.max_bytes = min(max_bytes, int(shutil.disk_usage(place).total * LARGEST_PART_OF_MEMORY))
+    return cache
+
+
+def _share(cache: ImageCache) -> None:
+    """Say that this process uses a cache in memory, and empty it when the last one ends."""
+    import fcntl
+
+    lock = open(cache.folder / "users", "a")  # noqa: SIM115 - open as long as the cache is in use
+    if _is_alone(lock):
+        _empty(cache.folder)  # left over from a process that was killed
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    weakref.finalize(cache, _leave, lock, cache.folder, os.getpid())
+
+
+def _is_alone(lock: Any) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _leave(lock: Any, folder: Path, process: int) -> None:
+    if os.getpid() != process:  # a reading process that was forked from it
+        return
+    if _is_alone(lock):
+        _empty(folder)
+    lock.close()
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.glob("??"):
+        shutil.rmtree(path, ignore_errors=True)
+    (folder / "used").unlink(missing_ok=True)

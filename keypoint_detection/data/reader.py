@@ -1,0 +1,168 @@
+"""Read an image as the network gets to see it, with its points."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms import v2
+
+from keypoint_detection.data.augmentation import augment, fit_to_size
+from keypoint_detection.data.default_augmentation import DefaultAugmentation, View, draw_seed, render
+from keypoint_detection.data.image_cache import ImageCache
+from keypoint_detection.data.warping import find_shrinking
+from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
+from keypoint_detection.images import ResizeMode, read_stored
+from keypoint_detection.resizing import place, read_image, resize
+
+__all__ = ["ImageReader", "ShownImage"]
+
+
+class ShownImage(NamedTuple):
+    """An image as the network gets to see it, and its points (P rows).
+
+    Attributes:
+        image: (3, H, W) uint8 RGB.
+        points: (P, 2) float32 input pixels.
+        is_inside: (P,) whether each point lies in the original image and in what is shown of it.
+        is_mirrored: it is shown as in a mirror.
+        input_to_image: (2, 3) float32.
+        image_size: (height, width) of the original image.
+    """
+
+    image: Tensor
+    points: Tensor
+    is_inside: NDArray[np.bool_]
+    is_mirrored: bool
+    input_to_image: Tensor
+    image_size: tuple[int, int]
+
+
+class ImageReader:
+    """Read images, bring them to the size of the network's input, and augment them.
+
+    Without augmentation, images are resized to the bit as a `Predictor` and an exported detector do it. The default
+    augmentation alone needs no image in between: it is one step with the reading.
+
+    Args:
+        image_size: (height, width) of the input; None: the image's own.
+        resize_mode: how images are brought to it.
+        transform: the augmentation, a torchvision v2 transform; None for none.
+        cache: keeps what images look like before they are augmented; None: every image is read anew.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] | None,
+        resize_mode: ResizeMode,
+        transform: Callable[..., Any] | None,
+        cache: ImageCache | None,
+    ) -> None:
+        self.image_size = image_size
+        self.resize_mode: ResizeMode = resize_mode
+        self.transform = transform
+        self._cache = cache
+        self._default = _find_default(transform)
+
+    def read(self, path: str, points_image: NDArray[np.float32], seed: int | None) -> ShownImage:
+        """Read one image.
+
+        Args:
+            path: its file.
+            points_image: (P, 2) its points in image pixels.
+            seed: what the augmentation depends on; None: the global generator of torch.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        if self._default is None:
+            return self._read_exactly(path, points_image, seed)
+        return self._read_view(path, points_image, self._default.draw(draw_seed() if seed is None else seed))
+
+    def _read_view(self, path: str, points_image: NDArray[np.float32], view: View) -> ShownImage:
+        def input_to_shown(image_size: tuple[int, int]) -> NDArray[np.float64]:
+            input_size = self.image_size or image_size
+            to_shown: NDArray[np.float64] = place(image_size, input_size, self.resize_mode).to_source
+            return to_shown @ view.to_canvas(input_size)
+
+        if self._cache is None:
+            stored = read_stored(path, lambda image_size: 1 / min(find_shrinking(input_to_shown(image_size))))
+            image_size, pixels = stored.size, torch.from_numpy(stored.pixels)
+            to_pixels = stored.shown_to_pixels @ input_to_shown(image_size)
+        else:
+            cached = self._cache.read(path)
+            image_size, pixels = cached.image_size, cached.image.permute(1, 2, 0)
+            to_pixels = view.to_canvas(self.image_size or image_size)
+        input_size = self.image_size or image_size
+        input_to_image = input_to_shown(image_size)
+        image = render(pixels, to_pixels, input_size, view)
+        image_to_input = np.linalg.inv(input_to_image)
+        points = (points_image @ image_to_input[:2, :2].T + image_to_input[:2, 2]).astype(np.float32)
+        return ShownImage(
+            image=image,
+            points=torch.from_numpy(points),
+            is_inside=_is_inside(points_image, image_size) & _is_inside(points, input_size),
+            is_mirrored=view.is_mirrored,
+            input_to_image=torch.from_numpy(input_to_image[:2]).float(),
+            image_size=image_size,
+        )
+
+    def _read_exactly(self, path: str, points_image: NDArray[np.float32], seed: int | None) -> ShownImage:
+        if self._cache is None:
+            image = read_image(path)
+            image_size = _size_of(image)
+            image = resize(image, self.image_size or image_size, self.resize_mode)[0]
+        else:
+            image, image_size = self._cache.read(path)
+        input_size = self.image_size or image_size
+        input_to_image = torch.from_numpy(place(image_size, input_size, self.resize_mode).to_source[:2]).float()
+        points = apply_affine(torch.from_numpy(points_image)[None], invert_affine(input_to_image)[None])[0]
+        is_inside = _is_inside(points_image, image_size)
+        if self.transform is None:
+            return ShownImage(image, points, is_inside, False, input_to_image, image_size)
+        with _random_numbers(seed):
+            augmented = augment(image, points, self.transform)
+        is_inside &= _is_inside(augmented.points.numpy(), _size_of(augmented.image))
+        augmented = fit_to_size(augmented, input_size, self.resize_mode)
+        return ShownImage(
+            image=augmented.image,
+            points=augmented.points,
+            is_inside=is_inside,
+            is_mirrored=augmented.is_mirrored,
+            input_to_image=compose_affine(augmented.to_source, input_to_image),
+            image_size=image_size,
+        )
+
+
+def _find_default(transform: Callable[..., Any] | None) -> DefaultAugmentation | None:
+    """The default augmentation, where nothing else is to be done."""
+    transforms = list(transform.transforms) if isinstance(transform, v2.Compose) else [transform]
+    return transforms[0] if len(transforms) == 1 and isinstance(transforms[0], DefaultAugmentation) else None
+
+
+def _is_inside(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Whether points (N, 2) lie in an image of (height, width), its border included."""
+    inside: NDArray[np.bool_] = np.all((points >= 0) & (points <= (size[1], size[0])), axis=1)
+    return inside
+
+
+def _size_of(image: Tensor) -> tuple[int, int]:
+    return int(image.shape[-2]), int(image.shape[-1])
+
+
+@contextmanager
+def _random_numbers(seed: int | None) -> Iterator[None]:
+    """Let what torchvision draws from the global generator come from a seed, and leave that generator as it was."""
+    if seed is None:
+        yield
+        return
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
