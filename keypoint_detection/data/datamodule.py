@@ -267,6 +267,15 @@ class KeypointsDataModule(LightningDataModule):
         """Describe the parts that are set up: file, SHA-256, number of images, labelled points per channel."""
         return {part: _describe(dataset, self.channels) for part, dataset in self._datasets.items()}
 
+    def held_out_groups(self) -> NDArray[np.int64]:
+        """Give the ids of the validation images and their groups, (I, 2); no rows where each stands for itself."""
+        dataset = self._datasets["val"]
+        table = dataset.table
+        if self.group_by is None:
+            return np.empty((0, 2), dtype=np.int64)
+        groups = number_groups(table, self.image_root, self.group_by)
+        return np.stack([table.image_ids[dataset.indices], groups[dataset.indices]], axis=1)
+
     def first_size(self) -> tuple[int, int]:
         """Give (height, width) in pixels of what the network gets to see first."""
         return self.image_size or next(iter(self._datasets.values())).first_size()
