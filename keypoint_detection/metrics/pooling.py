@@ -17,9 +17,8 @@ __all__ = ["FoundRuns", "Run", "find_runs", "groups_of", "missing_folds", "pool"
 
 # Beside the predictions of every run of `kpd fit` and `kpd validate`.
 CONFIG_FILE = "config.yaml"
-# What must agree for numbers to be comparable, and what for folds to be parts of one split.
-MEASURED_WITH = ("channels", "thresholds_px", "relative_thresholds", "oks_sigmas")
-SPLIT_BY = ("n_folds", "group_by")
+# What must agree: what the numbers were measured with, and what the images were split by.
+SHARED = ("channels", "thresholds_px", "relative_thresholds", "oks_sigmas", "n_folds", "group_by", "sha256")
 
 
 class Run(NamedTuple):
@@ -97,11 +96,11 @@ def refuse_other_measurements(runs: Sequence[Run]) -> None:
     """Refuse runs whose numbers cannot be compared.
 
     Raises:
-        DataError: they have other channels or thresholds, or their images are those of another file.
+        DataError: they have other channels, thresholds, folds or groups, or their images are those of another file.
     """
     first = runs[0]
     for run in runs[1:]:
-        for name in (*MEASURED_WITH, "sha256"):
+        for name in SHARED:
             old, new = first.held_out.about[name], run.held_out.about[name]
             if old == new:
                 continue
@@ -118,14 +117,9 @@ def pool(runs: Sequence[Run]) -> EvaluationReport:
     """Evaluate the held-out images of several runs as if one run had measured all of them.
 
     Raises:
-        DataError: the runs cannot be compared, are folds of different splits, or hold out the same image.
+        DataError: the runs cannot be compared, or hold out the same image.
     """
     refuse_other_measurements(runs)
-    for name in SPLIT_BY:
-        values = {str(run.held_out.about[name]): run.folder for run in runs}
-        if len(values) > 1:
-            listed = ", ".join(f"{value} ({folder})" for value, folder in values.items())
-            raise DataError(f"these runs are parts of different splits: data.{name} is {listed}.")
     _refuse_overlaps(runs)
     about = runs[0].held_out.about
     metric = KeypointMetrics(
