@@ -13,7 +13,7 @@ from rich.table import Table
 from keypoint_detection.metrics.learning_curve import LearningCurve, trace_learning_curve
 from keypoint_detection.metrics.learning_curve_plot import draw_learning_curve
 from keypoint_detection.metrics.pooling import Run, find_runs, groups_of, missing_folds, pool
-from keypoint_detection.metrics.series import ErrorName, Training, has_fractions, measure_trainings
+from keypoint_detection.metrics.series import LABELS, ErrorName, Training, has_fractions, measure_trainings
 from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.types import DataError
@@ -150,11 +150,10 @@ def _summarize_trainings(
     for training in trainings:
         _warn_of_missing(training.runs, training.missing_folds)
     curve = trace_learning_curve([training.point for training in trainings], seed)
-    unit = " (px)" if error.startswith("error_px") else ""
     figure = path.with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     points = [(training.point.n_images, training.point.error) for training in trainings]
-    draw_learning_curve(curve, points, f"{error}{unit}, held-out images", figure)
+    draw_learning_curve(curve, points, f"{LABELS[error]} on held-out images", figure)
     conclusion = conclude(curve)
     summary = {
         "error": error,
@@ -169,7 +168,7 @@ def _summarize_trainings(
         "fell": curve.fell._asdict(),
         "conclusion": conclusion,
     }
-    return summary, [_make_curve_table(curve, f"{error}{unit}"), conclusion, f"Figure   {figure}"]
+    return summary, [_make_curve_table(curve, LABELS[error]), conclusion, f"Figure   {figure}"]
 
 
 def _describe_training(training: Training) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CurvePoint", "LearningCurve", "PowerLaw", "fit_power_law", "trace_learning_curve"]
+__all__ = ["CurvePoint", "Estimate", "LearningCurve", "PowerLaw", "fit_power_law", "trace_learning_curve"]
 
 Floats = NDArray[np.float64]
 
@@ -28,11 +28,13 @@ class CurvePoint(NamedTuple):
     """One training.
 
     Attributes:
-        n_images: images that it was trained on.
+        part: of the images, as a fraction; trainings of the same part belong together.
+        n_images: images that it was trained on; whole groups of images make equal parts differ a little.
         error: its error on held-out images.
         resampled: (R,) the same in each resample of those images; those of all trainings are drawn together.
     """
 
+    part: float
     n_images: float
     error: float
     resampled: Floats
@@ -69,7 +71,7 @@ class LearningCurve(NamedTuple):
     """What trainings on growing parts of the images say.
 
     Attributes:
-        sizes: numbers of images, ascending.
+        sizes: numbers of images of each part, the mean over its trainings, ascending.
         n_runs: trainings of each size.
         errors: the mean error at each size.
         fell: by what share of the error at the smallest size it fell to that at the largest.
@@ -136,27 +138,27 @@ def trace_learning_curve(points: Sequence[CurvePoint], seed: int) -> LearningCur
     Intervals are percentile bootstraps over the held-out images and, at each size, over the trainings.
 
     Args:
-        points: one a training, of at least two sizes.
+        points: one a training, of at least two parts.
         seed: seed of drawing the trainings.
     """
     generator = np.random.default_rng(seed)
-    by_size: dict[float, list[CurvePoint]] = {}
-    for point in sorted(points, key=lambda point: point.n_images):
-        by_size.setdefault(point.n_images, []).append(point)
-    sizes = list(by_size)
-    means = np.array([[np.mean([point.error for point in group]) for group in by_size.values()]])  # (1, N)
-    resampled = np.stack([_draw_trainings(group, generator) for group in by_size.values()], axis=1)  # (R, N)
+    by_part: dict[float, list[CurvePoint]] = {}
+    for point in sorted(points, key=lambda point: point.part):
+        by_part.setdefault(point.part, []).append(point)
+    sizes = [float(np.mean([point.n_images for point in group])) for group in by_part.values()]
+    means = np.array([[np.mean([point.error for point in group]) for group in by_part.values()]])  # (1, N)
+    resampled = np.stack([_draw_trainings(group, generator) for group in by_part.values()], axis=1)  # (R, N)
     resampled = resampled[np.isfinite(resampled).all(1) & (resampled > 0).all(1)]
     fell = _estimate(1 - means[:, -1] / means[:, 0], 1 - resampled[:, -1] / resampled[:, 0])
     law = laws = forecast = gain = None
-    if len(sizes) >= MIN_SIZES:
+    if len(set(sizes)) >= MIN_SIZES:
         law, laws = fit_power_law(sizes, means), fit_power_law(sizes, resampled)
         twice = 2 * sizes[-1]
         forecast = _estimate(law.at(twice), laws.at(twice))
         gain = _estimate(1 - law.at(twice) / law.at(sizes[-1]), 1 - laws.at(twice) / laws.at(sizes[-1]))
     return LearningCurve(
         sizes=sizes,
-        n_runs=[len(group) for group in by_size.values()],
+        n_runs=[len(group) for group in by_part.values()],
         errors=[_estimate(means[:, index], resampled[:, index]) for index in range(len(sizes))],
         fell=fell,
         law=law,

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keypoint_detection.metrics.learning_curve import LearningCurve
+from keypoint_detection.metrics.learning_curve import Estimate, LearningCurve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["draw_learning_curve"]
 
@@ -31,39 +35,16 @@ def draw_learning_curve(
     figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log", xlabel="training images", ylabel=error_label)
-    if curve.law is not None and curve.laws is not None:
-        n = np.geomspace(curve.sizes[0], 2 * curve.sizes[-1], N_CURVE)
-        low, high = np.quantile(np.stack([curve.laws.at(one) for one in n]), [0.025, 0.975], axis=1)
-        axes.fill_between(n, low, high, color=BLUE, alpha=0.15, linewidth=0, label="its 95 % interval")
-        axes.plot(n, [curve.law.at(one)[0] for one in n], color=BLUE, label=r"fit $a\,n^{-b} + c$")
+    _draw_fit(axes, curve)
     sizes, errors = zip(*points, strict=True)
     axes.scatter(sizes, errors, s=18, color=GREY, zorder=3, label="single trainings")
-    values = np.array([(one.value, one.value - one.low, one.high - one.value) for one in curve.errors]).T
-    axes.errorbar(
-        curve.sizes,
-        values[0],
-        values[1:].clip(0),
-        fmt="o",
-        color=BLUE,
-        capsize=3,
-        zorder=4,
-        label="mean, 95 % interval",
-    )
+    _draw_estimates(axes, curve.sizes, curve.errors, fmt="o", color=BLUE, label="mean, 95 % interval")
     ticks = list(curve.sizes)
     if curve.forecast is not None:
-        value, low, high = curve.forecast
         ticks.append(2 * curve.sizes[-1])
-        spread = np.array([[value - low], [high - value]]).clip(0)
-        axes.errorbar(
-            ticks[-1:],
-            [value],
-            spread,
-            fmt="D",
-            color=VERMILION,
-            capsize=3,
-            zorder=4,
-            label="twice the labels, expected",
-        )
+        known, label = (VERMILION, "expected") if curve.determines_gain else ("white", "not determined")
+        style = {"fmt": "D", "color": VERMILION, "markerfacecolor": known, "label": f"twice the labels, {label}"}
+        _draw_estimates(axes, ticks[-1:], [curve.forecast], **style)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     # A logarithmic axis of less than a decade would have hardly a number on it.
@@ -74,3 +55,19 @@ def draw_learning_curve(
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)
+
+
+def _draw_fit(axes: "Axes", curve: LearningCurve) -> None:
+    if curve.law is None or curve.laws is None:
+        return
+    n = np.geomspace(curve.sizes[0], 2 * curve.sizes[-1], N_CURVE)
+    low, high = np.quantile(np.stack([curve.laws.at(one) for one in n]), [0.025, 0.975], axis=1)
+    axes.plot(n, [curve.law.at(one)[0] for one in n], color=BLUE, label=r"fit $a\,n^{-b} + c$")
+    axes.fill_between(n, low, high, color=BLUE, alpha=0.15, linewidth=0, label="fit, 95 % interval")
+
+
+def _draw_estimates(axes: "Axes", sizes: Sequence[float], estimates: Sequence[Estimate], **style: str) -> None:
+    values = np.array(estimates).T
+    # The value of few trainings may lie outside of what their resamples give.
+    spread = np.array([values[0] - values[1], values[2] - values[0]]).clip(0)
+    axes.errorbar(sizes, values[0], spread, capsize=3, zorder=4, **style)  # type: ignore[arg-type]

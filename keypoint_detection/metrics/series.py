@@ -11,15 +11,22 @@ from keypoint_detection.metrics.learning_curve import CurvePoint
 from keypoint_detection.metrics.pooling import Run, groups_of, missing_folds, pool, refuse_other_measurements
 from keypoint_detection.types import DataError
 
-__all__ = ["ErrorName", "Training", "has_fractions", "measure_trainings"]
+__all__ = ["LABELS", "ErrorName", "Training", "has_fractions", "measure_trainings"]
 
 ErrorName = Literal["error_px/mean", "error_px/median", "error_px/p95", "NME", "loss"]
-# Where each stands among the numbers of a report.
-FIELDS = {
+# Where each stands among the numbers of a report, and what people call it.
+FIELDS: dict[ErrorName, str] = {
     "error_px/mean": "error_px_mean",
     "error_px/median": "error_px_median",
     "error_px/p95": "error_px_p95",
     "NME": "nme",
+    "loss": "loss",
+}
+LABELS: dict[ErrorName, str] = {
+    "error_px/mean": "mean error (px)",
+    "error_px/median": "median error (px)",
+    "error_px/p95": "95th percentile of the errors (px)",
+    "NME": "NME",
     "loss": "loss",
 }
 
@@ -74,7 +81,7 @@ def measure_trainings(runs: Sequence[Run], error_name: ErrorName, n_resamples: i
         series.setdefault((about["train_fraction"], about["seed"], about["split_seed"]), []).append(run)
     resamples = _resample_images(runs, n_resamples, seed)
     return [
-        Training(*key, members, missing_folds(members), _measure(members, FIELDS[error_name], error_name, *resamples))
+        Training(*key, members, missing_folds(members), _measure(members, key[0], error_name, *resamples))
         for key, members in sorted(series.items(), key=lambda item: item[0])
     ]
 
@@ -88,9 +95,9 @@ def _resample_images(runs: Sequence[Run], n_resamples: int, seed: int) -> tuple[
 
 
 def _measure(
-    runs: Sequence[Run], field: str, error_name: ErrorName, image_ids: Tensor, multiplicities: Tensor
+    runs: Sequence[Run], part: float, error_name: ErrorName, image_ids: Tensor, multiplicities: Tensor
 ) -> CurvePoint:
-    report = pool(runs)
+    report, field = pool(runs), FIELDS[error_name]
     assert report.measurements is not None
     error = float(getattr(report.overall, field))
     if not error > 0:
@@ -101,4 +108,4 @@ def _measure(
     positions = torch.searchsorted(image_ids, report.measurements.image_ids)
     resampled: Tensor = getattr(report.overall_in_resamples(multiplicities[positions]), field)
     n_images = [int(run.held_out.about["n_train_images"]) for run in runs]
-    return CurvePoint(sum(n_images) / len(n_images), error, resampled.double().numpy())
+    return CurvePoint(part, sum(n_images) / len(n_images), error, resampled.double().numpy())

@@ -17,7 +17,7 @@ def points_of(noise: float, n_runs: int = 3, floor: float = 1.5, a: float = 20.0
     for n in SIZES:
         for _ in range(n_runs):
             error = law(n, a=a, c=floor) * np.exp(noise * rng.normal())
-            points.append(CurvePoint(n, error, error * np.exp(noise * rng.normal(size=400))))
+            points.append(CurvePoint(n / 80, n, error, error * np.exp(noise * rng.normal(size=400))))
     return points
 
 
@@ -87,7 +87,10 @@ def test_two_sizes_show_a_fall_but_give_no_forecast() -> None:
 
 def test_the_spread_of_the_trainings_is_part_of_the_interval() -> None:
     same = np.full(200, 1.0)
-    points = [CurvePoint(10, value, value * same) for value in (2.0, 4.0)] + [CurvePoint(20, 1.0, same)]
+    points = [CurvePoint(0.5, n, error, error * same) for n, error in ((9, 2.0), (11, 4.0))]
+    points.append(CurvePoint(1.0, 20, 1.0, same))
     curve = trace_learning_curve(points, seed=0)
+    assert curve.sizes == [10, 20]
+    assert curve.n_runs == [2, 1]
     assert curve.errors[0] == (3.0, 2.0, 4.0)
     assert curve.errors[1] == (1.0, 1.0, 1.0)
