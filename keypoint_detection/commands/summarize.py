@@ -35,7 +35,7 @@ def run(words: Sequence[str]) -> None:
     parser = Parser(prog="kpd summarize", description=summarize.__doc__)
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
     parser.add_argument(
-        "runs", nargs="+", help="folders of runs, a folder that holds them, or patterns of these: 'runs/*-fit'."
+        "runs", nargs="+", help="folders of runs, a folder that holds them, or patterns of these: 'runs/*-fit*'."
     )
     parser.add_function_arguments(summarize, skip={"runs"})
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

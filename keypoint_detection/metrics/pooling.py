@@ -57,7 +57,7 @@ def find_runs(patterns: Sequence[str]) -> FoundRuns:
         if not found:
             raise DataError(
                 f"{pattern!r}: there is no run; the folder of one (with its {CONFIG_FILE}), a folder that holds such "
-                "folders, or a pattern of either is expected, e.g. runs or 'runs/*-fit'."
+                "folders, or a pattern of either is expected, e.g. runs or 'runs/*-fit*'."
             )
         folders |= {folder.resolve(): folder for folder in found}
     ordered = sorted(folders.values())

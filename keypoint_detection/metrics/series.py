@@ -76,7 +76,7 @@ def measure_trainings(runs: Sequence[Run], error_name: ErrorName, n_resamples: i
         if about["n_train_images"] is None:
             raise DataError(
                 f"{run.folder} is a validation: on how many images its detector was trained is not known. Give the "
-                "folders of the trainings, e.g. 'runs/*-fit'."
+                "folders of the trainings, e.g. 'runs/*-fit*'."
             )
         series.setdefault((about["train_fraction"], about["seed"], about["split_seed"]), []).append(run)
     resamples = _resample_images(runs, n_resamples, seed)
