@@ -373,7 +373,9 @@ class KeypointDetector(LightningModule):
         metrics.reset()
         if part == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             measured_at = {"epoch": self.trainer.current_epoch + 1, "step": self.trainer.global_step}
-            self.latest_validation = {**measured_at, "report": self.report.as_state()}
+            assert self.report.measurements is not None
+            rows = self.report.measurements.rows
+            self.latest_validation = {**measured_at, "report": self.report.as_state(), "rows": rows}
         scalars = {f"{part}/{name}": value for name, value in self.report.as_scalars().items()}
         self.log(f"{part}/mAP", scalars.pop(f"{part}/mAP"), prog_bar=True)
         self.log_dict(scalars)

@@ -164,8 +164,8 @@ def draws(parameter: dict[str, Any]) -> list[Any]:
     return list(ends)
 
 
-def test_there_are_three_sweeps() -> None:
-    assert [path.stem for path in SWEEPS] == ["bayes", "grid", "hyperband"]
+def test_there_are_five_sweeps() -> None:
+    assert [path.stem for path in SWEEPS] == ["bayes", "folds", "grid", "hyperband", "learning_curve"]
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -180,7 +180,16 @@ def test_every_draw_of_a_sweep_is_accepted(parse: Parse, path: Path, monkeypatch
     for index in range(max(len(values) for values in options.values())):
         parameters = {name: values[min(index, len(values) - 1)] for name, values in options.items()}
         config = parse([*sweep["command"][3:-1], *agent_words(parameters)])
-        assert config.model.lr == parameters["model.lr"]
+        simple = {name: value for name, value in parameters.items() if not name.startswith("model.backbone")}
+        assert len(simple) >= 1
+        assert {name: config[name] for name in simple} == simple
+
+
+def test_the_folds_of_the_sweep_take_no_validation_file(parse: Parse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    sweep = yaml.safe_load((ROOT / "configs" / "sweeps" / "folds.yaml").read_text())
+    data = parse([*sweep["command"][3:-1], *agent_words({"data.fold": 4})]).data
+    assert (data.val, data.n_folds, data.fold) == (None, 5, 4)
 
 
 def test_the_backbone_of_the_search_comes_with_its_options(parse: Parse) -> None:

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from keypoint_detection.checkpoints.files import VALIDATION_KEY, read_checkpoint
 from keypoint_detection.metrics.report import EvaluationReport
@@ -74,11 +75,13 @@ class MeasuredCheckpoint(NamedTuple):
         epoch: the epoch that it measured, counted from 1.
         step: optimiser steps taken until then.
         report: without the measurements that it was computed from.
+        rows: what `KeypointMetrics.pool` computes the report from; empty in checkpoints of older versions.
     """
 
     epoch: int
     step: int
     report: EvaluationReport
+    rows: dict[str, Tensor]
 
 
 def find_best_checkpoint(trainer: Trainer) -> ChosenCheckpoint | None:
@@ -105,5 +108,8 @@ def read_best_validation(trainer: Trainer) -> MeasuredCheckpoint | None:
     if validation is None:
         return None
     return MeasuredCheckpoint(
-        validation["epoch"], validation["step"], EvaluationReport.from_state(validation["report"])
+        validation["epoch"],
+        validation["step"],
+        EvaluationReport.from_state(validation["report"]),
+        validation.get("rows", {}),
     )

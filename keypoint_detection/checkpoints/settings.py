@@ -14,6 +14,7 @@ __all__ = [
     "read_settings",
     "refuse_other_network",
     "refuse_other_training",
+    "refuse_training_file",
     "refuse_training_images",
     "report_overrides",
     "settings_of",
@@ -22,21 +23,15 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+# Which images of the training file were kept aside for validation.
+SPLIT_SETTINGS = ("val_fraction", "split_seed", "n_folds", "fold", "group_by")
 # Of the data settings that a checkpoint carries, those that say what the network gets to see, which images were kept
-# aside for validation, and what a mirrored image shows: measuring repeats them.
-CARRIED_DATA_SETTINGS = (
-    "image_size",
-    "resize",
-    "coordinates",
-    "visible_only",
-    "val_fraction",
-    "split_seed",
-    "flip_pairs",
-)
+# aside, and what a mirrored image shows: measuring repeats them.
+CARRIED_DATA_SETTINGS = ("image_size", "resize", "coordinates", "visible_only", *SPLIT_SETTINGS, "flip_pairs")
 # The parts of a config whose entries are options of their own.
 SETTING_GROUPS = ("model", "data", "trainer")
-# What the state of the optimiser in a checkpoint belongs to.
-FIXED_MODEL_SETTINGS = (
+# What the state of the optimiser in a checkpoint belongs to, and what its validations were held out by.
+FIXED_SETTINGS = (
     "channels",
     "backbone",
     "optimizer",
@@ -44,6 +39,7 @@ FIXED_MODEL_SETTINGS = (
     "lr",
     "encoder_lr_factor",
     "decay_norms_and_biases",
+    *SPLIT_SETTINGS,
 )
 
 
@@ -86,14 +82,14 @@ def refuse_other_training(checkpoint: dict[str, Any], config: Namespace) -> None
         config: the parsed settings of `kpd fit`.
 
     Raises:
-        ValueError: model, optimiser or schedule differ from the checkpoint's, or the training is past its new end.
+        ValueError: model, optimiser, schedule or split differ, or the training is past its new end.
     """
-    fixed = [change for change in _changes(checkpoint, config) if change.name.split(".")[1] in FIXED_MODEL_SETTINGS]
+    fixed = [change for change in _changes(checkpoint, config) if change.name.split(".")[1] in FIXED_SETTINGS]
     if fixed:
         listed = "; ".join(f"{name} is {new}, the checkpoint has {old}" for name, new, old in fixed)
         raise ValueError(
-            f"--ckpt_path resumes a training with its network, optimiser and schedule as they were: {listed}. Leave "
-            "these settings out to resume, or start a new training from the checkpoint's weights: "
+            f"--ckpt_path resumes a training with its network, optimiser, schedule and split as they were: {listed}. "
+            "Leave these settings out to resume, or start a new training from the checkpoint's weights: "
             "--model.init_from=FILE.ckpt in place of --ckpt_path."
         )
     n_epochs, n_steps = trained_so_far(checkpoint)
@@ -108,16 +104,41 @@ def refuse_other_training(checkpoint: dict[str, Any], config: Namespace) -> None
 
 
 def refuse_training_images(checkpoint: dict[str, Any], config: Namespace) -> None:
-    """Refuse to validate on a part of a training file that was trained on as a whole.
+    """Refuse to validate on images of the training file that were trained on.
 
     Raises:
-        ValueError: the training had a validation file of its own, and none is given now.
+        ValueError: no validation file is given, and the training had one or held other images out.
     """
-    val = checkpoint.get("datamodule_hyper_parameters", {}).get("val")
-    if val and config.data.train and not config.data.val:
+    stored = checkpoint.get("datamodule_hyper_parameters", {})
+    if not config.data.train or config.data.val:
+        return
+    if stored.get("val"):
         raise ValueError(
-            f"the training kept nothing of {config.data.train} aside: it validated on {val}. A part of its training "
-            f"images would measure too well; give --data.val, e.g. --data.val={val}."
+            f"the training kept nothing of {config.data.train} aside: it validated on {stored['val']}. A part of its "
+            f"training images would measure too well; give --data.val, e.g. --data.val={stored['val']}."
+        )
+    changed = [name for name in SPLIT_SETTINGS if _as_json(config.data.get(name)) != _as_json(stored.get(name))]
+    if stored and changed:
+        listed = "; ".join(f"data.{name} is {config.data.get(name)}, it was {stored.get(name)}" for name in changed)
+        raise ValueError(
+            f"the training held other images out ({listed}): what it was trained on would measure too well. Leave "
+            "these settings out, or give --data.val."
+        )
+
+
+def refuse_training_file(checkpoint: dict[str, Any], config: Namespace) -> None:
+    """Refuse to test a detector of one fold on the file that it was trained on.
+
+    Raises:
+        ValueError: it is that file.
+    """
+    stored = checkpoint.get("datamodule_hyper_parameters", {})
+    train, n_folds = stored.get("train"), stored.get("n_folds")
+    if n_folds and train and config.data.test and Path(train).resolve() == Path(config.data.test).resolve():
+        raise ValueError(
+            f"this detector was trained on all of {train} but fold {stored['fold']} of {n_folds}, so that most of the "
+            f"file would measure too well. `kpd validate --ckpt_path=… --data.train={train}` measures its fold, and "
+            "`kpd summarize` all folds together; a test takes a file of its own."
         )
 
 

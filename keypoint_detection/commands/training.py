@@ -21,6 +21,7 @@ from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
 from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
+from keypoint_detection.callbacks.held_out_predictions import HeldOutPredictions
 from keypoint_detection.callbacks.model_artifact import ModelArtifact
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.prediction_writer import PredictionWriter
@@ -42,6 +43,7 @@ from keypoint_detection.checkpoints.settings import (
     read_settings,
     refuse_other_network,
     refuse_other_training,
+    refuse_training_file,
     refuse_training_images,
     report_overrides,
     settings_of,
@@ -187,6 +189,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 )
         elif self.subcommand == "validate":
             refuse_training_images(checkpoint, config)
+        elif self.subcommand == "test":
+            refuse_training_file(checkpoint, config)
         if self.subcommand != "fit":
             refuse_other_network(checkpoint, config)
         report_overrides(checkpoint, config)
@@ -345,7 +349,15 @@ def _start(words: Sequence[str], cli_class: type[DetectorCLI], stop: GracefulSto
             "logger": DEFAULT_LOGGER,
             # Lightning's own table counts FLOPs that it does not know and modes that nobody asked for.
             "enable_model_summary": False,
-            "callbacks": [WandbRun(), TrainingHealth(), stop, FinalValidation(), ProgressLines(), LastCheckpoint()],
+            "callbacks": [
+                WandbRun(),
+                TrainingHealth(),
+                stop,
+                FinalValidation(),
+                ProgressLines(),
+                HeldOutPredictions(),
+                LastCheckpoint(),
+            ],
         },
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
@@ -27,6 +27,14 @@ from keypoint_detection.data.files import DataFiles, find_files, read_table
 from keypoint_detection.data.image_cache import CacheKind, ImageCache, open_cache
 from keypoint_detection.data.image_files import check_images, count_points_outside
 from keypoint_detection.data.sampling import EpochSampler
+from keypoint_detection.data.splitting import (
+    Split,
+    check_folds,
+    hold_out_fold,
+    keep_aside,
+    number_groups,
+    take_fraction,
+)
 from keypoint_detection.data.unlabelled import (
     UnlabelledFrames,
     UnlabelledImage,
@@ -65,6 +73,14 @@ class KeypointsDataModule(LightningDataModule):
         channels: set by `model.channels`; used from Python only. Channel name to the keypoint types it collects.
         val_fraction: part of the training images that is kept aside for validation where `val` is left out.
         split_seed: seed of that split. The same seed and file give the same split.
+        n_folds: cut the training images into so many parts of about equal size, of which one is held out for
+            validation and the others are trained on, in place of `val` and `val_fraction`.
+        fold: which of the parts is held out, from 0 to n_folds - 1. `kpd summarize` pools the results of all.
+        group_by: images that belong together, such as the frames of one video, are never on both sides of a split: 1
+            for the folder that an image is in, 2 for the one above it, or a regular expression that is searched for in
+            the file name, e.g. 'mouse([0-9]+)'. Left out, every image stands for itself.
+        train_fraction: part of the training images to use, drawn by `split_seed` and `seed_everything` in whole groups;
+            a smaller part is always a part of a larger one. The validation images stay the same.
         image_size: height and width in pixels that every image is brought to. Left out, images keep their size,
             which must then be the same for all. Smaller is faster; larger finds smaller things.
         resize: how images are brought to it: `letterbox` keeps the aspect ratio and adds bars, `stretch` does not.
@@ -100,6 +116,10 @@ class KeypointsDataModule(LightningDataModule):
         channels: dict[str, list[str]] | list[str] | None = None,
         val_fraction: OpenUnitInterval = 0.2,
         split_seed: NonNegativeInt = 0,
+        n_folds: PositiveInt | None = None,
+        fold: NonNegativeInt | None = None,
+        group_by: PositiveInt | str | None = None,
+        train_fraction: ClosedUnitInterval = 1.0,
         image_size: tuple[PositiveInt, PositiveInt] | None = None,
         resize: ResizeMode = "letterbox",
         coordinates: Coordinates = "continuous",
@@ -123,11 +143,16 @@ class KeypointsDataModule(LightningDataModule):
             raise DataError(
                 f"data.image_size is {tuple(image_size)} (height, width); the minimum is {SMALLEST_SIDE_PX} px a side."
             )
+        check_folds(n_folds, fold)
+        if not train_fraction:
+            raise DataError("data.train_fraction is 0: nothing would be left to train on; 1 uses all training images.")
         self.train, self.val, self.test, self.synthetic = train, val, test, synthetic
         self.predict = predict
         self.image_root = image_root
         self.channels = channels
         self.val_fraction, self.split_seed = val_fraction, split_seed
+        self.n_folds, self.fold, self.group_by = n_folds, fold, group_by
+        self.train_fraction = train_fraction
         self.image_size = image_size
         self.resize: ResizeMode = resize
         self.coordinates: Coordinates = coordinates
@@ -195,7 +220,7 @@ class KeypointsDataModule(LightningDataModule):
             raise DataError(
                 "no training file: give --data.train=FILE.json (a COCO keypoint file), or set data.synthetic."
             )
-        indices = None if files.val else self._split(files.train)[0]
+        indices = self._training_images(files.train, files.val)
         dataset = self._dataset(files.train, indices, self.transform, self.flip_pairs)
         if not dataset.used_points().any():
             raise DataError(
@@ -211,21 +236,33 @@ class KeypointsDataModule(LightningDataModule):
         if files.val is not None:
             self._datasets["val"] = self._dataset(files.val)
         elif files.train is not None:
-            self._datasets["val"] = self._dataset(files.train, self._split(files.train)[1])
+            self._datasets["val"] = self._dataset(files.train, self._split(files.train).val)
         else:
             raise DataError("no validation file: give --data.val=FILE.json, or --data.train to use a part of it.")
 
     def _table(self, path: Path) -> CocoKeypoints:
         return read_table(path, self.image_root, self.coordinates)
 
-    def _split(self, path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Indices of the training and of the validation part, each in the order of the file."""
-        n_images = len(self._table(path).image_ids)
-        n_val = max(1, round(n_images * self.val_fraction))
-        if n_val >= n_images:
-            raise DataError(f"{path}: {n_images} image(s) cannot be split into training and validation; give data.val.")
-        order = np.random.default_rng(self.split_seed).permutation(n_images)
-        return np.sort(order[n_val:]), np.sort(order[:n_val])
+    def _training_images(self, path: Path, val: Path | None) -> NDArray[np.int64]:
+        """Indices of the images to train on, in the order of the file."""
+        if val is not None and self.n_folds is not None:
+            whose = "data.synthetic draws validation images" if self.synthetic else f"data.val is {val}"
+            raise DataError(
+                f"{whose}, but data.n_folds cuts the training images into folds to validate on; leave one of them out."
+            )
+        groups = number_groups(self._table(path), self.image_root, self.group_by)
+        indices = np.arange(len(groups)) if val else self._split(path).train
+        seeds = (self.split_seed, int(os.environ.get(SEED_VARIABLE, 0)))
+        return indices[take_fraction(groups[indices], self.train_fraction, seeds)]
+
+    def _split(self, path: Path) -> Split:
+        groups = number_groups(self._table(path), self.image_root, self.group_by)
+        try:
+            if self.n_folds is None or self.fold is None:
+                return keep_aside(groups, self.val_fraction, self.split_seed)
+            return hold_out_fold(groups, self.n_folds, self.fold, self.split_seed)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
 
     def _dataset(
         self,
@@ -255,6 +292,15 @@ class KeypointsDataModule(LightningDataModule):
     def describe(self) -> dict[str, dict[str, Any]]:
         """Describe the parts that are set up: file, SHA-256, number of images, labelled points per channel."""
         return {part: _describe(dataset, self.channels) for part, dataset in self._datasets.items()}
+
+    def held_out_groups(self) -> NDArray[np.int64]:
+        """Give the ids of the validation images and their groups, (I, 2); no rows where each stands for itself."""
+        dataset = self._datasets["val"]
+        table = dataset.table
+        if self.group_by is None:
+            return np.empty((0, 2), dtype=np.int64)
+        groups = number_groups(table, self.image_root, self.group_by)
+        return np.stack([table.image_ids[dataset.indices], groups[dataset.indices]], axis=1)
 
     def first_size(self) -> tuple[int, int]:
         """Give (height, width) in pixels of what the network gets to see first."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["percentile_interval", "resample_images"]
+__all__ = ["percentile_interval", "resample_groups", "resample_images"]
 
 
 def resample_images(n_images: int, n_resamples: int, generator: torch.Generator) -> Tensor:
@@ -31,6 +31,21 @@ def resample_images(n_images: int, n_resamples: int, generator: torch.Generator)
     drawn = torch.randint(n_images, (n_images, n_resamples), generator=generator)
     counts = torch.zeros(n_images, n_resamples)
     return counts.scatter_add_(0, drawn, torch.ones_like(counts))
+
+
+def resample_groups(groups: Tensor, n_resamples: int, generator: torch.Generator) -> Tensor:
+    """Draw resamples of groups of images with replacement: frames of one video are no more independent than points.
+
+    Args:
+        groups: (I,) int64, the group of each image; where each image is its own, images are drawn.
+        n_resamples: Resamples to draw (R).
+        generator: As for `resample_images`.
+
+    Returns:
+        (I, R) float32: how often each resample holds each image.
+    """
+    names, numbers = torch.unique(groups, return_inverse=True)
+    return resample_images(len(names), n_resamples, generator)[numbers]
 
 
 def percentile_interval(values: Tensor, level: float = 0.95) -> tuple[Tensor, Tensor]:

@@ -115,7 +115,13 @@ class Measurements:
         thresholds_px: (T,) distance thresholds.
         relative_thresholds: Thresholds as fractions of the reference length.
         n_channels: Channels (C).
+
+    Attributes:
+        rows: The states of the metric that all this came from, by name; empty where there was none. Those of several
+            evaluations can be pooled.
     """
+
+    rows: dict[str, Tensor]
 
     def __init__(
         self,
@@ -140,6 +146,7 @@ class Measurements:
         self.thresholds_px = thresholds_px
         self.relative_thresholds = relative_thresholds
         self.n_channels = n_channels
+        self.rows = {}
 
     def every_image_once(self) -> Tensor:
         """Return the multiplicities (I, 1) of the data set itself."""

@@ -1,6 +1,6 @@
 """The torchmetrics class that collects detections and ground truths over batches and processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -145,6 +145,24 @@ class KeypointMetrics(Metric):
             ValueError: No image was added, losses are there for some of the images only, or OKS is asked for and
                 the data do not define it.
         """
+        return self._evaluate()
+
+    def pool(self, evaluations: Sequence[Mapping[str, Tensor]]) -> EvaluationReport:
+        """Evaluate what several evaluations were computed from as if it had been one; what was added here stays out.
+
+        Args:
+            evaluations: The `measurements.rows` of each report; their channels must be those of this metric.
+
+        Raises:
+            ValueError: As `compute`.
+        """
+        metric = KeypointMetrics(self.channels, self.thresholds_px, self.relative_thresholds, self.oks_sigmas)
+        for name, empty in metric._empty_states().items():
+            states: list[Tensor] = getattr(metric, name)
+            states += [rows[name].to(empty.dtype) for rows in evaluations]
+        return metric._evaluate()
+
+    def _evaluate(self) -> EvaluationReport:
         measurements = self._measure()
         oks_ap = {} if self.oks_sigmas is None else evaluate_oks(measurements, self.oks_sigmas)
         return build_report(measurements, self.channels, oks_ap)
@@ -214,7 +232,9 @@ class KeypointMetrics(Metric):
         ids = images[order, 0]
         is_first = torch.ones_like(ids, dtype=torch.bool)
         is_first[1:] = ids[1:] != ids[:-1]
-        return self._match(states, order[is_first])
+        measurements = self._match(states, order[is_first])
+        measurements.rows = states._asdict()
+        return measurements
 
     def _joined(self, name: str, empty: Tensor) -> Tensor:
         """Return a state as one tensor: before it is gathered it is a list, afterwards a tensor."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from keypoint_detection.metrics.bootstrap import percentile_interval, resample_images
+from keypoint_detection.metrics.bootstrap import percentile_interval, resample_groups
 from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 
 __all__ = ["ChannelReport", "EvaluationReport", "ImageErrors", "build_report"]
@@ -184,7 +184,9 @@ class EvaluationReport(NamedTuple):
         channels = tuple(ChannelReport(**channel) for channel in state["channels"])
         return cls(**{**state, "channels": channels, "overall": ChannelReport(**state["overall"])})
 
-    def with_intervals(self, n_resamples: int, seed: int, level: float = 0.95) -> "EvaluationReport":
+    def with_intervals(
+        self, n_resamples: int, seed: int, level: float = 0.95, groups: Tensor | None = None
+    ) -> "EvaluationReport":
         """Add bootstrap intervals by resampling images; no process waits for another.
 
         Every number is computed anew in each resample, the score threshold too. OKS-AP has no interval.
@@ -193,17 +195,13 @@ class EvaluationReport(NamedTuple):
             n_resamples: More give steadier ends and take proportionally longer.
             seed: Same seed, same intervals.
             level: Share of the resamples that lies inside.
+            groups: (I,) the group of each image, such as its video: whole groups are drawn in place of images.
 
         Returns:
             The same report with `bounds`.
         """
-        measurements = self._measurements()
-        multiplicities = resample_images(self.n_images, n_resamples, torch.Generator().manual_seed(seed))
-        # Few resamples at a time, so that what is accumulated over all detections stays in the cache.
-        chunk = max(16, RESAMPLE_ELEMENTS // max(1, len(measurements.detections.scores)))
-        parts = [
-            _compute(measurements, multiplicities[:, start : start + chunk]) for start in range(0, n_resamples, chunk)
-        ]
+        groups = torch.arange(self.n_images) if groups is None else groups
+        parts = self._compute_parts(resample_groups(groups, n_resamples, torch.Generator().manual_seed(seed)))
         overall = _take_interval([part.overall for part in parts], level)
         channels = [
             _take_interval([part.channels[index] for part in parts], level) for index in range(len(self.channels))
@@ -222,6 +220,18 @@ class EvaluationReport(NamedTuple):
             for end in (0, 1)
         )
         return self._replace(bounds=(low, high))
+
+    def overall_in_resamples(self, multiplicities: Tensor) -> ChannelValues:
+        """Compute the numbers of all channels together, given how often each image counts, (I, R)."""
+        parts = [part.overall for part in self._compute_parts(multiplicities)]
+        return ChannelValues(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+
+    def _compute_parts(self, multiplicities: Tensor) -> "list[_Values]":
+        """Compute every number for few resamples at a time: what is accumulated over detections stays in the cache."""
+        measurements = self._measurements()
+        chunk = max(16, RESAMPLE_ELEMENTS // max(1, len(measurements.detections.scores)))
+        starts = range(0, multiplicities.shape[1], chunk)
+        return [_compute(measurements, multiplicities[:, start : start + chunk]) for start in starts]
 
     def per_image_errors(self) -> list[ImageErrors]:
         """List every image, the worst first.

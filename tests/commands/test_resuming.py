@@ -204,3 +204,41 @@ def test_measuring_with_another_network_is_refused(copied, discs, capsys):
     checkpoint = f"--ckpt_path={copied / 'checkpoints' / 'best.ckpt'}"
     for word in ("--model.backbone.n_channels=8", "--model.channels=[red]"):
         assert "do not fit" in refusal(capsys, "test", checkpoint, f"--data.test={discs}", word)
+
+
+@pytest.fixture(scope="module")
+def fold(discs, tmp_path_factory):
+    """The folder of a run that held out fold 1 of 3."""
+    folder = tmp_path_factory.mktemp("fold")
+    words = ["--data.n_folds=3", "--data.fold=1", f"--trainer.default_root_dir={folder}"]
+    run(["fit", "--config", TINY, f"--data.train={discs}", *words])
+    (run_folder,) = folder.iterdir()
+    return run_folder
+
+
+def test_validating_measures_the_fold_that_was_held_out(fold, discs):
+    checkpoint = fold / "checkpoints" / "best.ckpt"
+    cli = run(["validate", f"--ckpt_path={checkpoint}", f"--data.train={discs}", "--data.num_workers=0"])
+    assert (cli.datamodule.n_folds, cli.datamodule.fold) == (3, 1)
+    assert cli.model.report.n_images == 4
+    (metrics,) = Path("runs").glob("*-validate/metrics.json")
+    stored, again = (json.loads(path.read_text())["metrics"] for path in (fold / "metrics.json", metrics))
+    assert len(stored) > 20
+    assert {name for name in again if again[name] is None} == {name for name in stored if stored[name] is None}
+    numbers = {name: value for name, value in stored.items() if value is not None}
+    assert {name: again[name] for name in numbers} == pytest.approx(numbers, rel=1e-5)
+
+
+def test_a_detector_of_a_fold_validates_on_another_file(fold, discs):
+    checkpoint = fold / "checkpoints" / "best.ckpt"
+    cli = run(["validate", f"--ckpt_path={checkpoint}", f"--data.val={discs}", "--data.num_workers=0"])
+    assert cli.model.report.n_images == 12
+
+
+def test_measuring_a_fold_on_its_training_images_is_refused(fold, discs, capsys):
+    checkpoint = f"--ckpt_path={fold / 'checkpoints' / 'best.ckpt'}"
+    error = refusal(capsys, "validate", checkpoint, f"--data.train={discs}", "--data.fold=2")
+    assert "held other images out (data.fold is 2, it was 1)" in error
+    assert "fold 1 of 3" in refusal(capsys, "test", checkpoint, f"--data.test={discs}")
+    error = refusal(capsys, "fit", f"--ckpt_path={fold / 'checkpoints' / 'last.ckpt'}", "--data.fold=2")
+    assert "data.fold is 2, the checkpoint has 1" in error

@@ -214,3 +214,61 @@ def test_an_image_size_that_shows_nothing_is_refused(discs):
 def test_a_path_is_a_plain_value_in_checkpoints(discs):
     data = KeypointsDataModule(train=discs, channels=CHANNELS)
     assert data.hparams["train"] == str(discs)
+
+
+def test_the_folds_hold_out_every_image_once(discs):
+    held_out = []
+    for fold in range(5):
+        data = make(discs, n_folds=5, fold=fold)
+        data.setup("fit")
+        val = ids(data.val_dataloader())
+        assert sorted(val + ids(data.train_dataloader())) == list(range(10, 22))
+        alone = make(discs, n_folds=5, fold=fold)
+        alone.setup("validate")
+        assert ids(alone.val_dataloader()) == val
+        held_out += val
+    assert sorted(held_out) == list(range(10, 22))
+
+
+def test_groups_stay_together_in_every_kind_of_split(discs):
+    # 0-0.png to 0-11.png: the groups are 1 (1, 10, 11), 0, 2, 3, and so on.
+    for options in ({}, {"n_folds": 3, "fold": 1}, {"val": str(discs), "train_fraction": 0.5}):
+        data = make(discs, group_by=r"-([0-9])[0-9]*\.png", **options)
+        data.setup("fit")
+        train = set(ids(data.train_dataloader()))
+        assert 0 < len(train) < 12
+        assert len(train & {11, 20, 21}) in (0, 3)
+
+
+def test_a_part_of_the_training_images_leaves_validation_as_it_is(discs, monkeypatch):
+    parts = {}
+    for fraction, seed in ((1.0, 0), (0.5, 0), (0.25, 0), (0.25, 0), (0.25, 1)):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        data = make(discs, n_folds=3, fold=0, train_fraction=fraction)
+        data.setup("fit")
+        parts.setdefault((fraction, seed), set()).update(ids(data.train_dataloader()))
+        assert len(ids(data.val_dataloader())) == 4
+    assert [len(part) for part in parts.values()] == [8, 4, 2, 2]
+    assert parts[0.25, 0] < parts[0.5, 0] < parts[1.0, 0]
+    assert parts[0.25, 0] != parts[0.25, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"n_folds": 2, "fold": 0, "val": "val.json"}, r"data\.val is val\.json, but data\.n_folds cuts"),
+        ({"n_folds": 13, "fold": 0}, r"discs-0\.json: data\.n_folds is 13.*only 12 image\(s\)"),
+        ({"group_by": "x"}, r"discs-0\.json: data\.group_by='x': 12 of 12 file names do not match it"),
+        ({"group_by": 2}, r"discs-0\.json: .*fewer than 2 folders, e\.g\. 'images/0-0\.png'"),
+        ({"group_by": 1}, r"discs-0\.json: 1 group\(s\) of images cannot be split"),
+    ],
+)
+def test_a_split_that_cannot_be_made_says_why(discs, options, text):
+    with pytest.raises(DataError, match=text):
+        make(discs, **options).setup("fit")
+
+
+def test_folds_that_contradict_themselves_are_refused_at_once(discs):
+    for options in ({"n_folds": 3}, {"fold": 3}, {"n_folds": 3, "fold": 3}, {"train_fraction": 0.0}):
+        with pytest.raises(DataError, match=r"data\.(fold|n_folds|train_fraction) is"):
+            make(discs, **options)

@@ -1,0 +1,222 @@
+"""The command `kpd summarize`: several runs as one result, or as a learning curve."""
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from rich.table import Table
+
+from keypoint_detection.metrics.learning_curve import LearningCurve, trace_learning_curve
+from keypoint_detection.metrics.learning_curve_plot import draw_learning_curve
+from keypoint_detection.metrics.pooling import Run, find_runs, groups_of, missing_folds, pool
+from keypoint_detection.metrics.series import LABELS, ErrorName, Training, has_fractions, measure_trainings
+from keypoint_detection.metrics.table import make_table, print_parts
+from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.types import DataError
+
+__all__ = ["run", "summarize"]
+
+logger = logging.getLogger(__name__)
+
+# What a summary says that it is, so that nothing else is overwritten.
+KIND = "kpd summary"
+
+
+def run(words: Sequence[str]) -> None:
+    """Summarise the runs that the words name, of which the first is `summarize`.
+
+    Raises:
+        SystemExit: the words are wrong, or the runs cannot be summarised together (2).
+    """
+    parser = Parser(prog="kpd summarize", description=summarize.__doc__)
+    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
+    parser.add_argument(
+        "runs", nargs="+", help="folders of runs, a folder that holds them, or patterns of these: 'runs/*-fit*'."
+    )
+    parser.add_function_arguments(summarize, skip={"runs"})
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = parser.parse_args(list(words[1:]))
+    try:
+        summarize(options.runs, options.output, options.error, options.n_resamples, options.seed)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def summarize(
+    runs: list[str],
+    output: str = "summary.json",
+    error: ErrorName = "error_px/mean",
+    n_resamples: PositiveInt = 1000,
+    seed: NonNegativeInt = 0,
+) -> None:
+    """Measure the held-out images of several runs as one, with intervals; or draw a learning curve of them.
+
+    Runs of several folds (`data.n_folds`) are pooled into one table. Runs on several parts of the training images
+    (`data.train_fraction`) become a curve of the error against the number of images, with what twice the labels would
+    bring; their folds are pooled first.
+
+    Args:
+        runs: folders of runs, a folder that holds them, or patterns of these.
+        output: the file to write, JSON. The figure of a learning curve has the same name and ends in .png.
+        error: what a learning curve shows, over all channels.
+        n_resamples: bootstrap resamples of the held-out images for the 95 % intervals. Where `data.group_by` was given,
+            whole groups are drawn.
+        seed: seed of the resampling.
+
+    Raises:
+        DataError: the runs were measured differently or hold out the same images, or `output` is something else.
+    """
+    path = Path(output).expanduser()
+    _check_output(path)
+    found = find_runs(runs)
+    for folder in found.unfinished:
+        logger.warning("%s has no predictions and is left out: it has not finished, or does not validate.", folder)
+    if has_fractions(found.runs):
+        summary, parts = _summarize_trainings(found.runs, path, error, n_resamples, seed)
+    else:
+        summary, parts = _pool_folds(found.runs, n_resamples, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"kind": KIND, **summary}, indent=2) + "\n", encoding="utf-8")
+    print_parts([*parts, f"Summary  {path}"])
+
+
+def _check_output(path: Path) -> None:
+    if path.suffix != ".json":
+        raise DataError(f"output is {str(path)!r}; a name that ends in .json is expected.")
+    if not path.exists():
+        return
+    try:
+        is_summary = json.loads(path.read_text(encoding="utf-8")).get("kind") == KIND
+    except (ValueError, AttributeError):
+        is_summary = False
+    if not is_summary:
+        raise DataError(f"{path} exists already and is not a summary; give another --output.")
+
+
+def _pool_folds(runs: list[Run], n_resamples: int, seed: int) -> tuple[dict[str, Any], list[Table | str]]:
+    report = pool(runs)
+    assert report.measurements is not None
+    missing = missing_folds(runs)
+    _warn_of_missing(runs, missing)
+    groups = groups_of(runs, report.measurements.image_ids)
+    n_groups = report.n_images if groups is None else len(set(groups.tolist()))
+    if n_groups > 1:
+        report = report.with_intervals(n_resamples, seed, groups=groups)
+    else:
+        logger.warning("All held-out images are of one group: how far the numbers would vary is not known.")
+    what = "images" if groups is None else f"{n_groups} groups of images"
+    title = f"{len(runs)} runs, {report.n_images} held-out images"
+    parts: list[Table | str] = [make_table(report, title, resampled=what)]
+    parts += [
+        f"Channel '{name}' has no labelled point; the means leave it out." for name in report.channels_without_truth
+    ]
+    summary = {
+        "runs": [_describe(run) for run in runs],
+        "missing_folds": missing,
+        "n_groups": n_groups,
+        **report.as_dict(),
+    }
+    return summary, parts
+
+
+def _warn_of_missing(runs: Sequence[Run], missing: Sequence[int]) -> None:
+    if missing:
+        logger.warning(
+            "Of %d folds %s missing: %s. Their images are not in the result.",
+            runs[0].held_out.about["n_folds"],
+            "one is" if len(missing) == 1 else f"{len(missing)} are",
+            ", ".join(map(str, missing)),
+        )
+
+
+def _describe(run: Run) -> dict[str, Any]:
+    names = ("fold", "n_train_images", "train_fraction", "seed", "split_seed")
+    about = run.held_out.about
+    return {
+        "folder": str(run.folder),
+        "n_images": len(run.held_out.image_ids()),
+        **{name: about[name] for name in names},
+    }
+
+
+def _summarize_trainings(
+    runs: list[Run], path: Path, error: ErrorName, n_resamples: int, seed: int
+) -> tuple[dict[str, Any], list[Table | str]]:
+    trainings = measure_trainings(runs, error, n_resamples, seed)
+    for training in trainings:
+        _warn_of_missing(training.runs, training.missing_folds)
+    curve = trace_learning_curve([training.point for training in trainings], seed)
+    figure = path.with_suffix(".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    points = [(training.point.n_images, training.point.error) for training in trainings]
+    draw_learning_curve(curve, points, f"{LABELS[error]} on held-out images", figure)
+    conclusion = conclude(curve)
+    summary = {
+        "error": error,
+        "trainings": [_describe_training(training) for training in trainings],
+        "sizes": [
+            {"n_images": size, "n_trainings": n_runs, **estimate._asdict()}
+            for size, n_runs, estimate in zip(curve.sizes, curve.n_runs, curve.errors, strict=True)
+        ],
+        "power_law": {name: float(value[0]) for name, value in curve.law._asdict().items()} if curve.law else None,
+        "forecast": {"n_images": 2 * curve.sizes[-1], **curve.forecast._asdict()} if curve.forecast else None,
+        "gain": curve.gain._asdict() if curve.gain else None,
+        "fell": curve.fell._asdict(),
+        "conclusion": conclusion,
+    }
+    return summary, [_make_curve_table(curve, LABELS[error]), conclusion, f"Figure   {figure}"]
+
+
+def _describe_training(training: Training) -> dict[str, Any]:
+    return {
+        "train_fraction": training.train_fraction,
+        "seed": training.seed,
+        "split_seed": training.split_seed,
+        "n_images": training.point.n_images,
+        "error": training.point.error,
+        "missing_folds": training.missing_folds,
+        "runs": [_describe(run) for run in training.runs],
+    }
+
+
+def _make_curve_table(curve: LearningCurve, error: str) -> Table:
+    table = Table(title="Learning curve", title_justify="left", caption_justify="left")
+    table.caption = "95 % intervals: bootstrap over held-out images and trainings"
+    for heading in ("training images", "trainings", error, "95 % interval"):
+        table.add_column(heading, justify="right")
+    for size, n_runs, estimate in zip(curve.sizes, curve.n_runs, curve.errors, strict=True):
+        interval = f"{estimate.low:.3g}–{estimate.high:.3g}"
+        table.add_row(f"{size:g}", str(n_runs), f"{estimate.value:.3g}", interval)
+    return table
+
+
+def conclude(curve: LearningCurve) -> str:
+    """Say in words what a learning curve shows of more labels, and what it does not."""
+    first, last = curve.sizes[0], curve.sizes[-1]
+    fell = f"{_percent(curve.fell.value)} (95 % interval {_percent(curve.fell.low)} to {_percent(curve.fell.high)})"
+    text = f"From {first:g} to {last:g} training images the error fell by {fell}."
+    if min(curve.n_runs) == 1:
+        text += " Some sizes were trained once only: how much trainings vary is not in these intervals."
+    if not curve.shows_a_fall:
+        return (
+            f"{text} That more images help is not shown by these trainings; more seeds or held-out images would tell."
+        )
+    if curve.forecast is None or curve.gain is None:
+        return f"{text} What twice the labels would bring takes trainings on at least three numbers of images."
+    span = f"{_percent(curve.gain.low)} to {_percent(curve.gain.high)}"
+    forecast = f"{curve.forecast.value:.3g} ({curve.forecast.low:.3g}–{curve.forecast.high:.3g})"
+    if not curve.determines_gain:
+        return (
+            f"{text} What twice the labels ({2 * last:g}) would bring is not determined: an error smaller by anything "
+            f"from {span} fits these trainings. More seeds, held-out images or sizes would narrow it down."
+        )
+    gain = f"smaller by {_percent(curve.gain.value)} ({span})"
+    return f"{text} With twice the labels ({2 * last:g}) expect {forecast}: {gain}."
+
+
+def _percent(share: float) -> str:
+    return "?" if math.isnan(share) else f"{100 * share:.0f} %"

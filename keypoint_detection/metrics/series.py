@@ -1,0 +1,111 @@
+"""Trainings on growing parts of the images, told apart and measured for a learning curve."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from keypoint_detection.metrics.bootstrap import resample_groups
+from keypoint_detection.metrics.learning_curve import CurvePoint
+from keypoint_detection.metrics.pooling import Run, groups_of, missing_folds, pool, refuse_other_measurements
+from keypoint_detection.types import DataError
+
+__all__ = ["LABELS", "ErrorName", "Training", "has_fractions", "measure_trainings"]
+
+ErrorName = Literal["error_px/mean", "error_px/median", "error_px/p95", "NME", "loss"]
+# Where each stands among the numbers of a report, and what people call it.
+FIELDS: dict[ErrorName, str] = {
+    "error_px/mean": "error_px_mean",
+    "error_px/median": "error_px_median",
+    "error_px/p95": "error_px_p95",
+    "NME": "nme",
+    "loss": "loss",
+}
+LABELS: dict[ErrorName, str] = {
+    "error_px/mean": "mean error (px)",
+    "error_px/median": "median error (px)",
+    "error_px/p95": "95th percentile of the errors (px)",
+    "NME": "NME",
+    "loss": "loss",
+}
+
+
+class Training(NamedTuple):
+    """A training on a part of the images, or all folds of one.
+
+    Attributes:
+        train_fraction: the part.
+        seed: of the training and of which images the part holds.
+        split_seed: of the split.
+        runs: its folds; one where there are none.
+        missing_folds: folds that it lacks.
+        point: images trained on (the mean over the folds) and the error on all that were held out.
+    """
+
+    train_fraction: float
+    seed: int
+    split_seed: int
+    runs: list[Run]
+    missing_folds: list[int]
+    point: CurvePoint
+
+
+def has_fractions(runs: Sequence[Run]) -> bool:
+    """Whether runs were trained on different parts of their images."""
+    return len({run.held_out.about["train_fraction"] for run in runs} - {None}) > 1
+
+
+def measure_trainings(runs: Sequence[Run], error_name: ErrorName, n_resamples: int, seed: int) -> list[Training]:
+    """Measure each training, pooled over its folds, with the same resamples of the held-out images.
+
+    Args:
+        runs: runs of at least two parts.
+        error_name: which number of a report is the error.
+        n_resamples: resamples of the images (R); whole groups where the runs have groups.
+        seed: seed of the resamples.
+
+    Raises:
+        DataError: the runs cannot be compared or overlap, it is not known what one was trained on, or an error is
+            undefined.
+    """
+    refuse_other_measurements(runs)
+    series: dict[tuple[float, int, int], list[Run]] = {}
+    for run in runs:
+        about = run.held_out.about
+        if about["n_train_images"] is None:
+            raise DataError(
+                f"{run.folder} is a validation: on how many images its detector was trained is not known. Give the "
+                "folders of the trainings, e.g. 'runs/*-fit*'."
+            )
+        series.setdefault((about["train_fraction"], about["seed"], about["split_seed"]), []).append(run)
+    resamples = _resample_images(runs, n_resamples, seed)
+    return [
+        Training(*key, members, missing_folds(members), _measure(members, key[0], error_name, *resamples))
+        for key, members in sorted(series.items(), key=lambda item: item[0])
+    ]
+
+
+def _resample_images(runs: Sequence[Run], n_resamples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Give the ids of all held-out images (I,), ascending, and how often each resample holds each of them (I, R)."""
+    image_ids = torch.tensor(sorted(set().union(*(run.held_out.image_ids() for run in runs))))
+    groups = groups_of(runs, image_ids)
+    groups = torch.arange(len(image_ids)) if groups is None else groups
+    return image_ids, resample_groups(groups, n_resamples, torch.Generator().manual_seed(seed))
+
+
+def _measure(
+    runs: Sequence[Run], part: float, error_name: ErrorName, image_ids: Tensor, multiplicities: Tensor
+) -> CurvePoint:
+    report, field = pool(runs), FIELDS[error_name]
+    assert report.measurements is not None
+    error = float(getattr(report.overall, field))
+    if not error > 0:
+        raise DataError(
+            f"{runs[0].folder}: {error_name} is {error:g}, from which no curve can be drawn; take another --error, or "
+            "leave this training out."
+        )
+    positions = torch.searchsorted(image_ids, report.measurements.image_ids)
+    resampled: Tensor = getattr(report.overall_in_resamples(multiplicities[positions]), field)
+    n_images = [int(run.held_out.about["n_train_images"]) for run in runs]
+    return CurvePoint(part, sum(n_images) / len(n_images), error, resampled.double().numpy())
