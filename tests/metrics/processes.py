@@ -42,7 +42,9 @@ def make_image(image_id: int) -> tuple[Detections, Batch, torch.Tensor]:
     )
     found = (found - affine[:, 2]) @ torch.linalg.inv(affine[:, :2]).T  # the metric wants input pixels
     scores = torch.randint(0, 6, (1, C, D), generator=generator).div(5).sort(-1, descending=True).values
-    return Detections(found, scores), batch, torch.rand(1, C, generator=generator)
+    roots = torch.rand(1, C, D, 2, 2, generator=generator)
+    losses = torch.rand(1, C, generator=generator)
+    return Detections(found, scores, roots @ roots.mT + torch.eye(2)), batch, losses
 
 
 def join(image_ids: list[int]) -> tuple[Detections, Batch, torch.Tensor]:
@@ -58,7 +60,7 @@ def join(image_ids: list[int]) -> tuple[Detections, Batch, torch.Tensor]:
         return padded
 
     batch = Batch(*(torch.cat([pad(getattr(b, name), name) for _, b, _ in samples]) for name in Batch._fields))
-    detections = Detections(*(torch.cat(tensors) for tensors in zip(*(d for d, _, _ in samples), strict=True)))
+    detections = Detections(*(torch.cat(tensors) for tensors in zip(*(d[:3] for d, _, _ in samples), strict=True)))
     return detections, batch, torch.cat([losses for _, _, losses in samples])
 
 
