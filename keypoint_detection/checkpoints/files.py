@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wandb import Artifact
 
 __all__ = [
+    "CALIBRATION_KEY",
     "CHECKPOINT_FOLDER",
     "CONFIG_FILE",
     "VALIDATION_KEY",
@@ -31,6 +32,8 @@ CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoints"
 # Where a checkpoint keeps the validation that was the latest when it was saved: epoch, step and report.
 VALIDATION_KEY = "validation"
+# Of that validation: what it has found out about scores and peaks; None where too few points were right.
+CALIBRATION_KEY = "calibration"
 WANDB_SCHEME = "wandb://"
 # A folder of its own in the cache of Weights & Biases, which WANDB_CACHE_DIR moves.
 CACHE_FOLDER = "kpd-checkpoints"

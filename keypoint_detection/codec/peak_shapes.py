@@ -68,7 +68,5 @@ def _undo_window(xx: Tensor, xy: Tensor, yy: Tensor, limit: float) -> Tensor:
     # The axes are those of the moments; a round peak has none.
     cosine, sine = (part / radius.clamp(min=torch.finfo(torch.float32).eps) for part in (half, xy))
     mean, spread = (major + minor) / 2, (major - minor) / 2
-    return torch.stack(
-        [torch.stack([mean + spread * cosine, spread * sine], -1), torch.stack([spread * sine, mean - spread * cosine], -1)],
-        -2,
-    )
+    entries = [mean + spread * cosine, spread * sine, spread * sine, mean - spread * cosine]
+    return torch.stack(entries, -1).unflatten(-1, (2, 2))

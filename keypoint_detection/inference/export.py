@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from keypoint_detection.codec.peak_shapes import measure_shapes
 from keypoint_detection.codec.plain_decoder import decode_plainly
 from keypoint_detection.images import LETTERBOX_GREY
 from keypoint_detection.inference.engines import Engine
 from keypoint_detection.inference.loading import LoadedDetector
 from keypoint_detection.inference.onnx_engine import METADATA_KEY, OnnxEngine
 from keypoint_detection.inference.torch_engine import TorchEngine
-from keypoint_detection.types import DataError
+from keypoint_detection.types import DataError, Detections
 
 __all__ = ["MAX_DIFFERENCE_PX", "ExportableDetector", "Parity", "compare", "export_onnx"]
 
@@ -46,9 +47,16 @@ class ExportableDetector(nn.Module):
         # The exporter takes plain numbers only, and the parser's restricted ones are not.
         self.stride, self.max_keypoints = int(codec.stride), int(codec.max_keypoints)
         self.score_threshold, self.min_distance_px = float(codec.score_threshold), float(codec.min_distance_px)
+        self.sigma_px = float(codec.sigma_px)
+        self.calibration = detector.calibration
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the points of (B, H, W, 3) uint8 images: (B, C, D, 2) in their pixels, and (B, C, D) scores."""
+    @property
+    def output_names(self) -> list[str]:
+        """Name what `forward` gives; without a calibration the last two are missing."""
+        return list(Detections._fields[: 2 if self.calibration is None else 4])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Find the points of (B, H, W, 3) uint8 images: the fields of `Detections`, in their pixels."""
         x = images.permute(0, 3, 1, 2)
         height, width = x.shape[2:]
         scale_x: Any = 1.0
@@ -68,15 +76,26 @@ class ExportableDetector(nn.Module):
             padding = (left, columns - inner_width - left, top, rows - inner_height - top)
             x = F.pad(x, padding, value=LETTERBOX_GREY)
             scale_x, scale_y = width / inner_width, height / inner_height
+        logits = self.network(x)
         found = decode_plainly(
-            self.network(x),
+            logits,
             self.stride,
             max_keypoints=self.max_keypoints,
             score_threshold=self.score_threshold,
             min_distance_px=self.min_distance_px,
         )
         moved = torch.stack([(found.points[..., 0] - left) * scale_x, (found.points[..., 1] - top) * scale_y], dim=-1)
-        return moved * (found.scores > 0)[..., None], found.scores
+        moved = moved * (found.scores > 0)[..., None]
+        if self.calibration is None:
+            return moved, found.scores
+        shapes = measure_shapes(torch.sigmoid(logits), found.points, self.stride, self.sigma_px)
+        calibrated = self.calibration.apply(found._replace(covariances=shapes))
+        assert calibrated.covariances is not None
+        assert calibrated.probabilities is not None
+        xx, xy, _, yy = calibrated.covariances.flatten(-2).unbind(-1)
+        entries = [xx * scale_x * scale_x, xy * scale_x * scale_y, xy * scale_x * scale_y, yy * scale_y * scale_y]
+        covariances = torch.stack(entries, -1).unflatten(-1, (2, 2)) * (found.scores > 0)[..., None, None]
+        return moved, found.scores, covariances, calibrated.probabilities
 
 
 def export_onnx(detector: LoadedDetector, path: Path, version: str) -> None:
@@ -108,7 +127,7 @@ def export_onnx(detector: LoadedDetector, path: Path, version: str) -> None:
             dynamic_shapes=(sizes,),
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["points", "scores"],
+            output_names=model.output_names,
             external_data=False,
             verbose=False,
         )
@@ -123,6 +142,7 @@ def export_onnx(detector: LoadedDetector, path: Path, version: str) -> None:
         "points": "continuous: (0, 0) is the outer corner of the top-left pixel of the image that was given",
         "score_threshold": detector.codec.score_threshold,
         "best_f1": detector.best_f1_threshold,
+        "calibration": None if detector.calibration is None else detector.calibration.as_state(),
         "version": version,
     }
     onnx.helper.set_model_props(content, {METADATA_KEY: json.dumps(metadata)})

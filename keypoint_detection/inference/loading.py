@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from keypoint_detection.channels import complete_channels
-from keypoint_detection.checkpoints.files import VALIDATION_KEY, CheckpointError, read_checkpoint
+from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, CheckpointError, read_checkpoint
 from keypoint_detection.codec.heatmaps import HeatmapCodec
+from keypoint_detection.confidence import Calibration
 from keypoint_detection.data.coco import Coordinates
 from keypoint_detection.images import ResizeMode
 from keypoint_detection.models import backbones
@@ -45,6 +46,7 @@ class LoadedDetector(NamedTuple):
         inputs: how images are brought to the network.
         best_f1_threshold: the score with the best F1 of the latest validation, over all channels; None where the
             checkpoint holds no validation.
+        calibration: of scores and peaks; None where the checkpoint holds none.
     """
 
     network: HeatmapNetwork
@@ -52,6 +54,7 @@ class LoadedDetector(NamedTuple):
     channels: dict[str, list[str]]
     inputs: InputSettings
     best_f1_threshold: float | None
+    calibration: Calibration | None
 
 
 def load_detector(reference: str, may_import: bool = False) -> LoadedDetector:
@@ -77,7 +80,12 @@ def load_detector(reference: str, may_import: bool = False) -> LoadedDetector:
         min_distance_px=settings["min_distance_px"],
     )
     return LoadedDetector(
-        network.eval().requires_grad_(False), codec, channels, _input_settings(checkpoint), _best_f1(checkpoint)
+        network.eval().requires_grad_(False),
+        codec,
+        channels,
+        _input_settings(checkpoint),
+        _best_f1(checkpoint),
+        _calibration(checkpoint),
     )
 
 
@@ -139,3 +147,8 @@ def _input_settings(checkpoint: Mapping[str, Any]) -> InputSettings:
 def _best_f1(checkpoint: Mapping[str, Any]) -> float | None:
     validation = checkpoint.get(VALIDATION_KEY)
     return None if validation is None else float(validation["report"]["overall"]["score_threshold"])
+
+
+def _calibration(checkpoint: Mapping[str, Any]) -> Calibration | None:
+    state = (checkpoint.get(VALIDATION_KEY) or {}).get(CALIBRATION_KEY)
+    return None if state is None else Calibration.from_state(state)

@@ -110,7 +110,11 @@ class KeypointMetrics(Metric):
         values = [batch.points[is_truth], batch.box_sizes[is_truth, None], batch.areas[is_truth, None]]
         self.truth_values.append(torch.cat(values, dim=1).float())
         self.detection_rows.append(is_detection.nonzero()[:, 1:2])
-        kept = [detections.points[is_detection], detections.scores[is_detection, None], _peaks(detections, is_detection)]
+        kept = [
+            detections.points[is_detection],
+            detections.scores[is_detection, None],
+            _peaks(detections, is_detection),
+        ]
         self.detection_values.append(torch.cat(kept, dim=1).detach().float())
         self.loss_rows.append(self._empty_states()["loss_rows"] if losses is None else losses.detach().float())
 
@@ -173,7 +177,7 @@ class KeypointMetrics(Metric):
             "truth_rows": (2, torch.int64),  # channel, instance
             "truth_values": (4, torch.float32),  # x, y in input pixels, size of the box, area
             "detection_rows": (1, torch.int64),  # channel
-            "detection_values": (6, torch.float32),  # x, y in input pixels, score, variance of x, covariance, variance of y
+            "detection_values": (6, torch.float32),  # x, y in input pixels, score, covariance of the peak: xx, xy, yy
             "loss_rows": (len(self.channels), torch.float32),  # one loss a channel; no rows without losses
         }
         return {name: torch.zeros(0, n, dtype=dtype, device=self.device) for name, (n, dtype) in widths.items()}
