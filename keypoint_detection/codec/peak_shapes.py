@@ -69,4 +69,4 @@ def _undo_window(xx: Tensor, xy: Tensor, yy: Tensor, limit: float) -> Tensor:
     cosine, sine = (part / radius.clamp(min=torch.finfo(torch.float32).eps) for part in (half, xy))
     mean, spread = (major + minor) / 2, (major - minor) / 2
     entries = [mean + spread * cosine, spread * sine, spread * sine, mean - spread * cosine]
-    return torch.stack(entries, -1).unflatten(-1, (2, 2))
+    return torch.stack(entries, -1).view(*xx.shape, 2, 2)

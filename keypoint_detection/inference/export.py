@@ -94,7 +94,7 @@ class ExportableDetector(nn.Module):
         assert calibrated.probabilities is not None
         xx, xy, _, yy = calibrated.covariances.flatten(-2).unbind(-1)
         entries = [xx * scale_x * scale_x, xy * scale_x * scale_y, xy * scale_x * scale_y, yy * scale_y * scale_y]
-        covariances = torch.stack(entries, -1).unflatten(-1, (2, 2)) * (found.scores > 0)[..., None, None]
+        covariances = torch.stack(entries, -1).view(*xx.shape, 2, 2) * (found.scores > 0)[..., None, None]
         return moved, found.scores, covariances, calibrated.probabilities
 
 

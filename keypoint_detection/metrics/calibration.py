@@ -222,5 +222,6 @@ def _squared_distances(measurements: Measurements) -> Tensor:
     An affine map of both changes nothing, so they are taken in input pixels.
     """
     detections = measurements.detections
-    offsets: Tensor = torch.linalg.solve(detections.to_image, measurements.offsets_px)  # (M, 2)
-    return (offsets * torch.linalg.solve(detections.covariances_input, offsets)).sum(1)
+    offsets = torch.linalg.solve(detections.to_image, measurements.offsets_px)  # (M, 2)
+    squared: Tensor = (offsets * torch.linalg.solve(detections.covariances_input, offsets)).sum(1)
+    return squared
