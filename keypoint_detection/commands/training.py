@@ -18,6 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
+from keypoint_detection.callbacks.calibrated_copy import CalibratedCopy
 from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
@@ -344,7 +345,15 @@ def _start(words: Sequence[str], cli_class: type[DetectorCLI], stop: GracefulSto
             "logger": DEFAULT_LOGGER,
             # Lightning's own table counts FLOPs that it does not know and modes that nobody asked for.
             "enable_model_summary": False,
-            "callbacks": [WandbRun(), TrainingHealth(), stop, FinalValidation(), ProgressLines(), LastCheckpoint()],
+            "callbacks": [
+                WandbRun(),
+                TrainingHealth(),
+                stop,
+                FinalValidation(),
+                CalibratedCopy(),
+                ProgressLines(),
+                LastCheckpoint(),
+            ],
         },
     )
 
