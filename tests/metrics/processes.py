@@ -7,8 +7,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from keypoint_detection.confidence import Calibration
 from keypoint_detection.metrics import KeypointMetrics
 from keypoint_detection.types import Batch, Detections
+
+CALIBRATION = Calibration((2.0, 8.0), (0.5, 1.0), (0.5, 1.0), (-1.0, 0.0), 2.0)
 
 # By rank. Images 4 and 0 are repeated, across ranks and within one; the numbers are uneven.
 UNEVEN = ([[0, 1, 4], [5, 0, 6], [9]], [[2, 3], [4, 7, 8, 10]])
@@ -82,7 +85,7 @@ def run_rank(rank: int, world_size: int, folder: str) -> None:
     try:
         metric = fill(make_metric(), UNEVEN[rank])
         reports = {
-            "uneven": metric.compute().with_intervals(20, seed=3),
+            "uneven": metric.compute().with_intervals(20, seed=3).with_calibration(CALIBRATION),
             "later": fill(metric, [[100 + rank]]).compute(),  # what was gathered must not stay behind
             "one without images": fill(make_metric(), ONE_WITHOUT_IMAGES[rank]).compute(),
         }
