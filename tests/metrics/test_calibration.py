@@ -49,8 +49,8 @@ def test_a_few_detections_that_agree_do_not_make_certainty(is_right: bool) -> No
     scores = np.array([0.3, 0.5, 0.7])
     weights = fit_log_odds(make_terms(scores), torch.full((3,), is_right))
     probabilities = torch.sigmoid(make_terms(scores) @ weights)
-    assert float(probabilities.min()) > 0.02
-    assert float(probabilities.max()) < 0.98
+    assert 0.002 < float(probabilities.min())
+    assert float(probabilities.max()) < 0.998
 
 
 def test_one_standard_deviation_is_that_of_a_normal_distribution_in_the_plane() -> None:
