@@ -49,7 +49,7 @@ def test_a_few_detections_that_agree_do_not_make_certainty(is_right: bool) -> No
     scores = np.array([0.3, 0.5, 0.7])
     weights = fit_log_odds(make_terms(scores), torch.full((3,), is_right))
     probabilities = torch.sigmoid(make_terms(scores) @ weights)
-    assert 0.002 < float(probabilities.min())
+    assert float(probabilities.min()) > 0.002
     assert float(probabilities.max()) < 0.998
 
 
