@@ -14,11 +14,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from keypoint_detection.channels import complete_channels, mirror_channels
-from keypoint_detection.checkpoints.files import VALIDATION_KEY
+from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
 from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory, is_plain
 from keypoint_detection.codec.heatmaps import HeatmapCodec
-from keypoint_detection.geometry import apply_affine
+from keypoint_detection.confidence import Calibration, calibrate
+from keypoint_detection.geometry import apply_affine, map_detections
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.models.backbones import Backbone, Unet
@@ -322,19 +323,19 @@ class KeypointDetector(LightningModule):
         return self._measure(self(batch.images), batch, self.test_metrics)
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> Detections:
-        """Detect in one batch; the points are in pixels of the original images."""
+        """Detect in one batch; the points are in pixels of the original images, and calibrated where that is known."""
         if not len(batch.images):
             shape = (0, len(self.channels), self.codec.max_keypoints)
             return Detections(torch.zeros(*shape, 2), torch.zeros(shape))
         detections = self.detect(self(batch.images))
-        return Detections(apply_affine(detections.points, batch.input_to_image), detections.scores)
+        return map_detections(calibrate(detections, self.calibration), batch.input_to_image)
 
     def _measure(self, logits: Tensor, batch: Batch, metrics: KeypointMetrics) -> Predictions:
         detections = self.detect(logits)
         predictions = Predictions(
             logits=logits,
             detections_input=detections,
-            detections_image=Detections(apply_affine(detections.points, batch.input_to_image), detections.scores),
+            detections_image=map_detections(detections, batch.input_to_image),
             truths_image=apply_affine(batch.points, batch.input_to_image),
         )
         metrics.update(detections, batch, self._losses(logits, batch))
@@ -362,6 +363,12 @@ class KeypointDetector(LightningModule):
         self.latest_validation = checkpoint.get(VALIDATION_KEY)
         self._flip_pairs = self._flip_pairs or checkpoint.get("datamodule_hyper_parameters", {}).get("flip_pairs")
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the latest validation of the training found out about scores; None where it could find nothing out."""
+        state = (self.latest_validation or {}).get(CALIBRATION_KEY)
+        return None if state is None else Calibration.from_state(state)
+
     def logged_names(self) -> set[str]:
         """List the metrics that a training logs, for callbacks to watch."""
         names = {f"val/{name}" for name in self.val_metrics.names(with_losses=True)}
@@ -374,8 +381,15 @@ class KeypointDetector(LightningModule):
         if part == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             measured_at = {"epoch": self.trainer.current_epoch + 1, "step": self.trainer.global_step}
             assert self.report.measurements is not None
-            rows = self.report.measurements.rows
-            self.latest_validation = {**measured_at, "report": self.report.as_state(), "rows": rows}
+            calibration = self.report.fit_calibration()
+            self.latest_validation = {
+                **measured_at,
+                "report": self.report.as_state(),
+                "rows": self.report.measurements.rows,
+                CALIBRATION_KEY: None if calibration is None else calibration.as_state(),
+            }
+        elif self.calibration is not None and self.trainer.state.fn != "fit":
+            self.report = self.report.with_calibration(self.calibration)
         scalars = {f"{part}/{name}": value for name, value in self.report.as_scalars().items()}
         self.log(f"{part}/mAP", scalars.pop(f"{part}/mAP"), prog_bar=True)
         self.log_dict(scalars)

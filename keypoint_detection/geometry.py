@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-__all__ = ["apply_affine", "compose_affine", "invert_affine"]
+from keypoint_detection.types import Detections
+
+__all__ = ["apply_affine", "compose_affine", "invert_affine", "map_detections"]
 
 
 def apply_affine(points: Tensor, matrices: Tensor) -> Tensor:
@@ -22,6 +24,15 @@ def apply_affine(points: Tensor, matrices: Tensor) -> Tensor:
     flat = points.flatten(1, -2)  # (B, N, 2)
     matrices = matrices.to(flat)
     return torch.baddbmm(matrices[:, None, :, 2], flat, matrices[:, :, :2].mT).view(points.shape)
+
+
+def map_detections(detections: Detections, matrices: Tensor) -> Detections:
+    """Map detections, with what is known of their covariances, by one affine matrix (B, 2, 3) per image."""
+    covariances = detections.covariances
+    if covariances is not None:
+        linear = matrices[:, None, None, :, :2].to(covariances)
+        covariances = linear @ covariances @ linear.mT
+    return detections._replace(points=apply_affine(detections.points, matrices), covariances=covariances)
 
 
 def compose_affine(first: Tensor, second: Tensor) -> Tensor:

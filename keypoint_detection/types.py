@@ -88,7 +88,12 @@ class Detections(NamedTuple):
     Attributes:
         points: (B, C, D, 2) float32; the caller's name says in which frame.
         scores: (B, C, D) float32 in [0, 1], descending along D; 0 marks an unused slot.
+        covariances: (B, C, D, 2, 2) float32, square pixels of that frame: those of the peaks where they come from
+            decoding, those of the points' errors where they come from a calibration; None where nobody asked.
+        probabilities: (B, C, D, T) float32, of being right within each threshold; None without a calibration.
     """
 
     points: "Tensor"
     scores: "Tensor"
+    covariances: "Tensor | None" = None
+    probabilities: "Tensor | None" = None

@@ -14,6 +14,9 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from spot_detector import make_checkpoint
 
+from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, read_checkpoint, write_checkpoint
+from keypoint_detection.confidence import Calibration
+
 # Tiny tensors gain nothing from threads, and threads that wait for a busy core lose minutes.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -113,3 +116,15 @@ def write_coco(tmp_path: Path) -> Callable[..., Path]:
 def checkpoint(tmp_path: Path) -> Path:
     """The checkpoint of a detector of bright spots, for images of any size."""
     return make_checkpoint(tmp_path, image_size=(48, 64))
+
+
+@pytest.fixture
+def calibrated_checkpoint(checkpoint: Path) -> Path:
+    """The same with a calibration for 2 and 5 px, whose errors are a hundredth of the peaks."""
+    content = read_checkpoint(str(checkpoint))
+    calibration = Calibration((2.0, 5.0), (1.0, 1.0), (1.0, 1.0), (-2.0, 0.0), 0.01)
+    report = {"overall": {"score_threshold": 0.7}}
+    content[VALIDATION_KEY] = {"epoch": 1, "step": 1, "report": report, CALIBRATION_KEY: calibration.as_state()}
+    path = checkpoint.with_name("calibrated.ckpt")
+    write_checkpoint(content, path)
+    return path

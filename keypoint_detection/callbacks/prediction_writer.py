@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from keypoint_detection.callbacks.run_folder import find_run_folder
+from keypoint_detection.confidence import NO_CALIBRATION
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.data.unlabelled import is_video
 from keypoint_detection.data.video import read_frames, read_rate, write_video
@@ -33,7 +35,7 @@ logger = logging.getLogger(__name__)
 PART_PATTERN = ".unfinished-*.jsonl"
 SETTINGS_FILE = ".unfinished.json"
 OVERLAY_FOLDER, OVERLAY_VIDEO = "overlays", "overlay.mp4"
-N_DECIMALS = 3
+N_DECIMALS, N_SCORE_DECIMALS = 3, 6
 
 
 class PredictionWriter(Callback):
@@ -41,8 +43,9 @@ class PredictionWriter(Callback):
 
     Args:
         folder: where the files go; left out, the folder of the run. Files appear in it when all is done.
-        format: `csv` (image, channel, x, y, score), `jsonl` (one line an image), `coco` (results for `COCO.loadRes`),
-            `coco_labels` (a COCO data set to be corrected in a labelling tool); one or a list.
+        format: `csv` (image, channel, x, y, score, probability, spread), `jsonl` (one line an image, with covariances),
+            `coco` (results for `COCO.loadRes`), `coco_labels` (a COCO data set to be corrected in a labelling tool);
+            one or a list.
         score_threshold: points that score less are left out. `best_f1` takes the threshold with the best F1 of the
             validation that the checkpoint carries; without one, the low threshold of training.
         coordinates: the convention of the points: `continuous` or `pixel_index`; left out, that of the labels that the
@@ -127,6 +130,8 @@ class PredictionWriter(Callback):
         model, data = _parts(trainer, pl_module)
         best = (model.latest_validation or {}).get("report", {}).get("overall", {}).get("score_threshold")
         self._threshold = choose_threshold(self.score_threshold, best, model.codec.score_threshold)
+        if model.calibration is None and trainer.is_global_zero:
+            logger.warning(NO_CALIBRATION)
         self._offset = PIXEL_INDEX_OFFSET_PX if (self.coordinates or data.coordinates) == "pixel_index" else 0.0
         if self.folder is None:
             self.folder = Path(trainer.strategy.broadcast(str(find_run_folder(trainer))))
@@ -148,10 +153,12 @@ class PredictionWriter(Callback):
         """Write the points of a batch, so that an interruption loses no more than one."""
         model, data = _parts(trainer, pl_module)
         names = list(model.channels)
-        detections = Detections(*(tensor.cpu() for tensor in outputs))
+        on_cpu: dict[str, Any] = {name: None if one is None else one.cpu() for name, one in outputs._asdict().items()}
+        detections = Detections(**on_cpu)
+        detections = detections._replace(points=detections.points - self._offset)
         for row, index in enumerate(batch.indices.tolist()):
             height, width = batch.image_sizes[row].tolist()
-            points = _as_points(detections.points[row] - self._offset, detections.scores[row], names, self._threshold)
+            points = _as_points(detections, row, names, self._threshold)
             name, image_id = _identify(data, index)
             record = {"index": index, "name": name, "id": image_id, "height": height, "width": width, "points": points}
             self._part.write(json.dumps(record) + "\n")
@@ -266,13 +273,27 @@ def _identify(data: Any, index: int) -> tuple[str, int]:
     return f"{Path(data.predict).name}#{index}", index + 1
 
 
-def _as_points(points: Tensor, scores: Tensor, channels: list[str], threshold: float) -> list[Record]:
+def _as_points(detections: Detections, row: int, channels: list[str], threshold: float) -> list[Record]:
+    """List the points of one image of a batch that count."""
+    scores = detections.scores[row]
     is_point = (scores > 0) & (scores >= threshold)
-    return [
-        {"channel": channels[c], "x": round(x, N_DECIMALS), "y": round(y, N_DECIMALS), "score": round(score, 6)}
-        for c, d in is_point.nonzero().tolist()
-        for (x, y), score in [(points[c, d].tolist(), float(scores[c, d]))]
-    ]
+    found = []
+    for c, d in is_point.nonzero().tolist():
+        x, y = detections.points[row, c, d].tolist()
+        point = {"channel": channels[c], "x": round(x, N_DECIMALS), "y": round(y, N_DECIMALS)}
+        found.append(point | {"score": round(float(scores[c, d]), N_SCORE_DECIMALS)})
+        if detections.probabilities is not None and detections.covariances is not None:
+            found[-1] |= _confidence(float(detections.probabilities[row, c, d, -1]), detections.covariances[row, c, d])
+    return found
+
+
+def _confidence(probability: float, covariance: Tensor) -> Record:
+    spread = math.sqrt(float(covariance.trace()) / 2)
+    return {
+        "probability": round(probability, N_SCORE_DECIMALS),
+        "spread": round(spread, N_DECIMALS),
+        "covariance": [[round(value, N_DECIMALS) for value in row] for row in covariance.tolist()],
+    }
 
 
 def _category(source: str, channels: dict[str, list[str]]) -> dict[str, Any] | None:

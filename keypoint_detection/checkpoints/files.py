@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wandb import Artifact
 
 __all__ = [
+    "CALIBRATION_KEY",
     "CHECKPOINT_FOLDER",
     "CONFIG_FILE",
     "VALIDATION_KEY",
@@ -22,6 +23,7 @@ __all__ = [
     "find_run",
     "read_checkpoint",
     "resolve_checkpoint",
+    "write_checkpoint",
 ]
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoints"
 # Where a checkpoint keeps the validation that was the latest when it was saved: epoch, step and report.
 VALIDATION_KEY = "validation"
+# Of that validation: what it has found out about scores and peaks; None where too few points were right.
+CALIBRATION_KEY = "calibration"
 WANDB_SCHEME = "wandb://"
 # A folder of its own in the cache of Weights & Biases, which WANDB_CACHE_DIR moves.
 CACHE_FOLDER = "kpd-checkpoints"
@@ -99,6 +103,19 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
     if not isinstance(content, dict) or "channels" not in content.get("hyper_parameters", {}):
         raise CheckpointError(f"{path} is not a checkpoint of kpd: it holds no hyper-parameters of a KeypointDetector.")
     return content
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint, complete or not at all.
+
+    Args:
+        content: what `read_checkpoint` gave, changed.
+        path: of the file; one that is there is replaced.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        partial = Path(folder) / path.name
+        torch.save(content, partial)
+        partial.replace(path)
 
 
 def explain_unreadable(error: Exception) -> str:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from keypoint_detection.codec.peak_shapes import measure_shapes
 from keypoint_detection.codec.peaks import Peaks, find_peaks, keep_first_of_equals
 from keypoint_detection.codec.subpixel import top_of_parabola
 from keypoint_detection.types import NOT_LABELLED, Detections
@@ -283,11 +284,16 @@ class HeatmapCodec:
         return encode(points, visibility, size, self.stride, self.sigma_px, dtype)
 
     def decode(self, heatmaps: Tensor) -> Detections:
-        """Find the peaks of (B, C, h, w) heatmaps; see the function `decode`."""
-        return decode(
+        """Find the peaks of (B, C, h, w) heatmaps and their covariances; see `decode` and `measure_shapes`."""
+        found = decode(
             heatmaps,
             self.stride,
             max_keypoints=self.max_keypoints,
             score_threshold=self.score_threshold,
             min_distance_px=self.min_distance_px,
         )
+        # Most slots are unused; those that are used come first.
+        n_used = int((found.scores > 0).sum(-1).max()) if found.scores.numel() else 0
+        shapes = found.points.new_zeros(*found.points.shape, 2)
+        shapes[:, :, :n_used] = measure_shapes(heatmaps, found.points[:, :, :n_used], self.stride, self.sigma_px)
+        return found._replace(covariances=shapes * (found.scores > 0)[..., None, None])

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from keypoint_detection import __version__
 from keypoint_detection.boxes.data_set import draw_examples
+from keypoint_detection.confidence import NO_CALIBRATION
 from keypoint_detection.data.unlabelled import find_images
 from keypoint_detection.images import read_pixels
-from keypoint_detection.inference.export import MAX_DIFFERENCE_PX, compare, export_onnx
+from keypoint_detection.inference.export import MAX_DIFFERENCE_PX, Parity, compare, export_onnx
 from keypoint_detection.inference.loading import load_detector
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.types import DataError
@@ -78,6 +79,7 @@ def export(
         f"  largest difference   {parity.max_difference_px:.4f} px ({parity.max_weak_difference_px:.4f} px below that "
         "score)\n"
         f"  in score             {parity.max_score_difference:.5f}\n"
+        f"{_describe_confidence(detector.calibration is not None, parity)}"
         f"  found by one only    {parity.n_unmatched}\n"
         f"  time of one image    {parity.onnx_ms:.0f} ms, in PyTorch {parity.torch_ms:.0f} ms\n"
     )
@@ -87,6 +89,15 @@ def export(
     elif not parity.n_points:
         sys.stderr.write("kpd export: no point was found, so nothing is known of the difference: give --images.\n")
     return parity.holds
+
+
+def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:
+    if not is_calibrated:
+        return f"  {NO_CALIBRATION}\n"
+    return (
+        f"  in spread            {parity.max_spread_difference_px:.4f} px\n"
+        f"  in probability       {parity.max_probability_difference:.5f}\n"
+    )
 
 
 def _read_examples(source: str) -> list[NDArray[np.uint8]]:

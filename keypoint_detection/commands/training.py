@@ -18,6 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
+from keypoint_detection.callbacks.calibrated_copy import CalibratedCopy
 from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
@@ -354,6 +355,7 @@ def _start(words: Sequence[str], cli_class: type[DetectorCLI], stop: GracefulSto
                 TrainingHealth(),
                 stop,
                 FinalValidation(),
+                CalibratedCopy(),
                 ProgressLines(),
                 HeldOutPredictions(),
                 LastCheckpoint(),

@@ -17,11 +17,15 @@ class Found(NamedTuple):
     Attributes:
         points: (C, D, 2) float32 in continuous pixels of the image as it was given.
         scores: (C, D) float32, descending; 0 marks an unused slot.
+        covariances: (C, D, 2, 2) float32 of the errors, square pixels of the image; None without a calibration.
+        probabilities: (C, D, T) float32, of being right within each threshold; None without a calibration.
         heatmaps: (C, h, w) float32 in [0, 1]; None unless they were asked for.
     """
 
     points: NDArray[np.float32]
     scores: NDArray[np.float32]
+    covariances: NDArray[np.float32] | None
+    probabilities: NDArray[np.float32] | None
     heatmaps: NDArray[np.float32] | None
 
 
@@ -33,12 +37,14 @@ class Engine(Protocol):
         coordinates: the convention of the labels that it was trained on.
         lowest_score: from which on it gives points at all.
         best_f1: the score with the best F1 of the validation; None where there was none.
+        thresholds_px: distances that probabilities are given for, ascending; empty without a calibration.
     """
 
     channels: list[str]
     coordinates: Coordinates
     lowest_score: float
     best_f1: float | None
+    thresholds_px: tuple[float, ...]
 
     def detect(self, images: Sequence[NDArray[np.uint8]], heatmaps: bool) -> list[Found]:
         """Find the points of (H, W, 3) images, which may differ in size."""

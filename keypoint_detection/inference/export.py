@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from keypoint_detection.codec.peak_shapes import measure_shapes
 from keypoint_detection.codec.plain_decoder import decode_plainly
 from keypoint_detection.images import LETTERBOX_GREY
-from keypoint_detection.inference.engines import Engine
+from keypoint_detection.inference.engines import Engine, Found
 from keypoint_detection.inference.loading import LoadedDetector
 from keypoint_detection.inference.onnx_engine import METADATA_KEY, OnnxEngine
 from keypoint_detection.inference.torch_engine import TorchEngine
-from keypoint_detection.types import DataError
+from keypoint_detection.types import DataError, Detections
 
 __all__ = ["MAX_DIFFERENCE_PX", "ExportableDetector", "Parity", "compare", "export_onnx"]
 
@@ -46,9 +47,16 @@ class ExportableDetector(nn.Module):
         # The exporter takes plain numbers only, and the parser's restricted ones are not.
         self.stride, self.max_keypoints = int(codec.stride), int(codec.max_keypoints)
         self.score_threshold, self.min_distance_px = float(codec.score_threshold), float(codec.min_distance_px)
+        self.sigma_px = float(codec.sigma_px)
+        self.calibration = detector.calibration
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the points of (B, H, W, 3) uint8 images: (B, C, D, 2) in their pixels, and (B, C, D) scores."""
+    @property
+    def output_names(self) -> list[str]:
+        """Name what `forward` gives; without a calibration the last two are missing."""
+        return list(Detections._fields[: 2 if self.calibration is None else 4])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Find the points of (B, H, W, 3) uint8 images: the fields of `Detections`, in their pixels."""
         x = images.permute(0, 3, 1, 2)
         height, width = x.shape[2:]
         scale_x: Any = 1.0
@@ -68,15 +76,26 @@ class ExportableDetector(nn.Module):
             padding = (left, columns - inner_width - left, top, rows - inner_height - top)
             x = F.pad(x, padding, value=LETTERBOX_GREY)
             scale_x, scale_y = width / inner_width, height / inner_height
+        logits = self.network(x)
         found = decode_plainly(
-            self.network(x),
+            logits,
             self.stride,
             max_keypoints=self.max_keypoints,
             score_threshold=self.score_threshold,
             min_distance_px=self.min_distance_px,
         )
         moved = torch.stack([(found.points[..., 0] - left) * scale_x, (found.points[..., 1] - top) * scale_y], dim=-1)
-        return moved * (found.scores > 0)[..., None], found.scores
+        moved = moved * (found.scores > 0)[..., None]
+        if self.calibration is None:
+            return moved, found.scores
+        shapes = measure_shapes(torch.sigmoid(logits), found.points, self.stride, self.sigma_px)
+        calibrated = self.calibration.apply(found._replace(covariances=shapes))
+        assert calibrated.covariances is not None
+        assert calibrated.probabilities is not None
+        xx, xy, _, yy = calibrated.covariances.flatten(-2).unbind(-1)
+        entries = [xx * scale_x * scale_x, xy * scale_x * scale_y, xy * scale_x * scale_y, yy * scale_y * scale_y]
+        covariances = torch.stack(entries, -1).view(*xx.shape, 2, 2) * (found.scores > 0)[..., None, None]
+        return moved, found.scores, covariances, calibrated.probabilities
 
 
 def export_onnx(detector: LoadedDetector, path: Path, version: str) -> None:
@@ -108,7 +127,7 @@ def export_onnx(detector: LoadedDetector, path: Path, version: str) -> None:
             dynamic_shapes=(sizes,),
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["points", "scores"],
+            output_names=model.output_names,
             external_data=False,
             verbose=False,
         )
@@ -123,6 +142,7 @@ def export_onnx(detector: LoadedDetector, path: Path, version: str) -> None:
         "points": "continuous: (0, 0) is the outer corner of the top-left pixel of the image that was given",
         "score_threshold": detector.codec.score_threshold,
         "best_f1": detector.best_f1_threshold,
+        "calibration": None if detector.calibration is None else detector.calibration.as_state(),
         "version": version,
     }
     onnx.helper.set_model_props(content, {METADATA_KEY: json.dumps(metadata)})
@@ -143,6 +163,8 @@ class Parity(NamedTuple):
         max_difference_px: between points that count, in pixels of the images.
         max_weak_difference_px: between the others, which one level of one pixel can move.
         max_score_difference: of all points that both found.
+        max_spread_difference_px: between points that count; 0 without a calibration.
+        max_probability_difference: of all points that both found; 0 without a calibration.
         torch_ms: median time of one image in PyTorch, reading left out.
         onnx_ms: likewise in onnxruntime.
     """
@@ -154,13 +176,16 @@ class Parity(NamedTuple):
     max_difference_px: float
     max_weak_difference_px: float
     max_score_difference: float
+    max_spread_difference_px: float
+    max_probability_difference: float
     torch_ms: float
     onnx_ms: float
 
     @property
     def holds(self) -> bool:
         """Whether the two can stand for each other."""
-        return self.n_unmatched == 0 and self.max_difference_px < MAX_DIFFERENCE_PX
+        largest = max(self.max_difference_px, self.max_spread_difference_px)
+        return self.n_unmatched == 0 and largest < MAX_DIFFERENCE_PX
 
 
 def compare(detector: LoadedDetector, path: Path, images: Sequence[NDArray[np.uint8]]) -> Parity:
@@ -174,15 +199,15 @@ def compare(detector: LoadedDetector, path: Path, images: Sequence[NDArray[np.ui
     one: Engine = TorchEngine(detector, "cpu", "float32", compile=False)
     other: Engine = OnnxEngine(str(path), torch.get_num_threads())
     min_score = one.best_f1 or one.lowest_score
-    pairs, n_unmatched = [np.zeros((0, 3))], 0
+    pairs, n_unmatched = [np.zeros((0, 5))], 0
     for image in images:
         (a,), (b,) = one.detect([image], False), other.detect([image], False)
         for channel in range(len(a.scores)):
-            found = [_Points(each.points[channel], each.scores[channel]).real() for each in (a, b)]
+            found = [_Points.of_channel(each, channel) for each in (a, b)]
             matched, lonely = _match(*found)
             pairs.append(matched)
             n_unmatched += int((lonely >= min_score + SCORE_MARGIN).sum())
-    gaps, score_gaps, scores = np.concatenate(pairs).T
+    gaps, score_gaps, spread_gaps, probability_gaps, scores = np.concatenate(pairs).T
     counts = scores >= min_score
     return Parity(
         n_images=len(images),
@@ -192,28 +217,43 @@ def compare(detector: LoadedDetector, path: Path, images: Sequence[NDArray[np.ui
         max_difference_px=float(gaps[counts].max(initial=0)),
         max_weak_difference_px=float(gaps[~counts].max(initial=0)),
         max_score_difference=float(score_gaps.max(initial=0)),
+        max_spread_difference_px=float(spread_gaps[counts].max(initial=0)),
+        max_probability_difference=float(probability_gaps.max(initial=0)),
         torch_ms=_time(one, images[0]),
         onnx_ms=_time(other, images[0]),
     )
 
 
 class _Points(NamedTuple):
-    """(n, 2) points and (n,) scores of one channel of one image."""
+    """(n, 2) points of one channel of one image, their (n,) scores, spreads, and probabilities; 0 where unknown."""
 
     points: NDArray[np.float32]
     scores: NDArray[np.float32]
+    spreads: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
 
-    def real(self) -> "_Points":
-        """Leave unused slots out."""
-        return _Points(self.points[self.scores > 0], self.scores[self.scores > 0])
+    @classmethod
+    def of_channel(cls, found: Found, channel: int) -> "_Points":
+        """Take the points of a channel, without unused slots."""
+        scores = found.scores[channel]
+        spreads, probabilities = np.zeros_like(scores), np.zeros_like(scores)
+        if found.covariances is not None and found.probabilities is not None:
+            spreads = np.sqrt(np.trace(found.covariances[channel], axis1=1, axis2=2) / 2)
+            probabilities = found.probabilities[channel, :, -1]
+        is_real = scores > 0
+        return cls(*(values[is_real] for values in (found.points[channel], scores, spreads, probabilities)))
 
 
 def _match(one: _Points, other: _Points) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Pair points within a pixel: (n, 3) distance, difference of scores, score; and the scores of all without one."""
+    """Pair points within a pixel.
+
+    Returns:
+        (n, 5) distance, differences of scores, spreads, and probabilities, and score; the scores of all without a pair.
+    """
     gaps = np.linalg.norm(one.points[:, None].astype(float) - other.points[None], axis=2)  # (n, m)
     rows, columns = np.nonzero((gaps == gaps.min(axis=1, keepdims=True, initial=np.inf)) & (gaps < 1))
-    score_gaps = np.abs(one.scores[rows] - other.scores[columns])
-    matched = np.stack([gaps[rows, columns], score_gaps, one.scores[rows]], axis=1)
+    others = [np.abs(a[rows] - b[columns]) for a, b in zip(one[1:], other[1:], strict=True)]
+    matched = np.stack([gaps[rows, columns], *others, one.scores[rows]], axis=1)
     return matched, np.concatenate([np.delete(one.scores, rows), np.delete(other.scores, columns)])
 
 

@@ -1,7 +1,9 @@
 """The files that predictions are written to, each read by other programs.
 
 All are made from records, one an image: its `name` and `id`, `height` and `width` in pixels, and its `points` with
-`channel`, `x`, `y` and `score`, by falling score within a channel.
+`channel`, `x`, `y` and `score`, by falling score within a channel; where the detector is calibrated also
+`probability`, of being right within the largest threshold, `covariance` of the error in square pixels, and `spread`,
+the root of the mean of the two variances.
 """
 
 import csv
@@ -22,7 +24,7 @@ FILE_NAMES: dict[str, str] = {
     "coco": "coco_results.json",
     "coco_labels": "coco_labels.json",
 }
-CSV_COLUMNS = ("image", "channel", "x", "y", "score")
+CSV_COLUMNS = ("image", "channel", "x", "y", "score", "probability", "spread")
 # The flags of a labelled point and of one that is not there.
 VISIBLE, ABSENT = 2, 0
 CATEGORY_ID = 1
@@ -56,7 +58,7 @@ def write_predictions(
             rows.writerow(CSV_COLUMNS)
             for record in records():
                 for point in record["points"]:
-                    rows.writerow([record["name"], *(point[column] for column in CSV_COLUMNS[1:])])
+                    rows.writerow([record["name"], *(point.get(column, "") for column in CSV_COLUMNS[1:])])
         elif kind == "jsonl":
             for record in records():
                 file.write(json.dumps(record) + "\n")

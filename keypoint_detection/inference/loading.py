@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from keypoint_detection.channels import complete_channels, mirror_channels
-from keypoint_detection.checkpoints.files import VALIDATION_KEY, CheckpointError, read_checkpoint
+from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, CheckpointError, read_checkpoint
 from keypoint_detection.codec.heatmaps import HeatmapCodec
+from keypoint_detection.confidence import Calibration
 from keypoint_detection.data.coco import Coordinates
 from keypoint_detection.images import ResizeMode
 from keypoint_detection.models import backbones
@@ -46,6 +47,7 @@ class LoadedDetector(NamedTuple):
         inputs: how images are brought to the network.
         best_f1_threshold: the score with the best F1 of the latest validation, over all channels; None where the
             checkpoint holds no validation.
+        calibration: of scores and peaks; None where the checkpoint holds none.
     """
 
     network: HeatmapNetwork
@@ -53,6 +55,7 @@ class LoadedDetector(NamedTuple):
     channels: dict[str, list[str]]
     inputs: InputSettings
     best_f1_threshold: float | None
+    calibration: Calibration | None
 
 
 def load_detector(reference: str, may_import: bool = False, flip_test: bool | None = None) -> LoadedDetector:
@@ -82,7 +85,12 @@ def load_detector(reference: str, may_import: bool = False, flip_test: bool | No
         min_distance_px=settings["min_distance_px"],
     )
     return LoadedDetector(
-        network.eval().requires_grad_(False), codec, channels, _input_settings(checkpoint), _best_f1(checkpoint)
+        network.eval().requires_grad_(False),
+        codec,
+        channels,
+        _input_settings(checkpoint),
+        _best_f1(checkpoint),
+        _calibration(checkpoint),
     )
 
 
@@ -151,3 +159,8 @@ def _best_f1(checkpoint: Mapping[str, Any]) -> float | None:
     threshold = math.nan if validation is None else float(validation["report"]["overall"]["score_threshold"])
     # A detector that found nothing has no best threshold either.
     return None if math.isnan(threshold) else threshold
+
+
+def _calibration(checkpoint: Mapping[str, Any]) -> Calibration | None:
+    state = (checkpoint.get(VALIDATION_KEY) or {}).get(CALIBRATION_KEY)
+    return None if state is None else Calibration.from_state(state)

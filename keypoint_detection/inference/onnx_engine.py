@@ -43,6 +43,9 @@ class OnnxEngine:
         self.coordinates: Coordinates = metadata["coordinates"]
         self.lowest_score: float = metadata["score_threshold"]
         self.best_f1: float | None = metadata["best_f1"]
+        # Files of earlier versions have neither.
+        self.thresholds_px = tuple((metadata.get("calibration") or {}).get("thresholds_px", ()))
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def detect(self, images: Sequence[NDArray[np.uint8]], heatmaps: bool) -> list[Found]:
         """Find the points of (H, W, 3) images, which may differ in size.
@@ -54,6 +57,9 @@ class OnnxEngine:
             raise ValueError("an exported detector gives points only; for heatmaps, load its checkpoint.")
         found = []
         for image in images:
-            points, scores = self._session.run(["points", "scores"], {"images": image[None]})
-            found.append(Found(points[0], scores[0], None))
+            outputs = dict(zip(self._outputs, self._session.run(self._outputs, {"images": image[None]}), strict=True))
+            covariances, probabilities = (
+                outputs[name][0] if name in outputs else None for name in ("covariances", "probabilities")
+            )
+            found.append(Found(outputs["points"][0], outputs["scores"][0], covariances, probabilities, None))
         return found

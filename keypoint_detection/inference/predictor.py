@@ -1,6 +1,5 @@
 """Find points in images with a trained detector, from Python; needs neither Lightning nor a config."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
@@ -153,10 +152,16 @@ class Predictor:
 
     def _as_result(self, found: Found) -> Result:
         is_point = (found.scores > 0) & (found.scores >= self.score_threshold)
-        points: Sequence[NDArray[np.float32]] = found.points - np.float32(self._offset)  # type: ignore[assignment]
+
+        def by_channel(values: NDArray[np.float32] | None) -> dict[str, NDArray[np.float32]]:
+            return {} if values is None else {name: values[c][is_point[c]] for c, name in enumerate(self.channels)}
+
         return Result(
-            {name: points[c][is_point[c]] for c, name in enumerate(self.channels)},
-            {name: found.scores[c][is_point[c]] for c, name in enumerate(self.channels)},
+            by_channel(found.points - np.float32(self._offset)),
+            by_channel(found.scores),
+            self.engine.thresholds_px,
+            by_channel(found.probabilities),
+            by_channel(found.covariances),
             found.heatmaps,
         )
 

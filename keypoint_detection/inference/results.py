@@ -1,5 +1,6 @@
 """The points that a detector found in one image."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -17,12 +18,23 @@ class Point(NamedTuple):
         x: pixels of the image, to the right.
         y: pixels of the image, downwards.
         score: the value of the heatmap at the peak, in [0, 1].
+        probability: of lying within the largest AP threshold of a true point; None without a calibration. For the other
+            thresholds see `Result.probabilities`.
+        covariance: ((xx, xy), (xy, yy)) of the error in square pixels of the image, provided that the point is right;
+            None without a calibration.
     """
 
     channel: str
     x: float
     y: float
     score: float
+    probability: float | None
+    covariance: tuple[tuple[float, float], tuple[float, float]] | None
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of the error along an axis in pixels: the root of the mean of the two variances."""
+        return None if self.covariance is None else math.sqrt((self.covariance[0][0] + self.covariance[1][1]) / 2)
 
 
 class Result:
@@ -31,6 +43,11 @@ class Result:
     Attributes:
         xy: channel name to its points, (D, 2) float32 pixels of the image, by falling score; (0, 2) where none is.
         scores: channel name to the scores of its points, (D,) float32.
+        thresholds_px: the distances that probabilities are given for, ascending; empty without a calibration.
+        probabilities: channel name to the probabilities of its points to be right within each of those distances,
+            (D, T) float32; empty without a calibration.
+        covariances: channel name to the covariances of the errors of its points, (D, 2, 2) float32 in square pixels of
+            the image; empty without a calibration.
         heatmaps: (C, h, w) float32 in [0, 1], of the network's input; None unless they were asked for.
     """
 
@@ -38,17 +55,28 @@ class Result:
         self,
         xy: Mapping[str, NDArray[np.float32]],
         scores: Mapping[str, NDArray[np.float32]],
+        thresholds_px: tuple[float, ...],
+        probabilities: Mapping[str, NDArray[np.float32]],
+        covariances: Mapping[str, NDArray[np.float32]],
         heatmaps: NDArray[np.float32] | None,
     ) -> None:
         self.xy = dict(xy)
         self.scores = dict(scores)
+        self.thresholds_px = thresholds_px
+        self.probabilities = dict(probabilities)
+        self.covariances = dict(covariances)
         self.heatmaps = heatmaps
 
     def __iter__(self) -> Iterator[Point]:
         """Give the points, channel by channel, by falling score."""
         for channel, points in self.xy.items():
-            for (x, y), score in zip(points.tolist(), self.scores[channel].tolist(), strict=True):
-                yield Point(channel, x, y, score)
+            nothing = [None] * len(points)
+            probabilities = self.probabilities[channel][:, -1].tolist() if self.probabilities else nothing
+            covariances = self.covariances[channel].tolist() if self.covariances else nothing
+            rows = zip(points.tolist(), self.scores[channel].tolist(), probabilities, covariances, strict=True)
+            for (x, y), score, probability, covariance in rows:
+                matrix = None if covariance is None else (tuple(covariance[0]), tuple(covariance[1]))
+                yield Point(channel, x, y, score, probability, matrix)
 
     def __len__(self) -> int:
         """Count the points of all channels."""

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from keypoint_detection.confidence import calibrate
 from keypoint_detection.data.coco import Coordinates
-from keypoint_detection.geometry import apply_affine
+from keypoint_detection.geometry import map_detections
 from keypoint_detection.inference.engines import Found
 from keypoint_detection.inference.loading import LoadedDetector
 from keypoint_detection.resizing import resize
@@ -47,7 +48,8 @@ class TorchEngine:
         self.best_f1 = detector.best_f1_threshold
         self.device = _choose_device(device)
         self._precision = getattr(torch, precision)
-        self._codec, self._inputs = detector.codec, detector.inputs
+        self._codec, self._inputs, self._calibration = detector.codec, detector.inputs, detector.calibration
+        self.thresholds_px = () if detector.calibration is None else detector.calibration.thresholds_px
         self._network = detector.network.to(self.device)
         if compile:
             self._network.compile()
@@ -75,12 +77,19 @@ class TorchEngine:
         with torch.autocast(self.device.type, dtype=self._precision if is_reduced else None, enabled=is_reduced):
             logits = self._network(images)
         maps = torch.sigmoid(logits.float())
-        detections = self._codec.decode(maps)
-        maps_to_image = torch.stack([one.input_to_image for one in batch])
-        points = apply_affine(detections.points.cpu(), maps_to_image).numpy()
-        scores = detections.scores.cpu().numpy()
-        shown = maps.cpu().numpy() if heatmaps else None
-        return [Found(points[b], scores[b], None if shown is None else shown[b]) for b in range(len(batch))]
+        found = calibrate(self._codec.decode(maps), self._calibration)
+        maps_to_image = torch.stack([one.input_to_image for one in batch]).to(found.points)
+        found = map_detections(found, maps_to_image)
+        points, scores = found.points.cpu().numpy(), found.scores.cpu().numpy()
+        parts = [
+            _split(part, len(batch)) for part in (found.covariances, found.probabilities, maps if heatmaps else None)
+        ]
+        return [Found(*one) for one in zip(points, scores, *parts, strict=True)]
+
+
+def _split(tensor: Tensor | None, n: int) -> Sequence[NDArray[np.float32] | None]:
+    """Give the rows of a tensor; n times None where there is none."""
+    return [None] * n if tensor is None else list(tensor.cpu().numpy())
 
 
 def _choose_device(name: str) -> torch.device:

@@ -34,12 +34,16 @@ class DetectionList(NamedTuple):
         channel: (M,) int64.
         points_image: (M, 2) float64, image pixels.
         scores: (M,) above 0.
+        covariances_input: (M, 2, 2) float64, of the peaks, square input pixels; NaN where unknown.
+        to_image: (M, 2, 2) float64, the linear part of the map from input pixels to image pixels.
     """
 
     image: Tensor
     channel: Tensor
     points_image: Tensor
     scores: Tensor
+    covariances_input: Tensor
+    to_image: Tensor
 
 
 class TruthList(NamedTuple):
@@ -108,6 +112,8 @@ class Measurements:
         image_ids: (I,) int64.
         detections: All detections.
         is_true_positive: (T, M) bool, by distance threshold.
+        offsets_px: (M, 2) float64 from each detection to the nearest ground truth of its channel and image; NaN where
+            there is none.
         truths: All ground truths.
         errors_px: Error of each ground truth, inf where its prediction is missing.
         lengths_px: Reference length of each ground truth.
@@ -128,6 +134,7 @@ class Measurements:
         image_ids: Tensor,
         detections: DetectionList,
         is_true_positive: Tensor,
+        offsets_px: Tensor,
         truths: TruthList,
         errors_px: Tensor,
         lengths_px: Tensor,
@@ -139,6 +146,7 @@ class Measurements:
         self.image_ids = image_ids
         self.detections = detections
         self.is_true_positive = is_true_positive
+        self.offsets_px = offsets_px
         self.truths = truths
         self.errors_px = errors_px
         self.lengths_px = lengths_px
@@ -250,13 +258,14 @@ def measure(
         The measurements, on the CPU.
     """
     limits = torch.tensor(thresholds_px, dtype=torch.float64)
-    is_true_positive, errors_px = _match_rows(detections, truths, len(image_ids) * n_channels, n_channels, limits)
+    matches = _match_rows(detections, truths, len(image_ids) * n_channels, n_channels, limits)
     return Measurements(
         image_ids=image_ids,
         detections=detections,
-        is_true_positive=is_true_positive,
+        is_true_positive=matches.is_true_positive,
+        offsets_px=matches.offsets_px,
         truths=truths,
-        errors_px=errors_px,
+        errors_px=matches.errors_px,
         lengths_px=reference_lengths(truths.box_sizes, image_sizes[truths.image]),
         losses=losses,
         thresholds_px=limits,
@@ -265,20 +274,26 @@ def measure(
     )
 
 
+class _Matches(NamedTuple):
+    """See `Measurements`."""
+
+    is_true_positive: Tensor
+    offsets_px: Tensor
+    errors_px: Tensor
+
+
 def _match_rows(
     detections: DetectionList, truths: TruthList, n_rows: int, n_channels: int, thresholds_px: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> _Matches:
     """Match row by row, a row being one channel of one image, in chunks of rows of like size.
 
     Rows without ground truth or without detection need no work, and a crowded image does not widen the others.
-
-    Returns:
-        is_true_positive (T, detections) and errors (truths,).
     """
     n_detections = torch.bincount(detections.image * n_channels + detections.channel, minlength=n_rows)
     n_truths = torch.bincount(truths.image * n_channels + truths.channel, minlength=n_rows)
     first_detection, first_truth = n_detections.cumsum(0) - n_detections, n_truths.cumsum(0) - n_truths
     is_true_positive = torch.zeros(len(thresholds_px), len(detections.scores), dtype=torch.bool)
+    offsets = torch.full_like(detections.points_image, math.nan)
     errors = torch.full((len(truths.image),), math.inf, dtype=torch.float64)
     rows = ((n_detections > 0) & (n_truths > 0)).nonzero()[:, 0]
     most_detections = int(n_detections[rows].max()) if len(rows) > 0 else 0
@@ -296,8 +311,16 @@ def _match_rows(
         truth_points = truths.points_image[truth_index]
         matched = match_detections(points, scores, truth_points, is_truth, thresholds_px)
         is_true_positive[:, detection_index[is_detection]] = matched[:, is_detection]
+        nearest = _find_nearest(points, truth_points, is_truth)
+        offsets[detection_index[is_detection]] = (nearest - points)[is_detection]
         errors[truth_index[is_truth]] = pair_nearest(points, scores, truth_points, is_truth)[is_truth]
-    return is_true_positive, errors
+    return _Matches(is_true_positive, offsets, errors)
+
+
+def _find_nearest(points: Tensor, truths: Tensor, is_truth: Tensor) -> Tensor:
+    """Find the ground truth (N, G, 2) nearest to each detection (N, D, 2) of its row: (N, D, 2)."""
+    distances = torch.cdist(points, truths).masked_fill(~is_truth[:, None], math.inf)
+    return truths.gather(1, distances.argmin(2)[..., None].expand(-1, -1, 2))
 
 
 def _padded_index(first: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

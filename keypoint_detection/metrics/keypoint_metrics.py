@@ -1,5 +1,6 @@
 """The torchmetrics class that collects detections and ground truths over batches and processes."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -78,7 +79,8 @@ class KeypointMetrics(Metric):
         """Add a batch.
 
         Args:
-            detections: Points in input pixels, (B, C, D, 2), and scores (B, C, D).
+            detections: Points in input pixels, (B, C, D, 2), and scores (B, C, D); the covariances of their peaks, if
+                the errors that are to be expected of them are to be calibrated or checked.
             batch: The images' ground truth, in input pixels too, their ids, and the maps to pixels of the original
                 images, which are applied once, in `compute`. Points of visibility 0 are not ground truth.
             losses: (B, C) loss of each image and channel: given always or never.
@@ -108,7 +110,11 @@ class KeypointMetrics(Metric):
         values = [batch.points[is_truth], batch.box_sizes[is_truth, None], batch.areas[is_truth, None]]
         self.truth_values.append(torch.cat(values, dim=1).float())
         self.detection_rows.append(is_detection.nonzero()[:, 1:2])
-        kept = [detections.points[is_detection], detections.scores[is_detection, None]]
+        kept = [
+            detections.points[is_detection],
+            detections.scores[is_detection, None],
+            _peaks(detections, is_detection),
+        ]
         self.detection_values.append(torch.cat(kept, dim=1).detach().float())
         self.loss_rows.append(self._empty_states()["loss_rows"] if losses is None else losses.detach().float())
 
@@ -189,7 +195,7 @@ class KeypointMetrics(Metric):
             "truth_rows": (2, torch.int64),  # channel, instance
             "truth_values": (4, torch.float32),  # x, y in input pixels, size of the box, area
             "detection_rows": (1, torch.int64),  # channel
-            "detection_values": (3, torch.float32),  # x, y in image pixels, score
+            "detection_values": (6, torch.float32),  # x, y in input pixels, score, covariance of the peak: xx, xy, yy
             "loss_rows": (len(self.channels), torch.float32),  # one loss a channel; no rows without losses
         }
         return {name: torch.zeros(0, n, dtype=dtype, device=self.device) for name, (n, dtype) in widths.items()}
@@ -259,6 +265,8 @@ class KeypointMetrics(Metric):
                 channel=states.detection_rows[detection, 0],
                 points_image=detection_points,
                 scores=detection_values[:, 2],
+                covariances_input=detection_values[:, [3, 4, 4, 5]].double().view(-1, 2, 2),
+                to_image=affine[detection_image, :, :2],
             ),
             truths=TruthList(
                 image=truth_image,
@@ -285,6 +293,13 @@ class _States(NamedTuple):
     detection_rows: Tensor
     detection_values: Tensor
     loss_rows: Tensor
+
+
+def _peaks(detections: Detections, is_detection: Tensor) -> Tensor:
+    """Give the covariances of the peaks that are there, (M, 3): xx, xy, yy; NaN where they were not measured."""
+    if detections.covariances is None:
+        return detections.scores.new_full((int(is_detection.sum()), 3), math.nan)
+    return detections.covariances[is_detection].flatten(1)[:, [0, 1, 3]]
 
 
 def _rows_of(counts: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

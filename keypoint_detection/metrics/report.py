@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from keypoint_detection.confidence import Calibration
 from keypoint_detection.metrics.bootstrap import percentile_interval, resample_groups
+from keypoint_detection.metrics.calibration import (
+    ConfidenceReport,
+    ReliabilityCurve,
+    expected_calibration_error,
+    fit_calibration,
+    measure_confidence,
+)
 from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 
 __all__ = ["ChannelReport", "EvaluationReport", "ImageErrors", "build_report"]
@@ -34,6 +42,11 @@ DEFINITIONS = {
     "strict_success": "Share of the images in which every labelled point has an error within d pixels; a missing "
     "prediction counts as wrong, images without labelled points are left out.",
     "OKS-AP": "COCO keypoint AP (pycocotools), areas of any size, mean over OKS 0.50:0.05:0.95.",
+    "ECE": "Expected calibration error of the probability of being right within d pixels: the gap between claimed and "
+    "true share in ten bins of the claim, averaged over all detections.",
+    "coverage": "Share of the detections right at the largest distance threshold whose error lies within one standard "
+    "deviation: in the ellipse of their covariance that holds 68.3 % of a normal distribution.",
+    "reliability": "What ECE is made of: mean claimed probability, share that is right, and detections of each bin.",
     "loss": "Mean over images and channels.",
     "intervals": "Percentile bootstrap over images, 95 %.",
 }
@@ -116,6 +129,7 @@ class EvaluationReport(NamedTuple):
         oks_ap: OKS-AP by name ("OKS-AP", "OKS-AP50", ...); empty when not asked for.
         bounds: The same report with the lower, and with the upper ends of the 95 % intervals as its numbers; None until
             `with_intervals`.
+        confidence: How well a calibration made from other images holds here; None until `with_calibration`.
         measurements: What the numbers were computed from; None in a report that was read back from a checkpoint.
     """
 
@@ -128,6 +142,7 @@ class EvaluationReport(NamedTuple):
     has_losses: bool
     oks_ap: dict[str, float]
     bounds: "tuple[EvaluationReport, EvaluationReport] | None"
+    confidence: ConfidenceReport | None
     measurements: Measurements | None
 
     @property
@@ -139,6 +154,11 @@ class EvaluationReport(NamedTuple):
         return {name: (low[name], high[name]) for name in low}
 
     @property
+    def reliability_curves(self) -> tuple[ReliabilityCurve, ...]:
+        """Claimed and true probabilities, one curve a distance threshold; empty until `with_calibration`."""
+        return () if self.confidence is None else self.confidence.curves
+
+    @property
     def channels_without_truth(self) -> tuple[str, ...]:
         """Channels without a single ground truth: their AP is NaN and left out of the mean."""
         return tuple(channel.name for channel in self.channels if channel.n_truths == 0)
@@ -147,12 +167,17 @@ class EvaluationReport(NamedTuple):
         """Flatten the numbers under stable names, for loggers and checkpoints to monitor.
 
         A number that is undefined is NaN and keeps its place: a monitored name must not vanish because the first epoch
-        found nothing. Losses stand there when they were given, `OKS-AP` when it was asked for.
+        found nothing. Losses stand there when they were given, `OKS-AP` when it was asked for, `ECE` and `coverage`
+        when there is a calibration.
         """
         scalars = {"mAP": self.overall.mean_average_precision}
         for threshold, value in zip(self.thresholds_px, self.strict_success, strict=True):
             scalars[f"strict_success/d={threshold:g}"] = value
         scalars |= self.oks_ap
+        if self.confidence is not None:
+            for curve in self.confidence.curves:
+                scalars[f"ECE/d={curve.threshold_px:g}"] = expected_calibration_error(curve)
+            scalars["coverage"] = self.confidence.coverage
         for channel in (self.overall, *self.channels):
             scalars |= self._flatten(channel, "" if channel is self.overall else f"/{channel.name}")
         return scalars
@@ -168,12 +193,13 @@ class EvaluationReport(NamedTuple):
             "n_detections": {channel.name: channel.n_detections for channel in self.channels},
             "metrics": {name: _or_none(value) for name, value in self.as_scalars().items()},
             "intervals": {name: [_or_none(low), _or_none(high)] for name, (low, high) in self.intervals.items()},
+            "reliability": [curve._asdict() for curve in self.reliability_curves],
             "definitions": dict(DEFINITIONS),
         }
 
     def as_state(self) -> dict[str, Any]:
         """Give the numbers as plain values, which a checkpoint can hold; `from_state` reads them back."""
-        state = self._asdict() | {"bounds": None, "measurements": None}
+        state = self._asdict() | {"bounds": None, "confidence": None, "measurements": None}
         state["channels"] = [channel._asdict() for channel in self.channels]
         state["overall"] = self.overall._asdict()
         return state
@@ -181,8 +207,17 @@ class EvaluationReport(NamedTuple):
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "EvaluationReport":
         """Read a report back from what `as_state` gave, without its measurements."""
+        state = {"confidence": None, **state}  # as those of versions without calibration are
         channels = tuple(ChannelReport(**channel) for channel in state["channels"])
         return cls(**{**state, "channels": channels, "overall": ChannelReport(**state["overall"])})
+
+    def fit_calibration(self) -> Calibration | None:
+        """Learn what scores and peaks are worth; None where too few detections are right."""
+        return fit_calibration(self._measurements())
+
+    def with_calibration(self, calibration: Calibration) -> "EvaluationReport":
+        """Add how well a calibration that was made from other images holds here."""
+        return self._replace(confidence=measure_confidence(self._measurements(), calibration))
 
     def with_intervals(
         self, n_resamples: int, seed: int, level: float = 0.95, groups: Tensor | None = None
@@ -216,6 +251,7 @@ class EvaluationReport(NamedTuple):
                 ),
                 strict_success=tuple(strict_success[end].tolist()),
                 oks_ap={},
+                confidence=None,
             )
             for end in (0, 1)
         )
@@ -309,6 +345,7 @@ def build_report(measurements: Measurements, names: Sequence[str], oks_ap: dict[
         has_losses=measurements.losses is not None,
         oks_ap=oks_ap,
         bounds=None,
+        confidence=None,
         measurements=measurements,
     )
 

@@ -71,7 +71,7 @@ def test_the_points_are_those_of_the_python_interface(checkpoint, images):
         (expected,) = detector(images / record["name"])
         (found,) = record["points"]
         assert found["channel"] == expected.channel
-        assert (found["x"], found["y"], found["score"]) == pytest.approx(expected[1:], abs=1e-3)
+        assert (found["x"], found["y"], found["score"]) == pytest.approx(expected[1:4], abs=1e-3)
         assert (record["height"], record["width"]) == (60, 80)
 
 
@@ -267,3 +267,28 @@ def test_two_processes_write_what_one_writes(checkpoint, images, tmp_path):
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert Path("two/predictions.csv").read_text() == Path("out/predictions.csv").read_text()
+
+
+def test_a_calibrated_detector_writes_probability_and_spread(calibrated_checkpoint, images):
+    predict(calibrated_checkpoint, images, "--output.format=[csv, jsonl]")
+    detector = Predictor.from_checkpoint(calibrated_checkpoint)
+    with Path("out/predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    records = [json.loads(line) for line in Path("out/predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == len(records) == 3
+    for row, record in zip(rows, records, strict=True):
+        (expected,) = detector(images / row["image"])
+        assert float(row["probability"]) == pytest.approx(expected.probability, abs=1e-4)
+        assert float(row["spread"]) == pytest.approx(expected.spread, abs=1e-3)
+        (point,) = record["points"]
+        assert point["covariance"][0] == pytest.approx(expected.covariance[0], abs=2e-3)
+        assert point["covariance"][1] == pytest.approx(expected.covariance[1], abs=2e-3)
+
+
+def test_without_a_calibration_the_columns_are_empty_and_the_way_to_one_is_said(checkpoint, images, caplog):
+    predict(checkpoint, images)
+    with Path("out/predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert {(row["probability"], row["spread"]) for row in rows} == {("", "")}
+    assert "kpd validate" in caplog.text

@@ -46,7 +46,7 @@ def test_every_form_of_an_image_gives_the_same_point(checkpoint, tmp_path):
     points = [only_point(detector(form)) for form in forms]
     assert points == [points[0]] * len(forms)
     together = [only_point(result) for result in detector(forms)]
-    assert [point[1:] for point in together] == [pytest.approx(points[0][1:])] * len(forms)
+    assert [point[1:4] for point in together] == [pytest.approx(points[0][1:4])] * len(forms)
 
 
 def test_images_of_a_list_may_differ_in_size_where_no_size_was_set(tmp_path):
@@ -176,3 +176,36 @@ def test_a_validation_that_found_nothing_gives_no_threshold(checkpoint):
     detector = Predictor.from_checkpoint(checkpoint)
     assert detector.score_threshold == pytest.approx(0.6)
     assert only_point(detector(blob_image(20.0, 30.0)))
+
+
+def test_a_calibrated_detector_says_how_sure_it_is(calibrated_checkpoint):
+    detector = Predictor.from_checkpoint(calibrated_checkpoint)
+    result = detector(blob_image(40.0, 30.0))
+    point = only_point(result)
+    assert result.thresholds_px == (2.0, 5.0)
+    odds = point.score / (1 - point.score)
+    assert point.probability == pytest.approx(odds / (1 + odds), abs=1e-5)
+    assert result.probabilities["spot"][0, 0] == pytest.approx(odds / (odds + np.e**2), abs=1e-5)
+    assert result.covariances["spot"].shape == (1, 2, 2)
+    (xx, xy), (yx, yy) = point.covariance
+    assert xx == pytest.approx(yy, rel=0.2)
+    assert abs(xy) < 0.1 * xx
+    assert xy == yx
+    assert point.spread == pytest.approx(((xx + yy) / 2) ** 0.5)
+
+
+def test_errors_grow_with_the_image(tmp_path, calibrated_checkpoint):
+    detector = Predictor.from_checkpoint(calibrated_checkpoint)
+    small = blob_image(32.0, 24.0, (48, 64))
+    large = np.repeat(np.repeat(small, 3, axis=0), 3, axis=1)
+    one, other = only_point(detector(small)), only_point(detector(large))
+    assert other.spread == pytest.approx(3 * one.spread, rel=0.05)
+
+
+def test_without_a_calibration_nothing_is_claimed(checkpoint):
+    result = Predictor.from_checkpoint(checkpoint)(blob_image(40.0, 30.0))
+    point = only_point(result)
+    assert point[4:] == (None, None)
+    assert point.spread is None
+    assert result.thresholds_px == ()
+    assert result.probabilities == result.covariances == {}

@@ -7,8 +7,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from keypoint_detection.confidence import Calibration
 from keypoint_detection.metrics import KeypointMetrics
 from keypoint_detection.types import Batch, Detections
+
+CALIBRATION = Calibration((2.0, 8.0), (0.5, 1.0), (0.5, 1.0), (-1.0, 0.0), 2.0)
 
 # By rank. Images 4 and 0 are repeated, across ranks and within one; the numbers are uneven.
 UNEVEN = ([[0, 1, 4], [5, 0, 6], [9]], [[2, 3], [4, 7, 8, 10]])
@@ -42,7 +45,9 @@ def make_image(image_id: int) -> tuple[Detections, Batch, torch.Tensor]:
     )
     found = (found - affine[:, 2]) @ torch.linalg.inv(affine[:, :2]).T  # the metric wants input pixels
     scores = torch.randint(0, 6, (1, C, D), generator=generator).div(5).sort(-1, descending=True).values
-    return Detections(found, scores), batch, torch.rand(1, C, generator=generator)
+    roots = torch.rand(1, C, D, 2, 2, generator=generator)
+    losses = torch.rand(1, C, generator=generator)
+    return Detections(found, scores, roots @ roots.mT + torch.eye(2)), batch, losses
 
 
 def join(image_ids: list[int]) -> tuple[Detections, Batch, torch.Tensor]:
@@ -58,7 +63,7 @@ def join(image_ids: list[int]) -> tuple[Detections, Batch, torch.Tensor]:
         return padded
 
     batch = Batch(*(torch.cat([pad(getattr(b, name), name) for _, b, _ in samples]) for name in Batch._fields))
-    detections = Detections(*(torch.cat(tensors) for tensors in zip(*(d for d, _, _ in samples), strict=True)))
+    detections = Detections(*(torch.cat(tensors) for tensors in zip(*(d[:3] for d, _, _ in samples), strict=True)))
     return detections, batch, torch.cat([losses for _, _, losses in samples])
 
 
@@ -80,7 +85,7 @@ def run_rank(rank: int, world_size: int, folder: str) -> None:
     try:
         metric = fill(make_metric(), UNEVEN[rank])
         reports = {
-            "uneven": metric.compute().with_intervals(20, seed=3),
+            "uneven": metric.compute().with_intervals(20, seed=3).with_calibration(CALIBRATION),
             "later": fill(metric, [[100 + rank]]).compute(),  # what was gathered must not stay behind
             "one without images": fill(make_metric(), ONE_WITHOUT_IMAGES[rank]).compute(),
         }

@@ -24,10 +24,11 @@ def test_chunks_and_crowds_do_not_change_the_matches(chunk_elements: int, monkey
             truths += [(image, channel, *point) for point in truth]
     found, truth = torch.tensor(detections, dtype=torch.float64), torch.tensor(truths, dtype=torch.float64)
     undefined = torch.full((len(truth),), math.nan, dtype=torch.float64)
+    peaks = torch.full((len(found), 2, 2), math.nan, dtype=torch.float64)
     measured = measure(
         torch.arange(12),
         torch.full((12, 2), 20),
-        DetectionList(found[:, 0].long(), found[:, 1].long(), found[:, 2:4], found[:, 4]),
+        DetectionList(found[:, 0].long(), found[:, 1].long(), found[:, 2:4], found[:, 4], peaks, peaks),
         TruthList(truth[:, 0].long(), truth[:, 1].long(), truth[:, 0].long(), truth[:, 2:], undefined, undefined),
         None,
         (1.0, 3.0),

@@ -10,7 +10,7 @@ import torch.multiprocessing
 from keypoint_detection.metrics import EvaluationReport, KeypointMetrics
 from keypoint_detection.types import Detections
 from tests.metrics.batches import make_batch
-from tests.metrics.processes import fill, make_metric, run_rank
+from tests.metrics.processes import CALIBRATION, fill, make_metric, run_rank
 
 
 def evaluate(*batches, thresholds=(2.0,), channels=("a", "b")) -> EvaluationReport:
@@ -143,7 +143,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert other.exitcode == 0
     alone = fill(make_metric(), [[image_id] for image_id in range(11)])
     expected = {
-        "uneven": alone.compute().with_intervals(20, seed=3).as_dict(),
+        "uneven": alone.compute().with_intervals(20, seed=3).with_calibration(CALIBRATION).as_dict(),
         "later": fill(alone, [[100, 101]]).compute().as_dict(),
         "one without images": fill(make_metric(), [[0, 1, 4, 5, 6]]).compute().as_dict(),
     }

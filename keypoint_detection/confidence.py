@@ -1,0 +1,84 @@
+"""What the score and the shape of a peak say of its point: how probably it is right, and how far off it may be."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from keypoint_detection.types import Detections
+
+__all__ = ["NO_CALIBRATION", "Calibration", "calibrate", "log_odds_terms"]
+
+# What users of a checkpoint without a calibration are told.
+NO_CALIBRATION = (
+    "The checkpoint has no calibration, so points have neither probability nor spread. "
+    "`kpd validate --ckpt_path=… --data.val=…` writes a copy that has one."
+)
+# Scores nearer than this to 0 or 1 say no more: float32 hardly tells them from 0 and 1.
+_CLOSEST_SCORE = 1e-6
+
+
+class Calibration(NamedTuple):
+    """What a validation has found out about scores and shapes of peaks, as plain numbers; see `metrics.calibration`.
+
+    Attributes:
+        thresholds_px: distances in pixels of the original image within which a point counts as right; ascending.
+        of_log_score: of each threshold, what the logarithm of the score is multiplied by; 0 or more.
+        of_log_rest: of each threshold, the same for minus the logarithm of what the score lacks to 1; 0 or more.
+        intercepts: of each threshold, what is added to make log-odds of the two.
+        peak_factor: what the covariance of a peak is multiplied by, to be that of the errors of its point.
+    """
+
+    thresholds_px: tuple[float, ...]
+    of_log_score: tuple[float, ...]
+    of_log_rest: tuple[float, ...]
+    intercepts: tuple[float, ...]
+    peak_factor: float
+
+    def apply(self, detections: Detections) -> Detections:
+        """Fill in probabilities, and turn the covariances of peaks into those of errors.
+
+        Only operations that can be traced and exported are used.
+
+        Args:
+            detections: as decoded, in input pixels.
+        """
+        assert detections.covariances is not None, "decoding measures the peaks"
+        return detections._replace(
+            covariances=detections.covariances * self.peak_factor, probabilities=self.probabilities(detections.scores)
+        )
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Give the probabilities (..., T) of points with these scores (...) to be right; 0 for a score of 0.
+
+        They rise with the score, and from one threshold to the next.
+        """
+        score, rest = log_odds_terms(scores)
+        found: list[Tensor] = []
+        for slope, rest_slope, intercept in zip(self.of_log_score, self.of_log_rest, self.intercepts, strict=True):
+            one = torch.sigmoid(slope * score + rest_slope * rest + intercept)
+            # Each threshold is fitted alone, and where two nearly agree their curves may cross.
+            found.append(torch.maximum(one, found[-1]) if found else one)
+        return torch.stack(found, dim=-1) * (scores > 0)[..., None]
+
+    def as_state(self) -> dict[str, Any]:
+        """Give plain values, which a checkpoint or a JSON file can hold; `from_state` reads them back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Calibration":
+        """Read back what `as_state` gave."""
+        plain: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in state.items()}
+        return cls(**plain)
+
+
+def calibrate(detections: Detections, calibration: Calibration | None) -> Detections:
+    """Apply a calibration; without one, leave out what only a calibration makes meaningful."""
+    return detections._replace(covariances=None) if calibration is None else calibration.apply(detections)
+
+
+def log_odds_terms(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the two parts, each (...), whose sum are the log-odds of scores (...): log s and -log(1 - s)."""
+    kept = scores.clamp(_CLOSEST_SCORE, 1 - _CLOSEST_SCORE)
+    return kept.log(), -torch.log1p(-kept)
