@@ -1,26 +1,24 @@
 """The result of a run as a table for people and as `metrics.json` for programs."""
 
 import json
-import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
 from keypoint_detection.callbacks.overlays import PredictionOverlays
+from keypoint_detection.callbacks.result_columns import list_columns, list_rows, name_row, write_cell
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
-from keypoint_detection.metrics.report import ChannelReport, EvaluationReport
+from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 
 __all__ = ["ResultTable", "make_table"]
 
-OVERALL = "overall"
 # Without a terminal rich assumes 80 columns; files and logs have room for the whole table.
 LOG_WIDTH = 160
 
@@ -39,6 +37,8 @@ class ResultTable(Callback):
     def __init__(self, n_resamples: NonNegativeInt = 1000, seed: NonNegativeInt = 0) -> None:
         self.n_resamples = n_resamples
         self.seed = seed
+        # The latest measurement with its intervals, for callbacks; None before the first.
+        self.latest: EvaluationReport | None = None
         self._shown: list[Table | str] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,8 +71,13 @@ class ResultTable(Callback):
             return
         if self.n_resamples:
             report = report.with_intervals(self.n_resamples, self.seed)
+        self.latest = report
         path = self._publish(trainer, report, f"{title}, {report.n_images} images", part)
-        self._shown.append(f"Metrics: {path}")
+        self.announce(trainer, f"Metrics: {path}")
+
+    def announce(self, trainer: Trainer, line: str) -> None:
+        """Show a line below the table."""
+        self._shown.append(line)
         self._show(trainer)
 
     def print_result(self) -> None:
@@ -98,42 +103,11 @@ class ResultTable(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.json"
         path.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
-        columns = _columns(report)
-        rows = [[_row_name(report, row), *(column.read(row) for column in columns)] for row in _rows(report)]
+        columns = list_columns(report)
+        rows = [[name_row(report, row), *(column.read(row) for column in columns)] for row in list_rows(report)]
         for logger in wandb_loggers(trainer):
             log_table(logger, f"{part}/table", ["channel", *(column.heading for column in columns)], rows)
         return path
-
-
-class _Column(NamedTuple):
-    """A column of the table: its heading, where its number stands in the report of a channel, and how it is written."""
-
-    heading: str
-    read: Callable[[ChannelReport], float]
-    style: str = "{:.3f}"
-    has_interval: bool = True
-
-
-def _columns(report: EvaluationReport) -> list[_Column]:
-    precisions = [
-        _Column(f"AP {threshold:g} px", lambda channel, index=index: channel.average_precision[index])  # type: ignore[misc]
-        for index, threshold in enumerate(report.thresholds_px)
-    ]
-    return [
-        _Column("points", lambda channel: channel.n_truths, "{:d}", has_interval=False),
-        *precisions,
-        _Column("median error", lambda channel: channel.error_px_median, "{:.2f}"),
-        _Column("mean error", lambda channel: channel.error_px_mean, "{:.2f}"),
-        _Column("found", lambda channel: channel.detection_rate),
-    ]
-
-
-def _rows(report: EvaluationReport) -> list[ChannelReport]:
-    return [*report.channels, report.overall]
-
-
-def _row_name(report: EvaluationReport, row: ChannelReport) -> str:
-    return OVERALL if row is report.overall else row.name
 
 
 def make_table(report: EvaluationReport, title: str) -> Table:
@@ -143,26 +117,16 @@ def make_table(report: EvaluationReport, title: str) -> Table:
     if report.bounds:
         table.caption += "; below each number its 95 % interval (bootstrap over images)"
     table.add_column("channel")
-    columns = _columns(report)
+    columns = list_columns(report)
     for column in columns:
         table.add_column(column.heading, justify="right")
-    rows = _rows(report)
-    bounds = [_rows(bound) for bound in report.bounds] if report.bounds else [[], []]
-    for index, row in enumerate(rows):
+    for index, row in enumerate(list_rows(report)):
         if row is report.overall:
             table.add_section()
-        ends = [bound[index] for bound in bounds if bound]
-        table.add_row(_row_name(report, row), *(_write_cell(column, row, ends) for column in columns))
+        cells = [write_cell(report, column, index) for column in columns]
+        texts = [f"{cell.value}\n[dim]{cell.interval}[/dim]" if cell.interval else cell.value for cell in cells]
+        table.add_row(escape(name_row(report, row)), *texts)
     return table
-
-
-def _write_cell(column: _Column, row: ChannelReport, ends: list[ChannelReport]) -> str:
-    value = column.read(row)
-    text = "–" if math.isnan(value) else column.style.format(value)
-    if not ends or not column.has_interval or math.isnan(column.read(ends[0])):
-        return text
-    low, high = (column.style.format(column.read(end)) for end in ends)
-    return f"{text}\n[dim]{low}–{high}[/dim]"
 
 
 def _list_paths(trainer: Trainer) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,16 @@ class KeypointsDataModule(LightningDataModule):
     def describe(self) -> dict[str, dict[str, Any]]:
         """Describe the parts that are set up: file, SHA-256, number of images, labelled points per channel."""
         return {part: _describe(dataset, self.channels) for part, dataset in self._datasets.items()}
+
+    def image_names(self, part: str, image_ids: Sequence[int]) -> dict[int, str]:
+        """Give the files of some images of a part that is set up, relative to its JSON file where they are below it."""
+        table = self._datasets[part].table
+        names = {}
+        for image_id in image_ids:
+            path = Path(table.image_paths[(table.image_ids == image_id).argmax()].decode())
+            folder = table.path.parent
+            names[image_id] = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+        return names
 
     def first_size(self) -> tuple[int, int]:
         """Give (height, width) in pixels of what the network gets to see first."""
