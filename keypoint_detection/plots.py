@@ -24,9 +24,12 @@ REFERENCE_COLOUR = "#9A9A9A"
 
 # Inches; a figure is as wide as the text of a page.
 FIGURE_WIDTH, MAX_COLUMNS = 11.0, 4
-LEFT, RIGHT, TOP, BOTTOM = 0.65, 0.1, 0.4, 0.6
-GAP_ACROSS, GAP_DOWN = 0.35, 0.6
-ASPECT = 0.75
+LEFT, RIGHT, TOP, BOTTOM = 0.65, 0.1, 0.75, 0.6
+GAP_ACROSS, GAP_DOWN = 0.35, 0.75
+ASPECT = 0.85
+# A legend's own padding.
+LEGEND_MARGIN = 0.1
+MAX_LEGEND_COLUMNS = 8
 # Longer names of channels do not fit above a panel.
 MAX_TITLE = 32
 
@@ -57,13 +60,14 @@ def plot_precision_recall(report: EvaluationReport) -> "Figure":
     """
     measurements = _measurements_of(report)
     with _style():
-        figure, panels = _make_panels([channel.name for channel in report.channels])
+        titles = [(channel.name, f"AP {_join(channel.average_precision)}") for channel in report.channels]
+        figure, panels = _make_panels(titles)
         for index, (panel, channel) in enumerate(zip(panels, report.channels, strict=True)):
             panel.set(xlim=(0, 1.02), ylim=(0, 1.05))
             if not channel.n_truths:
                 _say(panel, "no labelled point")
                 continue
-            for place, threshold in enumerate(report.thresholds_px):
+            for place in range(len(report.thresholds_px)):
                 stairs = interpolated_precision(measurements, index, place)
                 x, y = [0.0, *stairs.x], [stairs.y[0] if len(stairs.y) else 0.0, *stairs.y]
                 panel.plot(
@@ -71,12 +75,11 @@ def plot_precision_recall(report: EvaluationReport) -> "Figure":
                     [*x, x[-1]],
                     [*y, 0.0],
                     drawstyle="steps-pre",
-                    label=f"{threshold:g} px: AP {channel.average_precision[place]:.3f}",
                     **_line(place),
                 )
-            panel.legend(loc="lower left", handlelength=1.6)
+        _explain(figure, [(f"within {threshold:g} px", _line(n)) for n, threshold in enumerate(report.thresholds_px)])
         figure.supxlabel("recall (share of the labelled points that are found)", fontsize=10)
-        figure.supylabel("precision (share of the detections that are right)", fontsize=10)
+        figure.supylabel("precision", fontsize=10)
     return figure
 
 
@@ -89,9 +92,11 @@ def plot_cumulative_errors(report: EvaluationReport) -> "Figure":
     measurements = _measurements_of(report)
     everything = cumulative_errors(measurements, None)
     lowest = report.thresholds_px[0] / 10
+    all_channels: dict[str, Any] = {"color": REFERENCE_COLOUR, "linestyle": "-"}
     highest = max([2 * report.thresholds_px[-1], *everything.x[-1:]])
     with _style():
-        figure, panels = _make_panels([channel.name for channel in report.channels])
+        titles = [(channel.name, f"median {_pixels(channel.error_px_median)}") for channel in report.channels]
+        figure, panels = _make_panels(titles)
         for index, (panel, channel) in enumerate(zip(panels, report.channels, strict=True)):
             panel.set(xscale="log", xlim=(lowest, highest), ylim=(0, 1.05))
             _label_distances(panel)
@@ -100,15 +105,11 @@ def plot_cumulative_errors(report: EvaluationReport) -> "Figure":
                 continue
             for threshold in report.thresholds_px:
                 panel.axvline(threshold, color=REFERENCE_COLOUR, linewidth=0.8, linestyle=":")
-            lines = [(cumulative_errors(measurements, index), f"median {_pixels(channel.error_px_median)}", _line(0))]
-            if len(report.channels) > 1:
-                grey: dict[str, Any] = {"color": REFERENCE_COLOUR, "linestyle": "-"}
-                lines.insert(0, (everything, f"all channels {_pixels(report.overall.error_px_median)}", grey))
-            for stairs, label, style in lines:
+            for stairs, style in ((everything, all_channels), (cumulative_errors(measurements, index), _line(0))):
                 x = [lowest, *(max(lowest, value) for value in stairs.x), highest]
                 y = [0.0, *stairs.y, stairs.y[-1] if len(stairs.y) else 0.0]
-                panel.plot(x, y, drawstyle="steps-post", label=label, **style)
-            panel.legend(loc="upper left", handlelength=1.6)
+                panel.plot(x, y, drawstyle="steps-post", **style)
+        _explain(figure, [("this channel", _line(0)), ("all channels", all_channels)])
         figure.supxlabel("error (pixels of the original image, logarithmic)", fontsize=10)
         figure.supylabel("share of the labelled points", fontsize=10)
     return figure
@@ -133,7 +134,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _make_panels(titles: Sequence[str]) -> "tuple[Figure, list[Axes]]":
+def _make_panels(titles: Sequence[tuple[str, str]]) -> "tuple[Figure, list[Axes]]":
+    """Make a panel for each name and the numbers that stand below it."""
     from matplotlib.figure import Figure
 
     n_columns = min(len(titles), MAX_COLUMNS)
@@ -145,23 +147,36 @@ def _make_panels(titles: Sequence[str]) -> "tuple[Figure, list[Axes]]":
     height = TOP + BOTTOM + n_rows * panel_height + (n_rows - 1) * GAP_DOWN
     figure = Figure(figsize=(width, height))
     panels = []
-    for index, title in enumerate(titles):
+    for index, (name, numbers) in enumerate(titles):
         row, column = divmod(index, n_columns)
         left = LEFT + column * (panel_width + GAP_ACROSS)
         bottom = height - TOP - panel_height - row * (panel_height + GAP_DOWN)
         panel = figure.add_axes((left / width, bottom / height, panel_width / width, panel_height / height))
         # Names are no formulas, whatever dollar signs they hold.
-        panel.set_title(_shorten(title), loc="left", parse_math=False)
+        panel.set_title(f"{_shorten(name)}\n{numbers}", loc="left", parse_math=False)
         panels.append(panel)
     return figure, panels
 
 
 def _label_distances(panel: "Axes") -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     panel.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.xaxis.set_minor_locator(NullLocator())
+
+
+def _explain(figure: "Figure", entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Say once for all panels what their lines are, above them."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=label, **style) for label, style in entries]
+    left = (LEFT - LEGEND_MARGIN) / float(figure.get_figwidth())
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(left, 1.0), ncols=MAX_LEGEND_COLUMNS)
+
+
+def _join(values: Sequence[float]) -> str:
+    return " · ".join("–" if math.isnan(value) else f"{value:.2f}" for value in values)
 
 
 def _line(place: int) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from keypoint_detection.metrics.evaluation import Measurements
 
 __all__ = ["Staircase", "cumulative_errors", "interpolated_precision"]
 
-# As many steps as a figure can show; what is left out moves a line by less than its width.
-MAX_STEPS = 300
+# As many steps as a small panel can show; what is left out moves a line by about its width.
+MAX_STEPS = 120
 
 
 class Staircase(NamedTuple):
