@@ -38,7 +38,7 @@ caption { text-align: left; color: #555; font-size: .85rem; padding-bottom: .35r
 th, td { padding: .3rem .8rem; text-align: right; vertical-align: top; border-bottom: 1px solid #e2e2e2; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-tbody th { font-weight: 600; max-width: 20rem; overflow-wrap: anywhere; }
+tbody th { font-weight: 600; max-width: 20rem; overflow-wrap: break-word; }
 tr.total > * { border-top: 2px solid #888; font-weight: 600; }
 td small { display: block; color: #555; font-weight: 400; white-space: nowrap; }
 table.facts td { text-align: left; overflow-wrap: anywhere; }

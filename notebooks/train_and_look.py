@@ -38,6 +38,7 @@ from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import Unet
 from keypoint_detection.plots import plot_cumulative_errors, plot_precision_recall
 
+# %matplotlib inline
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 N_STEPS = int(os.environ.get("KPD_NOTEBOOK_STEPS", "150"))
 N_IMAGES = int(os.environ.get("KPD_NOTEBOOK_IMAGES", "100"))

@@ -12,7 +12,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from keypoint_detection import __version__, pages
+from keypoint_detection import __version__, pages, plots
 from keypoint_detection.callbacks.measuring import MeasuringCallback
 from keypoint_detection.callbacks.result_columns import (
     Column,
@@ -87,6 +87,7 @@ class HtmlReport(MeasuringCallback):
         sections = [
             _write_results(report),
             _write_curves(report),
+            _write_reliability(report),
             _write_worst(report, drawn, self.n_images, subject.file_names, self.min_score),
             pages.section("What was measured", pages.facts(subject.facts)),
             pages.section("Config", pages.folded("every setting of this run", pages.preformatted(subject.config))),
@@ -188,6 +189,20 @@ def _write_curves(report: EvaluationReport) -> str:
             f"ends below 1, predictions are missing. Dotted: {thresholds} px.",
         ),
     )
+
+
+def _write_reliability(report: EvaluationReport) -> str:
+    """Show how far probabilities can be trusted, where the detector gives any."""
+    curves = getattr(report, "reliability_curves", ())
+    draw = getattr(plots, "reliability_diagram", None)
+    if not curves or draw is None:
+        return ""
+    caption = (
+        "The share of the detections that are right over the probability that the detector claims: on the dashed line "
+        "claims are true, below it too confident. The larger a marker, the more detections it stands for."
+    )
+    description = "Share of right detections over their claimed probability."
+    return pages.section("Reliability", pages.figure(as_svg(draw(curves)), SVG, description, caption))
 
 
 def _write_worst(
