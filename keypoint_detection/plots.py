@@ -1,23 +1,214 @@
 """Figures of what was measured, in colours that people with every kind of colour vision can tell apart."""
 
+import io
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from keypoint_detection.metrics.calibration import ReliabilityCurve, expected_calibration_error
+from keypoint_detection.metrics.curves import cumulative_errors, interpolated_precision
+from keypoint_detection.metrics.evaluation import Measurements
+from keypoint_detection.metrics.report import EvaluationReport
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["reliability_diagram"]
+__all__ = ["as_svg", "plot_cumulative_errors", "plot_precision_recall", "reliability_diagram"]
 
-# Okabe and Ito's palette, from what stands out on white on; its yellow does not.
-RELIABILITY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe & Ito's palette in an order that starts with what stands out on white; its yellow does not.
+LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINE_STYLES = ("-", "--", ":", "-.")
+REFERENCE_COLOUR = "#9A9A9A"
+
+# Inches; a figure is as wide as the text of a page.
+FIGURE_WIDTH, MAX_COLUMNS = 11.0, 4
+LEFT, RIGHT, TOP, BOTTOM = 0.65, 0.1, 0.75, 0.6
+GAP_ACROSS, GAP_DOWN = 0.35, 0.75
+ASPECT = 0.85
+
+# The reliability diagram is square.
 RELIABILITY_MARKERS = "os^Dvp*"
-IDEAL_COLOUR = "#9A9A9A"
 RELIABILITY_INCHES = 4.2
 # Areas of the markers, in square points: of a bin with no detection, and what all detections together add.
 MIN_MARKER, MAX_MARKER = 12, 240
+# A legend's own padding.
+LEGEND_MARGIN = 0.1
+MAX_LEGEND_COLUMNS = 8
+# Longer names of channels do not fit above a panel.
+MAX_TITLE = 32
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    # Text stays text: small, selectable, and in fonts of the reader that have every script.
+    "svg.fonttype": "none",
+    # The same figure is the same file.
+    "svg.hashsalt": "keypoint_detection",
+}
+
+
+def plot_precision_recall(report: EvaluationReport) -> "Figure":
+    """Draw interpolated precision over recall: a panel a channel, a line a distance threshold.
+
+    Args:
+        report: with its measurements.
+    """
+    measurements = _measurements_of(report)
+    with _style():
+        titles = [(channel.name, f"AP {_join(channel.average_precision)}") for channel in report.channels]
+        figure, panels = _make_panels(titles)
+        for index, (panel, channel) in enumerate(zip(panels, report.channels, strict=True)):
+            panel.set(xlim=(0, 1.02), ylim=(0, 1.05))
+            if not channel.n_truths:
+                _say(panel, "no labelled point")
+                continue
+            for place in range(len(report.thresholds_px)):
+                stairs = interpolated_precision(measurements, index, place)
+                x, y = [0.0, *stairs.x], [stairs.y[0] if len(stairs.y) else 0.0, *stairs.y]
+                panel.plot(
+                    # The line falls to 0 behind the last recall, so that the area below it is AP.
+                    [*x, x[-1]],
+                    [*y, 0.0],
+                    drawstyle="steps-pre",
+                    **_line(place),
+                )
+        _explain(figure, [(f"within {threshold:g} px", _line(n)) for n, threshold in enumerate(report.thresholds_px)])
+        figure.supxlabel("recall (share of the labelled points that are found)", fontsize=10)
+        figure.supylabel("precision", fontsize=10)
+    return figure
+
+
+def plot_cumulative_errors(report: EvaluationReport) -> "Figure":
+    """Draw the share of points with at most a given error: a panel a channel, beside all channels together in grey.
+
+    Args:
+        report: with its measurements.
+    """
+    measurements = _measurements_of(report)
+    everything = cumulative_errors(measurements, None)
+    lowest = report.thresholds_px[0] / 10
+    all_channels: dict[str, Any] = {"color": REFERENCE_COLOUR, "linestyle": "-"}
+    highest = max([2 * report.thresholds_px[-1], *everything.x[-1:]])
+    with _style():
+        titles = [(channel.name, f"median {_pixels(channel.error_px_median)}") for channel in report.channels]
+        figure, panels = _make_panels(titles)
+        for index, (panel, channel) in enumerate(zip(panels, report.channels, strict=True)):
+            panel.set(xscale="log", xlim=(lowest, highest), ylim=(0, 1.05))
+            _label_distances(panel)
+            if not channel.n_truths:
+                _say(panel, "no labelled point")
+                continue
+            for threshold in report.thresholds_px:
+                panel.axvline(threshold, color=REFERENCE_COLOUR, linewidth=0.8, linestyle=":")
+            for stairs, style in ((everything, all_channels), (cumulative_errors(measurements, index), _line(0))):
+                x = [lowest, *(max(lowest, value) for value in stairs.x), highest]
+                y = [0.0, *stairs.y, stairs.y[-1] if len(stairs.y) else 0.0]
+                panel.plot(x, y, drawstyle="steps-post", **style)
+        _explain(figure, [("this channel", _line(0)), ("all channels", all_channels)])
+        figure.supxlabel("error (pixels of the original image, logarithmic)", fontsize=10)
+        figure.supylabel("share of the labelled points", fontsize=10)
+    return figure
+
+
+def as_svg(figure: "Figure") -> bytes:
+    """Write a figure as SVG, which stays sharp at any size."""
+    buffer = io.BytesIO()
+    with _style(), warnings.catch_warnings():
+        # The reader's fonts count, not those of this machine.
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph .* missing from.*")
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Draw alike whatever the user's own matplotlibrc says."""
+    from matplotlib import style
+
+    with style.context(["default", STYLE]):
+        yield
+
+
+def _make_panels(titles: Sequence[tuple[str, str]]) -> "tuple[Figure, list[Axes]]":
+    """Make a panel for each name and the numbers that stand below it."""
+    from matplotlib.figure import Figure
+
+    n_columns = min(len(titles), MAX_COLUMNS)
+    n_rows = math.ceil(len(titles) / n_columns)
+    # One channel alone does not fill the page.
+    width = FIGURE_WIDTH if n_columns > 1 else FIGURE_WIDTH / 2
+    panel_width = (width - LEFT - RIGHT - (n_columns - 1) * GAP_ACROSS) / n_columns
+    panel_height = panel_width * ASPECT
+    height = TOP + BOTTOM + n_rows * panel_height + (n_rows - 1) * GAP_DOWN
+    figure = Figure(figsize=(width, height))
+    panels = []
+    for index, (name, numbers) in enumerate(titles):
+        row, column = divmod(index, n_columns)
+        left = LEFT + column * (panel_width + GAP_ACROSS)
+        bottom = height - TOP - panel_height - row * (panel_height + GAP_DOWN)
+        panel = figure.add_axes((left / width, bottom / height, panel_width / width, panel_height / height))
+        # Names are no formulas, whatever dollar signs they hold.
+        panel.set_title(f"{_shorten(name)}\n{numbers}", loc="left", parse_math=False)
+        panels.append(panel)
+    return figure, panels
+
+
+def _label_distances(panel: "Axes") -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_locator(NullLocator())
+
+
+def _explain(figure: "Figure", entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Say once for all panels what their lines are, above them."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=label, **style) for label, style in entries]
+    left = (LEFT - LEGEND_MARGIN) / float(figure.get_figwidth())
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(left, 1.0), ncols=MAX_LEGEND_COLUMNS)
+
+
+def _join(values: Sequence[float]) -> str:
+    return " · ".join("–" if math.isnan(value) else f"{value:.2f}" for value in values)
+
+
+def _line(place: int) -> dict[str, Any]:
+    style = LINE_STYLES[place % len(LINE_STYLES)]
+    return {"color": LINE_COLOURS[place % len(LINE_COLOURS)], "linestyle": style}
+
+
+def _say(panel: "Axes", text: str) -> None:
+    panel.text(0.5, 0.5, text, transform=panel.transAxes, ha="center", va="center", color="#555555")
+
+
+def _pixels(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2g} px"
+
+
+def _shorten(name: str) -> str:
+    # SVG has no place for control characters and halves of surrogate pairs.
+    clean = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in name)
+    return clean if len(clean) <= MAX_TITLE else clean[: MAX_TITLE - 1] + "…"
+
+
+def _measurements_of(report: EvaluationReport) -> Measurements:
+    if report.measurements is None:
+        raise ValueError("a report that was read back from a checkpoint has no curves; measure again: `kpd validate`.")
+    return report.measurements
 
 
 def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> "Figure":
@@ -33,9 +224,9 @@ def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> "Figure":
 
     figure = Figure(figsize=(RELIABILITY_INCHES, RELIABILITY_INCHES), layout="constrained")
     axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-    axes.plot([0, 1], [0, 1], color=IDEAL_COLOUR, linewidth=1, linestyle="--", label="ideal")
+    axes.plot([0, 1], [0, 1], color=REFERENCE_COLOUR, linewidth=1, linestyle="--", label="ideal")
     for index, curve in enumerate(curves):
-        colour = RELIABILITY_COLOURS[index % len(RELIABILITY_COLOURS)]
+        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
         error = expected_calibration_error(curve)
         name = f"within {curve.threshold_px:g} px" + ("" if math.isnan(error) else f" (ECE {error:.3f})")
         total = max(1, sum(curve.counts))

@@ -53,6 +53,10 @@ def test_two_processes_measure_what_one_does(uneven, discs, tmp_path):
     two = kpd(tmp_path / "two", *words, *TWO_PROCESSES)
     assert one["n_images"] == two["n_images"] == 5
     assert set(one) == set(two)
+    # All five images are shown, whichever process had them.
+    for folder in ("one", "two"):
+        (report,) = (tmp_path / folder).glob("runs/*-test/report.html")
+        assert report.read_text().count("data:image/jpeg") == 5
     assert one["loss"] > 0
     for name, value in one.items():
         assert two[name] == (None if value is None else pytest.approx(value, abs=1e-6)), name

@@ -1,10 +1,71 @@
 import io
+import xml.etree.ElementTree as ElementTree
 
+import matplotlib
 import pytest
 from PIL import Image
+from random_measurement import measure_random_points
 
 from keypoint_detection.metrics.calibration import ReliabilityCurve
-from keypoint_detection.plots import reliability_diagram
+from keypoint_detection.plots import as_svg, plot_cumulative_errors, plot_precision_recall, reliability_diagram
+
+PLOTS = [plot_precision_recall, plot_cumulative_errors]
+
+
+def texts_of(figure) -> list[str]:
+    root = ElementTree.fromstring(as_svg(figure))
+    return ["".join(one.itertext()).strip() for one in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_every_channel_has_a_panel_with_its_name_and_labelled_axes(plot):
+    figure = plot(measure_random_points(["ear", "tail", "nose", "paw", "eye"]))
+    assert len(figure.axes) == 5
+    texts = texts_of(figure)
+    for name in ("ear", "tail", "nose", "paw", "eye"):
+        assert name in texts
+    assert any("share of the labelled points" in text for text in texts)
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_names_are_shown_as_they_are(plot):
+    names = ["$\\frac{a}$", "<b>&", "耳朵", "x\ny\x00\ud800", "a_b^c"]
+    texts = texts_of(plot(measure_random_points(names)))
+    for name in ("$\\frac{a}$", "<b>&", "耳朵", "x\ufffdy\ufffd\ufffd", "a_b^c"):
+        assert name in texts
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_nothing_found_and_nothing_labelled_leave_empty_panels(plot):
+    assert len(plot(measure_random_points(["a"], has_detections=False)).axes) == 1
+    assert "no labelled point" in texts_of(plot(measure_random_points(["a"], has_truths=False)))
+
+
+def test_a_line_a_threshold_encloses_the_average_precision():
+    report = measure_random_points(["a"], n_images=20)
+    (panel,) = plot_precision_recall(report).axes
+    assert len(panel.lines) == len(report.thresholds_px)
+    for line, expected in zip(panel.lines, report.channels[0].average_precision, strict=True):
+        (x, y), area = line.get_data(), 0.0
+        for index in range(1, len(x)):
+            area += (x[index] - x[index - 1]) * y[index]
+        assert area == pytest.approx(expected)
+        assert area > 0
+
+
+def test_the_users_own_settings_of_matplotlib_change_nothing_and_are_kept():
+    report = measure_random_points(["a"])
+    plain = as_svg(plot_precision_recall(report))
+    with matplotlib.rc_context({"svg.fonttype": "path", "font.size": 30}):
+        assert as_svg(plot_precision_recall(report)) == plain
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_a_report_without_measurements_is_refused():
+    report = measure_random_points(["a"])._replace(measurements=None)
+    with pytest.raises(ValueError, match="kpd validate"):
+        plot_precision_recall(report)
+
 
 CURVES = [
     ReliabilityCurve(2.0, (0.1, 0.5), (0.0, 0.4), (10, 10)),

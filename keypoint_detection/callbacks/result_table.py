@@ -12,7 +12,8 @@ from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, fin
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
 from keypoint_detection.metrics.report import EvaluationReport
-from keypoint_detection.metrics.table import list_columns, list_rows, make_table, print_parts, row_name
+from keypoint_detection.metrics.result_columns import list_columns, list_rows, name_row
+from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 
 __all__ = ["ResultTable", "make_table"]
@@ -32,6 +33,8 @@ class ResultTable(Callback):
     def __init__(self, n_resamples: NonNegativeInt = 1000, seed: NonNegativeInt = 0) -> None:
         self.n_resamples = n_resamples
         self.seed = seed
+        # The latest measurement with its intervals, for callbacks; None before the first.
+        self.latest: EvaluationReport | None = None
         self._shown: list[Table | str] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,8 +67,13 @@ class ResultTable(Callback):
             return
         if self.n_resamples:
             report = report.with_intervals(self.n_resamples, self.seed)
+        self.latest = report
         path = self._publish(trainer, report, f"{title}, {report.n_images} images", part)
-        self._shown.append(f"Metrics: {path}")
+        self.announce(trainer, f"Metrics: {path}")
+
+    def announce(self, trainer: Trainer, line: str) -> None:
+        """Show a line below the table."""
+        self._shown.append(line)
         self._show(trainer)
 
     def print_result(self) -> None:
@@ -88,7 +96,7 @@ class ResultTable(Callback):
         path = folder / "metrics.json"
         path.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
         columns = list_columns(report)
-        rows = [[row_name(report, row), *(column.read(row) for column in columns)] for row in list_rows(report)]
+        rows = [[name_row(report, row), *(column.read(row) for column in columns)] for row in list_rows(report)]
         for logger in wandb_loggers(trainer):
             log_table(logger, f"{part}/table", ["channel", *(column.heading for column in columns)], rows)
         return path

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER, find_run
 from keypoint_detection.checkpoints.specifications import as_plain
 
-__all__ = ["SavedRun", "find_run_folder", "find_saved_run"]
+__all__ = ["SavedRun", "as_loggable", "find_run_folder", "find_saved_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class SavedRun(SaveConfigCallback):
         }
         for logger in trainer.loggers:
             if isinstance(logger, Logger):
-                logger.log_hyperparams(_as_loggable(hyperparameters))
+                logger.log_hyperparams(as_loggable(hyperparameters))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Tell the checkpoint callbacks where their files are now, so that they know the best one."""
@@ -143,7 +143,7 @@ def _make_folder(root: Path, command: str) -> Path:
             return path
 
 
-def _as_loggable(value: Any) -> Any:
+def as_loggable(value: Any) -> Any:
     """Turn what a parsed config holds into what every logger can store; what has no plain form becomes a text."""
     plain = as_plain(value)
     return json.loads(json.dumps(plain, default=str))

@@ -2,14 +2,15 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
+from keypoint_detection.callbacks.measuring import MeasuringCallback
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.drawing import draw_prediction
 from keypoint_detection.metrics.matching import pair_nearest
@@ -17,7 +18,7 @@ from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 from keypoint_detection.types import NOT_LABELLED, Batch
 
-__all__ = ["WorstImages"]
+__all__ = ["WorstDrawings", "WorstImages"]
 
 
 class _Candidate(NamedTuple):
@@ -27,57 +28,19 @@ class _Candidate(NamedTuple):
     image: Image.Image
 
 
-class WorstImages(Callback):
-    """Write the errors of every image, worst first, and draw the worst ones, after `kpd validate` and `kpd test`.
-
-    The list is `per_image.csv` and the images are in `worst/` of the run's folder; Weights & Biases gets a table of
-    them. Use it with `--trainer.callbacks+=WorstImages`.
+class WorstDrawings:
+    """Draw the images of a process that are worst, as their batches come by.
 
     Args:
-        n_images: how many images to draw.
+        n_images: how many drawings to keep.
         min_score: predictions that score less are not drawn.
     """
 
-    def __init__(self, n_images: PositiveInt = 10, min_score: ClosedUnitInterval = 0.1) -> None:
-        self.n_images = n_images
-        self.min_score = float(min_score)
+    def __init__(self, n_images: int, min_score: float) -> None:
+        self.n_images, self.min_score = n_images, min_score
         self._candidates: list[_Candidate] = []
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Draw those of the batch that are among the worst so far, when validating alone."""
-        if trainer.state.fn == "validate":
-            self._consider(pl_module, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Draw those of the batch that are among the worst so far."""
-        self._consider(pl_module, outputs, batch)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the list and the images, when validating alone."""
-        if trainer.state.fn == "validate":
-            self._write(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the list and the images."""
-        self._write(trainer, pl_module)
-
-    def _consider(self, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
+    def consider(self, outputs: Any, batch: Batch, channels: Sequence[str]) -> None:
         """Keep a drawing of every image that is worse than the best of the worst so far."""
         is_labelled = batch.visibility != NOT_LABELLED
         errors = pair_nearest(
@@ -95,14 +58,41 @@ class WorstImages(Callback):
             is_full = len(self._candidates) >= self.n_images
             if image_id in seen or (is_full and rank <= self._candidates[-1][:2]):
                 continue
-            channels = list(pl_module.channels)  # type: ignore[arg-type]
             image = draw_prediction(outputs, batch, index, channels, self.min_score)
             self._candidates.append(_Candidate(*rank, image_id, image))
             self._candidates.sort(key=lambda candidate: candidate[:2], reverse=True)
             del self._candidates[self.n_images :]
 
-    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def take(self) -> dict[int, Image.Image]:
+        """Give the drawings by the id of their image, and begin anew."""
         candidates, self._candidates = self._candidates, []
+        return {candidate.image_id: candidate.image for candidate in candidates}
+
+
+class WorstImages(MeasuringCallback):
+    """Write the errors of every image, worst first, and draw the worst ones, after `kpd validate` and `kpd test`.
+
+    The list is `per_image.csv` and the images are in `worst/` of the run's folder; Weights & Biases gets a table of
+    them. Use it with `--trainer.callbacks+=WorstImages`.
+
+    Args:
+        n_images: how many images to draw.
+        min_score: predictions that score less are not drawn.
+    """
+
+    def __init__(self, n_images: PositiveInt = 10, min_score: ClosedUnitInterval = 0.1) -> None:
+        self.n_images = n_images
+        self.min_score = float(min_score)
+        self._drawings = WorstDrawings(n_images, self.min_score)
+
+    def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
+        """Draw those of the batch that are among the worst so far."""
+        self._drawings.consider(outputs, batch, list(pl_module.channels))  # type: ignore[arg-type]
+
+    def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the list and the images."""
+        # Every process holds the drawings of its own images.
+        drawn = self._drawings.take()
         report = getattr(pl_module, "report", None)
         if not isinstance(report, EvaluationReport):
             return
@@ -114,8 +104,6 @@ class WorstImages(Callback):
                 writer = csv.writer(file)
                 writer.writerow(ImageErrors._fields)
                 writer.writerows(errors)
-        # Every process holds the drawings of its own images.
-        drawn = {candidate.image_id: candidate.image for candidate in candidates}
         worst = [(rank, row, drawn[row.image_id]) for rank, row in enumerate(errors, 1) if row.image_id in drawn]
         worst = [entry for entry in worst if entry[0] <= self.n_images]
         for rank, row, image in worst:

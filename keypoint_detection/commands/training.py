@@ -23,6 +23,7 @@ from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheck
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
 from keypoint_detection.callbacks.held_out_predictions import HeldOutPredictions
+from keypoint_detection.callbacks.html_report import HtmlReport
 from keypoint_detection.callbacks.model_artifact import ModelArtifact
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.prediction_writer import PredictionWriter
@@ -80,10 +81,11 @@ DEFAULT_CALLBACKS: list[dict[str, Any]] = [
     {"class_path": "keypoint_detection.callbacks.checkpointing.BestCheckpoint"},
     {"class_path": "keypoint_detection.callbacks.overlays.PredictionOverlays"},
     {"class_path": "keypoint_detection.callbacks.result_table.ResultTable"},
+    {"class_path": "keypoint_detection.callbacks.html_report.HtmlReport"},
 ]
 
 # What can be named in `callbacks` without its module: short names stand for classes that are imported.
-CALLBACKS = (BestCheckpoint, ModelArtifact, PredictionOverlays, ResultTable, WorstImages)
+CALLBACKS = (BestCheckpoint, HtmlReport, ModelArtifact, PredictionOverlays, ResultTable, WorstImages)
 
 DEFAULT_LOGGER = {
     "class_path": "lightning.pytorch.loggers.WandbLogger",

@@ -302,6 +302,16 @@ class KeypointsDataModule(LightningDataModule):
         groups = number_groups(table, self.image_root, self.group_by)
         return np.stack([table.image_ids[dataset.indices], groups[dataset.indices]], axis=1)
 
+    def image_names(self, part: str, image_ids: Sequence[int]) -> dict[int, str]:
+        """Give the files of some images of a part that is set up, relative to its JSON file where they are below it."""
+        table = self._datasets[part].table
+        names = {}
+        for image_id in image_ids:
+            path = Path(table.image_paths[(table.image_ids == image_id).argmax()].decode())
+            folder = table.path.parent
+            names[image_id] = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+        return names
+
     def first_size(self) -> tuple[int, int]:
         """Give (height, width) in pixels of what the network gets to see first."""
         return self.image_size or next(iter(self._datasets.values())).first_size()

@@ -1,0 +1,61 @@
+"""What callbacks that look at a measurement share: `kpd validate` and `kpd test`, not the validations of a training."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from keypoint_detection.types import Batch
+
+__all__ = ["MeasuringCallback"]
+
+
+class MeasuringCallback(Callback):
+    """Look at every batch of a measurement and at its end; subclasses say what for."""
+
+    def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
+        """Look at a batch.
+
+        Args:
+            trainer: of the measurement.
+            pl_module: the detector.
+            outputs: its `Predictions`.
+            batch: the images and their ground truth.
+        """
+
+    def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the whole, in every process."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at a batch, when validating alone."""
+        if trainer.state.fn == "validate":
+            self.on_measured_batch(trainer, pl_module, outputs, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at a batch."""
+        self.on_measured_batch(trainer, pl_module, outputs, batch)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the whole, when validating alone."""
+        if trainer.state.fn == "validate":
+            self.on_measured(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the whole."""
+        self.on_measured(trainer, pl_module)

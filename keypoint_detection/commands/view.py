@@ -1,0 +1,151 @@
+"""The command `kpd view`: labels and the predictions of several checkpoints, image by image, in FiftyOne."""
+
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from jsonargparse.typing import ClosedUnitInterval
+from numpy.typing import NDArray
+
+from keypoint_detection.data.coco import CocoKeypoints, Coordinates
+from keypoint_detection.data.files import read_table
+from keypoint_detection.images import read_sizes
+from keypoint_detection.inference.predictor import Predictor
+from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.types import DataError
+
+__all__ = ["make_samples", "run", "view"]
+
+GROUND_TRUTH = "ground_truth"
+
+
+def run(words: Sequence[str]) -> None:
+    """Show the data set that the words describe, of which the first is `view`.
+
+    Raises:
+        SystemExit: the words or the data are wrong, or FiftyOne is missing (2).
+    """
+    parser = Parser(prog="kpd view", description=view.__doc__)
+    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
+    parser.add_function_arguments(view)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = parser.parse_args(list(words[1:])).as_dict()
+    options.pop("config")
+    try:
+        view(**options)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def view(
+    data: str,
+    ckpt_path: str | list[str],
+    image_root: str | None = None,
+    coordinates: Coordinates = "continuous",
+    score_threshold: ClosedUnitInterval | Literal["best_f1"] = "best_f1",
+) -> None:
+    """Show the labels of a data set and the predictions of detectors side by side in a browser, with FiftyOne.
+
+    The field `ground_truth` has the labels; every checkpoint has a field of its own. Ctrl-C ends it.
+
+    Args:
+        data: the COCO keypoint file.
+        ckpt_path: checkpoint of a detector, or a list of them: paths or wandb://entity/project/name:alias.
+        image_root: folder that the images' file names are relative to. Left out, it is the folder of the file.
+        coordinates: of the file: `continuous` where (0, 0) is the outer corner of the top-left pixel; `pixel_index`
+            where integers name pixels.
+        score_threshold: points that score less are left out. `best_f1` takes the score with the best F1 of each
+            detector's validation.
+
+    Raises:
+        ValueError: FiftyOne is not installed, or a file cannot be used.
+    """
+    fiftyone = _import_fiftyone()
+    table = read_table(Path(data), image_root, coordinates)
+    paths = [ckpt_path] if isinstance(ckpt_path, str) else ckpt_path
+    predictors = {
+        field: Predictor.from_checkpoint(path, score_threshold=score_threshold, coordinates="continuous")
+        for field, path in zip(name_fields(paths), paths, strict=True)
+    }
+    for field, path in zip(predictors, paths, strict=True):
+        sys.stdout.write(f"{field}: {path}\n")
+    dataset = fiftyone.Dataset()
+    dataset.add_samples(list(make_samples(fiftyone, table, predictors)))
+    session = fiftyone.launch_app(dataset)
+    session.wait()
+
+
+def make_samples(fiftyone: Any, table: CocoKeypoints, predictors: Mapping[str, Predictor]) -> Iterator[Any]:
+    """Make a sample of each image, with its labels and the predictions of each detector.
+
+    Args:
+        fiftyone: the module.
+        table: the data set.
+        predictors: by the field that their predictions go to.
+    """
+    for index, stored in enumerate(table.image_paths):
+        path = stored.decode()
+        height, width = read_sizes(path).shown
+        # FiftyOne wants shares of the width and the height.
+        scale = np.array([width, height])
+        rows = slice(table.offsets[index], table.offsets[index + 1])
+        types, points = table.types[rows], table.points[rows]
+        true = {str(one): points[types == number] / scale for number, one in enumerate(table.keypoint_types)}
+        sample = fiftyone.Sample(filepath=path)
+        sample[GROUND_TRUTH] = _as_keypoints(fiftyone, true, None)
+        for field, predictor in predictors.items():
+            result = predictor(path)
+            predicted = {channel: found / scale for channel, found in result.xy.items()}
+            sample[field] = _as_keypoints(fiftyone, predicted, result.scores)
+        yield sample
+
+
+def name_fields(paths: Sequence[str]) -> list[str]:
+    """Name the field of each checkpoint after its file, in letters that FiftyOne allows, and none twice.
+
+    >>> name_fields(["a/best.ckpt", "b/best.ckpt", "wandb://me/p/model:v3"])
+    ['best', 'best_2', 'model_v3']
+    """
+    names: list[str] = []
+    for path in paths:
+        stem = re.sub(r"\W+", "_", path.rsplit("/", 1)[-1].removesuffix(".ckpt"), flags=re.ASCII).strip("_")
+        stem = stem if re.match(r"[A-Za-z]", stem) else f"detector_{stem}"
+        name, number = stem, 1
+        while name in (GROUND_TRUTH, *names):
+            number += 1
+            name = f"{stem}_{number}"
+        names.append(name)
+    return names
+
+
+def _as_keypoints(
+    fiftyone: Any, points: Mapping[str, NDArray[np.floating[Any]]], scores: Mapping[str, NDArray[np.float32]] | None
+) -> Any:
+    """Make one label of the points of each name, in shares of the image."""
+    return fiftyone.Keypoints(
+        keypoints=[
+            fiftyone.Keypoint(
+                label=name,
+                points=[tuple(point) for point in xy.tolist()],
+                **({} if scores is None else {"confidence": scores[name].tolist()}),
+            )
+            for name, xy in points.items()
+            if len(xy)
+        ]
+    )
+
+
+def _import_fiftyone() -> ModuleType:
+    try:
+        import fiftyone
+    except ImportError as error:
+        raise DataError(
+            'kpd view shows images with FiftyOne, which is not installed: pip install "keypoint-detection[view]".'
+        ) from error
+    module: ModuleType = fiftyone
+    return module
