@@ -31,7 +31,7 @@ COMMANDS = {
     "validate": Command("training", "measure a checkpoint on the validation images"),
     "test": Command("training", "measure a checkpoint on a test file"),
     "predict": Command("training", "find points in images, folders and videos"),
-    "export": Command("export", "write a detector as one ONNX file that takes images and gives points"),
+    "export": Command("export", "write a detector as one file that takes images and gives points"),
     "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),
 }
 

@@ -43,17 +43,22 @@ class OnnxEngine:
         self.coordinates: Coordinates = metadata["coordinates"]
         self.lowest_score: float = metadata["score_threshold"]
         self.best_f1: float | None = metadata["best_f1"]
+        self._has_heatmaps = "heatmaps" in [output.name for output in self._session.get_outputs()]
+        # Heatmaps that nobody asks for are not computed.
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.only_execute_path_to_fetches = True
 
     def detect(self, images: Sequence[NDArray[np.uint8]], heatmaps: bool) -> list[Found]:
         """Find the points of (H, W, 3) images, which may differ in size.
 
         Raises:
-            ValueError: heatmaps are asked for.
+            ValueError: heatmaps are asked for, and the file was exported without them.
         """
-        if heatmaps:
-            raise ValueError("an exported detector gives points only; for heatmaps, load its checkpoint.")
+        if heatmaps and not self._has_heatmaps:
+            raise ValueError("this detector was exported without heatmaps: `kpd export --heatmaps=true` adds them.")
+        names = ["points", "scores", "heatmaps"] if heatmaps else ["points", "scores"]
         found = []
         for image in images:
-            points, scores = self._session.run(["points", "scores"], {"images": image[None]})
-            found.append(Found(points[0], scores[0], None))
+            points, scores, *maps = self._session.run(names, {"images": image[None]}, self._run_options)
+            found.append(Found(points[0], scores[0], maps[0][0] if heatmaps else None))
         return found
