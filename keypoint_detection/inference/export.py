@@ -54,7 +54,7 @@ def write_onnx(
         import onnxscript  # noqa: F401  # without it the exporter fails with its own words
     except ModuleNotFoundError as error:
         raise DataError("exporting to ONNX needs onnx: pip install 'keypoint-detection[onnx]'.") from error
-    model = ExportableDetector(detector, getattr(torch, precision), heatmaps).eval()
+    model = ExportableDetector(detector, getattr(torch, precision), heatmaps, plain_resizing=True).eval()
     example = _make_example(detector)
     with torch.inference_mode(mode=False), torch.no_grad():
         program = torch.onnx.export(
@@ -80,7 +80,7 @@ def write_program(
     detector: LoadedDetector, path: Path, *, precision: ExportPrecision, heatmaps: bool, version: str
 ) -> None:
     """Write a detector as a program that `torch.export.load` reads; for the arguments, see `write_onnx`."""
-    model = ExportableDetector(detector, getattr(torch, precision), heatmaps).eval()
+    model = ExportableDetector(detector, getattr(torch, precision), heatmaps, plain_resizing=False).eval()
     example = _make_example(detector)
     with torch.inference_mode(mode=False), torch.no_grad():
         program = torch.export.export(model, (example.images,), dynamic_shapes=(example.free_sizes,))

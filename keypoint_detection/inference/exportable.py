@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from keypoint_detection.codec.plain_decoder import decode_plainly
 from keypoint_detection.images import LETTERBOX_GREY
 from keypoint_detection.inference.loading import LoadedDetector
+from keypoint_detection.inference.plain_resizing import resize_plainly
 
 __all__ = ["ExportableDetector"]
 
@@ -21,13 +22,14 @@ class ExportableDetector(nn.Module):
         detector: the trained parts.
         dtype: of the network's weights and arithmetic; decoding is in float32.
         heatmaps: give the heatmaps too.
+        plain_resizing: resize by operations that come out the same wherever they run, rather than by torch's own.
     """
 
-    def __init__(self, detector: LoadedDetector, dtype: torch.dtype, heatmaps: bool) -> None:
+    def __init__(self, detector: LoadedDetector, dtype: torch.dtype, heatmaps: bool, plain_resizing: bool) -> None:
         super().__init__()
         self.inputs = detector.inputs
         self.network = copy.deepcopy(detector.network).to(dtype)
-        self.heatmaps = heatmaps
+        self.heatmaps, self.plain_resizing = heatmaps, plain_resizing
         codec = detector.codec
         # The exporter takes plain numbers only, and the parser's restricted ones are not.
         self.stride, self.max_keypoints = int(codec.stride), int(codec.max_keypoints)
@@ -54,7 +56,7 @@ class ExportableDetector(nn.Module):
                 # The arithmetic of `fit_size`, on sizes that are not known yet.
                 inner_height = torch.sym_min(rows, (2 * height * columns + width) // (2 * width))
                 inner_width = torch.sym_min(columns, (2 * width * rows + height) // (2 * height))
-            x = F.interpolate(x, size=(inner_height, inner_width), mode="bilinear", antialias=True)
+            x = self._resize(x, (inner_height, inner_width))
             top, left = (rows - inner_height) // 2, (columns - inner_width) // 2
             padding = (left, columns - inner_width - left, top, rows - inner_height - top)
             x = F.pad(x, padding, value=LETTERBOX_GREY)
@@ -70,3 +72,8 @@ class ExportableDetector(nn.Module):
         moved = torch.stack([(found.points[..., 0] - left) * scale_x, (found.points[..., 1] - top) * scale_y], dim=-1)
         points = moved * (found.scores > 0)[..., None]
         return (points, found.scores, logits.sigmoid()) if self.heatmaps else (points, found.scores)
+
+    def _resize(self, images: Tensor, size: tuple[Any, Any]) -> Tensor:
+        if self.plain_resizing:
+            return resize_plainly(images, size)
+        return F.interpolate(images, size=size, mode="bilinear", antialias=True)
