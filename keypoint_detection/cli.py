@@ -31,7 +31,7 @@ COMMANDS = {
     "validate": Command("training", "measure a checkpoint on the validation images"),
     "test": Command("training", "measure a checkpoint on a test file"),
     "predict": Command("training", "find points in images, folders and videos"),
-    "export": Command("export", "write a detector as one ONNX file that takes images and gives points"),
+    "export": Command("export", "write a detector as one file that takes images and gives points"),
     "summarize": Command("summarize", "pool the folds of a cross-validation, or draw a learning curve of several runs"),
     "view": Command("view", "look at labels and predictions side by side in FiftyOne"),
     "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),

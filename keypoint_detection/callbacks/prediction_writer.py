@@ -43,15 +43,16 @@ class PredictionWriter(Callback):
 
     Args:
         folder: where the files go; left out, the folder of the run. Files appear in it when all is done.
-        format: `csv` (image, channel, x, y, score, probability, spread), `jsonl` (one line an image, with covariances),
-            `coco` (results for `COCO.loadRes`), `coco_labels` (a COCO data set to be corrected in a labelling tool);
-            one or a list.
+        format: `csv` (image, channel, x, y, score, probability, spread; for a video, frame after image), `jsonl` (one
+            line an image, with covariances), `coco` (results for `COCO.loadRes`), `coco_labels` (a COCO data set to be
+            corrected in a labelling tool); one or a list.
         score_threshold: points that score less are left out. `best_f1` takes the threshold with the best F1 of the
             validation that the checkpoint carries; without one, the low threshold of training.
         coordinates: the convention of the points: `continuous` or `pixel_index`; left out, that of the labels that the
             detector was trained on.
         overlays: draw the points on every image, or on every frame of a video.
-        resume: go on with an interrupted prediction of the same images by the same checkpoint in `folder`.
+        resume: go on with an interrupted prediction of the same images by the same checkpoint in `folder`; `--resume`
+            for short.
 
     Raises:
         DataError: no format is given, labels are asked for frames of a video, or resuming is without a folder.
@@ -101,7 +102,7 @@ class PredictionWriter(Callback):
         assert self.folder is not None
         if any(self.folder.glob(PART_PATTERN)):
             raise DataError(
-                f"{self.folder} holds an interrupted prediction. Go on with it: --output.resume=true; or give "
+                f"{self.folder} holds an interrupted prediction. Go on with it: --resume; or give "
                 "another --output.folder."
             )
         finished = [name for name in map(FILE_NAMES.__getitem__, self.formats) if (self.folder / name).exists()]
@@ -161,6 +162,8 @@ class PredictionWriter(Callback):
             points = _as_points(detections, row, names, self._threshold)
             name, image_id = _identify(data, index)
             record = {"index": index, "name": name, "id": image_id, "height": height, "width": width, "points": points}
+            if not data.unlabelled:
+                record["frame"] = index
             self._part.write(json.dumps(record) + "\n")
         for index, error in batch.failures:
             name, image_id = _identify(data, index)
@@ -170,7 +173,7 @@ class PredictionWriter(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how an interrupted prediction goes on."""
         if self._part is not None and trainer.is_global_zero:
-            logger.warning("Interrupted: --output.folder=%s --output.resume=true goes on from here.", self.folder)
+            logger.warning("Interrupted: --output.folder=%s --resume goes on from here.", self.folder)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the parts of all processes together."""

@@ -1,11 +1,13 @@
-"""The command `kpd export`: one ONNX file that takes images and gives points, held to PyTorch."""
+"""The command `kpd export`: one file that takes images and gives points, held to PyTorch."""
 
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from keypoint_detection import __version__
@@ -13,8 +15,13 @@ from keypoint_detection.boxes.data_set import draw_examples
 from keypoint_detection.confidence import NO_CALIBRATION
 from keypoint_detection.data.unlabelled import find_images
 from keypoint_detection.images import read_pixels
-from keypoint_detection.inference.export import MAX_DIFFERENCE_PX, Parity, compare, export_onnx
+from keypoint_detection.inference.engines import Engine
+from keypoint_detection.inference.export import SUFFIXES, ExportFormat, ExportPrecision, write_onnx, write_program
 from keypoint_detection.inference.loading import load_detector
+from keypoint_detection.inference.onnx_engine import OnnxEngine
+from keypoint_detection.inference.parity import MAX_DIFFERENCE_PX, Parity, compare
+from keypoint_detection.inference.program_engine import ProgramEngine
+from keypoint_detection.inference.torch_engine import TorchEngine
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.types import DataError
 
@@ -35,60 +42,95 @@ def run(words: Sequence[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = parser.parse_args(list(words[1:]))
     try:
-        is_equal = export(options.ckpt_path, options.output, options.images, options.flip_test)
+        is_kept = export(
+            options.ckpt_path,
+            output=options.output,
+            format=options.format,
+            precision=options.precision,
+            heatmaps=options.heatmaps,
+            images=options.images,
+            flip_test=options.flip_test,
+        )
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    if not is_equal:
+    if not is_kept:
         raise SystemExit(1)
 
 
 def export(
-    ckpt_path: str, output: str = "detector.onnx", images: str | None = None, flip_test: bool | None = None
+    ckpt_path: str,
+    output: str | None = None,
+    format: ExportFormat = "onnx",
+    precision: ExportPrecision = "float32",
+    heatmaps: bool = False,
+    images: str | None = None,
+    flip_test: bool | None = None,
 ) -> bool:
-    """Write a detector as one ONNX file that takes images of any size and gives points in their pixels.
+    """Write a detector as one file that takes images of any size and gives points in their pixels.
 
     Resizing, normalisation, the network and decoding are inside. A report compares the file with PyTorch.
 
     Args:
         ckpt_path: checkpoint of the detector, a path or wandb://entity/project/name:alias.
-        output: the file to write.
+        output: the file to write; left out, detector.onnx or detector.pt2 in the working folder.
+        format: `onnx`, for onnxruntime and others; `torch_export`, for `torch.export.load` without this package.
+        precision: of the network's weights and arithmetic. `float16` halves the file, runs faster where the processor
+            has it, and moves points: the report says how far, and the file stays whatever it says.
+        heatmaps: add a last output, the heatmaps.
         images: what to compare on: an image, a folder, a pattern or a COCO file. Left out, drawn images.
         flip_test: average the heatmaps with those of the mirrored image, inside the file, which takes twice the time;
             needs a training with data.flip_pairs. Left out, it is as in the training.
 
     Returns:
-        Whether both find the same points to 0.05 px; if not, the file is removed.
+        Whether the file is kept: both find the same points to 0.05 px, or it is in half precision.
 
     Raises:
         ValueError: the checkpoint or the images cannot be used, or onnx is not installed.
     """
-    path = Path(output).expanduser()
-    if path.suffix != ".onnx":
-        raise DataError(f"output is {output!r}; a name that ends in .onnx is expected.")
+    suffix = SUFFIXES[format]
+    path = Path(output or f"detector{suffix}").expanduser()
+    if path.suffix != suffix:
+        raise DataError(f"output is {output!r}; with format {format}, a name that ends in {suffix} is expected.")
     if path.exists():
         raise DataError(f"{path} exists already; give another --output.")
     detector = load_detector(ckpt_path, may_import=True, flip_test=flip_test)
     examples = _read_examples(images) if images else draw_examples(N_IMAGES)
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(detector, path, __version__)
-    parity = compare(detector, path, examples)
+    write = write_onnx if format == "onnx" else write_program
+    # The file appears when it is complete and known to do what PyTorch does.
+    with tempfile.TemporaryDirectory(prefix=".kpd-export-", dir=path.parent) as folder:
+        partial = Path(folder) / path.name
+        write(detector, partial, precision=precision, heatmaps=heatmaps, version=__version__)
+        reference = TorchEngine(detector, "cpu", "float32", compile=False)
+        parity = compare(reference, _load_exported(partial, format), examples)
+        _report(path, partial.stat().st_size, parity, detector.calibration is not None)
+        is_kept = parity.holds or precision != "float32"
+        if is_kept:
+            partial.replace(path)
+    if not is_kept:
+        sys.stderr.write(f"kpd export: the points are not the same to {MAX_DIFFERENCE_PX} px: {path} was not kept.\n")
+    elif not parity.n_points:
+        sys.stderr.write("kpd export: no point was found, so nothing is known of the difference: give --images.\n")
+    return is_kept
+
+
+def _load_exported(path: Path, format: ExportFormat) -> Engine:
+    return OnnxEngine(str(path), torch.get_num_threads()) if format == "onnx" else ProgramEngine(str(path))
+
+
+def _report(path: Path, n_bytes: int, parity: Parity, is_calibrated: bool) -> None:
     sys.stdout.write(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB\n"
-        f"Compared with PyTorch on {parity.n_images} images, {parity.n_points} points with a score from "
+        f"{path}: {n_bytes / 1e6:.1f} MB\n"
+        f"Compared with PyTorch in float32 on {parity.n_images} images, {parity.n_points} points with a score from "
         f"{parity.min_score:.2f}:\n"
         f"  largest difference   {parity.max_difference_px:.4f} px ({parity.max_weak_difference_px:.4f} px below that "
         "score)\n"
+        f"  median difference    {parity.median_difference_px:.4f} px\n"
         f"  in score             {parity.max_score_difference:.5f}\n"
-        f"{_describe_confidence(detector.calibration is not None, parity)}"
+        f"{_describe_confidence(is_calibrated, parity)}"
         f"  found by one only    {parity.n_unmatched}\n"
-        f"  time of one image    {parity.onnx_ms:.0f} ms, in PyTorch {parity.torch_ms:.0f} ms\n"
+        f"  time of one image    {parity.exported_ms:.0f} ms, in PyTorch {parity.reference_ms:.0f} ms\n"
     )
-    if not parity.holds:
-        path.unlink()
-        sys.stderr.write(f"kpd export: the difference is over {MAX_DIFFERENCE_PX} px: {path} was removed.\n")
-    elif not parity.n_points:
-        sys.stderr.write("kpd export: no point was found, so nothing is known of the difference: give --images.\n")
-    return parity.holds
 
 
 def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:

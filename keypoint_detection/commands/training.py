@@ -130,6 +130,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         """Parse, the settings of a checkpoint ranking below everything that the user says."""
         assert isinstance(args, list)
         command, *typed = args
+        if command == "predict":
+            typed = [re.sub(r"^--resume$", "--output.resume=true", word) for word in typed]
         subparser = command_parsers(self)[command]
         words = [
             *variables_as_words(command, set(list_option_strings(subparser)), os.environ),

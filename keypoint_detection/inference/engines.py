@@ -1,6 +1,6 @@
 """What runs a detector: PyTorch or onnxruntime, behind one interface in NumPy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from keypoint_detection.data.coco import Coordinates
 
-__all__ = ["Engine", "Found"]
+__all__ = ["Engine", "Found", "as_found"]
 
 
 class Found(NamedTuple):
@@ -27,6 +27,11 @@ class Found(NamedTuple):
     covariances: NDArray[np.float32] | None
     probabilities: NDArray[np.float32] | None
     heatmaps: NDArray[np.float32] | None
+
+
+def as_found(outputs: Mapping[str, NDArray[np.float32]]) -> Found:
+    """Name what an exported detector gives of one image; what it was exported without is None."""
+    return Found(*(outputs.get(name) for name in Found._fields))  # type: ignore[arg-type]
 
 
 class Engine(Protocol):

@@ -1,9 +1,9 @@
 """The files that predictions are written to, each read by other programs.
 
-All are made from records, one an image: its `name` and `id`, `height` and `width` in pixels, and its `points` with
-`channel`, `x`, `y` and `score`, by falling score within a channel; where the detector is calibrated also
-`probability`, of being right within the largest threshold, `covariance` of the error in square pixels, and `spread`,
-the root of the mean of the two variances.
+All are made from records, one an image: its `name` and `id`, `height` and `width` in pixels, for a frame of a video its
+number `frame` from 0, and its `points` with `channel`, `x`, `y` and `score`, by falling score within a channel; where
+the detector is calibrated also `probability`, of being right within the largest threshold, `covariance` of the error in
+square pixels, and `spread`, the root of the mean of the two variances.
 """
 
 import csv
@@ -24,7 +24,7 @@ FILE_NAMES: dict[str, str] = {
     "coco": "coco_results.json",
     "coco_labels": "coco_labels.json",
 }
-CSV_COLUMNS = ("image", "channel", "x", "y", "score", "probability", "spread")
+CSV_POINT_COLUMNS = ("channel", "x", "y", "score", "probability", "spread")
 # The flags of a labelled point and of one that is not there.
 VISIBLE, ABSENT = 2, 0
 CATEGORY_ID = 1
@@ -55,10 +55,12 @@ def write_predictions(
     with path.open("w", encoding="utf-8", newline="") as file:
         if kind == "csv":
             rows = csv.writer(file)
-            rows.writerow(CSV_COLUMNS)
+            frame = ["frame"] if "frame" in next(iter(records()), {}) else []
+            rows.writerow(["image", *frame, *CSV_POINT_COLUMNS])
             for record in records():
+                of_image = [record["name"], *(record[column] for column in frame)]
                 for point in record["points"]:
-                    rows.writerow([record["name"], *(point.get(column, "") for column in CSV_COLUMNS[1:])])
+                    rows.writerow([*of_image, *(point.get(column, "") for column in CSV_POINT_COLUMNS)])
         elif kind == "jsonl":
             for record in records():
                 file.write(json.dumps(record) + "\n")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keypoint_detection.data.coco import Coordinates
-from keypoint_detection.inference.engines import Found
+from keypoint_detection.inference.engines import Found, as_found
 from keypoint_detection.types import DataError
 
 __all__ = ["METADATA_KEY", "OnnxEngine"]
@@ -43,23 +43,24 @@ class OnnxEngine:
         self.coordinates: Coordinates = metadata["coordinates"]
         self.lowest_score: float = metadata["score_threshold"]
         self.best_f1: float | None = metadata["best_f1"]
-        # Files of earlier versions have neither.
+        # Files of earlier versions have no calibration.
         self.thresholds_px = tuple((metadata.get("calibration") or {}).get("thresholds_px", ()))
         self._outputs = [output.name for output in self._session.get_outputs()]
+        # Heatmaps that nobody asks for are not computed.
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.only_execute_path_to_fetches = True
 
     def detect(self, images: Sequence[NDArray[np.uint8]], heatmaps: bool) -> list[Found]:
         """Find the points of (H, W, 3) images, which may differ in size.
 
         Raises:
-            ValueError: heatmaps are asked for.
+            ValueError: heatmaps are asked for, and the file was exported without them.
         """
-        if heatmaps:
-            raise ValueError("an exported detector gives points only; for heatmaps, load its checkpoint.")
+        if heatmaps and "heatmaps" not in self._outputs:
+            raise ValueError("this detector was exported without heatmaps: `kpd export --heatmaps=true` adds them.")
+        names = [name for name in self._outputs if heatmaps or name != "heatmaps"]
         found = []
         for image in images:
-            outputs = dict(zip(self._outputs, self._session.run(self._outputs, {"images": image[None]}), strict=True))
-            covariances, probabilities = (
-                outputs[name][0] if name in outputs else None for name in ("covariances", "probabilities")
-            )
-            found.append(Found(outputs["points"][0], outputs["scores"][0], covariances, probabilities, None))
+            results = self._session.run(names, {"images": image[None]}, self._run_options)
+            found.append(as_found(dict(zip(names, (result[0] for result in results), strict=True))))
         return found

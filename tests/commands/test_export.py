@@ -1,18 +1,18 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from spot_detector import blob_image, make_checkpoint, save
 
 from keypoint_detection import Predictor
 from keypoint_detection.cli import run
-from keypoint_detection.inference import export as exporting
-from keypoint_detection.inference.export import compare, export_onnx
-from keypoint_detection.inference.loading import load_detector
+from keypoint_detection.inference import parity as holding
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +32,15 @@ def images(tmp_path):
 SIZES = [(48, 64), (60, 80), (97, 201), (200, 50)]
 
 
+@pytest.mark.parametrize("format", ["onnx", "torch_export"])
 @pytest.mark.parametrize("data", [{"image_size": (48, 64)}, {"image_size": (48, 64), "resize": "stretch"}, {}])
-def test_an_exported_detector_finds_the_same_points_in_images_of_any_size(tmp_path, data):
-    detector = load_detector(str(make_checkpoint(tmp_path, **data)))
-    export_onnx(detector, tmp_path / "spot.onnx", "1")
-    examples = [blob_image(0.4 * width, 0.3 * height, (height, width)) for height, width in SIZES]
-    parity = compare(detector, tmp_path / "spot.onnx", examples)
-    assert parity.n_points == len(SIZES)
-    assert parity.holds
+def test_an_exported_detector_finds_the_same_points_in_images_of_any_size(tmp_path, data, format, capsys):
+    checkpoint = make_checkpoint(tmp_path, **data)
+    (tmp_path / "sizes").mkdir()
+    for index, (height, width) in enumerate(SIZES):
+        save(blob_image(0.4 * width, 0.3 * height, (height, width)), tmp_path / "sizes" / f"{index}.png")
+    run(["export", f"--ckpt_path={checkpoint}", f"--format={format}", "--images=sizes"])
+    assert "on 4 images, 4 points" in capsys.readouterr().out
 
 
 def test_the_command_reports_and_the_file_predicts(checkpoint, images, capsys):
@@ -78,19 +79,76 @@ def test_the_file_is_used_without_torch(checkpoint, images):
     assert done.stdout.split() == ["29", "30"]
 
 
-def test_a_file_that_differs_is_removed(checkpoint, images, monkeypatch, capsys):
-    monkeypatch.setattr(exporting, "MAX_DIFFERENCE_PX", -1.0)
+def test_a_program_runs_in_torch_alone_on_several_images_at_once(checkpoint, images):
+    run(["export", f"--ckpt_path={checkpoint}", "--format=torch_export", "--heatmaps=true", f"--images={images}"])
+    np.save("batch.npy", np.stack([blob_image(x, 30.0) for x in (20.0, 29.0, 38.0)]))
+    code = (
+        "import sys, json, numpy, torch\n"
+        "sys.modules['keypoint_detection'] = None\n"
+        "files = {'kpd.json': ''}\n"
+        "program = torch.export.load('detector.pt2', extra_files=files).module()\n"
+        "points, scores, heatmaps = program(torch.from_numpy(numpy.load('batch.npy')))\n"
+        "print(json.dumps([points[:, 0, 0].round().tolist(), list(heatmaps.shape), json.loads(files['kpd.json'])]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    points, heatmaps, metadata = json.loads(done.stdout)
+    assert points == [[20, 30], [29, 30], [38, 30]]
+    assert heatmaps == [3, 1, 48, 64]
+    assert metadata["channels"] == ["spot"]
+    assert str(Path(__file__).parents[2]).encode() not in unzipped("detector.pt2")
+
+
+def unzipped(path):
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist())
+
+
+def test_heatmaps_of_an_onnx_file_are_those_of_the_checkpoint(checkpoint, images):
+    run(["export", f"--ckpt_path={checkpoint}", "--heatmaps=true", f"--images={images}"])
+    path = images / "1.png"
+    expected = Predictor.from_checkpoint(checkpoint)(path, heatmaps=True)
+    found = Predictor.from_onnx("detector.onnx")(path, heatmaps=True)
+    assert found.heatmaps.shape == (1, 48, 64)
+    assert found.heatmaps == pytest.approx(expected.heatmaps, abs=0.02)  # one level of one pixel
+    assert Predictor.from_onnx("detector.onnx")(path).heatmaps is None
+
+
+def test_an_onnx_file_without_heatmaps_says_how_to_get_them(checkpoint, images):
+    run(["export", f"--ckpt_path={checkpoint}", f"--images={images}"])
+    with pytest.raises(ValueError, match="--heatmaps=true"):
+        Predictor.from_onnx("detector.onnx")(images / "1.png", heatmaps=True)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch_export"])
+def test_half_precision_is_reported_and_kept(checkpoint, images, format, monkeypatch, capsys):
+    monkeypatch.setattr(holding, "MAX_DIFFERENCE_PX", -1.0)
+    words = ["export", f"--ckpt_path={checkpoint}", f"--format={format}", "--precision=float16", f"--images={images}"]
+    run([*words, "--output=half.onnx" if format == "onnx" else "--output=half.pt2"])
+    assert "largest difference" in capsys.readouterr().out
+    (path,) = Path().glob("half.*")
+    if format == "onnx":
+        weights = {entry.data_type for entry in onnx.load(path).graph.initializer if len(entry.dims) == 4}
+        assert onnx.TensorProto.FLOAT16 in weights
+    else:
+        assert torch.export.load(path).state_dict["network.head.weight"].dtype == torch.float16
+
+
+def test_a_file_that_differs_is_not_kept(checkpoint, images, monkeypatch, capsys):
+    monkeypatch.setattr(holding, "MAX_DIFFERENCE_PX", -1.0)
     with pytest.raises(SystemExit) as stop:
         run(["export", f"--ckpt_path={checkpoint}", f"--images={images}"])
     assert stop.value.code == 1
-    assert "was removed" in capsys.readouterr().err
-    assert not Path("detector.onnx").exists()
+    assert "was not kept" in capsys.readouterr().err
+    assert not list(Path().glob("*.onnx")) + list(Path().glob(".kpd*"))
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--output=a.pt"], "ends in .onnx"),
+        (["--output=a.onnx", "--format=torch_export"], "ends in .pt2"),
+        (["--precision=int8"], "float16"),
         (["--images=nowhere"], "there is no 'nowhere'"),
         (["--ckpt_path=nowhere.ckpt"], "not a file"),
     ],

@@ -138,14 +138,21 @@ def test_an_interrupted_prediction_goes_on_where_it_was(checkpoint, images, monk
     assert not list(Path("out").glob("[!.]*"))
     with pytest.raises(SystemExit):  # not begun again by mistake
         predict(checkpoint, images)
-    predict(checkpoint, images, "--output.resume=true")
+    predict(checkpoint, images, "--resume")
     assert seen == ["a.png", "c.jpg", "c.jpg", "d.png"]
     assert list(read_csv("out/predictions.csv")) == list(PLACES)
     assert [path.name for path in Path("out").iterdir()] == ["predictions.csv"]
 
 
 @pytest.mark.parametrize(
-    "options", [["--data.predict=elsewhere"], ["--output.format=xml"], ["--output.format=[]"], ["--output.resume=true"]]
+    "options",
+    [
+        ["--data.predict=elsewhere"],
+        ["--output.format=xml"],
+        ["--output.format=[]"],
+        ["--output.resume=true"],
+        ["--resume", "--output.folder=new"],
+    ],
 )
 def test_what_cannot_be_done_is_refused(checkpoint, images, options, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -240,6 +247,8 @@ def test_every_frame_of_a_video_has_its_points(checkpoint, tmp_path):
     predict(checkpoint, tmp_path / "v.mp4", "--output.overlays=true", "--data.batch_size=5")
     found = read_csv("out/predictions.csv")
     assert list(found) == [f"v.mp4#{index}" for index in range(12)]
+    with Path("out/predictions.csv").open(newline="") as file:
+        assert [row["frame"] for row in csv.DictReader(file)] == [str(index) for index in range(12)]
     for point, place in zip(found.values(), places, strict=True):
         assert point == pytest.approx(place, abs=0.5)  # the codec loses some
     assert len(list(read_frames("out/overlay.mp4"))) == 12

@@ -1,0 +1,142 @@
+"""Hold an exported detector to PyTorch, point by point."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.inference.engines import Engine, Found
+
+__all__ = ["MAX_DIFFERENCE_PX", "Parity", "Points", "compare", "match_points"]
+
+# Points of an exported detector may not lie further from those of PyTorch, in pixels of the original images.
+MAX_DIFFERENCE_PX = 0.05
+# Further apart, they are not the same point.
+MATCH_RADIUS_PX = 1.0
+# Whether a point reaches the score from which on points count can be decided by rounding.
+SCORE_MARGIN = 0.01
+N_TIMED = 5
+
+
+class Parity(NamedTuple):
+    """How far an exported detector is from PyTorch.
+
+    Attributes:
+        n_images: compared.
+        min_score: of the points that count: that with the best F1 of the validation, or the lowest that there are.
+        n_points: of those, found by both.
+        n_unmatched: found by only one of the two; not by less than a hundredth above `min_score`.
+        max_difference_px: between points that count, in pixels of the images.
+        median_difference_px: likewise.
+        max_weak_difference_px: between the others, which one level of one pixel can move.
+        max_score_difference: of all points that both found.
+        max_spread_difference_px: between points that count; 0 without a calibration.
+        max_probability_difference: of all points that both found; 0 without a calibration.
+        reference_ms: median time of one image in PyTorch, reading left out.
+        exported_ms: likewise of the exported detector.
+    """
+
+    n_images: int
+    min_score: float
+    n_points: int
+    n_unmatched: int
+    max_difference_px: float
+    median_difference_px: float
+    max_weak_difference_px: float
+    max_score_difference: float
+    max_spread_difference_px: float
+    max_probability_difference: float
+    reference_ms: float
+    exported_ms: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the two can stand for each other."""
+        largest = max(self.max_difference_px, self.max_spread_difference_px)
+        return self.n_unmatched == 0 and largest < MAX_DIFFERENCE_PX
+
+
+def compare(reference: Engine, exported: Engine, images: Sequence[NDArray[np.uint8]]) -> Parity:
+    """Compare an exported detector with PyTorch, point by point.
+
+    Args:
+        reference: the detector in PyTorch.
+        exported: what runs the exported file.
+        images: (H, W, 3) each.
+    """
+    min_score = reference.best_f1 or reference.lowest_score
+    pairs, n_unmatched = [np.zeros((0, 5))], 0
+    for image in images:
+        (a,), (b,) = reference.detect([image], False), exported.detect([image], False)
+        for channel in range(len(a.scores)):
+            found = [Points.of_channel(each, channel) for each in (a, b)]
+            matched, lonely = match_points(*found)
+            pairs.append(matched)
+            n_unmatched += int((lonely >= min_score + SCORE_MARGIN).sum())
+    gaps, score_gaps, spread_gaps, probability_gaps, scores = np.concatenate(pairs).T
+    counts = scores >= min_score
+    return Parity(
+        n_images=len(images),
+        min_score=min_score,
+        n_points=int(counts.sum()),
+        n_unmatched=n_unmatched,
+        max_difference_px=float(gaps[counts].max(initial=0)),
+        median_difference_px=float(np.median(gaps[counts])) if counts.any() else 0.0,
+        max_weak_difference_px=float(gaps[~counts].max(initial=0)),
+        max_score_difference=float(score_gaps.max(initial=0)),
+        max_spread_difference_px=float(spread_gaps[counts].max(initial=0)),
+        max_probability_difference=float(probability_gaps.max(initial=0)),
+        reference_ms=_time(reference, images[0]),
+        exported_ms=_time(exported, images[0]),
+    )
+
+
+class Points(NamedTuple):
+    """(n, 2) points of one channel of one image, their (n,) scores, spreads, and probabilities; 0 where unknown."""
+
+    points: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    spreads: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+    @classmethod
+    def of_channel(cls, found: Found, channel: int) -> "Points":
+        """Take the points of a channel, without unused slots."""
+        scores = found.scores[channel]
+        spreads, probabilities = np.zeros_like(scores), np.zeros_like(scores)
+        if found.covariances is not None and found.probabilities is not None:
+            spreads = np.sqrt(np.trace(found.covariances[channel], axis1=1, axis2=2) / 2)
+            probabilities = found.probabilities[channel, :, -1]
+        is_real = scores > 0
+        return cls(*(values[is_real] for values in (found.points[channel], scores, spreads, probabilities)))
+
+
+def match_points(one: Points, other: Points) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Pair points less than a pixel apart one to one, the nearest pair first.
+
+    Returns:
+        (n, 5) distance, differences of scores, spreads, and probabilities, and score in `one` of every pair; and the
+        scores of all without one.
+    """
+    gaps = np.linalg.norm(one.points[:, None].astype(float) - other.points[None], axis=2)  # (n, m)
+    rows, columns = np.nonzero(gaps < MATCH_RADIUS_PX)
+    pairs: list[tuple[int, int]] = []
+    for candidate in np.argsort(gaps[rows, columns], kind="stable"):
+        row, column = int(rows[candidate]), int(columns[candidate])
+        if all(row != taken and column != other_taken for taken, other_taken in pairs):
+            pairs.append((row, column))
+    rows, columns = np.array(pairs, int).reshape(-1, 2).T
+    others = [np.abs(a[rows] - b[columns]) for a, b in zip(one[1:], other[1:], strict=True)]
+    matched = np.stack([gaps[rows, columns], *others, one.scores[rows]], axis=1)
+    return matched, np.concatenate([np.delete(one.scores, rows), np.delete(other.scores, columns)])
+
+
+def _time(engine: Engine, image: NDArray[np.uint8]) -> float:
+    durations = []
+    for _ in range(N_TIMED):
+        start = time.perf_counter()
+        engine.detect([image], False)
+        durations.append(1000 * (time.perf_counter() - start))
+    return float(np.median(durations))
