@@ -32,6 +32,7 @@ COMMANDS = {
     "test": Command("training", "measure a checkpoint on a test file"),
     "predict": Command("training", "find points in images, folders and videos"),
     "export": Command("export", "write a detector as one ONNX file that takes images and gives points"),
+    "convert": Command("convert", "turn labels of DeepLabCut, SLEAP, Label Studio, CVAT, YOLO into COCO and back"),
     "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),
 }
 

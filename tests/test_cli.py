@@ -67,7 +67,8 @@ def test_an_unknown_command_is_refused_with_the_nearest(capsys):
         run(["fitt"])
     assert caught.value.code == 2
     assert (
-        "there are fit, validate, test, predict, export, synthesize. Did you mean `kpd fit`?" in capsys.readouterr().err
+        "there are fit, validate, test, predict, export, convert, synthesize. Did you mean `kpd fit`?"
+        in capsys.readouterr().err
     )
 
 
