@@ -14,11 +14,13 @@ whose image is missing without saying so, and sorts the body parts of a project 
 
 import csv
 import math
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
+from keypoint_detection.conversion.frames import VideoFrames
 from keypoint_detection.conversion.labels import (
     Category,
     ImageFinder,
@@ -27,8 +29,10 @@ from keypoint_detection.conversion.labels import (
     LabelSet,
     Reading,
     make_instance,
+    tidy_name,
 )
 from keypoint_detection.data.problems import Problems
+from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
 __all__ = ["IMAGE_FOLDER", "SINGLE", "looks_like_deeplabcut", "read_deeplabcut", "write_deeplabcut"]
@@ -77,7 +81,7 @@ def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
     if not paths:
         raise DataError(f"{source}: has no table CollectedData_*.csv or .h5, nor has a folder in {IMAGE_FOLDER}/.")
     tables = [_read_table(path) for path in paths]
-    categories = _collect_categories(tables, root if root.is_dir() else source.parent, reading.keypoints)
+    categories = _collect_categories(tables, _read_config(root if root.is_dir() else source.parent), reading.keypoints)
     images: list[LabelledImage] = []
     for table in tables:
         images += _read_rows(table, categories, reading)
@@ -163,39 +167,38 @@ def _read_h5(path: Path) -> list[list[str]]:
     return header + [[*map(str, image), *row] for image, row in zip(index, values, strict=True)]
 
 
-def _collect_categories(tables: list[_Table], root: Path, keypoints: list[str]) -> list[Category]:
+def _collect_categories(tables: list[_Table], config: dict[str, Any], keypoints: list[str]) -> list[Category]:
     """Make a category of the animals and one of what is there only once; the order is that of the columns."""
     columns = [column for table in tables for column in table.columns]
-    names = {
-        name: list(dict.fromkeys(one.bodypart for one in columns if (one.individual == SINGLE) == (name == SINGLE)))
-        for name in (ANIMAL, SINGLE)
-    }
-    if keypoints and names[ANIMAL]:
-        if set(keypoints) != set(names[ANIMAL]):
-            raise DataError(f"{tables[0].path}: has the body parts {names[ANIMAL]}; keypoints names {keypoints}.")
-        names[ANIMAL] = keypoints
-    edges = _read_skeleton(root)
+    animals = list(dict.fromkeys(one.bodypart for one in columns if one.individual != SINGLE))
+    singles = list(dict.fromkeys(one.bodypart for one in columns if one.individual == SINGLE))
+    if keypoints and set(keypoints) != set(animals):
+        raise DataError(f"{tables[0].path}: has the body parts {', '.join(animals)}; keypoints names {keypoints}.")
+    named = {str(config.get("Task") or ANIMAL): keypoints or animals, SINGLE: singles}
+    edges = [
+        (str(edge[0]), str(edge[1]))
+        for edge in config.get("skeleton") or []
+        if isinstance(edge, list) and len(edge) == 2
+    ]
     return [
-        Category(
-            name, parts, [(parts.index(a), parts.index(b)) for a, b in edges if a in parts and b in parts and a != b]
-        )
-        for name, parts in names.items()
+        Category(name, parts, [(parts.index(a), parts.index(b)) for a, b in edges if a in parts and b in parts])
+        for name, parts in named.items()
         if parts
     ]
 
 
-def _read_skeleton(folder: Path) -> list[tuple[str, str]]:
-    """Read the lines between body parts from the project's config, if there is one."""
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Read the config of the project that a folder is in, empty if there is none."""
     for place in (folder, *list(folder.absolute().parents)[:2]):
         path = place / "config.yaml"
         if path.is_file():
             try:
                 config = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError):
-                return []
-            edges = config.get("skeleton") if isinstance(config, dict) else None
-            return [(str(edge[0]), str(edge[1])) for edge in edges or [] if isinstance(edge, list) and len(edge) == 2]
-    return []
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise DataError(f"{path}: not valid YAML ({error}); expected the config of DeepLabCut.") from error
+            if isinstance(config, dict) and "Task" in config:
+                return config
+    return {}
 
 
 def _read_rows(table: _Table, categories: list[Category], reading: Reading) -> list[LabelledImage]:
@@ -204,8 +207,9 @@ def _read_rows(table: _Table, categories: list[Category], reading: Reading) -> l
     roots = [reading.image_root] if reading.image_root else [folder, folder.parent.parent]
     finder = ImageFinder(roots, problems)
     images = []
+    videos: dict[str, VideoFrames] = {}
     for name, cells in table.rows:
-        image = finder.find(name)
+        image = _find_frame(name, finder, videos) if finder.look_for(name) is None else finder.find(name)
         instances = _read_row(table, name, cells, categories, problems)
         if image is not None:
             image.instances = instances
@@ -215,10 +219,25 @@ def _read_rows(table: _Table, categories: list[Category], reading: Reading) -> l
     return images
 
 
+def _find_frame(name: str, finder: ImageFinder, videos: dict[str, VideoFrames]) -> LabelledImage | None:
+    """Find a frame whose image was left out of a copy of the project in the video it was taken from."""
+    tidy = tidy_name(name)
+    folder = tidy.rpartition("/")[0]
+    number = re.fullmatch(r"img(\d+)", Path(tidy).stem)
+    video = folder.rpartition("/")[2]
+    paths = (finder.look_for(f"videos/{video}{suffix}") for suffix in sorted(VIDEO_SUFFIXES))
+    path = next((path for path in paths if path is not None), None)
+    if number is None or path is None:
+        return finder.find(name)  # which notes that it is missing
+    frames = videos.setdefault(video, VideoFrames(path))
+    index = int(number[1])
+    return LabelledImage(f"{folder}/{Path(tidy).stem}.png", (0, 0), None, read=lambda: frames[index])
+
+
 def _read_row(
     table: _Table, name: str, cells: list[str], categories: list[Category], problems: Problems
 ) -> list[Instance]:
-    indices = {category.name: index for index, category in enumerate(categories)}
+    places = {category.name == SINGLE: index for index, category in enumerate(categories)}
     instances: dict[str, Instance] = {}
     values: dict[tuple[str, str], dict[str, float]] = {}
     for column, cell in zip(table.columns, cells, strict=True):
@@ -231,7 +250,7 @@ def _read_row(
             continue
         values.setdefault((column.individual, column.bodypart), {})[column.coordinate] = value
     for (individual, bodypart), xy in values.items():
-        index = indices[SINGLE if individual == SINGLE else ANIMAL]
+        index = places[individual == SINGLE]
         x, y = xy.get("x", math.nan), xy.get("y", math.nan)
         if math.isfinite(x) and math.isfinite(y):
             keypoints = categories[index].keypoints
@@ -243,8 +262,12 @@ def _read_row(
     return list(instances.values())
 
 
-def write_deeplabcut(labels: LabelSet) -> list[str]:
-    """Write a table for each folder of images; these lie in labeled-data/ already.
+def write_deeplabcut(labels: LabelSet, folder: Path) -> list[str]:
+    """Write a table for each folder of images, and what a project's config says of them.
+
+    Args:
+        labels: what to write; the images lie in labeled-data/ already.
+        folder: of the project.
 
     Returns:
         What the tables do not hold.
@@ -255,18 +278,18 @@ def write_deeplabcut(labels: LabelSet) -> list[str]:
     animals = [index for index, one in enumerate(labels.categories) if one.name != SINGLE]
     if len(animals) > 1:
         names = ", ".join(labels.categories[index].name for index in animals)
-        raise DataError(f"DeepLabCut labels one kind of animal; there are {names}. Convert a file with one category.")
+        raise DataError(f"DeepLabCut labels one kind of animal; there are {names}. Choose one by --categories.")
     folders: dict[Path, list[LabelledImage]] = {}
     for image in labels.images:
         assert image.path is not None
         folders.setdefault(image.path.parent, []).append(image)
     # All tables of a project have the same columns.
     counts = [
-        [sum(one.category == index for one in image.instances) for image in labels.images]
+        max(sum(one.category == index for one in image.instances) for image in labels.images)
         for index in range(len(labels.categories))
     ]
-    has_individuals = len(labels.categories) > 1 or any(count > 1 for count in counts[animals[0]]) if animals else True
-    columns = _name_columns(labels.categories, [max(one) for one in counts])
+    has_individuals = len(counts) > 1 or not animals or counts[0] > 1
+    columns = _name_columns(labels.categories, counts)
     for place, images in folders.items():
         with (place / f"CollectedData_{SCORER}.csv").open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
@@ -276,10 +299,29 @@ def write_deeplabcut(labels: LabelSet) -> list[str]:
             rows.writerow(["bodyparts", "", "", *(column.bodypart for column in columns)])
             rows.writerow(["coords", "", "", *(column.coordinate for column in columns)])
             rows.writerows(_make_row(image, place, labels.categories, columns) for image in images)
+    _write_config(labels.categories, columns, has_individuals, folder)
     n_occluded = sum(int((one.visibility == OCCLUDED).sum()) for image in labels.images for one in image.instances)
-    return (
-        [f"{n_occluded} occluded points are written as visible: DeepLabCut has no flag for them."] if n_occluded else []
-    )
+    note = f"{n_occluded} occluded points are written as visible: DeepLabCut has no flag for them."
+    return [note] if n_occluded else []
+
+
+def _write_config(categories: list[Category], columns: list[_Column], has_individuals: bool, folder: Path) -> None:
+    """Write the entries of a project's config that go with the tables; the others are DeepLabCut's to set."""
+    parts = {category.name == SINGLE: category.keypoints for category in categories}
+    content: dict[str, Any] = {
+        "Task": next((one.name for one in categories if one.name != SINGLE), ANIMAL),
+        "scorer": SCORER,
+        "multianimalproject": has_individuals,
+    }
+    if has_individuals:
+        individuals = dict.fromkeys(column.individual for column in columns if column.individual != SINGLE)
+        content |= {"individuals": list(individuals), "uniquebodyparts": parts.get(True, [])}
+        content |= {"multianimalbodyparts": parts.get(False, []), "bodyparts": "MULTI!"}
+    else:
+        content["bodyparts"] = parts[False]
+    content["skeleton"] = [[one.keypoints[a], one.keypoints[b]] for one in categories for a, b in one.skeleton]
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
 
 
 def _name_columns(categories: list[Category], counts: list[int]) -> list[_Column]:

@@ -44,7 +44,8 @@ def split_images(
         kind = f"groups by {group_by!r}" if group_by else "images or videos"
         raise DataError(
             f"there are {len(groups)} {kind} ({', '.join(sorted(groups)[:3])}), too few for train, "
-            f"{' and '.join(parts)}. If images of one group may lie in two parts, which flatters the result, say --group_by=image."
+            f"{' and '.join(parts)}. If images of one group may lie in two parts, which "
+            "flatters the result, say --group_by=image."
         )
     names = sorted(groups)
     order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]

@@ -96,12 +96,12 @@ def _removing_on_failure(paths: list[Path]) -> Iterator[None]:
 
 def _write(labels: LabelSet, output: Path, name: OutputName, is_file: bool, info: Mapping[str, Any]) -> list[str]:
     notes = []
-    if any(image.split for image in labels.images) and (name in WITHOUT_PARTS or (is_file and name != "cvat")):
+    if len({image.split for image in labels.images}) > 1 and (name in WITHOUT_PARTS or (is_file and name != "cvat")):
         notes.append("Training, validation and test images are written together.")
     if name == "yolo":
         return notes + write_yolo(labels, output)
     if name == "deeplabcut":
-        return notes + write_deeplabcut(labels)
+        return notes + write_deeplabcut(labels, output)
     if name == "label_studio":
         return notes + write_label_studio(labels, output)
     if name == "cvat":

@@ -130,7 +130,9 @@ def _read_categories(config: _Config, keypoints: list[str]) -> list[Category]:
                 f"{config.path}: {len(names)} names of keypoints ({', '.join(names)}) for {config.n_keypoints} "
                 "keypoints of kpt_shape."
             )
-        categories.append(Category(str(classes[index]), names))
+        # No key of Ultralytics' own; sleap-io reads and writes it.
+        edges = [(edge[0], edge[1]) for edge in config.content.get("skeleton") or [] if max(edge) < len(names)]
+        categories.append(Category(str(classes[index]), names, edges))
     return categories
 
 
@@ -211,6 +213,8 @@ def write_yolo(labels: LabelSet, folder: Path) -> list[str]:
     content["kpt_shape"] = [n_keypoints, WITH_VISIBILITY]
     content["kpt_names"] = {index: one.keypoints for index, one in enumerate(labels.categories)}
     n_outside = 0
+    if len(labels.categories) == 1 and labels.categories[0].skeleton:
+        content["skeleton"] = [list(edge) for edge in labels.categories[0].skeleton]
     for image in labels.images:
         assert image.path is not None
         path = label_path(image.path)
