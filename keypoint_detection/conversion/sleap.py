@@ -111,7 +111,7 @@ def _open(video: Any, source: Path, reading: Reading, problems: Problems) -> Cal
             return image
 
         return find
-    original = video.original_video or video
+    original = video if video.original_video is None else video.original_video
     stem = original.filename if isinstance(original.filename, str) else _common_folder(list(original.filename))
     group = PurePosixPath(tidy_name(str(stem))).stem or "video"
     if Path(str(video.filename)).suffix.lower() in VIDEO_SUFFIXES:

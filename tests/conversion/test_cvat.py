@@ -1,19 +1,23 @@
 from collections.abc import Callable
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import pytest
 
 # After https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/.
-SKELETONS = """\
+DRAWING = (
+    '<line x1="1" y1="1" x2="9" y2="9" data-type="edge" data-node-from="1" data-node-to="2"></line>'
+    '<circle r="1" cx="1" cy="1" data-type="element node" data-element-id="1" data-node-id="1" data-label-name="nose">'
+    '</circle><circle r="1" cx="9" cy="9" data-type="element node" data-node-id="2" data-label-name="tail"></circle>'
+)
+SKELETONS = f"""\
 <?xml version="1.0" encoding="utf-8"?>
 <annotations>
   <version>1.1</version>
   <meta><task><name>t</name><labels>
     <label><name>tail</name><type>points</type><attributes></attributes><parent>mouse</parent></label>
     <label><name>mouse</name><type>skeleton</type><attributes></attributes>
-      <svg>&lt;line x1="1" y1="1" x2="9" y2="9" data-type="edge" data-node-from="1" data-node-to="2"&gt;&lt;/line&gt;&lt;circle r="1"
-      cx="1" cy="1" data-type="element node" data-element-id="1" data-node-id="1" data-label-name="nose"&gt;&lt;/circle&gt;&lt;circle r="1"
-      cx="9" cy="9" data-type="element node" data-element-id="2" data-node-id="2" data-label-name="tail"&gt;&lt;/circle&gt;</svg></label>
+      <svg>{escape(DRAWING)}</svg></label>
     <label><name>nose</name><type>points</type><attributes></attributes><parent>mouse</parent></label>
   </labels></task></meta>
   <image id="0" name="a/0.png" subset="Train" width="80" height="40">
