@@ -57,7 +57,11 @@ def _merge_categories(files: list[Path], per_file: list[list[Category]]) -> list
 
 
 def _read_file(path: Path, split: str, reading: Reading) -> LabelSet:
-    read_coco(path, reading.image_root)  # lists every problem of the file
+    try:
+        read_coco(path, reading.image_root)  # lists every problem of the file
+    except DataError as error:
+        # The option has another name here than in a training.
+        raise DataError(str(error).replace("`data.image_root`", "`--image_root`")) from error
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     labelled = [one for one in content["annotations"] if one.get("keypoints") is not None]
     categories, indices = _read_categories(content["categories"], labelled)

@@ -9,6 +9,8 @@ from conftest import write_discs
 from keypoint_detection.cli import run
 from keypoint_detection.data.coco import read_coco
 
+TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
+
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
@@ -43,9 +45,8 @@ def test_a_converted_file_is_what_training_reads(discs, capsys):
 def test_a_training_runs_on_converted_parts(discs, capsys):
     run(["convert", str(discs), "--output=parts", "--val-fraction=0.25", "--test_fraction=0.25", "--seed=3"])
     assert [count_images(f"parts/{part}.json") for part in ("train", "val", "test")] == [6, 3, 3]
-    data = ["--data.train=parts/train.json", "--data.val=parts/val.json", "--data.image_size=[48,64]"]
-    model = ["--model.backbone=Unet", "--model.backbone.n_channels=4", "--data.batch_size=2", "--data.n_workers=0"]
-    run(["fit", *data, *model, "--trainer.fast_dev_run=true", "--trainer.logger=false", "--trainer.accelerator=cpu"])
+    data = ["--data.train=parts/train.json", "--data.val=parts/val.json"]
+    run(["fit", f"--config={TINY}", *data, "--trainer.fast_dev_run=true"])
 
 
 def test_parts_of_a_data_set_stay_apart(discs, tmp_path):
@@ -60,7 +61,8 @@ def test_parts_of_a_data_set_stay_apart(discs, tmp_path):
 def test_whole_numbers_that_name_pixels_are_brought_to_centres(discs):
     run(["convert", str(discs), "--output=out.json", "--coordinates=pixel_index"])
     difference = read_coco("out.json").points - read_coco(discs).points
-    assert difference.tolist() == pytest.approx([[0.5, 0.5]] * 33, abs=1e-4)
+    assert difference.shape == (33, 2)
+    assert abs(difference - 0.5).max() < 1e-4
 
 
 def test_categories_are_chosen_by_name(discs, tmp_path):
@@ -79,7 +81,7 @@ def test_categories_are_chosen_by_name(discs, tmp_path):
     [
         (["nowhere", "--output=out"], "nowhere: no such file or folder"),
         (["nowhere", "--from=yolo", "--output=out"], "nowhere: no such file or folder"),
-        (["DISCS", "--output=out", "--to=dlc"], "--output_format"),
+        (["DISCS", "--output=out", "--to=dlc"], "'deeplabcut', 'sleap'"),
         (["DISCS"], "output"),
         (["DISCS", "--output=out", "--val_fraction=1.5"], "val_fraction"),
         (["DISCS", "--output=out.json", "--val_fraction=0.2"], "give a folder: train.json and so on"),
@@ -88,7 +90,7 @@ def test_categories_are_chosen_by_name(discs, tmp_path):
         (["DISCS", "--output=out", "--from=cvat"], "not valid XML"),
         (["DISCS", "--output=out", "--from=blender"], "has no list 'dataset'"),
         (["DISCS", "--output=out", "--from=label_studio"], "is not a list of tasks"),
-        (["DISCS", "--output=out", "--image_root=nowhere"], "there is no image"),
+        (["DISCS", "--output=out", "--image_root=nowhere"], "`--image_root` sets another folder"),
         (["DISCS", "--outptu=out"], "Did you mean --output"),
         (["photo.png", "--output=out"], "its format is not recognised"),
     ],
