@@ -34,6 +34,7 @@ COMMANDS = {
     "export": Command("export", "write a detector as one file that takes images and gives points"),
     "summarize": Command("summarize", "pool the folds of a cross-validation, or draw a learning curve of several runs"),
     "view": Command("view", "look at labels and predictions side by side in FiftyOne"),
+    "convert": Command("convert", "turn labels of DeepLabCut, SLEAP, Label Studio, CVAT, YOLO into COCO and back"),
     "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),
 }
 

@@ -42,7 +42,7 @@ def write_onnx(
         detector: what is written.
         path: of the file.
         precision: of the network's weights and arithmetic.
-        heatmaps: give the file a third output, the heatmaps.
+        heatmaps: give the file a last output, the heatmaps.
         version: of this package.
 
     Raises:

@@ -1,0 +1,161 @@
+"""The command `kpd convert`: labels of other programs to COCO keypoints and back."""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
+
+from keypoint_detection import __version__
+from keypoint_detection.conversion.formats import FORMATS, FormatName, find_format, read_labels
+from keypoint_detection.conversion.labels import LabelSet, Reading
+from keypoint_detection.conversion.splitting import split_images
+from keypoint_detection.conversion.writing import (
+    WITHOUT_PARTS,
+    ImageTransfer,
+    OutputName,
+    find_output_format,
+    write_labels,
+)
+from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.types import OCCLUDED, DataError
+
+__all__ = ["convert", "run"]
+
+CONTINUOUS = "continuous: (0, 0) is the outer corner of the top-left pixel, (0.5, 0.5) its centre"
+
+
+def run(words: Sequence[str]) -> None:
+    """Convert what the words describe, of which the first is `convert`.
+
+    Raises:
+        SystemExit: the words or the labels are wrong (2).
+    """
+    parser = Parser(prog="kpd convert", description=convert.__doc__)
+    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
+    parser.add_function_arguments(convert)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = parser.parse_args(_spell(words[1:]))
+    try:
+        convert(**{key: value for key, value in vars(options).items() if key != "config"})
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def _spell(words: Sequence[str]) -> list[str]:
+    """Spell the source, the short names `--from` and `--to`, and hyphens as the parameters are spelt."""
+    spelt = []
+    for position, word in enumerate(words):
+        if position == 0 and not word.startswith("-"):
+            word = f"--source={word}"
+        elif word.startswith("--"):
+            name, equals, value = word.partition("=")
+            name = {"--from": "--source_format", "--to": "--output_format"}.get(name, name)
+            word = f"--{name[2:].replace('-', '_')}{equals}{value}"
+        spelt.append(word)
+    return spelt
+
+
+def convert(
+    source: str,
+    output: str,
+    source_format: FormatName | None = None,
+    output_format: OutputName | None = None,
+    val_fraction: ClosedUnitInterval = 0.0,
+    test_fraction: ClosedUnitInterval = 0.0,
+    group_by: str | None = None,
+    seed: NonNegativeInt = 0,
+    image_root: str | None = None,
+    categories: list[str] | None = None,
+    keypoints: list[str] | None = None,
+    coordinates: Coordinates | None = None,
+    images: ImageTransfer = "copy",
+) -> None:
+    """Convert keypoint labels of other programs to COCO files and back: kpd convert SOURCE --output=OUT.
+
+    Half a pixel is added or taken off where one format counts from the corner of the top-left pixel (COCO, CVAT, Label
+    Studio, YOLO) and the other from its centre (DeepLabCut, SLEAP).
+
+    Args:
+        source: COCO file, or folder with train.json and val.json; DeepLabCut project, folder or table; SLEAP file; JSON
+            export of Label Studio; XML of CVAT for images; YOLO-pose data.yaml or its folder; box data set of Blender.
+        output: what to write: a file (.json COCO, .slp SLEAP, .xml CVAT) or a folder that is missing or empty.
+        source_format: format of the source, if it is not recognised; short: --from.
+        output_format: format to write; left out, by the name of the output, and COCO for a folder; short: --to.
+        val_fraction: share of the images to write as validation part.
+        test_fraction: share of the images to write as test part.
+        group_by: what must not lie in two parts: folder, image, or a regular expression for the image's name, such as
+            '^(.*)_[0-9]+', whose first parenthesis is the group. Left out, the video where the source says it, else
+            image.
+        seed: of the draw of these parts.
+        image_root: folder of the source's images; left out, they are looked for beside it.
+        categories: names of the categories to keep; left out, all.
+        keypoints: names of the keypoint types in order, for YOLO without names, or to set the order of Label Studio,
+            CVAT and DeepLabCut.
+        coordinates: what the source's numbers mean, if not what is usual in its format: continuous, (0, 0) being the
+            corner of the top-left pixel, or pixel_index, its centre (the official COCO persons).
+        images: how images get into the folders of YOLO, DeepLabCut and Label Studio: copy, or link to them.
+
+    Raises:
+        ValueError: the source cannot be read, or the format cannot hold it.
+    """
+    path, target = Path(source).expanduser(), Path(output).expanduser()
+    read_as = source_format or find_format(path)
+    write_as = output_format or find_output_format(target)
+    if val_fraction or test_fraction:
+        _check_parts(target, write_as)
+    root = Path(image_root).expanduser() if image_root else None
+    labels = read_labels(path, read_as, Reading(root, list(keypoints or [])), coordinates)
+    if categories:
+        _keep_categories(labels, categories)
+    if val_fraction or test_fraction:
+        split_images(labels.images, val_fraction, test_fraction, group_by, seed)
+    report = _describe(labels)
+    info = {
+        "description": f"{path.name}, converted from {FORMATS[read_as].title} by kpd {__version__}",
+        "source_format": read_as,
+        "coordinates": CONTINUOUS,
+    }
+    notes = [*labels.notes, *write_labels(labels, target, write_as, images, info)]
+    sys.stdout.write(f"{target} ({FORMATS[write_as].title}): {report}\n" + "".join(f"  {note}\n" for note in notes))
+
+
+def _check_parts(target: Path, write_as: OutputName) -> None:
+    if write_as in WITHOUT_PARTS:
+        raise DataError(f"{FORMATS[write_as].title} does not tell training from validation: leave the fractions out.")
+    if target.suffix in (".json", ".slp"):
+        raise DataError(f"output is {target}; to write several parts, give a folder: train{target.suffix} and so on.")
+
+
+def _keep_categories(labels: LabelSet, names: list[str]) -> None:
+    found = [one.name for one in labels.categories]
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        raise DataError(f"there is no category {', '.join(map(repr, unknown))}; there are {', '.join(found)}.")
+    kept = {found.index(name): new for new, name in enumerate(dict.fromkeys(names))}
+    labels.categories = [labels.categories[index] for index in kept]
+    for image in labels.images:
+        image.instances = [one for one in image.instances if one.category in kept]
+        for one in image.instances:
+            one.category = kept[one.category]
+
+
+def _describe(labels: LabelSet) -> str:
+    instances = [one for image in labels.images for one in image.instances]
+    n_points = sum(int(one.is_labelled.sum()) for one in instances)
+    n_occluded = sum(int((one.visibility == OCCLUDED).sum()) for one in instances)
+    parts = Counter(image.split for image in labels.images)
+    numbers = ", ".join(f"{count} {split}" for split, count in sorted(parts.items(), reverse=True) if split)
+    kinds = "; ".join(f"{one.name}: {_shorten(one.keypoints)}" for one in labels.categories)
+    return (
+        f"{len(labels.images)} images{f' ({numbers})' if numbers else ''}, {len(instances)} objects, {n_points} "
+        f"labelled points ({n_occluded} occluded) of {kinds}."
+    )
+
+
+def _shorten(names: list[str]) -> str:
+    n_shown = 8
+    return ", ".join(names[:n_shown]) + (f" and {len(names) - n_shown} more" if len(names) > n_shown else "")

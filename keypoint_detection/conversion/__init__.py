@@ -1,0 +1,1 @@
+"""Labels of other programs to COCO keypoints and back, one module a format."""

@@ -1,0 +1,257 @@
+"""CVAT for images 1.1: one XML file with the points of all images.
+
+Read are skeletons (a category each) and single points, whose label is a keypoint type; points of one `group_id` are
+one object. A point that is `outside` is not labelled, one that is `occluded` has v=1. Coordinates are continuous.
+
+https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from keypoint_detection.conversion.coco import SPLITS, round_px
+from keypoint_detection.conversion.labels import (
+    Category,
+    ImageFinder,
+    Instance,
+    LabelSet,
+    Reading,
+    make_instance,
+)
+from keypoint_detection.data.problems import Problems
+from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
+
+__all__ = ["looks_like_cvat", "read_cvat", "write_cvat"]
+
+# The category of points that belong to no skeleton.
+LOOSE = "object"
+
+
+class _Point(NamedTuple):
+    label: str
+    x: float
+    y: float
+    visibility: int
+
+
+def looks_like_cvat(source: Path) -> bool:
+    """Whether this is an XML file, or the folder of an export of CVAT."""
+    return source.suffix.lower() == ".xml" or (source / "annotations.xml").is_file()
+
+
+def read_cvat(source: Path, reading: Reading) -> LabelSet:
+    """Read an XML file of CVAT, or the unpacked folder of an export.
+
+    Raises:
+        DataError: it is not a file of CVAT for images, is broken, or its images are missing.
+    """
+    path = source / "annotations.xml" if source.is_dir() else source
+    root = _parse(path)
+    problems = Problems()
+    folder = path.parent
+    finder = ImageFinder([reading.image_root] if reading.image_root else [folder, folder / "images"], problems)
+    categories = _read_categories(root, reading.keypoints)
+    images = []
+    n_others: Counter[str] = Counter()
+    for element in root.findall("image"):
+        image = finder.find(element.get("name", ""), (element.get("height"), element.get("width")))
+        instances = _read_shapes(element, categories, problems)
+        n_others.update(shape.tag for shape in element if shape.tag not in ("skeleton", "points", "tag"))
+        if image is not None:
+            image.instances = instances
+            split = element.get("subset", "").lower().replace("validation", "val")
+            image.split = split if split in SPLITS else ""
+            images.append(image)
+    problems.raise_if_any(path)
+    # Labels for points that nobody drew outside a skeleton.
+    if categories and not categories[-1].keypoints:
+        categories.pop()
+    notes = [f"{count} shapes of the kind {kind!r} are left out." for kind, count in n_others.items()]
+    return LabelSet(categories, images, notes)
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        root = ElementTree.parse(path).getroot()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; expected an XML file of CVAT.") from error
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+        raise DataError(f"{path}: not valid XML ({error}); expected a file of CVAT for images 1.1.") from error
+    if root.tag != "annotations":
+        raise DataError(f"{path}: begins with <{root.tag}>; a file of CVAT begins with <annotations>.")
+    if root.find("track") is not None:
+        raise DataError(f"{path}: is of CVAT for video (it has tracks); export it again as 'CVAT for images 1.1'.")
+    if root.find("image") is None:
+        raise DataError(f"{path}: has no <image>; expected a file of CVAT for images 1.1.")
+    return root
+
+
+def _read_categories(root: ElementTree.Element, keypoints: list[str]) -> list[Category]:
+    """Read the skeletons that the task declares; what it leaves out is taken from the shapes in order."""
+    categories: dict[str, Category] = {}
+    loose = Category(LOOSE, list(keypoints))
+    for label in root.iter("label"):
+        name, kind, parent = (label.findtext(tag) or "" for tag in ("name", "type", "parent"))
+        if parent:
+            categories.setdefault(parent, Category(parent, [])).keypoints.append(name)
+        elif kind == "skeleton":
+            categories.setdefault(name, Category(name, []))
+        elif kind == "points" and name not in loose.keypoints and not keypoints:
+            loose.keypoints.append(name)
+    for skeleton in root.iter("skeleton"):
+        name = skeleton.get("label", "")
+        names = categories.setdefault(name, Category(name, [])).keypoints
+        names += [new for point in skeleton.iter("points") if (new := point.get("label", "")) not in names]
+    for image in root.iter("image"):
+        for point in image.findall("points"):
+            if (name := point.get("label", "")) not in loose.keypoints:
+                loose.keypoints.append(name)
+    if not any(image.find("points") is not None for image in root.iter("image")) and categories:
+        loose.keypoints = []
+    _read_edges(root, categories)
+    return [*(one for one in categories.values() if one.keypoints), loose]
+
+
+def _read_edges(root: ElementTree.Element, categories: dict[str, Category]) -> None:
+    """Read the lines of a skeleton from its drawing, where they join numbered nodes."""
+    for label in root.iter("label"):
+        category, drawing = categories.get(label.findtext("name") or ""), label.findtext("svg")
+        if category is None or not drawing or label.findtext("parent"):
+            continue
+        try:
+            svg = ElementTree.fromstring(f"<svg>{drawing}</svg>")
+        except ElementTree.ParseError:
+            continue
+        nodes = {one.get("data-node-id"): one.get("data-label-name") for one in svg.iter("circle")}
+        for line in svg.iter("line"):
+            ends = [nodes.get(line.get(f"data-node-{end}")) for end in ("from", "to")]
+            if ends[0] in category.keypoints and ends[1] in category.keypoints:
+                category.skeleton.append((category.keypoints.index(ends[0]), category.keypoints.index(ends[1])))
+
+
+def _read_shapes(image: ElementTree.Element, categories: list[Category], problems: Problems) -> list[Instance]:
+    indices = {category.name: index for index, category in enumerate(categories[:-1])}
+    instances = []
+    for skeleton in image.findall("skeleton"):
+        index = indices[skeleton.get("label", "")]
+        instance = make_instance(index, len(categories[index].keypoints))
+        for element in skeleton.findall("points"):
+            for point in _read_points(element, image, problems):
+                _place(instance, categories[index].keypoints.index(point.label), point)
+        instances.append(instance)
+    return instances + _gather_loose(image, len(categories) - 1, categories[-1].keypoints, problems)
+
+
+def _gather_loose(
+    image: ElementTree.Element, category: int, keypoints: list[str], problems: Problems
+) -> list[Instance]:
+    """Make objects of points outside skeletons: by their group, or the n-th point of every label to the n-th object."""
+    instances: dict[tuple[str, int], Instance] = {}
+    n_seen: Counter[tuple[str, str]] = Counter()
+    for element in image.findall("points"):
+        group = element.get("group_id", "0")
+        for point in _read_points(element, image, problems):
+            key = (group, n_seen[group, point.label])
+            n_seen[group, point.label] += 1
+            instance = instances.setdefault(key, make_instance(category, len(keypoints)))
+            _place(instance, keypoints.index(point.label), point)
+    return list(instances.values())
+
+
+def _read_points(element: ElementTree.Element, image: ElementTree.Element, problems: Problems) -> list[_Point]:
+    label, text = element.get("label", ""), element.get("points", "")
+    visibility = OCCLUDED if element.get("occluded") == "1" else VISIBLE
+    visibility = NOT_LABELLED if element.get("outside") == "1" else visibility
+    try:
+        pairs = [[float(value) for value in pair.split(",")] for pair in text.split(";")]
+    except ValueError:
+        pairs = []
+    if not pairs or any(len(pair) != 2 or not np.isfinite(pair).all() for pair in pairs):
+        if visibility != NOT_LABELLED:
+            problems.add(
+                "points", f"image {image.get('name')!r}: {label!r} has points={text!r:.60}; 'x,y' is expected."
+            )
+        return []
+    return [_Point(label, x, y, visibility) for x, y in pairs]
+
+
+def _place(instance: Instance, keypoint: int, point: _Point) -> None:
+    instance.visibility[keypoint] = point.visibility
+    if point.visibility != NOT_LABELLED:
+        instance.points[keypoint] = point.x, point.y
+
+
+def write_cvat(labels: LabelSet, path: Path, name: str) -> list[str]:
+    """Write an XML file for CVAT, in which every category is a skeleton.
+
+    Args:
+        labels: what to write.
+        path: of the file.
+        name: of the task.
+
+    Returns:
+        What the file does not hold.
+    """
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
+    for tag, text in (("name", name), ("size", str(len(labels.images))), ("mode", "annotation")):
+        ElementTree.SubElement(task, tag).text = text
+    entries = ElementTree.SubElement(task, "labels")
+    for category in labels.categories:
+        _declare(entries, category)
+    for number, image in enumerate(labels.images):
+        height, width = image.size
+        attributes = {"id": str(number), "name": image.name, "width": str(width), "height": str(height)}
+        if image.split:
+            attributes["subset"] = image.split
+        element = ElementTree.SubElement(root, "image", attributes)
+        for instance in image.instances:
+            _write_skeleton(element, instance, labels.categories[instance.category])
+    ElementTree.indent(root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    return []
+
+
+def _declare(entries: ElementTree.Element, category: Category) -> None:
+    """Declare a skeleton and its points, with a drawing in which the points stand on a circle."""
+    angles = 2 * np.pi * np.arange(len(category.keypoints)) / len(category.keypoints)
+    # Shares of the drawing in percent.
+    xs, ys = (50 + 40 * np.sin(angles)).round(2).tolist(), (50 - 40 * np.cos(angles)).round(2).tolist()
+    drawing = ElementTree.Element("svg")
+    for a, b in category.skeleton:
+        ends = {"x1": xs[a], "y1": ys[a], "x2": xs[b], "y2": ys[b], "data-node-from": a + 1, "data-node-to": b + 1}
+        attributes = {"data-type": "edge", **{key: str(value) for key, value in ends.items()}}
+        ElementTree.SubElement(drawing, "line", attributes)
+    for index, keypoint in enumerate(category.keypoints):
+        place = {"cx": str(xs[index]), "cy": str(ys[index]), "r": "0.75", "data-type": "element node"}
+        ids = {"data-element-id": str(index + 1), "data-node-id": str(index + 1), "data-label-name": keypoint}
+        ElementTree.SubElement(drawing, "circle", place | ids)
+    label = ElementTree.SubElement(entries, "label")
+    ElementTree.SubElement(label, "name").text = category.name
+    ElementTree.SubElement(label, "type").text = "skeleton"
+    ElementTree.SubElement(label, "attributes")
+    ElementTree.SubElement(label, "svg").text = "".join(ElementTree.tostring(one, "unicode") for one in drawing)
+    for keypoint in category.keypoints:
+        label = ElementTree.SubElement(entries, "label")
+        ElementTree.SubElement(label, "name").text = keypoint
+        ElementTree.SubElement(label, "type").text = "points"
+        ElementTree.SubElement(label, "attributes")
+        ElementTree.SubElement(label, "parent").text = category.name
+
+
+def _write_skeleton(image: ElementTree.Element, instance: Instance, category: Category) -> None:
+    if not instance.is_labelled.any():
+        return
+    skeleton = ElementTree.SubElement(image, "skeleton", {"label": category.name, "source": "manual", "z_order": "0"})
+    for keypoint, (x, y), visibility in zip(
+        category.keypoints, instance.points.tolist(), instance.visibility.tolist(), strict=True
+    ):
+        attributes = {"label": keypoint, "source": "manual", "outside": str(int(visibility == NOT_LABELLED))}
+        attributes |= {"occluded": str(int(visibility == OCCLUDED)), "points": f"{round_px(x)},{round_px(y)}"}
+        ElementTree.SubElement(skeleton, "points", attributes)

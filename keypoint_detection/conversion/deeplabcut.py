@@ -1,0 +1,357 @@
+"""Label tables of DeepLabCut: CollectedData_*.csv or .h5, of one animal or of several.
+
+The columns have a header of several rows: scorer, bodyparts and coords, and individuals between the first two where
+there are several animals. Body parts that only one thing in the image has stand under the individual `single`. The
+rows begin with the image: `labeled-data/VIDEO/img0001.png` in one cell or in three. A point that is not labelled is
+empty.
+
+Coordinates name pixels: DeepLabCut's labelling tools (napari, matplotlib) show the centre of the top-left pixel at (0,
+0). There is no visibility: what is labelled is read as visible.
+
+https://deeplabcut.github.io/DeepLabCut/docs/convert_maDLC.html. sleap-io reads such tables too, but leaves out rows
+whose image is missing without saying so, and sorts the body parts of a project by name.
+"""
+
+import csv
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from keypoint_detection.conversion.frames import VideoFrames
+from keypoint_detection.conversion.labels import (
+    Category,
+    ImageFinder,
+    Instance,
+    LabelledImage,
+    LabelSet,
+    Reading,
+    make_instance,
+    tidy_name,
+)
+from keypoint_detection.data.problems import Problems
+from keypoint_detection.data.video import VIDEO_SUFFIXES
+from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
+
+__all__ = ["IMAGE_FOLDER", "SINGLE", "looks_like_deeplabcut", "read_deeplabcut", "write_deeplabcut"]
+
+# The individual whose body parts only one thing in the image has.
+SINGLE = "single"
+ANIMAL = "animal"
+SCORER = "kpd"
+IMAGE_FOLDER = "labeled-data"
+# The columns of the image in tables that keep its path in three cells.
+N_PATH_CELLS = 3
+
+
+class _Column(NamedTuple):
+    individual: str
+    bodypart: str
+    coordinate: str
+
+
+class _Table(NamedTuple):
+    """A table as it lies in its file; the columns are those behind the image's."""
+
+    path: Path
+    columns: list[_Column]
+    rows: list[tuple[str, list[str]]]
+
+
+def looks_like_deeplabcut(source: Path) -> bool:
+    """Whether this is a table, a project, its config or a folder with tables of DeepLabCut."""
+    if source.is_dir():
+        return bool(_find_tables(source))
+    if source.suffix == ".csv":
+        with source.open(encoding="utf-8-sig", errors="replace") as file:
+            return file.readline().startswith("scorer,")
+    return source.suffix == ".h5" or (source.name == "config.yaml" and bool(_find_tables(source.parent)))
+
+
+def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
+    """Read a table, or all tables of a project.
+
+    Raises:
+        DataError: there is none, it is broken, or its images are missing.
+    """
+    root = source.parent if source.name == "config.yaml" else source
+    paths = _find_tables(root) if root.is_dir() else [source]
+    if not paths:
+        raise DataError(f"{source}: has no table CollectedData_*.csv or .h5, nor has a folder in {IMAGE_FOLDER}/.")
+    tables = [_read_table(path) for path in paths]
+    categories = _collect_categories(tables, _read_config(root if root.is_dir() else source.parent), reading.keypoints)
+    images: list[LabelledImage] = []
+    for table in tables:
+        images += _read_rows(table, categories, reading)
+    return LabelSet(categories, images)
+
+
+def _find_tables(root: Path) -> list[Path]:
+    """Find the tables of a project or folder; where one is kept as .csv and as .h5, the .csv."""
+    found = {
+        path.with_suffix(""): path
+        for suffix in ("h5", "csv")
+        for pattern in (f"CollectedData_*.{suffix}", f"{IMAGE_FOLDER}/*/CollectedData_*.{suffix}")
+        for path in root.glob(pattern)
+    }
+    return [found[stem] for stem in sorted(found)]
+
+
+def _read_table(path: Path) -> _Table:
+    lines = _read_h5(path) if path.suffix == ".h5" else _read_csv(path)
+    headers: dict[str, list[str]] = {}
+    for line in lines:
+        if line[0] not in ("scorer", "individuals", "bodyparts", "coords"):
+            break
+        headers[line[0]] = line
+    if not {"scorer", "bodyparts", "coords"} <= set(headers):
+        raise DataError(
+            f"{path}: its first column begins with {', '.join(repr(line[0]) for line in lines[:4])}; a table of labels "
+            "of DeepLabCut begins with 'scorer', 'bodyparts', 'coords' (and 'individuals' for several animals)."
+        )
+    body = lines[len(headers) :]
+    # The path's further cells have an empty header.
+    n_path = N_PATH_CELLS if not any(headers["coords"][1:N_PATH_CELLS]) else 1
+    individuals = headers.get("individuals") or [""] * len(headers["coords"])
+    columns = [
+        _Column(*cells)
+        for cells in zip(individuals[n_path:], headers["bodyparts"][n_path:], headers["coords"][n_path:], strict=True)
+    ]
+    problems = Problems()
+    rows = []
+    for number, line in enumerate(body, start=len(headers) + 1):
+        if len(line) != n_path + len(columns):
+            problems.add(
+                "cells", f"row {number} has {len(line)} cells; {n_path + len(columns)} are expected, as in the header."
+            )
+        rows.append(("/".join(line[:n_path]), line[n_path:]))
+    if any(column.coordinate == "likelihood" for column in columns):
+        raise DataError(f"{path}: holds predictions of a network (it has a column 'likelihood'); labels are expected.")
+    if not rows:
+        problems.add("empty", "has no rows below its header.")
+    problems.raise_if_any(path)
+    return _Table(path, columns, rows)
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [line for line in csv.reader(file) if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}).") from error
+
+
+def _read_h5(path: Path) -> list[list[str]]:
+    """Read a table that pandas wrote, as the cells that its .csv has."""
+    try:
+        import pandas as pd
+        import tables  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{path}: tables in .h5 need pandas and PyTables: pip install 'keypoint-detection[convert]'. "
+            "DeepLabCut keeps the same table as .csv beside it."
+        ) from error
+    try:
+        frame = pd.read_hdf(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as a table of pandas ({error}).") from error
+    index = [list(one) if isinstance(one, tuple) else [one] for one in frame.index]
+    pad = [""] * (len(index[0]) - 1 if index else 0)
+    header = [
+        [str(name), *pad, *map(str, frame.columns.get_level_values(level))]
+        for level, name in enumerate(frame.columns.names)
+    ]
+    values = [["" if value != value else repr(float(value)) for value in row] for row in frame.to_numpy()]
+    return header + [[*map(str, image), *row] for image, row in zip(index, values, strict=True)]
+
+
+def _collect_categories(tables: list[_Table], config: dict[str, Any], keypoints: list[str]) -> list[Category]:
+    """Make a category of the animals and one of what is there only once; the order is that of the columns."""
+    columns = [column for table in tables for column in table.columns]
+    animals = list(dict.fromkeys(one.bodypart for one in columns if one.individual != SINGLE))
+    singles = list(dict.fromkeys(one.bodypart for one in columns if one.individual == SINGLE))
+    if keypoints and set(keypoints) != set(animals):
+        raise DataError(f"{tables[0].path}: has the body parts {', '.join(animals)}; keypoints names {keypoints}.")
+    named = {str(config.get("Task") or ANIMAL): keypoints or animals, SINGLE: singles}
+    edges = [
+        (str(edge[0]), str(edge[1]))
+        for edge in config.get("skeleton") or []
+        if isinstance(edge, list) and len(edge) == 2
+    ]
+    return [
+        Category(name, parts, [(parts.index(a), parts.index(b)) for a, b in edges if a in parts and b in parts])
+        for name, parts in named.items()
+        if parts
+    ]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Read the config of the project that a folder is in, empty if there is none."""
+    for place in (folder, *list(folder.absolute().parents)[:2]):
+        path = place / "config.yaml"
+        if path.is_file():
+            try:
+                config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise DataError(f"{path}: not valid YAML ({error}); expected the config of DeepLabCut.") from error
+            if isinstance(config, dict) and "Task" in config:
+                return config
+    return {}
+
+
+def _read_rows(table: _Table, categories: list[Category], reading: Reading) -> list[LabelledImage]:
+    problems = Problems()
+    folder = table.path.parent
+    roots = [reading.image_root] if reading.image_root else [folder, folder.parent.parent]
+    finder = ImageFinder(roots, problems)
+    images = []
+    videos: dict[str, VideoFrames] = {}
+    for name, cells in table.rows:
+        image = _find_frame(name, finder, videos) if finder.look_for(name) is None else finder.find(name)
+        instances = _read_row(table, name, cells, categories, problems)
+        if image is not None:
+            image.instances = instances
+            image.group = image.name.rpartition("/")[0]
+            images.append(image)
+    problems.raise_if_any(table.path)
+    return images
+
+
+def _find_frame(name: str, finder: ImageFinder, videos: dict[str, VideoFrames]) -> LabelledImage | None:
+    """Find a frame whose image was left out of a copy of the project in the video it was taken from."""
+    tidy = tidy_name(name)
+    folder = tidy.rpartition("/")[0]
+    number = re.fullmatch(r"img(\d+)", Path(tidy).stem)
+    video = folder.rpartition("/")[2]
+    paths = (finder.look_for(f"videos/{video}{suffix}") for suffix in sorted(VIDEO_SUFFIXES))
+    path = next((path for path in paths if path is not None), None)
+    if number is None or path is None:
+        return finder.find(name)  # which notes that it is missing
+    frames = videos.setdefault(video, VideoFrames(path))
+    index = int(number[1])
+    return LabelledImage(f"{folder}/{Path(tidy).stem}.png", (0, 0), None, read=lambda: frames[index])
+
+
+def _read_row(
+    table: _Table, name: str, cells: list[str], categories: list[Category], problems: Problems
+) -> list[Instance]:
+    places = {category.name == SINGLE: index for index, category in enumerate(categories)}
+    instances: dict[str, Instance] = {}
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    for column, cell in zip(table.columns, cells, strict=True):
+        try:
+            value = float(cell) if cell.strip() else math.nan
+        except ValueError:
+            problems.add(
+                "number", f"{name}: {column.bodypart} has {column.coordinate} = {cell!r:.40}; a number is expected."
+            )
+            continue
+        values.setdefault((column.individual, column.bodypart), {})[column.coordinate] = value
+    for (individual, bodypart), xy in values.items():
+        index = places[individual == SINGLE]
+        x, y = xy.get("x", math.nan), xy.get("y", math.nan)
+        if math.isfinite(x) and math.isfinite(y):
+            keypoints = categories[index].keypoints
+            instance = instances.setdefault(individual, make_instance(index, len(keypoints)))
+            instance.points[keypoints.index(bodypart)] = x, y
+            instance.visibility[keypoints.index(bodypart)] = VISIBLE
+        elif not (math.isnan(x) and math.isnan(y)):
+            problems.add("half", f"{name}: {bodypart} has x = {x} and y = {y}; two numbers or none are expected.")
+    return list(instances.values())
+
+
+def write_deeplabcut(labels: LabelSet, folder: Path) -> list[str]:
+    """Write a table for each folder of images, and what a project's config says of them.
+
+    Args:
+        labels: what to write; the images lie in labeled-data/ already.
+        folder: of the project.
+
+    Returns:
+        What the tables do not hold.
+
+    Raises:
+        DataError: there are categories that the tables cannot tell apart.
+    """
+    animals = [index for index, one in enumerate(labels.categories) if one.name != SINGLE]
+    if len(animals) > 1:
+        names = ", ".join(labels.categories[index].name for index in animals)
+        raise DataError(f"DeepLabCut labels one kind of animal; there are {names}. Choose one by --categories.")
+    folders: dict[Path, list[LabelledImage]] = {}
+    for image in labels.images:
+        assert image.path is not None
+        folders.setdefault(image.path.parent, []).append(image)
+    # All tables of a project have the same columns.
+    counts = [
+        max(sum(one.category == index for one in image.instances) for image in labels.images)
+        for index in range(len(labels.categories))
+    ]
+    has_individuals = len(counts) > 1 or not animals or counts[0] > 1
+    columns = _name_columns(labels.categories, counts)
+    for place, images in folders.items():
+        with (place / f"CollectedData_{SCORER}.csv").open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["scorer", "", "", *[SCORER] * len(columns)])
+            if has_individuals:
+                rows.writerow(["individuals", "", "", *(column.individual for column in columns)])
+            rows.writerow(["bodyparts", "", "", *(column.bodypart for column in columns)])
+            rows.writerow(["coords", "", "", *(column.coordinate for column in columns)])
+            rows.writerows(_make_row(image, place, labels.categories, columns) for image in images)
+    _write_config(labels.categories, columns, has_individuals, folder)
+    n_occluded = sum(int((one.visibility == OCCLUDED).sum()) for image in labels.images for one in image.instances)
+    note = f"{n_occluded} occluded points are written as visible: DeepLabCut has no flag for them."
+    return [note] if n_occluded else []
+
+
+def _write_config(categories: list[Category], columns: list[_Column], has_individuals: bool, folder: Path) -> None:
+    """Write the entries of a project's config that go with the tables; the others are DeepLabCut's to set."""
+    parts = {category.name == SINGLE: category.keypoints for category in categories}
+    content: dict[str, Any] = {
+        "Task": next((one.name for one in categories if one.name != SINGLE), ANIMAL),
+        "scorer": SCORER,
+        "multianimalproject": has_individuals,
+    }
+    if has_individuals:
+        individuals = dict.fromkeys(column.individual for column in columns if column.individual != SINGLE)
+        content |= {"individuals": list(individuals), "uniquebodyparts": parts.get(True, [])}
+        content |= {"multianimalbodyparts": parts.get(False, []), "bodyparts": "MULTI!"}
+    else:
+        content["bodyparts"] = parts[False]
+    content["skeleton"] = [[one.keypoints[a], one.keypoints[b]] for one in categories for a, b in one.skeleton]
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def _name_columns(categories: list[Category], counts: list[int]) -> list[_Column]:
+    return [
+        _Column(individual, keypoint, coordinate)
+        for category, count in zip(categories, counts, strict=True)
+        for individual in (
+            [SINGLE] if category.name == SINGLE else [f"individual{n + 1}" for n in range(max(count, 1))]
+        )
+        for keypoint in category.keypoints
+        for coordinate in ("x", "y")
+    ]
+
+
+def _name_individuals(category: Category, count: int) -> list[str]:
+    return [SINGLE] if category.name == SINGLE else [f"individual{number}" for number in range(1, max(count, 1) + 1)]
+
+
+def _make_row(image: LabelledImage, folder: Path, categories: list[Category], columns: list[_Column]) -> list[str]:
+    assert image.path is not None
+    cells: dict[_Column, str] = {}
+    n_animals = 0
+    for instance in image.instances:
+        category = categories[instance.category]
+        n_animals += category.name != SINGLE
+        individual = SINGLE if category.name == SINGLE else f"individual{n_animals}"
+        for keypoint, (x, y), is_labelled in zip(
+            category.keypoints, instance.points.tolist(), instance.is_labelled, strict=True
+        ):
+            if is_labelled:
+                cells[_Column(individual, keypoint, "x")] = repr(round(x, 6))
+                cells[_Column(individual, keypoint, "y")] = repr(round(y, 6))
+    return [IMAGE_FOLDER, folder.name, image.path.name, *(cells.get(column, "") for column in columns)]

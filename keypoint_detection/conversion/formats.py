@@ -1,0 +1,111 @@
+"""The formats: which there are, how they are recognised, read and written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from keypoint_detection.conversion.blender import looks_like_blender, read_blender
+from keypoint_detection.conversion.coco import read_coco_labels
+from keypoint_detection.conversion.cvat import looks_like_cvat, read_cvat
+from keypoint_detection.conversion.deeplabcut import looks_like_deeplabcut, read_deeplabcut
+from keypoint_detection.conversion.label_studio import looks_like_label_studio, read_label_studio
+from keypoint_detection.conversion.labels import LabelSet, Reading
+from keypoint_detection.conversion.sleap import read_sleap
+from keypoint_detection.conversion.yolo import find_yolo_config, read_yolo
+from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
+from keypoint_detection.types import DataError
+
+__all__ = ["FORMATS", "FormatName", "find_format", "read_labels", "shift"]
+
+FormatName: TypeAlias = Literal["coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo", "blender"]
+
+
+class Format(NamedTuple):
+    """A format of labels.
+
+    Attributes:
+        title: what people call it.
+        coordinates: what its numbers mean: `continuous`, (0, 0) being the corner of the top-left pixel, or
+            `pixel_index`, that pixel's centre.
+        read: gives the labels in the format's own coordinates.
+    """
+
+    title: str
+    coordinates: Coordinates
+    read: Callable[[Path, Reading], LabelSet]
+
+
+FORMATS: dict[FormatName, Format] = {
+    "coco": Format("COCO keypoints", "continuous", read_coco_labels),
+    "deeplabcut": Format("DeepLabCut", "pixel_index", read_deeplabcut),
+    "sleap": Format("SLEAP", "pixel_index", read_sleap),
+    "label_studio": Format("Label Studio", "continuous", read_label_studio),
+    "cvat": Format("CVAT for images 1.1", "continuous", read_cvat),
+    "yolo": Format("YOLO-pose", "continuous", read_yolo),
+    "blender": Format("Blender boxes", "continuous", read_blender),
+}
+
+
+def find_format(source: Path) -> FormatName:
+    """Recognise the format of a file or folder.
+
+    Raises:
+        DataError: it is missing or of no known format.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder. Paths are relative to {Path.cwd()}.")
+    if source.suffix == ".slp":
+        return "sleap"
+    if looks_like_cvat(source):
+        return "cvat"
+    if looks_like_deeplabcut(source):
+        return "deeplabcut"
+    if source.is_dir() and any((source / f"{split}.json").is_file() for split in ("train", "val", "test")):
+        return "coco"
+    if find_yolo_config(source) is not None:
+        return "yolo"
+    if source.suffix == ".json":
+        return _find_json_format(source)
+    raise DataError(f"{source}: its format is not recognised; say it by --from: {', '.join(FORMATS)}.")
+
+
+def _find_json_format(source: Path) -> FormatName:
+    try:
+        content = json.loads(source.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return "coco"  # whose reader says best what is wrong
+    if looks_like_blender(content):
+        return "blender"
+    return "label_studio" if looks_like_label_studio(content) else "coco"
+
+
+def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: Coordinates | None) -> LabelSet:
+    """Read labels, in continuous coordinates.
+
+    Args:
+        source: a file or folder.
+        name: of its format.
+        reading: what is said beyond it.
+        coordinates: what the numbers of this file mean, if not what they mean in its format.
+
+    Raises:
+        DataError: it cannot be read, or holds no keypoints.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder. Paths are relative to {Path.cwd()}.")
+    labels = FORMATS[name].read(source, reading)
+    if (coordinates or FORMATS[name].coordinates) == "pixel_index":
+        shift(labels, PIXEL_INDEX_OFFSET_PX)
+    if not any(instance.is_labelled.any() for image in labels.images for instance in image.instances):
+        raise DataError(f"{source}: no keypoint is labelled in its {len(labels.images)} images.")
+    return labels
+
+
+def shift(labels: LabelSet, offset_px: float) -> None:
+    """Move all labelled points and boxes right and down."""
+    for instance in (instance for image in labels.images for instance in image.instances):
+        instance.points[instance.is_labelled] += offset_px
+        if instance.box is not None:
+            left, top, width, height = instance.box
+            instance.box = (left + offset_px, top + offset_px, width, height)

@@ -1,0 +1,69 @@
+"""Frames of videos as image files, for formats that label videos."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from keypoint_detection.conversion.labels import LabelSet
+from keypoint_detection.data.video import read_frames
+from keypoint_detection.types import DataError
+
+__all__ = ["VideoFrames", "save_frames"]
+
+
+class VideoFrames:
+    """Gives frames of a video by their number; cheap as long as the numbers rise.
+
+    Decoding from the start finds exactly the frame that was labelled; jumping in a video does not in every file.
+
+    Args:
+        path: the video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._frames: Iterator[NDArray[np.uint8]] = iter(())
+        self._next = 0
+
+    def __getitem__(self, number: int) -> NDArray[np.uint8]:
+        """Decode a frame, (H, W, 3) uint8 RGB.
+
+        Raises:
+            DataError: the video is shorter, cannot be read, or PyAV is not installed.
+        """
+        if number < self._next or not self._next:
+            self._frames, self._next = read_frames(str(self.path)), 0
+        for pixels in self._frames:
+            self._next += 1
+            if self._next > number:
+                return pixels
+        raise DataError(f"{self.path}: has {self._next} frames; frame {number} (counted from 0) is labelled.")
+
+
+def save_frames(labels: LabelSet, folder: Path) -> int:
+    """Write the images that have no file yet as PNG, and give them their path and size.
+
+    Args:
+        labels: their images are changed.
+        folder: where to write; an image's name is its path below it.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        DataError: frames cannot be read.
+    """
+    n_written = 0
+    for image in labels.images:
+        if image.path is None:
+            assert image.read is not None
+            pixels = image.read()
+            path = folder / image.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+            image.path, image.size = path, (pixels.shape[0], pixels.shape[1])
+            n_written += 1
+    return n_written

@@ -1,0 +1,345 @@
+"""Label Studio: its JSON export (not JSON-MIN), and pre-annotations to import.
+
+Keypoints are `keypointlabels`, objects `rectanglelabels` whose label is the category. A keypoint is of the rectangle
+that is its parent (`parentID`), that it has a relation to, or, failing both, of the only one around it. Without
+rectangles the n-th point of every label is of the n-th object, of the category `object`. A point whose region has a
+choice or a text like "occluded" has v=1, others v=2. Coordinates are percents of the image's width and height, hence
+continuous.
+
+The order of the keypoints is that of `label_config.xml` beside the export, if there is one, else of `--keypoints`,
+else the order of their first appearance.
+
+https://labelstud.io/guide/task_format. sleap-io reads only tasks that were made from its own videos, and gives the
+keypoints an order that changes with every run.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlparse
+from xml.etree import ElementTree
+
+from keypoint_detection.conversion.labels import (
+    Category,
+    ImageFinder,
+    Instance,
+    LabelledImage,
+    LabelSet,
+    Reading,
+    make_instance,
+)
+from keypoint_detection.data.problems import Problems
+from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
+
+__all__ = ["CONFIG_NAME", "looks_like_label_studio", "read_label_studio", "write_label_studio"]
+
+CONFIG_NAME = "label_config.xml"
+LOOSE = "object"
+OCCLUDED_WORDS = re.compile(r"occlu|hidden|invisible|not visible", re.IGNORECASE)
+# Uploaded files get eight hexadecimal digits and a hyphen in front.
+UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+IMAGE_ADDRESS = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp)\b", re.IGNORECASE)
+LOCAL_FILES = "/data/local-files/"
+# Diameter of the points to show, in percent of the image's width.
+POINT_PERCENT = 0.5
+
+
+@dataclass
+class _Region:
+    """One thing that was drawn; coordinates are in percent."""
+
+    label: str
+    x: float
+    y: float
+    extent: tuple[float, float] | None = None
+    visibility: int = VISIBLE
+    parent: str = ""
+
+
+@dataclass
+class _Object:
+    category: str
+    rectangle: _Region | None = None
+    points: dict[str, _Region] = field(default_factory=dict)
+
+
+def looks_like_label_studio(content: Any) -> bool:
+    """Whether this is the content of an export."""
+    return isinstance(content, list) and bool(content) and all(isinstance(one, dict) for one in content)
+
+
+def read_label_studio(source: Path, reading: Reading) -> LabelSet:
+    """Read a JSON export of Label Studio; of a task with several annotations, the ground truth or the first.
+
+    Raises:
+        DataError: it is not one, is broken, or its images are missing.
+    """
+    tasks = _load(source)
+    key = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
+    problems = Problems()
+    finder = ImageFinder(
+        [reading.image_root] if reading.image_root else [source.parent, *source.absolute().parents], problems
+    )
+    found: list[tuple[LabelledImage, list[_Object]]] = []
+    n_skipped = n_several = 0
+    others: Counter[str] = Counter()
+    for task in tasks:
+        kept = [one for one in task.get(key) or [] if not one.get("was_cancelled")]
+        if not kept:
+            n_skipped += 1
+            continue
+        n_several += len(kept) > 1
+        chosen = next((one for one in kept if one.get("ground_truth")), kept[0])
+        image = _find_image(task, source, finder, problems)
+        objects = _read_objects(chosen.get("result") or [], task, problems, others)
+        if image is not None:
+            found.append((image, objects))
+    problems.raise_if_any(source)
+    if not found:
+        raise DataError(f"{source}: no task is labelled.")
+    categories = _collect_categories([objects for _, objects in found], source, reading.keypoints)
+    for image, objects in found:
+        image.instances = _make_instances(objects, image.size, categories)
+    notes = [f"{count} regions of the kind {kind!r} are left out." for kind, count in others.items()]
+    notes += [f"{n_skipped} tasks are not labelled, or skipped, and are left out."] if n_skipped else []
+    notes += (
+        [f"{n_several} tasks have several annotations; the ground truth or the first is read."] if n_several else []
+    )
+    notes += ["The file has no annotations: its predictions are read."] if key == "predictions" else []
+    return LabelSet(categories, [image for image, _ in found], notes)
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}).") from error
+    if not looks_like_label_studio(content):
+        raise DataError(f"{path}: is not a list of tasks; expected a JSON export of Label Studio.")
+    if not any("annotations" in task or "predictions" in task for task in content):
+        raise DataError(f"{path}: no task has 'annotations'. Is this JSON-MIN? Export again as JSON.")
+    tasks: list[dict[str, Any]] = content
+    return tasks
+
+
+def _find_image(task: dict[str, Any], source: Path, finder: ImageFinder, problems: Problems) -> LabelledImage | None:
+    """Find the image of a task by its address; what differs between addresses and files is taken off."""
+    texts = [value for value in (task.get("data") or {}).values() if isinstance(value, str)]
+    images = [
+        text for text in texts if re.search(r"\.(jpe?g|png|bmp|tiff?|webp|gif)$", text.split("&")[0], re.IGNORECASE)
+    ]
+    address = (task.get("data") or {}).get("image") or next(iter(images), None)
+    if not isinstance(address, str):
+        problems.add("no image", f"task {task.get('id')}: 'data' names no image: {task.get('data')!r:.80}.")
+        return None
+    parsed = urlparse(address)
+    local = parse_qs(parsed.query).get("d")
+    name = local[0] if local else unquote(parsed.path if parsed.scheme else address)
+    folder, _, last = name.rpartition("/")
+    plain = f"{folder}/{UPLOAD_PREFIX.sub('', last)}".lstrip("/")
+    if finder.look_for(name) is None and finder.look_for(plain) is not None:
+        name = plain
+    return finder.find(name)
+
+
+def _read_objects(
+    result: list[dict[str, Any]], task: dict[str, Any], problems: Problems, others: Counter[str]
+) -> list[_Object]:
+    rectangles: dict[str, _Region] = {}
+    points: dict[str, _Region] = {}
+    for entry in result:
+        kind, value = entry.get("type"), entry.get("value") or {}
+        if kind in ("keypointlabels", "keypoint", "rectanglelabels", "rectangle"):
+            into = points if kind.startswith("keypoint") else rectangles
+            region = _read_region(entry, value, task, problems)
+            if region is not None:
+                into[str(entry.get("id"))] = region
+        elif kind not in ("relation", "choices", "labels", "textarea"):
+            others[str(kind)] += 1
+    for entry in result:
+        _apply_to_regions(entry, points, rectangles)
+    return _gather(points, rectangles)
+
+
+def _read_region(
+    entry: dict[str, Any], value: dict[str, Any], task: dict[str, Any], problems: Problems
+) -> _Region | None:
+    labels = next((value[key] for key in ("keypointlabels", "rectanglelabels", "labels") if value.get(key)), [""])
+    x, y = value.get("x"), value.get("y")
+    where = f"task {task.get('id')}, region {entry.get('id')}"
+    if not isinstance(x, int | float) or not isinstance(y, int | float):
+        problems.add("place", f"{where}: x is {x!r} and y is {y!r}; percents of the image's size are expected.")
+        return None
+    if entry.get("image_rotation"):
+        problems.add("rotated", f"{where}: the image was rotated in Label Studio; rotate the file and label it again.")
+        return None
+    is_box = str(entry.get("type")).startswith("rectangle")
+    texts = (entry.get("meta") or {}).get("text") or []
+    is_occluded = any(OCCLUDED_WORDS.search(str(text)) for text in (texts if isinstance(texts, list) else [texts]))
+    return _Region(
+        str(labels[0]),
+        float(x),
+        float(y),
+        (float(value.get("width") or 0), float(value.get("height") or 0)) if is_box else None,
+        OCCLUDED if is_occluded else VISIBLE,
+        str(entry.get("parentID") or ""),
+    )
+
+
+def _apply_to_regions(entry: dict[str, Any], points: dict[str, _Region], rectangles: dict[str, _Region]) -> None:
+    """Let relations, choices and labels, which are entries of their own, say what they say of a region."""
+    kind, value = entry.get("type"), entry.get("value") or {}
+    if kind == "relation":
+        ends = str(entry.get("from_id")), str(entry.get("to_id"))
+        for point, rectangle in (ends, ends[::-1]):
+            if point in points and rectangle in rectangles:
+                points[point].parent = rectangle
+    region = points.get(str(entry.get("id"))) or rectangles.get(str(entry.get("id")))
+    if region is not None and kind == "labels" and value.get("labels"):
+        region.label = str(value["labels"][0])
+    if (
+        region is not None
+        and kind == "choices"
+        and any(map(OCCLUDED_WORDS.search, map(str, value.get("choices") or [])))
+    ):
+        region.visibility = OCCLUDED
+
+
+def _gather(points: dict[str, _Region], rectangles: dict[str, _Region]) -> list[_Object]:
+    objects = {(key, 0): _Object(one.label or LOOSE, one) for key, one in rectangles.items()}
+    n_seen: Counter[tuple[str, str]] = Counter()
+    for point in points.values():
+        parent = point.parent if point.parent in rectangles else _find_rectangle(point, rectangles)
+        key = (parent, n_seen[parent, point.label])
+        n_seen[parent, point.label] += 1
+        category = rectangles[parent].label if parent else LOOSE
+        objects.setdefault(key, _Object(category or LOOSE)).points[point.label] = point
+    return list(objects.values())
+
+
+def _find_rectangle(point: _Region, rectangles: dict[str, _Region]) -> str:
+    """Name the only rectangle around a point, or none."""
+    around = [
+        key
+        for key, one in rectangles.items()
+        if one.extent and 0 <= point.x - one.x <= one.extent[0] and 0 <= point.y - one.y <= one.extent[1]
+    ]
+    return around[0] if len(around) == 1 else ""
+
+
+def _collect_categories(images: list[list[_Object]], source: Path, keypoints: list[str]) -> list[Category]:
+    order = keypoints or _read_order(source.parent / CONFIG_NAME)
+    names: dict[str, list[str]] = {}
+    for one in (one for objects in images for one in objects):
+        known = names.setdefault(one.category, [])
+        known += [label for label in one.points if label not in known]
+    unknown = sorted({label for labels in names.values() for label in labels} - set(order))
+    if keypoints and unknown:
+        raise DataError(
+            f"{source}: also has the keypoints {', '.join(unknown)}; keypoints names {', '.join(keypoints)}."
+        )
+    if sum(bool(labels) for labels in names.values()) == 1:
+        # What nobody has drawn yet is a keypoint of the only category all the same.
+        names = {name: list(dict.fromkeys([*order, *labels])) for name, labels in names.items() if labels}
+    place = {label: index for index, label in enumerate([*order, *unknown])}
+    return [
+        Category(name, sorted(labels, key=lambda label: place[label]) if order else labels)
+        for name, labels in names.items()
+        if labels
+    ]
+
+
+def _read_order(path: Path) -> list[str]:
+    """Read the order of the keypoints from a labelling config."""
+    if not path.is_file():
+        return []
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise DataError(f"{path}: not valid XML ({error}); expected the labelling config of Label Studio.") from error
+    return [label.get("value", "") for tag in root.iter("KeyPointLabels") for label in tag.iter("Label")]
+
+
+def _make_instances(objects: list[_Object], size: tuple[int, int], categories: list[Category]) -> list[Instance]:
+    indices = {category.name: index for index, category in enumerate(categories)}
+    height, width = size
+    instances = []
+    for one in objects:
+        if one.category not in indices:  # rectangles without points
+            continue
+        index = indices[one.category]
+        keypoints = categories[index].keypoints
+        instance = make_instance(index, len(keypoints))
+        for label, point in one.points.items():
+            instance.points[keypoints.index(label)] = point.x * width / 100, point.y * height / 100
+            instance.visibility[keypoints.index(label)] = point.visibility
+        if one.rectangle is not None and one.rectangle.extent is not None:
+            box, (box_width, box_height) = one.rectangle, one.rectangle.extent
+            sides = (box.x * width, box.y * height, box_width * width, box_height * height)
+            instance.box = (sides[0] / 100, sides[1] / 100, sides[2] / 100, sides[3] / 100)
+        instances.append(instance)
+    return instances
+
+
+def write_label_studio(labels: LabelSet, folder: Path) -> list[str]:
+    """Write tasks.json with pre-annotations, and the labelling config that fits them; images/ is there already.
+
+    Returns:
+        What the file does not hold.
+    """
+    tasks = []
+    for number, image in enumerate(labels.images, start=1):
+        assert image.path is not None
+        relative = image.path.absolute().relative_to(folder.absolute()).as_posix()
+        result: list[dict[str, Any]] = []
+        for instance in image.instances:
+            result += _describe(instance, image, labels.categories, f"{number}-{len(result)}")
+        prediction = {"model_version": "kpd", "result": result}
+        tasks.append({"id": number, "data": {"image": f"{LOCAL_FILES}?d={relative}"}, "predictions": [prediction]})
+    text = json.dumps(tasks, ensure_ascii=False)
+    (folder / "tasks.json").write_text(text + "\n", encoding="utf-8")
+    root = ElementTree.Element("View")
+    ElementTree.SubElement(root, "Image", name="image", value="$image")
+    boxes = ElementTree.SubElement(root, "RectangleLabels", name="category", toName="image")
+    points = ElementTree.SubElement(root, "KeyPointLabels", name="keypoint", toName="image")
+    choices = ElementTree.SubElement(root, "Choices", name="visibility", toName="image", perRegion="true")
+    ElementTree.SubElement(choices, "Choice", value="occluded")
+    for category in labels.categories:
+        ElementTree.SubElement(boxes, "Label", value=category.name)
+    for name in dict.fromkeys(name for category in labels.categories for name in category.keypoints):
+        ElementTree.SubElement(points, "Label", value=name)
+    ElementTree.indent(root)
+    ElementTree.ElementTree(root).write(folder / CONFIG_NAME, encoding="utf-8")
+    return [
+        f"Set up a Label Studio project with {CONFIG_NAME}, add {folder.absolute() / 'images'} as local storage, with "
+        f"LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={folder.absolute()}"
+        ", and import tasks.json."
+    ]
+
+
+def _describe(instance: Instance, image: LabelledImage, categories: list[Category], key: str) -> list[dict[str, Any]]:
+    """Make a rectangle around an instance, and its points with that for a parent."""
+    height, width = image.size
+    frame = {"to_name": "image", "original_width": width, "original_height": height, "image_rotation": 0}
+    category = categories[instance.category]
+    left, top, box_width, box_height = instance.enclose()
+    value: dict[str, Any] = {"x": left / width * 100, "y": top / height * 100, "rotation": 0}
+    value |= {"width": box_width / width * 100, "height": box_height / height * 100, "rectanglelabels": [category.name]}
+    result: list[dict[str, Any]] = [
+        {"id": key, "from_name": "category", "type": "rectanglelabels", "value": value, **frame}
+    ]
+    for index, (x, y) in enumerate(instance.points.tolist()):
+        visibility = instance.visibility[index]
+        if visibility == NOT_LABELLED:
+            continue
+        place = {"x": x / width * 100, "y": y / height * 100, "width": POINT_PERCENT}
+        entry = {"id": f"{key}-{index}", "parentID": key, **frame}
+        labelled = {**place, "keypointlabels": [category.keypoints[index]]}
+        result.append({**entry, "from_name": "keypoint", "type": "keypointlabels", "value": labelled})
+        if visibility == OCCLUDED:
+            chosen = {**place, "choices": ["occluded"]}
+            result.append({**entry, "from_name": "visibility", "type": "choices", "value": chosen})
+    return result

@@ -1,0 +1,186 @@
+"""Labels between two formats: what every reader gives and every writer takes.
+
+Coordinates are continuous here, (0, 0) being the outer corner of the top-left pixel, whatever the format has.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.data.problems import Problems
+from keypoint_detection.images import ImageError, read_sizes
+from keypoint_detection.types import NOT_LABELLED
+
+__all__ = ["Category", "ImageFinder", "Instance", "LabelSet", "LabelledImage", "Reading", "make_instance", "tidy_name"]
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass
+class Category:
+    """A kind of object and its keypoint types.
+
+    Attributes:
+        name: of the kind.
+        keypoints: names of its keypoint types.
+        skeleton: pairs of keypoints to join by a line, counted from 0.
+    """
+
+    name: str
+    keypoints: list[str]
+    skeleton: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass
+class Instance:
+    """One object in an image.
+
+    Attributes:
+        category: index of its kind.
+        points: (K, 2) float64, continuous pixels, a row for each keypoint type of the kind; (0, 0) where not labelled.
+        visibility: (K,) int64, the flags of COCO: 0 not labelled, 1 occluded, 2 visible.
+        box: (left, top, width, height) in continuous pixels, if somebody drew one.
+    """
+
+    category: int
+    points: NDArray[np.float64]
+    visibility: NDArray[np.int64]
+    box: tuple[float, float, float, float] | None = None
+
+    @property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """(K,) which of the points are labelled."""
+        return np.asarray(self.visibility != NOT_LABELLED)
+
+    def enclose(self) -> tuple[float, float, float, float]:
+        """Give the box, or the smallest one around the labelled points: (left, top, width, height) in pixels."""
+        if self.box is not None or not self.is_labelled.any():
+            return self.box or (0.0, 0.0, 0.0, 0.0)
+        labelled = self.points[self.is_labelled]
+        (left, top), (width, height) = labelled.min(0).tolist(), np.ptp(labelled, axis=0).tolist()
+        return left, top, width, height
+
+
+@dataclass
+class LabelledImage:
+    """An image and what is labelled in it.
+
+    Attributes:
+        name: relative path by which the source calls it, with forward slashes.
+        size: (height, width) in pixels, upright.
+        path: its file; None for a frame of a video that is still to be written.
+        read: gives the pixels where there is no file.
+        group: what it was taken from, such as a video; empty where the format does not say.
+        split: the part of the data set that the source has it in, such as `val`; empty where there are no parts.
+        instances: the objects; none in an image that is a negative.
+    """
+
+    name: str
+    size: tuple[int, int]
+    path: Path | None
+    read: Callable[[], Pixels] | None = None
+    group: str = ""
+    split: str = ""
+    instances: list[Instance] = field(default_factory=list)
+
+
+@dataclass
+class LabelSet:
+    """The labels of a data set.
+
+    Attributes:
+        categories: the kinds of objects.
+        images: the images, in the source's order.
+        notes: what the source held and this does not, to be told to the user.
+    """
+
+    categories: list[Category]
+    images: list[LabelledImage]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Reading:
+    """What a user says of a source beyond where it is.
+
+    Attributes:
+        image_root: the folder of the images; None: beside the labels.
+        keypoints: names of the keypoint types, in order, for formats that leave them or their order open; may be empty.
+    """
+
+    image_root: Path | None
+    keypoints: list[str]
+
+
+def make_instance(category: int, n_keypoints: int) -> Instance:
+    """Make an object without labelled points."""
+    return Instance(category, np.zeros((n_keypoints, 2)), np.zeros(n_keypoints, dtype=np.int64))
+
+
+def tidy_name(name: str) -> str:
+    r"""Give a name as a relative path with forward slashes that leads nowhere else.
+
+    >>> tidy_name("C:\\data\\a b.png"), tidy_name("../frames/./1.png"), tidy_name("/x/1.png")
+    ('data/a b.png', 'frames/1.png', 'x/1.png')
+    """
+    plain = re.sub(r"^[A-Za-z]:", "", name.replace("\\", "/"))
+    return "/".join(part for part in PurePosixPath(plain).parts if part not in ("/", "//", "..", "."))
+
+
+class ImageFinder:
+    """Finds the images of a file of labels, and collects those that are missing.
+
+    Args:
+        roots: folders in which to look, the best first.
+        problems: takes what is wrong.
+    """
+
+    def __init__(self, roots: list[Path], problems: Problems) -> None:
+        self.roots = roots
+        self.problems = problems
+
+    def find(self, name: str, stated_size: tuple[Any, Any] = (None, None)) -> LabelledImage | None:
+        """Find an image by the name that the labels give it, and read its size.
+
+        A path that leads nowhere is tried again without its first folders: labels are moved more often than renamed.
+
+        Args:
+            name: a path, relative to one of the folders.
+            stated_size: (height, width) in pixels, if the labels say it.
+
+        Returns:
+            None: it is missing or unreadable, which is noted.
+        """
+        tidy = tidy_name(name)
+        path = self.look_for(name)
+        if path is None:
+            looked = " or ".join(dict.fromkeys(map(str, self.roots)))
+            self.problems.add(
+                "missing image", f"there is no image {name!r:.120} in {looked}. Say where it is by --image_root."
+            )
+            return None
+        try:
+            image = LabelledImage(tidy, read_sizes(str(path)).shown, path)
+        except ImageError as error:
+            self.problems.add("unreadable image", str(error))
+            return None
+        height, width = stated_size
+        if height and width and (str(height), str(width)) != (str(image.size[0]), str(image.size[1])):
+            self.problems.add(
+                "size",
+                f"{name!r:.120} is {height}x{width} (height x width) according to the labels, but {path} has "
+                f"{image.size[0]}x{image.size[1]}. Use the images that were labelled.",
+            )
+        return image
+
+    def look_for(self, name: str) -> Path | None:
+        """Find a file by its name, or by what is left of it without its first folders."""
+        parts = tidy_name(name).split("/")
+        exact = [root / name for root in self.roots]
+        shorter = [root.joinpath(*parts[start:]) for start in range(len(parts)) for root in self.roots]
+        return next((path for path in (*exact, *shorter) if path.is_file()), None)

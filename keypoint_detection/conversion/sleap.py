@@ -1,0 +1,184 @@
+"""SLEAP label files: .slp, and .pkg.slp with the images inside; by sleap-io.
+
+Coordinates name pixels: SLEAP has the centre of the top-left pixel at (0, 0) since version 1.1 of its format, and
+sleap-io brings older files to that. A point marked "not visible" has a place that nobody chose, and SLEAP does not
+train on it: it is read as not labelled, except in files that kpd wrote, where it is an occluded point (v=1).
+
+Only what a person labelled is read, no predictions. sleap-io's own COCO writer is not used: it knows no occluded
+points, writes 0x0 for the size of videos that it cannot open, and keeps no folders of images.
+"""
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.conversion.frames import VideoFrames
+from keypoint_detection.conversion.labels import (
+    Category,
+    ImageFinder,
+    Instance,
+    LabelledImage,
+    LabelSet,
+    Reading,
+    make_instance,
+    tidy_name,
+)
+from keypoint_detection.data.problems import Problems
+from keypoint_detection.data.video import VIDEO_SUFFIXES
+from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
+
+__all__ = ["read_sleap", "write_sleap"]
+
+# In the provenance of the files that are written here: what it means that a point is not visible.
+INVISIBLE_KEY, OCCLUDED_MARK = "kpd_invisible_points", "occluded"
+
+
+def _import_sleap_io(path: Path) -> Any:
+    try:
+        import sleap_io
+    except ModuleNotFoundError as error:
+        raise DataError(f"{path}: SLEAP files need sleap-io: pip install 'keypoint-detection[convert]'.") from error
+    return sleap_io
+
+
+def read_sleap(source: Path, reading: Reading) -> LabelSet:
+    """Read what people labelled in a SLEAP file.
+
+    Raises:
+        DataError: it is not such a file, holds no labels, or images and videos are missing.
+    """
+    try:
+        content = _import_sleap_io(source).load_slp(str(source))
+    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(f"{source}: cannot be read as a SLEAP file ({error}).") from error
+    problems = Problems()
+    sources = {id(video): _open(video, source, reading, problems) for video in content.videos}
+    problems.raise_if_any(source)
+    skeletons = {id(one): index for index, one in enumerate(content.skeletons)}
+    invisible = OCCLUDED if content.provenance.get(INVISIBLE_KEY) == OCCLUDED_MARK else 0
+    images: dict[str, LabelledImage] = {}
+    n_invisible = n_predicted = 0
+    for frame in content.labeled_frames:
+        if not frame.user_instances and not frame.is_negative:
+            n_predicted += bool(frame.instances)
+            continue
+        image = sources[id(frame.video)](int(frame.frame_idx))
+        if image is None:
+            continue
+        image = images.setdefault(image.name, image)
+        for one in frame.user_instances:
+            instance, n_dropped = _read_instance(one, skeletons[id(one.skeleton)], invisible)
+            n_invisible += n_dropped
+            image.instances.append(instance)
+    problems.raise_if_any(source)
+    if not images:
+        raise DataError(f"{source}: no frame has labels that a person made; predictions are not read.")
+    notes = [f"{n_predicted} frames have only predictions and are left out."] if n_predicted else []
+    if n_invisible:
+        notes.append(f"{n_invisible} points that are marked as not visible are read as not labelled, as SLEAP does.")
+    categories = [
+        Category(one.name or f"skeleton{index}", list(one.node_names), [(a, b) for a, b in one.edge_inds])
+        for index, one in enumerate(content.skeletons)
+    ]
+    return LabelSet(categories, list(images.values()), notes)
+
+
+def _read_instance(one: Any, category: int, invisible: int) -> tuple[Instance, int]:
+    """Give an instance and the number of points that count as not labelled because they are not visible."""
+    points: NDArray[np.float64] = one.points["xy"]
+    is_placed = np.isfinite(points).all(axis=1)
+    is_visible = one.points["visible"].astype(bool)
+    instance = make_instance(category, len(points))
+    instance.visibility[:] = np.where(is_placed, np.where(is_visible, VISIBLE, invisible), 0)
+    instance.points[instance.is_labelled] = points[instance.is_labelled]
+    return instance, int((is_placed & ~is_visible).sum()) if not invisible else 0
+
+
+def _open(video: Any, source: Path, reading: Reading, problems: Problems) -> Callable[[int], LabelledImage | None]:
+    """Give a function from the number of a frame to its image, without instances."""
+    finder = ImageFinder([reading.image_root or source.parent], problems)
+    if isinstance(video.filename, list):
+        names = [str(name) for name in video.filename]
+        group = _common_folder(names)
+
+        def find(number: int) -> LabelledImage | None:
+            image = finder.find(names[number])
+            if image is not None:
+                image.group = group
+            return image
+
+        return find
+    original = video if video.original_video is None else video.original_video
+    stem = original.filename if isinstance(original.filename, str) else _common_folder(list(original.filename))
+    group = PurePosixPath(tidy_name(str(stem))).stem or "video"
+    if Path(str(video.filename)).suffix.lower() in VIDEO_SUFFIXES:
+        path = finder.look_for(str(video.filename))
+        if path is None:
+            problems.add("missing video", f"there is no video {video.filename!r}. Say where it is by --image_root.")
+            return lambda number: None
+        return _give_frames(VideoFrames(path), group)
+    if not video.exists() or video.backend is None:
+        problems.add("missing images", f"{video.filename}: cannot be opened, nor are its images inside the file.")
+    return _give_frames(video, group)
+
+
+def _give_frames(frames: Any, group: str) -> Callable[[int], LabelledImage | None]:
+    def read(number: int) -> NDArray[np.uint8]:
+        pixels: NDArray[np.uint8] = np.asarray(frames[number])
+        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+    # Six digits put the frames of two hours in order.
+    return lambda number: LabelledImage(
+        f"{group}/{number:06d}.png", (0, 0), None, read=lambda: read(number), group=group
+    )
+
+
+def _common_folder(names: list[str]) -> str:
+    return PurePosixPath(names[0].replace("\\", "/")).parent.as_posix()
+
+
+def write_sleap(labels: LabelSet, path: Path) -> list[str]:
+    """Write a SLEAP file; one whose name ends in .pkg.slp holds the images, others name their files.
+
+    Returns:
+        What the file does not hold.
+
+    Raises:
+        DataError: sleap-io is not installed.
+    """
+    sio = _import_sleap_io(path)
+    skeletons = [
+        sio.Skeleton(nodes=[sio.Node(name) for name in one.keypoints], edges=list(one.skeleton), name=one.name)
+        for one in labels.categories
+    ]
+    # SLEAP takes the images of a list for frames of one size.
+    folders: dict[tuple[Path, tuple[int, int]], list[LabelledImage]] = {}
+    for image in labels.images:
+        assert image.path is not None
+        folders.setdefault((image.path.absolute().parent, image.size), []).append(image)
+    frames = []
+    for images in folders.values():
+        video = sio.Video.from_filename([str(image.path.absolute()) for image in images if image.path])
+        for number, image in enumerate(images):
+            instances = [_make_sleap_instance(sio, one, skeletons[one.category]) for one in image.instances]
+            instances = [one for one in instances if one is not None]
+            frames.append(
+                sio.LabeledFrame(video=video, frame_idx=number, instances=instances, is_negative=not instances)
+            )
+    content = sio.Labels(frames, skeletons=skeletons)
+    content.provenance[INVISIBLE_KEY] = OCCLUDED_MARK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sio.save_slp(content, str(path), embed="all" if path.name.endswith(".pkg.slp") else False, verbose=False)
+    return []
+
+
+def _make_sleap_instance(sio: Any, instance: Instance, skeleton: Any) -> Any:
+    if not instance.is_labelled.any():
+        return None
+    points = np.where(instance.is_labelled[:, None], instance.points, np.nan)
+    made = sio.Instance.from_numpy(points, skeleton=skeleton)
+    made.points["visible"] = instance.visibility == VISIBLE
+    return made

@@ -1,0 +1,97 @@
+"""Dividing images into parts for training, validation and test, such that a group of images never lies in two."""
+
+import re
+
+import numpy as np
+
+from keypoint_detection.conversion.labels import LabelledImage
+from keypoint_detection.types import DataError
+
+__all__ = ["split_images"]
+
+
+def split_images(
+    images: list[LabelledImage], val_fraction: float, test_fraction: float, group_by: str | None, seed: int
+) -> None:
+    """Set the `split` of every image to train, val or test.
+
+    Groups are drawn in a random order; each part takes groups until another one would bring it no closer to its
+    fraction, but one at least.
+
+    Args:
+        images: the images.
+        val_fraction: share of the images to validate on.
+        test_fraction: share of the images to test on.
+        group_by: `folder`, `image` (each is a group of its own), or a regular expression that is searched for in the
+            image's name, whose first parenthesis (or whole match) names the group. None: what the source says, such as
+            the video; else `image`.
+        seed: of the draw.
+
+    Raises:
+        DataError: there are too few groups, or the expression does not match.
+    """
+    if not val_fraction + test_fraction < 1:
+        raise DataError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} leave no images for training; their sum "
+            "must be below 1."
+        )
+    groups: dict[str, list[LabelledImage]] = {}
+    for image, name in zip(images, _name_groups(images, group_by), strict=True):
+        groups.setdefault(name, []).append(image)
+    wanted = {"val": val_fraction * len(images), "test": test_fraction * len(images)}
+    parts = [split for split, number in wanted.items() if number]
+    if len(groups) <= len(parts):
+        kind = f"groups by {group_by!r}" if group_by else "images or videos"
+        raise DataError(
+            f"there are {len(groups)} {kind} ({', '.join(sorted(groups)[:3])}), too few for train, "
+            f"{' and '.join(parts)}. If images of one group may lie in two parts, which "
+            "flatters the result, say --group_by=image."
+        )
+    names = sorted(groups)
+    order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
+    for position, split in enumerate(parts):
+        n_parts_after = len(parts) - position  # those that come later, and training
+        taken = _take(order, groups, wanted[split], len(order) - n_parts_after)
+        order = [name for name in order if name not in taken]
+        for name in taken:
+            for image in groups[name]:
+                image.split = split
+    for name in order:
+        for image in groups[name]:
+            image.split = "train"
+
+
+def _take(order: list[str], groups: dict[str, list[LabelledImage]], wanted: float, n_most: int) -> set[str]:
+    taken: set[str] = set()
+    n_images = 0
+    for name in order:
+        size = len(groups[name])
+        if len(taken) < n_most and abs(n_images + size - wanted) < abs(n_images - wanted):
+            taken.add(name)
+            n_images += size
+    if not taken:  # every group is more than twice as large as the part
+        taken.add(min(order, key=lambda name: len(groups[name])))
+    return taken
+
+
+def _name_groups(images: list[LabelledImage], group_by: str | None) -> list[str]:
+    if group_by is None:
+        return [image.group or image.name for image in images]
+    if group_by == "image":
+        return [image.name for image in images]
+    if group_by == "folder":
+        return [image.name.rpartition("/")[0] for image in images]
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise DataError(
+            f"group_by {group_by!r} is not a regular expression ({error}); expected folder, image or '^(.*)_frame'."
+        ) from error
+    matches = [pattern.search(image.name) for image in images]
+    unmatched = [image.name for image, match in zip(images, matches, strict=True) if match is None]
+    if unmatched:
+        raise DataError(
+            f"group_by {group_by!r} does not match the names of {len(unmatched)} of {len(images)} images, e.g. "
+            f"{', '.join(unmatched[:3])}; every image must be of a group."
+        )
+    return [match[1] or match[0] if pattern.groups else match[0] for match in matches if match is not None]

@@ -1,0 +1,251 @@
+"""YOLO-pose data sets of Ultralytics: data.yaml, images/ and labels/, one text file an image.
+
+A line is an object: class, then the box (centre and size), then the points, each with x, y and, where `kpt_shape` says
+3, a visibility as in COCO. Coordinates are shares of the image's width and height, hence continuous. Where `kpt_shape`
+says 2, a point at (0, 0) or below is not labelled. `kpt_names` (or `node_names`) name the points; without them give
+--keypoints.
+
+https://docs.ultralytics.com/datasets/pose/. sleap-io reads such data sets too, but makes occluded points visible,
+knows one class only, and takes objects without visibility for outlines.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from keypoint_detection.conversion.coco import SPLITS
+from keypoint_detection.conversion.labels import (
+    Category,
+    ImageFinder,
+    Instance,
+    LabelledImage,
+    LabelSet,
+    Reading,
+    make_instance,
+)
+from keypoint_detection.data.problems import Problems
+from keypoint_detection.types import VISIBLE, DataError
+
+__all__ = ["find_yolo_config", "label_path", "read_yolo", "write_yolo"]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".mpo", ".dng", ".pfm", ".heic"})
+N_BOX_CELLS = 5  # class, and the box's centre and size
+WITH_VISIBILITY = 3  # numbers of a point
+# Of shares: 1e-8 of an image 10 000 pixels wide are a ten thousandth of a pixel.
+SHARE_DECIMALS = 8
+
+
+class _Config(NamedTuple):
+    path: Path
+    root: Path
+    content: dict[str, Any]
+    n_keypoints: int
+    n_numbers: int
+
+
+def find_yolo_config(source: Path) -> Path | None:
+    """Find the data.yaml of a data set: the file itself, or that of a folder."""
+    if source.suffix in (".yaml", ".yml"):
+        return source
+    return next((path for path in (source / "data.yaml", *sorted(source.glob("*.yaml"))) if path.is_file()), None)
+
+
+def label_path(image: Path) -> Path:
+    """Give the labels' file of an image, as Ultralytics does: labels/ in place of the last images/ in its path."""
+    parts = list(image.parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def read_yolo(source: Path, reading: Reading) -> LabelSet:
+    """Read a YOLO-pose data set by its data.yaml.
+
+    Raises:
+        DataError: the data.yaml is missing or says too little, or files of labels are broken.
+    """
+    config = _read_config(source, reading)
+    categories = _read_categories(config, reading.keypoints)
+    problems = Problems()
+    images: list[LabelledImage] = []
+    seen: set[Path] = set()
+    for split in SPLITS:
+        for path in _list_images(config, split, problems):
+            if path in seen:  # `val` often names the training images
+                continue
+            seen.add(path)
+            image = ImageFinder([path.parent], problems).find(path.name)
+            if image is not None:
+                image.path, image.split = path, split
+                image.name = path.relative_to(config.root).as_posix() if path.is_relative_to(config.root) else path.name
+                image.instances = _read_labels(label_path(path), image, config, categories, problems)
+                images.append(image)
+    problems.raise_if_any(config.path)
+    if not images:
+        raise DataError(f"{config.path}: train, val and test name no images.")
+    return LabelSet(categories, images)
+
+
+def _read_config(source: Path, reading: Reading) -> _Config:
+    path = find_yolo_config(source)
+    if path is None or not path.is_file():
+        raise DataError(f"{source}: has no data.yaml; expected a YOLO-pose data set of Ultralytics.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid YAML ({error}).") from error
+    shape = content.get("kpt_shape") if isinstance(content, dict) else None
+    if not isinstance(shape, list) or len(shape) != 2 or not isinstance(shape[0], int) or shape[1] not in (2, 3):
+        raise DataError(
+            f"{path}: kpt_shape is {shape!r}; [number of keypoints, 2 or 3] is expected. Without it the data set "
+            "is one of boxes."
+        )
+    # `path` is often that of another machine.
+    stated = Path(str(content.get("path") or "."))
+    candidates = [reading.image_root] if reading.image_root else [path.parent / stated, path.parent]
+    keys = [value for split in SPLITS if isinstance(value := content.get(split), str)]
+    root = next((one for one in candidates if one and any((one / key).exists() for key in keys)), candidates[-1])
+    return _Config(path, Path(root or path.parent), content, shape[0], shape[1])
+
+
+def _read_categories(config: _Config, keypoints: list[str]) -> list[Category]:
+    classes = config.content.get("names")
+    if isinstance(classes, list):
+        classes = dict(enumerate(classes))
+    if not isinstance(classes, dict) or sorted(classes) != list(range(len(classes))):
+        raise DataError(f"{config.path}: names is {classes!r:.80}; the classes are expected, e.g. {{0: mouse}}.")
+    named = config.content.get("kpt_names") or config.content.get("node_names")
+    categories = []
+    for index in range(len(classes)):
+        names = keypoints or (named.get(index) if isinstance(named, dict) else named)
+        names = [str(name) for name in names or [f"point{number}" for number in range(config.n_keypoints)]]
+        if not len(names) <= config.n_keypoints or (keypoints and len(names) != config.n_keypoints):
+            raise DataError(
+                f"{config.path}: {len(names)} names of keypoints ({', '.join(names)}) for {config.n_keypoints} "
+                "keypoints of kpt_shape."
+            )
+        # No key of Ultralytics' own; sleap-io reads and writes it.
+        edges = [(edge[0], edge[1]) for edge in config.content.get("skeleton") or [] if max(edge) < len(names)]
+        categories.append(Category(str(classes[index]), names, edges))
+    return categories
+
+
+def _list_images(config: _Config, split: str, problems: Problems) -> Iterator[Path]:
+    """List the images of a split: those of folders, or the lines of text files."""
+    value = config.content.get(split)
+    for entry in value if isinstance(value, list) else [value] if value else []:
+        place = config.root / str(entry)
+        if not place.exists():
+            # Exports of Roboflow say ../train/images, from a folder that is not there.
+            place = config.root / str(entry).replace("../", "")
+        if place.is_dir():
+            yield from sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        elif place.is_file():
+            lines = place.read_text(encoding="utf-8").split("\n")
+            yield from ((place.parent / line.strip()) for line in lines if line.strip())
+        else:
+            problems.add("no folder", f"{split}: {entry} is neither a folder nor a list of images in {config.root}.")
+
+
+def _read_labels(
+    path: Path, image: LabelledImage, config: _Config, categories: list[Category], problems: Problems
+) -> list[Instance]:
+    if not path.is_file():  # a negative
+        return []
+    n_expected = N_BOX_CELLS + config.n_keypoints * config.n_numbers
+    instances = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        cells = line.split()
+        try:
+            values = np.array(cells, dtype=np.float64)
+        except ValueError:
+            problems.add("number", f"{path}, line {number}: {line!r:.60} is not a row of numbers.")
+            continue
+        if not cells:
+            continue
+        if len(cells) != n_expected or not np.isfinite(values).all():
+            problems.add(
+                "length",
+                f"{path}, line {number} has {len(cells)} numbers; {n_expected} are expected: class, box and "
+                f"{config.n_keypoints} keypoints of {config.n_numbers}.",
+            )
+        elif values[0] not in range(len(categories)):
+            problems.add("class", f"{path}, line {number} is of class {cells[0]}; names has {len(categories)}.")
+        elif config.n_numbers == WITH_VISIBILITY and not np.isin(values[N_BOX_CELLS + 2 :: 3], (0, 1, VISIBLE)).all():
+            problems.add("visibility", f"{path}, line {number} has a visibility that is not 0, 1 or 2.")
+        else:
+            instances.append(_read_line(values, image, config, categories[int(values[0])]))
+    return instances
+
+
+def _read_line(values: NDArray[np.float64], image: LabelledImage, config: _Config, category: Category) -> Instance:
+    height, width = image.size
+    points = values[N_BOX_CELLS:].reshape(config.n_keypoints, config.n_numbers)[: len(category.keypoints)]
+    instance = make_instance(int(values[0]), len(points))
+    if config.n_numbers == WITH_VISIBILITY:
+        instance.visibility[:] = points[:, 2]
+    else:
+        instance.visibility[:] = np.where((points < 0).any(axis=1) | (points == 0).all(axis=1), 0, VISIBLE)
+    instance.points[instance.is_labelled] = (points[:, :2] * (width, height))[instance.is_labelled]
+    x, y, box_width, box_height = (values[1:N_BOX_CELLS] * (width, height, width, height)).tolist()
+    instance.box = (x - box_width / 2, y - box_height / 2, box_width, box_height)
+    return instance
+
+
+def write_yolo(labels: LabelSet, folder: Path) -> list[str]:
+    """Write data.yaml and the files of labels; the images lie in images/ already.
+
+    Returns:
+        What the data set does not hold.
+    """
+    n_keypoints = max(len(one.keypoints) for one in labels.categories)
+    used = [split for split in SPLITS if any((image.split or "train") == split for image in labels.images)]
+    content: dict[str, Any] = {"path": "."}
+    # Ultralytics asks for both, also where nothing is kept aside.
+    content |= {split: f"images/{split}" for split in used} | ({} if "val" in used else {"val": f"images/{used[0]}"})
+    content["names"] = {index: one.name for index, one in enumerate(labels.categories)}
+    content["kpt_shape"] = [n_keypoints, WITH_VISIBILITY]
+    content["kpt_names"] = {index: one.keypoints for index, one in enumerate(labels.categories)}
+    n_outside = 0
+    if len(labels.categories) == 1 and labels.categories[0].skeleton:
+        content["skeleton"] = [list(edge) for edge in labels.categories[0].skeleton]
+    for image in labels.images:
+        assert image.path is not None
+        path = label_path(image.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        n_outside += sum(int(_is_outside(one, image.size).sum()) for one in image.instances)
+        path.write_text("".join(_make_line(one, image.size, n_keypoints) for one in image.instances), encoding="utf-8")
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    note = f"{n_outside} points outside their image are written as not labelled: Ultralytics leaves such images out."
+    return [note] if n_outside else []
+
+
+def _is_outside(instance: Instance, size: tuple[int, int]) -> NDArray[np.bool_]:
+    is_outside = ((instance.points < 0) | (instance.points > (size[1], size[0]))).any(axis=1)
+    return np.asarray(is_outside & instance.is_labelled)
+
+
+def _make_line(instance: Instance, size: tuple[int, int], n_keypoints: int) -> str:
+    is_written = instance.is_labelled & ~_is_outside(instance, size)
+    if not is_written.any() and instance.box is None:
+        return ""
+    height, width = size
+    left, top, box_width, box_height = instance.enclose()
+    # Inside the image, and a pixel wide at least: Ultralytics refuses others.
+    left, right = np.clip([left, max(left + box_width, left + 1)], 0, width).tolist()
+    top, bottom = np.clip([top, max(top + box_height, top + 1)], 0, height).tolist()
+    shares = [(left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height]
+    points = np.zeros((n_keypoints, WITH_VISIBILITY))
+    points[: len(is_written), :2] = np.where(is_written[:, None], instance.points / (width, height), 0)
+    points[: len(is_written), 2] = np.where(is_written, instance.visibility, 0)
+    cells = [f"{share:.{SHARE_DECIMALS}f}" for share in shares]
+    for x, y, visibility in points.tolist():
+        cells += [f"{x:.{SHARE_DECIMALS}f}", f"{y:.{SHARE_DECIMALS}f}", str(int(visibility))]
+    return f"{instance.category} {' '.join(cells)}\n"

@@ -1,0 +1,123 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_discs
+
+from keypoint_detection.cli import run
+from keypoint_detection.data.coco import read_coco
+
+TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def count_images(path: str) -> int:
+    return len(json.loads(Path(path).read_text())["images"])
+
+
+def test_the_command_reports_what_it_wrote(discs, capsys):
+    run(["convert", str(discs), "--output=out", "--to=yolo"])
+    assert capsys.readouterr().out == (
+        "out (YOLO-pose): 12 images, 11 objects, 33 labelled points (0 occluded) of discs: red, left, right.\n"
+    )
+    assert Path("out/data.yaml").is_file()
+
+
+def test_a_converted_file_is_what_training_reads(discs, capsys):
+    run(["convert", str(discs), "--output=out", "--to=deeplabcut"])
+    run(["convert", "out", "--output=labels.json"])
+    before, after = read_coco(discs), read_coco("labels.json")
+    assert len(after.points) == 33
+    assert abs(after.points - before.points).max() < 0.01
+    assert json.loads(Path("labels.json").read_text())["info"] == {
+        "description": "out, converted from DeepLabCut by kpd 0.1.0",
+        "source_format": "deeplabcut",
+        "coordinates": "continuous: (0, 0) is the outer corner of the top-left pixel, (0.5, 0.5) its centre",
+    }
+
+
+def test_a_training_runs_on_converted_parts(discs, capsys):
+    run(["convert", str(discs), "--output=parts", "--val-fraction=0.25", "--test_fraction=0.25", "--seed=3"])
+    assert [count_images(f"parts/{part}.json") for part in ("train", "val", "test")] == [6, 3, 3]
+    data = ["--data.train=parts/train.json", "--data.val=parts/val.json"]
+    run(["fit", f"--config={TINY}", *data, "--trainer.fast_dev_run=true"])
+
+
+def test_parts_of_a_data_set_stay_apart(discs, tmp_path):
+    for name, seed in (("train", 0), ("val", 5)):
+        write_discs(tmp_path / "set", 4, seed=seed).rename(tmp_path / "set" / f"{name}.json")
+    run(["convert", "set", "--output=out", "--to=yolo"])
+    assert [len(list(Path("out/images", part).glob("*.png"))) for part in ("train", "val")] == [4, 4]
+    run(["convert", "out", "--output=back"])
+    assert [count_images(f"back/{part}.json") for part in ("train", "val")] == [4, 4]
+
+
+def test_whole_numbers_that_name_pixels_are_brought_to_centres(discs):
+    run(["convert", str(discs), "--output=out.json", "--coordinates=pixel_index"])
+    difference = read_coco("out.json").points - read_coco(discs).points
+    assert difference.shape == (33, 2)
+    assert abs(difference - 0.5).max() < 1e-4
+
+
+def test_categories_are_chosen_by_name(discs, tmp_path):
+    content = json.loads(discs.read_text())
+    content["categories"].insert(0, {"id": 2, "name": "dot", "keypoints": ["dot"]})
+    content["annotations"].append({"id": 1, "image_id": 10, "category_id": 2, "keypoints": [1, 2, 2]})
+    both = discs.with_name("both.json")
+    both.write_text(json.dumps(content))
+    run(["convert", str(both), "--output=out.json", "--categories=[discs]"])
+    assert len(read_coco("out.json").points) == 33
+    assert [one.name for one in read_coco("out.json").keypoint_types] == ["red", "left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere", "--output=out"], "nowhere: no such file or folder"),
+        (["nowhere", "--from=yolo", "--output=out"], "nowhere: no such file or folder"),
+        (["DISCS", "--output=out", "--to=dlc"], "'deeplabcut', 'sleap'"),
+        (["DISCS"], "output"),
+        (["DISCS", "--output=out", "--val_fraction=1.5"], "val_fraction"),
+        (["DISCS", "--output=out.json", "--val_fraction=0.2"], "give a folder: train.json and so on"),
+        (["DISCS", "--output=out", "--to=deeplabcut", "--val_fraction=0.2"], "does not tell training from validation"),
+        (["DISCS", "--output=out", "--categories=[rat]"], "no category 'rat'; there are discs"),
+        (["DISCS", "--output=out", "--from=cvat"], "not valid XML"),
+        (["DISCS", "--output=out", "--from=blender"], "has no list 'dataset'"),
+        (["DISCS", "--output=out", "--from=label_studio"], "is not a list of tasks"),
+        (["DISCS", "--output=out", "--image_root=nowhere"], "`--image_root` sets another folder"),
+        (["DISCS", "--outptu=out"], "Did you mean --output"),
+        (["photo.png", "--output=out"], "its format is not recognised"),
+    ],
+)
+def test_mistakes_are_answered_with_exit_code_two(discs, words, message, capsys):
+    Path("photo.png").write_bytes(b"")
+    with pytest.raises(SystemExit) as stop:
+        run(["convert", *(word.replace("DISCS", str(discs)) for word in words)])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_the_console_script_converts_without_lightning(discs):
+    code = (
+        "import sys\n"
+        "from keypoint_detection.cli import run\n"
+        f"run(['convert', {str(discs)!r}, '--output=out.slp'])\n"
+        "print(sorted({'lightning', 'wandb', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.endswith("[]\n"), done.stderr
+    assert Path("out.slp").is_file()
+
+
+def test_the_help_says_which_formats_there_are(capsys):
+    with pytest.raises(SystemExit):
+        run(["convert", "--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo", "blender"))

@@ -1,0 +1,119 @@
+from collections.abc import Callable
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import pytest
+
+# After https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/.
+DRAWING = (
+    '<line x1="1" y1="1" x2="9" y2="9" data-type="edge" data-node-from="1" data-node-to="2"></line>'
+    '<circle r="1" cx="1" cy="1" data-type="element node" data-element-id="1" data-node-id="1" data-label-name="nose">'
+    '</circle><circle r="1" cx="9" cy="9" data-type="element node" data-node-id="2" data-label-name="tail"></circle>'
+)
+SKELETONS = f"""\
+<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta><task><name>t</name><labels>
+    <label><name>tail</name><type>points</type><attributes></attributes><parent>mouse</parent></label>
+    <label><name>mouse</name><type>skeleton</type><attributes></attributes>
+      <svg>{escape(DRAWING)}</svg></label>
+    <label><name>nose</name><type>points</type><attributes></attributes><parent>mouse</parent></label>
+  </labels></task></meta>
+  <image id="0" name="a/0.png" subset="Train" width="80" height="40">
+    <skeleton label="mouse" source="manual" z_order="0">
+      <points label="nose" source="manual" outside="0" occluded="0" points="10.25,20.50"></points>
+      <points label="tail" source="manual" outside="0" occluded="1" points="30.00,5.00"></points>
+    </skeleton>
+    <skeleton label="mouse" source="manual" z_order="0">
+      <points label="tail" source="manual" outside="1" occluded="0" points="3.00,5.00"></points>
+      <points label="nose" source="manual" outside="0" occluded="0" points="11.00,12.00"></points>
+    </skeleton>
+    <box label="cage" source="manual" occluded="0" xtl="1.0" ytl="1.0" xbr="5.0" ybr="5.0" z_order="0"></box>
+  </image>
+  <image id="1" name="a/1.png" subset="Validation" width="80" height="40"></image>
+</annotations>
+"""
+POINTS = """\
+<annotations>
+  <image id="0" name="a/0.png" width="80" height="40">
+    <points label="tail" occluded="0" points="30.00,5.00" group_id="1"></points>
+    <points label="nose" occluded="0" points="10.00,20.00" group_id="1"></points>
+    <points label="nose" occluded="1" points="50.00,20.00;60.00,21.00"></points>
+  </image>
+</annotations>
+"""
+
+
+@pytest.fixture
+def export(tmp_path: Path, draw: Callable[..., Path]) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        for name in ("a/0.png", "a/1.png"):
+            draw(f"images/{name}")
+        path = tmp_path / "annotations.xml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_skeletons_are_instances_with_their_flags(export, read):
+    labels = read(export(SKELETONS))
+    (mouse,) = labels.categories
+    assert (mouse.name, mouse.keypoints, mouse.skeleton) == ("mouse", ["tail", "nose"], [(1, 0)])
+    one, other = labels.images[0].instances
+    assert one.points.tolist() == [[30.0, 5.0], [10.25, 20.5]]
+    assert one.visibility.tolist() == [1, 2]
+    assert other.points.tolist() == [[0.0, 0.0], [11.0, 12.0]]
+    assert other.visibility.tolist() == [0, 2]
+
+
+def test_subsets_are_parts_and_images_without_shapes_are_kept(export, read):
+    labels = read(export(SKELETONS))
+    assert [(image.name, image.split, len(image.instances)) for image in labels.images] == [
+        ("a/0.png", "train", 2),
+        ("a/1.png", "val", 0),
+    ]
+
+
+def test_shapes_that_are_left_out_are_told(export, read):
+    assert read(export(SKELETONS)).notes == ["1 shapes of the kind 'box' are left out."]
+
+
+def test_the_folder_of_an_export_is_read(export, read):
+    assert len(read(export(SKELETONS).parent).images) == 2
+
+
+def test_single_points_are_gathered_by_their_group(export, read):
+    labels = read(export(POINTS))
+    (category,) = labels.categories
+    assert (category.name, category.keypoints) == ("object", ["tail", "nose"])
+    found = [(one.points.tolist(), one.visibility.tolist()) for one in labels.images[0].instances]
+    assert found == [
+        ([[30.0, 5.0], [10.0, 20.0]], [2, 2]),
+        ([[0.0, 0.0], [50.0, 20.0]], [0, 1]),
+        ([[0.0, 0.0], [60.0, 21.0]], [0, 1]),
+    ]
+
+
+def test_the_order_of_single_points_can_be_said(export, read):
+    (category,) = read(export(POINTS), keypoints=["nose", "tail"]).categories
+    assert category.keypoints == ["nose", "tail"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SKELETONS[:900], "not valid XML"),
+        ("<html></html>", "begins with <html>"),
+        ("<annotations><track id='0'></track></annotations>", "export it again as 'CVAT for images 1.1'"),
+        ("<annotations></annotations>", "has no <image>"),
+        (SKELETONS.replace("10.25,20.50", "10.25"), "'nose' has points='10.25'; 'x,y' is expected"),
+        (SKELETONS.replace('height="40"', 'height="41"'), "is 41x80 .* but .* has 40x80"),
+        (SKELETONS.replace("a/1.png", "a/2.png"), "there is no image 'a/2.png'"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(export, read, text, message):
+    source = export(text)
+    with pytest.raises(ValueError, match=message):
+        read(source)

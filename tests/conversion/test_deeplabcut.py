@@ -1,0 +1,117 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+# As DeepLabCut 2 and 3 write it: the path of an image in three cells; `img1.png` lacks a point.
+ONE_ANIMAL = """\
+scorer,,,Ann,Ann,Ann,Ann
+bodyparts,,,tail,tail,nose,nose
+coords,,,x,y,x,y
+labeled-data,trial,img0.png,10,20,30.5,5.25
+labeled-data,trial,img1.png,,,31,6
+"""
+# As early versions write it: one cell, with the separators of Windows.
+EARLY = """\
+scorer,Ann,Ann
+bodyparts,nose,nose
+coords,x,y
+labeled-data\\trial\\img0.png,30,5
+"""
+SEVERAL = """\
+scorer,,,Ann,Ann,Ann,Ann,Ann,Ann
+individuals,,,m1,m1,m2,m2,single,single
+bodyparts,,,nose,nose,nose,nose,lamp,lamp
+coords,,,x,y,x,y,x,y
+labeled-data,trial,img0.png,1,2,3,4,70,30
+labeled-data,trial,img1.png,,,5,6,,
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, draw: Callable[..., Path]) -> Callable[[str], Path]:
+    def write(table: str) -> Path:
+        for name in ("img0.png", "img1.png"):
+            draw(f"project/labeled-data/trial/{name}")
+        (tmp_path / "project" / "config.yaml").write_text("Task: mouse\nscorer: Ann\nskeleton: [[nose, tail]]\n")
+        (tmp_path / "project" / "labeled-data" / "trial" / "CollectedData_Ann.csv").write_text(table)
+        return tmp_path / "project"
+
+    return write
+
+
+def test_integers_of_a_table_name_pixel_centres(project, read):
+    labels = read(project(ONE_ANIMAL))
+    assert [image.name for image in labels.images] == ["labeled-data/trial/img0.png", "labeled-data/trial/img1.png"]
+    (category,) = labels.categories
+    assert (category.name, category.keypoints, category.skeleton) == ("mouse", ["tail", "nose"], [(1, 0)])
+    (instance,) = labels.images[0].instances
+    assert instance.points.tolist() == [[10.5, 20.5], [31.0, 5.75]]
+    assert instance.visibility.tolist() == [2, 2]
+
+
+def test_an_empty_cell_is_a_point_that_is_not_labelled(project, read):
+    (instance,) = read(project(ONE_ANIMAL)).images[1].instances
+    assert instance.visibility.tolist() == [0, 2]
+    assert instance.points.tolist() == [[0, 0], [31.5, 6.5]]
+
+
+@pytest.mark.parametrize("place", ["", "config.yaml", "labeled-data/trial", "labeled-data/trial/CollectedData_Ann.csv"])
+def test_a_project_is_read_from_any_of_its_places(project, read, place):
+    assert len(read(project(ONE_ANIMAL) / place).images) == 2
+
+
+def test_early_tables_keep_the_path_in_one_cell(project, read):
+    (image,) = read(project(EARLY)).images
+    assert image.instances[0].points.tolist() == [[30.5, 5.5]]
+
+
+def test_several_animals_are_instances_and_unique_parts_a_category(project, read):
+    labels = read(project(SEVERAL))
+    assert [(one.name, one.keypoints) for one in labels.categories] == [("mouse", ["nose"]), ("single", ["lamp"])]
+    found = [(one.category, one.points.tolist()) for one in labels.images[0].instances]
+    assert found == [(0, [[1.5, 2.5]]), (0, [[3.5, 4.5]]), (1, [[70.5, 30.5]])]
+    assert [one.points.tolist() for one in labels.images[1].instances] == [[[5.5, 6.5]]]
+
+
+@pytest.mark.parametrize("form", ["fixed", "table"])
+def test_a_table_in_h5_reads_like_its_csv(project, read, form):
+    folder = project(SEVERAL) / "labeled-data" / "trial"
+    expected = read(folder)
+    levels = ["scorer", "individuals", "bodyparts", "coords"]
+    individuals = [("m1", "nose"), ("m2", "nose"), ("single", "lamp")]
+    columns = pd.MultiIndex.from_tuples([("Ann", *one, xy) for one in individuals for xy in "xy"], names=levels)
+    paths = [("labeled-data", "trial", f"img{index}.png") for index in range(2)]
+    # Only tables of the early versions, with one cell for the path, can have pandas's form `table`.
+    rows = pd.MultiIndex.from_tuples(paths) if form == "fixed" else pd.Index(["/".join(path) for path in paths])
+    values = [[1.0, 2, 3, 4, 70, 30], [np.nan, np.nan, 5, 6, np.nan, np.nan]]
+    frame = pd.DataFrame(values, index=rows, columns=columns)
+    (folder / "CollectedData_Ann.csv").unlink()
+    frame.to_hdf(folder / "CollectedData_Ann.h5", key="df_with_missing", mode="w", format=form)
+    found = read(folder)
+    assert [one.name for one in found.images] == [one.name for one in expected.images]
+    for one, other in zip(found.images, expected.images, strict=True):
+        assert [(a.category, a.points.tolist()) for a in one.instances] == [
+            (b.category, b.points.tolist()) for b in other.instances
+        ]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (ONE_ANIMAL.replace("10,20", "ten,20"), "tail has x = 'ten'; a number is expected"),
+        (ONE_ANIMAL.replace("10,20", ",20"), "x = nan and y = 20.0; two numbers or none"),
+        (ONE_ANIMAL.replace(",5.25", ""), "row 4 has 6 cells; 7 are expected"),
+        (ONE_ANIMAL.replace("img1.png", "img9.png"), "there is no image 'labeled-data/trial/img9.png'"),
+        ("scorer,,,a,a\nimage,1,2,3,4\n", "a table of labels of DeepLabCut begins with"),
+        ("\n".join(ONE_ANIMAL.splitlines()[:3]), "no rows below its header"),
+        (EARLY.replace("coords,x,y", "coords,x,likelihood"), "holds predictions of a network"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(project, read, table, message):
+    source = project(table)
+    with pytest.raises(ValueError, match=r"CollectedData_Ann\.csv") as caught:
+        read(source)
+    assert message in str(caught.value)

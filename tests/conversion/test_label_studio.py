@@ -1,0 +1,140 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FRAME = {"to_name": "image", "original_width": 80, "original_height": 40, "image_rotation": 0}
+
+
+def point(key: str, label: str, x: float, y: float, **more: Any) -> dict[str, Any]:
+    """Make a region as an export has it; coordinates are percent."""
+    value = {"x": x, "y": y, "width": 0.5, "keypointlabels": [label]}
+    return {"id": key, "from_name": "kp", "type": "keypointlabels", "origin": "manual", "value": value, **FRAME, **more}
+
+
+def box(key: str, label: str, x: float, y: float, width: float, height: float) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": [label]}
+    return {"id": key, "from_name": "box", "type": "rectanglelabels", "value": value, **FRAME}
+
+
+def task(number: int, image: str, *result: dict[str, Any], **more: Any) -> dict[str, Any]:
+    annotation = {"id": 10 + number, "result": list(result), "was_cancelled": False, "ground_truth": False, **more}
+    return {"id": number, "annotations": [annotation], "data": {"image": image}, "project": 1}
+
+
+@pytest.fixture
+def export(tmp_path: Path, draw: Callable[..., Path]) -> Callable[..., Path]:
+    def write(*tasks: dict[str, Any]) -> Path:
+        draw("images/my frame.png")
+        draw("images/1.png")
+        path = tmp_path / "project-1.json"
+        path.write_text(json.dumps(tasks))
+        return path
+
+    return write
+
+
+MICE = [
+    box("A", "mouse", 10, 10, 30, 50),
+    box("B", "mouse", 50, 10, 30, 50),
+    point("a1", "nose", 12.5, 25, parentID="A"),
+    point("b1", "nose", 60, 50, parentID="B"),
+    point("a2", "tail", 75, 50, parentID="A"),
+]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/data/upload/1/0a1b2c3d-my%20frame.png",
+        "/data/local-files/?d=images/my%20frame.png",
+        "https://example.org/bucket/images/my%20frame.png?token=x",
+        "s3://bucket/images/my%20frame.png",
+        "images/my frame.png",
+    ],
+)
+def test_images_are_found_by_every_kind_of_address(export, read, address, tmp_path):
+    labels = read(export(task(1, address, *MICE)), image_root=tmp_path / "images")
+    assert [image.path for image in labels.images] == [tmp_path / "images" / "my frame.png"]
+
+
+def test_percents_become_pixels_and_rectangles_instances(export, read):
+    labels = read(export(task(1, "images/1.png", *MICE)))
+    assert [(one.name, one.keypoints) for one in labels.categories] == [("mouse", ["nose", "tail"])]
+    one, other = labels.images[0].instances
+    assert one.points.tolist() == [[10.0, 10.0], [60.0, 20.0]]  # of 80 x 40
+    assert one.box == (8.0, 4.0, 24.0, 20.0)
+    assert other.points.tolist() == [[48.0, 20.0], [0.0, 0.0]]
+    assert other.visibility.tolist() == [2, 0]
+
+
+def test_points_without_a_parent_are_of_their_relation_or_the_only_rectangle_around(export, read):
+    result = [*MICE[:2], point("p", "nose", 60, 20), point("q", "tail", 70, 20)]
+    relation = {"from_id": "q", "to_id": "A", "type": "relation", "direction": "right"}
+    labels = read(export(task(1, "images/1.png", *result, relation)))
+    assert labels.categories[0].keypoints == ["tail", "nose"]
+    one, other = labels.images[0].instances
+    assert one.points.tolist() == [[56.0, 8.0], [0.0, 0.0]]
+    assert other.points.tolist() == [[0.0, 0.0], [48.0, 8.0]]
+
+
+def test_without_rectangles_the_nth_point_of_a_label_is_of_the_nth_object(export, read):
+    result = [point("1", "nose", 10, 10), point("2", "nose", 20, 20), point("3", "tail", 30, 30)]
+    labels = read(export(task(1, "images/1.png", *result)))
+    assert labels.categories[0].name == "object"
+    assert [one.visibility.tolist() for one in labels.images[0].instances] == [[2, 2], [2, 0]]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"id": "b1", "from_name": "state", "type": "choices", "value": {"choices": ["Occluded"]}, **FRAME},
+        {"id": "b1", "from_name": "state", "type": "choices", "value": {"choices": ["partly", "not visible"]}},
+    ],
+)
+def test_a_choice_of_a_region_says_that_a_point_is_occluded(export, read, mark):
+    labels = read(export(task(1, "images/1.png", *MICE, mark)))
+    assert [one.visibility.tolist() for one in labels.images[0].instances] == [[2, 2], [1, 0]]
+
+
+def test_a_text_of_a_region_says_that_a_point_is_occluded(export, read):
+    result = [*MICE[:4], point("a2", "tail", 75, 50, parentID="A", meta={"text": ["hidden by the lamp"]})]
+    assert read(export(task(1, "images/1.png", *result))).images[0].instances[0].visibility.tolist() == [2, 1]
+
+
+def test_the_labelling_config_gives_order_and_types_that_nobody_drew(export, read, tmp_path):
+    source = export(task(1, "images/1.png", *MICE))
+    labels = "".join(f'<Label value="{name}"/>' for name in ("ear", "tail", "nose"))
+    (tmp_path / "label_config.xml").write_text(f"<View><KeyPointLabels name='kp'>{labels}</KeyPointLabels></View>")
+    assert read(source).categories[0].keypoints == ["ear", "tail", "nose"]
+    assert read(source, keypoints=["nose", "tail"]).categories[0].keypoints == ["nose", "tail"]
+
+
+def test_skipped_and_unlabelled_tasks_are_left_out_and_empty_ones_kept(export, read):
+    skipped = task(2, "images/1.png", *MICE, was_cancelled=True)
+    unlabelled = {"id": 3, "annotations": [], "data": {"image": "images/1.png"}, "predictions": [{"result": MICE}]}
+    labels = read(export(task(1, "images/my frame.png", *MICE), skipped, unlabelled, task(4, "images/1.png")))
+    assert [(one.name, len(one.instances)) for one in labels.images] == [
+        ("images/my frame.png", 2),
+        ("images/1.png", 0),
+    ]
+    assert labels.notes == ["2 tasks are not labelled, or skipped, and are left out."]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ([{"id": 1, "image": "images/1.png", "kp": []}], "Is this JSON-MIN"),
+        ([task(1, "images/7.png", *MICE)], "there is no image 'images/7.png'"),
+        ([task(1, "images/1.png", point("a", "nose", 1, 1) | {"value": {"x": None, "y": 3}})], "x is None and y is 3"),
+        ([task(1, "images/1.png", point("a", "nose", 1, 1) | {"image_rotation": 90})], "was rotated in Label Studio"),
+        ([{**task(1, ""), "data": {"text": "hello"}}], "'data' names no image"),
+        ([task(1, "images/1.png", was_cancelled=True)], "no task is labelled"),
+    ],
+)
+def test_what_is_wrong_with_an_export_is_named(export, read, tasks, message):
+    source = export(*tasks)
+    with pytest.raises(ValueError, match=message):
+        read(source)

@@ -1,0 +1,79 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from keypoint_detection.conversion.labels import LabelledImage
+from keypoint_detection.conversion.splitting import split_images
+
+
+def make_images(sizes: dict[str, int], group: str = "") -> list[LabelledImage]:
+    return [
+        LabelledImage(f"{folder}/{folder}_{index}.png", (1, 1), Path("x"), group=group)
+        for folder, size in sizes.items()
+        for index in range(size)
+    ]
+
+
+def count(images: list[LabelledImage]) -> Counter[str]:
+    return Counter(image.split for image in images)
+
+
+def test_fractions_of_single_images_are_met():
+    images = make_images({"a": 60, "b": 40})
+    split_images(images, 0.2, 0.1, None, seed=0)
+    assert count(images) == {"train": 70, "val": 20, "test": 10}
+
+
+@pytest.mark.parametrize("group_by", ["folder", r"([a-z]+)_\d", r"^[a-z]+"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_is_never_in_two_parts(group_by, seed):
+    images = make_images({letter: 3 + index for index, letter in enumerate("abcdefgh")})
+    split_images(images, 0.25, 0.25, group_by, seed)
+    assert set(count(images)) == {"train", "val", "test"}
+    parts = {(image.name.split("/")[0], image.split) for image in images}
+    assert len(parts) == 8
+    assert abs(count(images)["val"] - 0.25 * len(images)) <= 5  # half the largest group
+
+
+def test_what_the_source_groups_stays_together_unless_the_user_says_otherwise():
+    images = make_images({"a": 5}, group="one") + make_images({"b": 5}, group="other")
+    split_images(images, 0.5, 0, None, seed=0)
+    assert count(images) == {"train": 5, "val": 5}
+    assert len({(image.group, image.split) for image in images}) == 2
+    split_images(images, 0.1, 0, "image", seed=0)
+    assert count(images) == {"train": 9, "val": 1}
+
+
+def test_the_seed_decides_and_the_order_of_the_images_does_not():
+    one, other, third = make_images({"a": 50}), make_images({"a": 50})[::-1], make_images({"a": 50})
+    split_images(one, 0.2, 0, None, seed=1)
+    split_images(other, 0.2, 0, None, seed=1)
+    split_images(third, 0.2, 0, None, seed=2)
+    validated = [{image.name for image in images if image.split == "val"} for images in (one, other, third)]
+    assert validated[0] == validated[1] != validated[2]
+
+
+def test_a_part_gets_one_group_however_large_it_is():
+    images = make_images({"a": 50, "b": 50})
+    split_images(images, 0.01, 0, "folder", seed=0)
+    assert count(images) == {"train": 50, "val": 50}
+
+
+@pytest.mark.parametrize(
+    ("group_by", "val", "message"),
+    [
+        ("folder", 0.2, r"1 groups by 'folder' \(a\), too few for train, val"),
+        ("x(", 0.2, "is not a regular expression"),
+        (r"(\d)\.jpg", 0.2, "does not match the names of 5 of 5 images"),
+        (None, 1.0, "leave no images for training"),
+    ],
+)
+def test_impossible_parts_are_refused(group_by, val, message):
+    with pytest.raises(ValueError, match=message):
+        split_images(make_images({"a": 5}), val, 0, group_by, seed=0)
+
+
+def test_one_video_cannot_be_divided_without_saying_so():
+    with pytest.raises(ValueError, match="say --group_by=image"):
+        split_images(make_images({"a": 5}, group="film"), 0.2, 0, None, seed=0)
