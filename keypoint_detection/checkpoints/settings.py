@@ -24,7 +24,15 @@ logger = logging.getLogger(__name__)
 
 # Of the data settings that a checkpoint carries, those that say what the network gets to see and which images were kept
 # aside for validation: measuring repeats them.
-CARRIED_DATA_SETTINGS = ("image_size", "resize", "coordinates", "visible_only", "val_fraction", "split_seed")
+CARRIED_DATA_SETTINGS = (
+    "image_size",
+    "resize",
+    "coordinates",
+    "categories",
+    "visible_only",
+    "val_fraction",
+    "split_seed",
+)
 # The parts of a config whose entries are options of their own.
 SETTING_GROUPS = ("model", "data", "trainer")
 # What the state of the optimiser in a checkpoint belongs to.

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +19,7 @@ from keypoint_detection.channels import KeypointType
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import NOT_LABELLED, VISIBLE, DataError
 
-__all__ = ["PIXEL_INDEX_OFFSET_PX", "CocoKeypoints", "Coordinates", "read_coco"]
+__all__ = ["PIXEL_INDEX_OFFSET_PX", "CocoKeypoints", "Coordinates", "examine_coco", "load_content", "read_coco"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,10 @@ class _Row(NamedTuple):
 
 
 def read_coco(
-    path: str | Path, image_root: str | Path | None = None, coordinates: Coordinates = "continuous"
+    path: str | Path,
+    image_root: str | Path | None = None,
+    coordinates: Coordinates = "continuous",
+    picked: Sequence[str] | None = None,
 ) -> CocoKeypoints:
     """Read and validate a COCO keypoint file.
 
@@ -101,23 +105,41 @@ def read_coco(
         image_root: the folder that the file names of the images are relative to; the JSON's own when left out.
         coordinates: `continuous` where (0, 0) is the corner of the top-left pixel, `pixel_index` where the numbers name
             pixels: half a pixel is then added to reach their centres.
+        picked: the names of the categories whose annotations count; all that have keypoints when left out.
 
     Raises:
         DataError: the file is missing, is not a COCO keypoint file, or holds inconsistent entries; all problems of the
             file are listed together.
     """
+    table, problems = examine_coco(path, image_root, coordinates, picked)
+    problems.raise_if_any(Path(path))
+    return table
+
+
+def examine_coco(
+    path: str | Path, image_root: str | Path | None, coordinates: Coordinates, picked: Sequence[str] | None
+) -> tuple[CocoKeypoints, Problems]:
+    """Read what can be read of a COCO keypoint file, and collect all that is wrong with it; see `read_coco`.
+
+    Raises:
+        DataError: the file is missing or is not a COCO file.
+    """
     path = Path(path)
     root = Path(image_root) if image_root is not None else path.parent
-    content = _load(path)
+    content = load_content(path)
     problems = Problems()
-    keypoint_types, categories = _read_categories(_name_keypoints(content), problems)
+    keypoint_types, categories = _read_categories(_name_keypoints(content), picked, problems)
     images = _read_images(content["images"], root, problems)
     rows = _read_annotations(content["annotations"], set(images.ids), categories, problems)
-    problems.raise_if_any(path)
-    return _flatten(path, keypoint_types, images, rows, coordinates)
+    return _flatten(path, keypoint_types, images, rows, coordinates), problems
 
 
-def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
+def load_content(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Load a COCO file: its lists of images, annotations and categories, whose entries may still be wrong.
+
+    Raises:
+        DataError: the file is missing, is not JSON, or lacks one of the lists.
+    """
     if not path.is_file():
         raise DataError(
             f"{path}: no such file; expected a COCO keypoint file (JSON). Paths are relative to {Path.cwd()}."
@@ -166,9 +188,9 @@ def _name_keypoints(content: dict[str, list[dict[str, Any]]]) -> list[dict[str, 
 
 
 def _read_categories(
-    entries: list[dict[str, Any]], problems: Problems
+    entries: list[dict[str, Any]], picked: Sequence[str] | None, problems: Problems
 ) -> tuple[tuple[KeypointType, ...], dict[Any, _Category | None]]:
-    """Index the keypoint types; a category without keypoints maps to None."""
+    """Index the keypoint types; a category without keypoints, or that is not picked, maps to None."""
     named: dict[Any, tuple[str, list[str]]] = {}
     categories: dict[Any, _Category | None] = {}
     for entry in entries:
@@ -197,12 +219,30 @@ def _read_categories(
             "no category has 'keypoints'; a box or mask data set cannot train a keypoint detector. "
             "Expected e.g. {'id': 1, 'name': 'box', 'keypoints': ['corner0', 'corner1']}.",
         )
+    # Over all categories, so that a type keeps its name whichever of them are picked.
     counts = Counter(keypoint for _, names in named.values() for keypoint in set(names))
+    if picked is not None:
+        named = _pick_categories(named, picked, problems)
     indices: dict[KeypointType, int] = {}
     for identifier, (name, names) in named.items():
         types = [KeypointType(name if counts[keypoint] > 1 else "", keypoint) for keypoint in names]
         categories[identifier] = _Category(name, [indices.setdefault(one, len(indices)) for one in types])
     return tuple(indices), categories
+
+
+def _pick_categories(
+    named: dict[Any, tuple[str, list[str]]], picked: Sequence[str], problems: Problems
+) -> dict[Any, tuple[str, list[str]]]:
+    known = [name for name, _ in named.values()]
+    for name in picked:
+        if name not in known:
+            problems.add(
+                "category picked",
+                f"data.categories names {name!r}; the categories with keypoints are {', '.join(map(repr, known))}.",
+            )
+    if not picked:
+        problems.add("category picked", f"data.categories is empty; it picks among {', '.join(map(repr, known))}.")
+    return {identifier: entry for identifier, entry in named.items() if entry[0] in picked}
 
 
 def _is_identifier(value: Any) -> bool:
