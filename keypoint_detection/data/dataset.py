@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from keypoint_detection.channels import KeypointType
+from keypoint_detection.channels import KeypointType, types_in_channels
 from keypoint_detection.data.augmentation import augment, fit_to_size
 from keypoint_detection.data.coco import CocoKeypoints
 from keypoint_detection.data.sampling import Draw
@@ -102,11 +102,7 @@ class KeypointsDataset(Dataset[Sample]):
         self.visible_only = visible_only
         self.channel_names = list(channels)
         self.n_channels = len(channels)
-        # A boolean table (types, channels) lets a type stand in several channels.
-        self.type_in_channel = np.array(
-            [[any(map(one.answers_to, texts)) for texts in channels.values()] for one in table.keypoint_types],
-            dtype=bool,
-        )
+        self.type_in_channel = types_in_channels(table.keypoint_types, channels)
         self.mirrored_types = _mirrored_types(table.keypoint_types, flip_pairs)
 
     def used_points(self) -> NDArray[np.bool_]:
