@@ -31,6 +31,7 @@ COMMANDS = {
     "validate": Command("training", "measure a checkpoint on the validation images"),
     "test": Command("training", "measure a checkpoint on a test file"),
     "predict": Command("training", "find points in images, folders and videos"),
+    "check": Command("check", "find what is wrong with a data set before it is trained on"),
     "export": Command("export", "write a detector as one ONNX file that takes images and gives points"),
     "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),
 }
@@ -42,6 +43,7 @@ First steps:
   kpd fit --config configs/quickstart.yaml          draw a small data set, train on it, show the result
   kpd fit --data.train=train.json --data.image_size='[256, 256]'
                                                     train on your own COCO keypoint file
+  kpd check train.json                              find what is wrong with that file and its images
   kpd test --ckpt_path=runs/…/checkpoints/best.ckpt --data.test=test.json
 
 Commands:

@@ -94,8 +94,7 @@ def audit(data: DataDescription, track: Track) -> Audit:
         seen += read
         findings += found
     findings += check_split_likeness(seen)
-    levels = ("error", "warning", "note")
-    return Audit(sorted(findings, key=lambda finding: levels.index(finding.level)), parts)
+    return Audit(sorted(findings, key=lambda finding: finding.rank), parts)
 
 
 def _read_labels(path: Path, data: DataDescription) -> tuple[CocoKeypoints | None, list[Finding]]:

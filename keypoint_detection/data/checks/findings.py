@@ -10,6 +10,7 @@ __all__ = ["Finding", "Level", "findings_of_problems", "shorten_list"]
 
 # What makes a training impossible or worthless; what a person should look at; what is good to know.
 Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Finding:
     count: int
     summary: str
     examples: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """Errors before warnings before notes."""
+        return LEVELS.index(self.level)
 
     def as_dict(self, n_examples: int) -> dict[str, Any]:
         """Give the finding as what JSON can hold, with its first examples."""

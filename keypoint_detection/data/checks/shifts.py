@@ -71,8 +71,7 @@ def _rarity(thumbnails: NDArray[np.uint8], is_known: NDArray[np.bool_]) -> NDArr
     background = np.median(thumbnails[is_known], axis=0)
     flat = np.abs(thumbnails.astype(np.float32) - background).reshape(len(thumbnails), -1)
     ranks: NDArray[np.float32] = flat.argsort(axis=1).argsort(axis=1).astype(np.float32) / flat.shape[1]
-    ranks = ranks.reshape(thumbnails.shape)
-    return ranks
+    return ranks.reshape(thumbnails.shape)
 
 
 def _compare_rarity(
@@ -82,7 +81,7 @@ def _compare_rarity(
     side = rarity.shape[-1]
     owners = part.owners[rows]
     there, own = (
-        rarity[images, *_cells(part.table.points[rows], part.sizes[images], side)]
+        rarity[(images, *_cells(part.table.points[rows], part.sizes[images], side))]
         for images in (partner[owners], owners)
     )
     labelled, members = np.unique(owners, return_inverse=True)
