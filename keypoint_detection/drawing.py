@@ -17,6 +17,7 @@ PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 9
 # Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are.
 MIN_HEIGHT_PX = 360
 MARK_RADIUS = 5
+MIN_MARK_RADIUS = 1
 LEGEND_ROW_PX = 18
 # Opacity of a heatmap cell of 1.
 HEATMAP_OPACITY = 0.75
@@ -236,9 +237,12 @@ def _draw_cell(panel: LabelledPanel) -> Image.Image:
     left = (CELL_PX - size[0]) // 2
     cell.paste(Image.fromarray(panel.image).resize(size, resampling), (left, CELL_MARGIN_PX))
     draw = ImageDraw.Draw(cell)
-    for channel, (points, is_labelled) in enumerate(zip(panel.points, panel.is_labelled, strict=True)):
-        for x, y in points[is_labelled] * (size[0] / width, size[1] / height) - 0.5:
-            _draw_mark(draw, float(left + x), float(CELL_MARGIN_PX + y), channel)
+    # Pillow's integer coordinates are pixel centres: half a pixel less than continuous coordinates.
+    points = panel.points * np.array([size[0] / width, size[1] / height]) + (left - 0.5, CELL_MARGIN_PX - 0.5)
+    radius = _fit_radius(points[panel.is_labelled])
+    for channel, slot in np.argwhere(panel.is_labelled):
+        x, y = points[channel, slot]
+        _draw_mark(draw, float(x), float(y), int(channel), radius)
     font = ImageFont.load_default()
     title = panel.title
     while len(title) > 1 and font.getlength(title) > inner:
@@ -247,15 +251,37 @@ def _draw_cell(panel: LabelledPanel) -> Image.Image:
     return cell
 
 
-def _draw_mark(draw: ImageDraw.ImageDraw, x: float, y: float, channel: int) -> None:
+def _fit_radius(points: NDArray[np.float64]) -> float:
+    """Give the radius of marks at points (N, 2): smaller where half of them would touch each other."""
+    if len(points) < 2:
+        return MARK_RADIUS
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag(np.full(len(points), np.inf))
+    return float(np.clip(np.median(distances.min(axis=1)) / 2, MIN_MARK_RADIUS, MARK_RADIUS))
+
+
+def _draw_mark(draw: ImageDraw.ImageDraw, x: float, y: float, channel: int, radius: float) -> None:
     """Draw the mark of a channel: a ring, a square, a diamond or a triangle in its colour, edged with black."""
     shape = channel // len(PALETTE) % len(SHAPES)
-    for radius, colour, width in ((MARK_RADIUS + 1, "black", 4), (MARK_RADIUS, _colour(channel), 2)):
-        if SHAPES[shape] is None:
-            draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour, width=width)
-        else:
-            corners = [(x + radius * dx, y + radius * dy) for dx, dy in SHAPES[shape] or ()]
-            draw.line([*corners, corners[0], corners[1]], fill=colour, width=width, joint="curve")
+    is_small = radius < MARK_RADIUS / 2
+    if not is_small:
+        _draw_outline(draw, x, y, SHAPES[shape], radius + 1, (0, 0, 0), 4)
+    _draw_outline(draw, x, y, SHAPES[shape], radius, _colour(channel), 1 if is_small else 2)
+
+
+def _draw_outline(
+    draw: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    shape: Sequence[tuple[float, float]] | None,
+    radius: float,
+    colour: tuple[int, int, int],
+    width: int,
+) -> None:
+    if shape is None:
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour, width=width)
+    else:
+        corners = [(x + radius * dx, y + radius * dy) for dx, dy in shape]
+        draw.line([*corners, corners[0], corners[1]], fill=colour, width=width, joint="curve")
 
 
 def _draw_mark_legend(heading: str, channels: Sequence[str], width: int) -> Image.Image:
@@ -274,6 +300,6 @@ def _draw_mark_legend(heading: str, channels: Sequence[str], width: int) -> Imag
     draw.text((CELL_MARGIN_PX, 4), heading, fill="white", font=font)
     for channel, ((x, row), name) in enumerate(zip(places, channels, strict=True)):
         top = 4 + row * LEGEND_ROW_PX
-        _draw_mark(draw, x + MARK_RADIUS + 2, top + LEGEND_ROW_PX / 2 - 2, channel)
+        _draw_mark(draw, x + MARK_RADIUS + 2, top + LEGEND_ROW_PX / 2 - 2, channel, MARK_RADIUS)
         draw.text((x + LEGEND_MARK_PX, top), name, fill=_colour(channel), font=font)
     return legend
