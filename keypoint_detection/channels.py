@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from keypoint_detection.types import DataError
 
-__all__ = ["KeypointType", "complete_channels", "mirror_channels", "resolve_channels"]
+__all__ = ["KeypointType", "complete_channels", "mirror_channels", "resolve_channels", "types_in_channels"]
 
 
 class KeypointType(NamedTuple):
@@ -134,3 +137,16 @@ def _mirror_type(text: str, flip_pairs: Sequence[Sequence[str]]) -> str:
         if not slash and one.rpartition("/")[2] == text:
             return other.rpartition("/")[2]
     return text
+
+
+def types_in_channels(
+    keypoint_types: Sequence[KeypointType], channels: Mapping[str, Sequence[str]]
+) -> NDArray[np.bool_]:
+    """Say which types each channel collects, (types, channels): a type may stand in several.
+
+    >>> types_in_channels([KeypointType("", "nose")], {"head": ["nose", "ear"], "tail": ["tail"]}).tolist()
+    [[True, False]]
+    """
+    return np.array(
+        [[any(map(one.answers_to, texts)) for texts in channels.values()] for one in keypoint_types], dtype=bool
+    ).reshape(len(keypoint_types), len(channels))

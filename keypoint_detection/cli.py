@@ -31,6 +31,7 @@ COMMANDS = {
     "validate": Command("training", "measure a checkpoint on the validation images"),
     "test": Command("training", "measure a checkpoint on a test file"),
     "predict": Command("training", "find points in images, folders and videos"),
+    "check": Command("check", "find what is wrong with a data set before it is trained on"),
     "export": Command("export", "write a detector as one file that takes images and gives points"),
     "summarize": Command("summarize", "pool the folds of a cross-validation, or draw a learning curve of several runs"),
     "view": Command("view", "look at labels and predictions side by side in FiftyOne"),
@@ -45,6 +46,7 @@ First steps:
   kpd fit --config configs/quickstart.yaml          draw a small data set, train on it, show the result
   kpd fit --data.train=train.json --data.image_size='[256, 256]'
                                                     train on your own COCO keypoint file
+  kpd check train.json                              find what is wrong with that file and its images
   kpd test --ckpt_path=runs/…/checkpoints/best.ckpt --data.test=test.json
 
 Commands:

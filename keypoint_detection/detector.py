@@ -28,7 +28,7 @@ from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.parameter_groups import make_parameter_groups
 from keypoint_detection.models.schedules import warmup_cosine
 from keypoint_detection.parsing.internals import drop_arguments_of_old_classes
-from keypoint_detection.types import Batch, Detections, ImageBatch
+from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, Batch, Detections, ImageBatch
 
 __all__ = ["KeypointDetector", "Predictions", "check_precision"]
 
@@ -106,9 +106,9 @@ class KeypointDetector(LightningModule):
         decay_norms_and_biases: bool = False,
         loss: LossName = "bce",
         heatmap_sigma: PositiveFloat = 2.0,
-        max_keypoints: PositiveInt = 20,
+        max_keypoints: PositiveInt = MAX_KEYPOINTS,
         score_threshold: ClosedUnitInterval = 0.01,
-        min_distance_px: NonNegativeFloat = 2.0,
+        min_distance_px: NonNegativeFloat = MIN_DISTANCE_PX,
         ap_thresholds_px: tuple[PositiveFloat, ...] = (2.0, 4.0, 8.0),
         oks_sigmas: Literal["coco17"] | list[PositiveFloat] | None = None,
         flip_test: bool = False,

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keypoint_detection.types import NOT_LABELLED, Batch
 
-__all__ = ["PointSet", "draw_overlay", "draw_prediction"]
+__all__ = ["LabelledPanel", "PointSet", "draw_contact_sheet", "draw_overlay", "draw_prediction"]
 
 # Okabe & Ito's palette, which people with every kind of colour vision can tell apart, without its black and grey.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
@@ -17,9 +17,19 @@ PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 9
 # Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are.
 MIN_HEIGHT_PX = 360
 MARK_RADIUS = 5
+MIN_MARK_RADIUS = 1
 LEGEND_ROW_PX = 18
 # Opacity of a heatmap cell of 1.
 HEATMAP_OPACITY = 0.75
+# A contact sheet: the side of a cell, what stays free around its image, and the room of a mark in the legend.
+CELL_PX, CELL_MARGIN_PX, LEGEND_MARK_PX = 400, 4, 18
+# The corners of the marks, in radii; a ring has none. They tell channels of one colour apart.
+SHAPES: tuple[tuple[tuple[float, float], ...] | None, ...] = (
+    None,
+    ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+    ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
+)
 
 
 class PointSet(NamedTuple):
@@ -162,4 +172,134 @@ def _draw_legend(entries: Sequence[str], width: int) -> Image.Image:
     for number, row in enumerate(rows):
         for text, colour, x in row:
             draw.text((x, 4 + number * LEGEND_ROW_PX), text, fill=colour, font=font)
+    return legend
+
+
+class LabelledPanel(NamedTuple):
+    """An image with its labels, for a contact sheet.
+
+    Attributes:
+        title: what stands below it.
+        image: (H, W, 3) uint8 RGB.
+        points: (C, K, 2) pixels of `image`.
+        is_labelled: (C, K) bool.
+    """
+
+    title: str
+    image: NDArray[np.uint8]
+    points: NDArray[np.float32]
+    is_labelled: NDArray[np.bool_]
+
+    @classmethod
+    def of_batch(cls, title: str, batch: Batch) -> "LabelledPanel":
+        """Take the first image of a batch."""
+        return cls(
+            title,
+            batch.images[0].permute(1, 2, 0).numpy(),
+            batch.points[0].numpy(),
+            (batch.visibility[0] != NOT_LABELLED).numpy(),
+        )
+
+
+def draw_contact_sheet(rows: Sequence[Sequence[LabelledPanel]], channels: Sequence[str], heading: str) -> Image.Image:
+    """Draw rows of labelled images, each fitted into a cell of the same size, and a legend of the channels.
+
+    Channels are told apart by colour and, after the seventh, by shape too.
+
+    Args:
+        rows: the images of each row.
+        channels: their names.
+        heading: what the sheet shows.
+    """
+    n_columns = max(map(len, rows))
+    width = n_columns * CELL_PX
+    cells = [[_draw_cell(panel) for panel in row] for row in rows]
+    legend = _draw_mark_legend(heading, channels, width)
+    heights = [max(cell.height for cell in row) for row in cells]
+    sheet = Image.new("RGB", (width, legend.height + sum(heights)))
+    sheet.paste(legend, (0, 0))
+    top = legend.height
+    for row, height in zip(cells, heights, strict=True):
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (column * CELL_PX, top))
+        top += height
+    return sheet
+
+
+def _draw_cell(panel: LabelledPanel) -> Image.Image:
+    """Draw an image, its labels and its title into a cell as wide as all others."""
+    inner = CELL_PX - 2 * CELL_MARGIN_PX
+    height, width = panel.image.shape[:2]
+    scale = inner / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    resampling = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC
+    cell = Image.new("RGB", (CELL_PX, size[1] + LEGEND_ROW_PX + 2 * CELL_MARGIN_PX))
+    left = (CELL_PX - size[0]) // 2
+    cell.paste(Image.fromarray(panel.image).resize(size, resampling), (left, CELL_MARGIN_PX))
+    draw = ImageDraw.Draw(cell)
+    # Pillow's integer coordinates are pixel centres: half a pixel less than continuous coordinates.
+    points = panel.points * np.array([size[0] / width, size[1] / height]) + (left - 0.5, CELL_MARGIN_PX - 0.5)
+    radius = _fit_radius(points[panel.is_labelled])
+    for channel, slot in np.argwhere(panel.is_labelled):
+        x, y = points[channel, slot]
+        _draw_mark(draw, float(x), float(y), int(channel), radius)
+    font = ImageFont.load_default()
+    title = panel.title
+    while len(title) > 1 and font.getlength(title) > inner:
+        title = f"…{title.removeprefix('…')[1:]}"
+    draw.text((CELL_MARGIN_PX, cell.height - LEGEND_ROW_PX), title, fill="white", font=font)
+    return cell
+
+
+def _fit_radius(points: NDArray[np.float64]) -> float:
+    """Give the radius of marks at points (N, 2): smaller where half of them would touch each other."""
+    if len(points) < 2:
+        return MARK_RADIUS
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag(np.full(len(points), np.inf))
+    return float(np.clip(np.median(distances.min(axis=1)) / 2, MIN_MARK_RADIUS, MARK_RADIUS))
+
+
+def _draw_mark(draw: ImageDraw.ImageDraw, x: float, y: float, channel: int, radius: float) -> None:
+    """Draw the mark of a channel: a ring, a square, a diamond or a triangle in its colour, edged with black."""
+    shape = channel // len(PALETTE) % len(SHAPES)
+    is_small = radius < MARK_RADIUS / 2
+    if not is_small:
+        _draw_outline(draw, x, y, SHAPES[shape], radius + 1, (0, 0, 0), 4)
+    _draw_outline(draw, x, y, SHAPES[shape], radius, _colour(channel), 1 if is_small else 2)
+
+
+def _draw_outline(
+    draw: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    shape: Sequence[tuple[float, float]] | None,
+    radius: float,
+    colour: tuple[int, int, int],
+    width: int,
+) -> None:
+    if shape is None:
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour, width=width)
+    else:
+        corners = [(x + radius * dx, y + radius * dy) for dx, dy in shape]
+        draw.line([*corners, corners[0], corners[1]], fill=colour, width=width, joint="curve")
+
+
+def _draw_mark_legend(heading: str, channels: Sequence[str], width: int) -> Image.Image:
+    """Draw the heading and the marks of all channels with their names."""
+    font = ImageFont.load_default()
+    places: list[tuple[int, int]] = []
+    x, row = CELL_MARGIN_PX, 1
+    for name in channels:
+        length = int(font.getlength(name)) + LEGEND_MARK_PX + 12
+        if x + length > width and x > CELL_MARGIN_PX:
+            x, row = CELL_MARGIN_PX, row + 1
+        places.append((x, row))
+        x += length
+    legend = Image.new("RGB", (width, LEGEND_ROW_PX * (row + 1) + 8))
+    draw = ImageDraw.Draw(legend)
+    draw.text((CELL_MARGIN_PX, 4), heading, fill="white", font=font)
+    for channel, ((x, row), name) in enumerate(zip(places, channels, strict=True)):
+        top = 4 + row * LEGEND_ROW_PX
+        _draw_mark(draw, x + MARK_RADIUS + 2, top + LEGEND_ROW_PX / 2 - 2, channel, MARK_RADIUS)
+        draw.text((x + LEGEND_MARK_PX, top), name, fill=_colour(channel), font=font)
     return legend

@@ -1,5 +1,7 @@
 """Read images of every kind upright, as arrays; needs NumPy and Pillow alone."""
 
+import hashlib
+import io
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -10,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 __all__ = [
     "LETTERBOX_GREY",
     "ImageError",
+    "ImageScan",
     "ImageSizes",
     "ResizeMode",
     "StoredImage",
@@ -17,6 +20,7 @@ __all__ = [
     "read_pixels",
     "read_sizes",
     "read_stored",
+    "scan_image",
     "shown_to_stored",
     "to_rgb",
 ]
@@ -166,6 +170,46 @@ def _convert(image: Image.Image) -> Image.Image:
     if image.mode in MODES_16_BIT:
         image = Image.fromarray((np.asarray(image) // GREY_LEVELS_16_PER_8_BIT).clip(0, 255).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+class ImageScan(NamedTuple):
+    """What reading the whole of a file told of an image.
+
+    Attributes:
+        sizes: of the image.
+        digest: of the file's bytes; equal for copies.
+        thumbnail: (side, side) uint8, the image in grey levels, upright and squeezed into a square.
+    """
+
+    sizes: ImageSizes
+    digest: bytes
+    thumbnail: NDArray[np.uint8]
+
+
+def scan_image(path: str, side: int) -> ImageScan:
+    """Read all of an image to see whether it can be, at the cost of a small one.
+
+    JPEG files are decoded at an eighth of their size where that is enough for the thumbnail: all of their data are
+    still read, so that truncated files are found as `read_pixels` finds them.
+
+    Raises:
+        ImageError: the file is missing or not a readable image.
+    """
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+        with Image.open(io.BytesIO(content)) as file:
+            width, height = file.size
+            orientation = file.getexif().get(EXIF_ORIENTATION)
+            file.draft("L", (side, side))
+            is_plain = file.mode in ("L", "RGB")
+            upright = ImageOps.exif_transpose(file) if is_plain else Image.fromarray(to_rgb(file))
+            thumbnail = upright.convert("L").resize((side, side), Image.Resampling.BOX)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    is_sideways = orientation in EXIF_SIDEWAYS
+    sizes = ImageSizes((width, height) if is_sideways else (height, width), (height, width))
+    return ImageScan(sizes, hashlib.blake2b(content, digest_size=16).digest(), np.asarray(thumbnail))
 
 
 def fit_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:

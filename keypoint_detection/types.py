@@ -26,12 +26,26 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NOT_LABELLED", "OCCLUDED", "VISIBLE", "Batch", "DataError", "Detections", "ImageBatch"]
+__all__ = [
+    "MAX_KEYPOINTS",
+    "MIN_DISTANCE_PX",
+    "NOT_LABELLED",
+    "OCCLUDED",
+    "VISIBLE",
+    "Batch",
+    "DataError",
+    "Detections",
+    "ImageBatch",
+]
 
 # The visibility flag of the COCO keypoint format. Padding is marked NOT_LABELLED too.
 NOT_LABELLED = 0
 OCCLUDED = 1
 VISIBLE = 2
+
+# What a detector gives by default, of a channel in one image: here, so that data can be checked without loading one.
+MAX_KEYPOINTS = 20
+MIN_DISTANCE_PX = 2.0
 
 
 class DataError(ValueError):

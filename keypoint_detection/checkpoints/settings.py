@@ -27,7 +27,15 @@ logger = logging.getLogger(__name__)
 SPLIT_SETTINGS = ("val_fraction", "split_seed", "n_folds", "fold", "group_by")
 # Of the data settings that a checkpoint carries, those that say what the network gets to see, which images were kept
 # aside, and what a mirrored image shows: measuring repeats them.
-CARRIED_DATA_SETTINGS = ("image_size", "resize", "coordinates", "visible_only", *SPLIT_SETTINGS, "flip_pairs")
+CARRIED_DATA_SETTINGS = (
+    "image_size",
+    "resize",
+    "coordinates",
+    "categories",
+    "visible_only",
+    *SPLIT_SETTINGS,
+    "flip_pairs",
+)
 # The parts of a config whose entries are options of their own.
 SETTING_GROUPS = ("model", "data", "trainer")
 # What the state of the optimiser in a checkpoint belongs to, and what its validations were held out by.

@@ -211,9 +211,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 raise DataError(
                     "no training file: give --data.train=FILE.json (a COCO keypoint file), or data.synthetic."
                 )
-            return list(
-                resolve_channels(None, read_table(path, data.image_root, data.coordinates).keypoint_types, path)
-            )
+            table = read_table(path, data.image_root, data.coordinates, data.categories)
+            return list(resolve_channels(None, table.keypoint_types, path))
         except (DataError, FileExistsError) as error:
             self._refuse(error)
 

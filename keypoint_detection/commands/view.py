@@ -66,7 +66,7 @@ def view(
         ValueError: FiftyOne is not installed, or a file cannot be used.
     """
     fiftyone = _import_fiftyone()
-    table = read_table(Path(data), image_root, coordinates)
+    table = read_table(Path(data), image_root, coordinates, None)
     paths = [ckpt_path] if isinstance(ckpt_path, str) else ckpt_path
     predictors = {
         field: Predictor.from_checkpoint(path, score_threshold=score_threshold, coordinates="continuous")

@@ -6,6 +6,7 @@ types, `annotations[].keypoints` holds one (x, y, v) triple for each of them.
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +20,7 @@ from keypoint_detection.data.coco_file import CategoryEntry, CocoFile, NotPlainJ
 from keypoint_detection.data.coco_images import read_images
 from keypoint_detection.data.problems import Problems
 
-__all__ = ["PIXEL_INDEX_OFFSET_PX", "CocoKeypoints", "Coordinates", "read_coco"]
+__all__ = ["PIXEL_INDEX_OFFSET_PX", "CocoKeypoints", "Coordinates", "examine_coco", "read_coco"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,10 @@ class CocoKeypoints(NamedTuple):
 
 
 def read_coco(
-    path: str | Path, image_root: str | Path | None = None, coordinates: Coordinates = "continuous"
+    path: str | Path,
+    image_root: str | Path | None = None,
+    coordinates: Coordinates = "continuous",
+    picked: Sequence[str] | None = None,
 ) -> CocoKeypoints:
     """Read and validate a COCO keypoint file.
 
@@ -74,28 +78,43 @@ def read_coco(
         image_root: the folder that the file names of the images are relative to; the JSON's own when left out.
         coordinates: `continuous` where (0, 0) is the corner of the top-left pixel, `pixel_index` where the numbers name
             pixels: half a pixel is then added to reach their centres.
+        picked: the names of the categories whose annotations count; all that have keypoints when left out.
 
     Raises:
         DataError: the file is missing, is not a COCO keypoint file, or holds inconsistent entries; all problems of the
             file are listed together.
     """
+    table, problems = examine_coco(path, image_root, coordinates, picked)
+    problems.raise_if_any(Path(path))
+    return table
+
+
+def examine_coco(
+    path: str | Path, image_root: str | Path | None, coordinates: Coordinates, picked: Sequence[str] | None
+) -> tuple[CocoKeypoints, Problems]:
+    """Read what can be read of a COCO keypoint file, and collect all that is wrong with it; see `read_coco`.
+
+    Raises:
+        DataError: the file is missing or is not a COCO file.
+    """
     path = Path(path)
     root = Path(image_root) if image_root is not None else path.parent
     try:
-        return _read(path, load_quickly(path), root, coordinates)
+        return _read(path, load_quickly(path), root, coordinates, picked)
     except NotPlainJson:
-        return _read(path, load_leniently(path), root, coordinates)
+        return _read(path, load_leniently(path), root, coordinates, picked)
 
 
-def _read(path: Path, file: CocoFile, root: Path, coordinates: Coordinates) -> CocoKeypoints:
+def _read(
+    path: Path, file: CocoFile, root: Path, coordinates: Coordinates, picked: Sequence[str] | None
+) -> tuple[CocoKeypoints, Problems]:
     problems = Problems()
-    keypoint_types, categories = _read_categories(_name_keypoints(file), problems)
+    keypoint_types, categories = _read_categories(_name_keypoints(file), picked, problems)
     images = read_images(file.images, root, problems)
     labelled = read_annotations(file, images.ids, categories, problems)
-    problems.raise_if_any(path)
     if coordinates == "pixel_index":
         labelled.points[:] += np.float32(PIXEL_INDEX_OFFSET_PX)
-    return CocoKeypoints(
+    table = CocoKeypoints(
         path=path,
         keypoint_types=keypoint_types,
         image_ids=np.array(images.ids, dtype=np.int64),
@@ -109,6 +128,7 @@ def _read(path: Path, file: CocoFile, root: Path, coordinates: Coordinates) -> C
         box_sizes=labelled.box_sizes,
         areas=labelled.areas,
     )
+    return table, problems
 
 
 def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:
@@ -138,9 +158,9 @@ def _name(category: CategoryEntry) -> str:
 
 
 def _read_categories(
-    entries: list[CategoryEntry], problems: Problems
+    entries: list[CategoryEntry], picked: Sequence[str] | None, problems: Problems
 ) -> tuple[tuple[KeypointType, ...], dict[Any, CocoCategory | None]]:
-    """Index the keypoint types; a category without keypoints maps to None."""
+    """Index the keypoint types; a category without keypoints, or that is not picked, maps to None."""
     named: dict[Any, tuple[str, list[str]]] = {}
     categories: dict[Any, CocoCategory | None] = {}
     for entry in entries:
@@ -168,9 +188,27 @@ def _read_categories(
             "no category has 'keypoints'; a box or mask data set cannot train a keypoint detector. "
             "Expected e.g. {'id': 1, 'name': 'box', 'keypoints': ['corner0', 'corner1']}.",
         )
+    # Over all categories, so that a type keeps its name whichever of them are picked.
     counts = Counter(keypoint for _, names in named.values() for keypoint in set(names))
+    if picked is not None:
+        named = _pick_categories(named, picked, problems)
     indices: dict[KeypointType, int] = {}
     for identifier, (name, names) in named.items():
         types = [KeypointType(name if counts[keypoint] > 1 else "", keypoint) for keypoint in names]
         categories[identifier] = CocoCategory(name, [indices.setdefault(one, len(indices)) for one in types])
     return tuple(indices), categories
+
+
+def _pick_categories(
+    named: dict[Any, tuple[str, list[str]]], picked: Sequence[str], problems: Problems
+) -> dict[Any, tuple[str, list[str]]]:
+    known = [name for name, _ in named.values()]
+    for name in picked:
+        if name not in known:
+            problems.add(
+                "category picked",
+                f"data.categories names {name!r}; the categories with keypoints are {', '.join(map(repr, known))}.",
+            )
+    if not picked:
+        problems.add("category picked", f"data.categories is empty; it picks among {', '.join(map(repr, known))}.")
+    return {identifier: entry for identifier, entry in named.items() if entry[0] in picked}

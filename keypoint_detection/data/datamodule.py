@@ -69,6 +69,8 @@ class KeypointsDataModule(LightningDataModule):
         predict: what `kpd predict` finds points in: an image, a folder and all below it, a pattern such as
             'frames/**/*.jpg', a COCO file, or a video.
         image_root: folder that the images' file names are relative to. Left out, it is the folder of each JSON file.
+        categories: names of the categories whose annotations count, e.g. [person]; in images without them nothing is
+            to be found. Left out, all that have keypoints.
         synthetic: draw a data set of cardboard boxes once and use it in place of the files.
         channels: set by `model.channels`; used from Python only. Channel name to the keypoint types it collects.
         val_fraction: part of the training images that is kept aside for validation where `val` is left out.
@@ -112,6 +114,7 @@ class KeypointsDataModule(LightningDataModule):
         test: str | None = None,
         predict: str | None = None,
         image_root: str | None = None,
+        categories: list[str] | None = None,
         synthetic: SyntheticBoxes | None = None,
         channels: dict[str, list[str]] | list[str] | None = None,
         val_fraction: OpenUnitInterval = 0.2,
@@ -149,6 +152,7 @@ class KeypointsDataModule(LightningDataModule):
         self.train, self.val, self.test, self.synthetic = train, val, test, synthetic
         self.predict = predict
         self.image_root = image_root
+        self.categories = categories
         self.channels = channels
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self.n_folds, self.fold, self.group_by = n_folds, fold, group_by
@@ -241,7 +245,7 @@ class KeypointsDataModule(LightningDataModule):
             raise DataError("no validation file: give --data.val=FILE.json, or --data.train to use a part of it.")
 
     def _table(self, path: Path) -> CocoKeypoints:
-        return read_table(path, self.image_root, self.coordinates)
+        return read_table(path, self.image_root, self.coordinates, self.categories)
 
     def _training_images(self, path: Path, val: Path | None) -> NDArray[np.int64]:
         """Indices of the images to train on, in the order of the file."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from keypoint_detection.channels import KeypointType
+from keypoint_detection.channels import KeypointType, types_in_channels
 from keypoint_detection.data.coco import CocoKeypoints
 from keypoint_detection.data.image_cache import ImageCache
 from keypoint_detection.data.reader import ImageReader
@@ -100,11 +100,7 @@ class KeypointsDataset(Dataset[Sample]):
         self.visible_only = visible_only
         self.channel_names = list(channels)
         self.n_channels = len(channels)
-        # A boolean table (types, channels) lets a type stand in several channels.
-        self.type_in_channel = np.array(
-            [[any(map(one.answers_to, texts)) for texts in channels.values()] for one in table.keypoint_types],
-            dtype=bool,
-        )
+        self.type_in_channel = types_in_channels(table.keypoint_types, channels)
         self.mirrored_types = _mirrored_types(table.keypoint_types, flip_pairs)
 
     def used_points(self) -> NDArray[np.bool_]:

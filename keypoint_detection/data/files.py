@@ -1,6 +1,7 @@
 """The COCO files of a data set: which there are, and what is in them."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,12 +38,20 @@ def find_files(train: str | None, val: str | None, test: str | None, synthetic: 
     return DataFiles(*list_files(Path(synthetic.folder).expanduser(), synthetic))
 
 
-def read_table(path: Path, image_root: str | None, coordinates: Coordinates) -> CocoKeypoints:
+def read_table(
+    path: Path, image_root: str | None, coordinates: Coordinates, categories: Sequence[str] | None
+) -> CocoKeypoints:
     """Read a COCO keypoint file, once in a process as long as it does not change; see `read_coco`."""
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    return _read(path, image_root, coordinates, stamp)
+    return _read(path, image_root, coordinates, None if categories is None else tuple(categories), stamp)
 
 
 @functools.lru_cache(maxsize=N_TABLES)
-def _read(path: Path, image_root: str | None, coordinates: Coordinates, stamp: tuple[int, int] | None) -> CocoKeypoints:
-    return read_coco(path, image_root, coordinates)
+def _read(
+    path: Path,
+    image_root: str | None,
+    coordinates: Coordinates,
+    categories: tuple[str, ...] | None,
+    stamp: tuple[int, int] | None,
+) -> CocoKeypoints:
+    return read_coco(path, image_root, coordinates, categories)

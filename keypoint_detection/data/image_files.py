@@ -12,7 +12,7 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.images import ImageError, ImageSizes, read_sizes
 from keypoint_detection.types import DataError
 
-__all__ = ["check_images", "count_points_outside"]
+__all__ = ["check_images", "compare_sizes", "count_points_outside"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,18 +37,33 @@ def check_images(table: CocoKeypoints, indices: NDArray[np.int64], needs_equal_s
     paths = [table.image_paths[index].decode() for index in indices]
     with ThreadPoolExecutor(N_THREADS) as pool:
         found = list(pool.map(_try_to_read, paths))
-    problems = Problems()
-    for index, path, sizes in zip(indices, paths, found, strict=True):
-        name, labelled = f"image {table.image_ids[index]}", tuple(table.image_sizes[index].tolist())
-        if isinstance(sizes, ImageError):
-            problems.add("unreadable", f"{name}: {sizes}")
-        elif all(labelled) and labelled != sizes.shown:
-            problems.add(_kind_of_difference(labelled, sizes), _describe_difference(name, path, labelled, sizes))
+    problems = compare_sizes(table, indices, found)
     problems.raise_if_any(table.path)
     shown = [sizes.shown for sizes in found if isinstance(sizes, ImageSizes)]
     if needs_equal_sizes:
         _refuse_different_sizes(table, shown, paths)
     return np.array(shown, dtype=np.int64).reshape(-1, 2)
+
+
+def compare_sizes(
+    table: CocoKeypoints, indices: NDArray[np.int64], found: Sequence[ImageSizes | ImageError]
+) -> Problems:
+    """Collect the images that cannot be read, or whose size is not the one that the labels were made on.
+
+    Args:
+        table: the labels.
+        indices: (N,) which images of the table.
+        found: (N) what was found of each.
+    """
+    problems = Problems()
+    for index, sizes in zip(indices, found, strict=True):
+        path, name = table.image_paths[index].decode(), f"image {table.image_ids[index]}"
+        labelled = tuple(table.image_sizes[index].tolist())
+        if isinstance(sizes, ImageError):
+            problems.add("unreadable", f"{name}: {sizes}")
+        elif all(labelled) and labelled != sizes.shown:
+            problems.add(_kind_of_difference(labelled, sizes), _describe_difference(name, path, labelled, sizes))
+    return problems
 
 
 def count_points_outside(table: CocoKeypoints, indices: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:

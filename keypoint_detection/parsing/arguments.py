@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["ENVIRONMENT_PREFIX", "find_checkpoint_path", "prepare_words", "variables_as_words"]
+__all__ = ["CONFIG_OPTIONS", "ENVIRONMENT_PREFIX", "find_checkpoint_path", "prepare_words", "variables_as_words"]
 
 ENVIRONMENT_PREFIX = "KPD"
 CONFIG_OPTIONS = ("-c", "--config")

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.coco import examine_coco, read_coco
 from keypoint_detection.types import DataError
 
 
@@ -217,3 +217,38 @@ def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, raw, text):
     (tmp_path / "a.json").write_bytes(raw)
     with pytest.raises(DataError, match=text):
         read_coco(tmp_path / "a.json")
+
+
+PETS = {
+    "categories": [
+        {"id": 1, "name": "cat", "keypoints": ["nose", "tail"]},
+        {"id": 2, "name": "dog", "keypoints": ["nose", "ear"]},
+        {"id": 3, "name": "ball"},
+    ],
+    "annotations": [annotation([1, 1, 2, 2, 2, 2]), annotation([3, 3, 2, 4, 4, 2], category_id=2)],
+}
+
+
+def test_only_picked_categories_count(write_coco):
+    path = write_coco(**PETS)
+    assert len(read_coco(path).points) == 4
+    table = read_coco(path, picked=["dog"])
+    assert table.points.tolist() == [[3, 3], [4, 4]]
+    assert tuple(map(str, table.keypoint_types)) == ("dog/nose", "ear")
+
+
+def test_picked_categories_that_the_file_lacks_are_named_with_those_that_it_has(write_coco):
+    path = write_coco(**PETS)
+    with pytest.raises(
+        DataError, match=r"data\.categories names 'dogs'; the categories with keypoints are 'cat', 'dog'"
+    ):
+        read_coco(path, picked=["dogs"])
+    with pytest.raises(DataError, match=r"data\.categories is empty; it picks among 'cat', 'dog'"):
+        read_coco(path, picked=[])
+
+
+def test_what_is_wrong_with_a_file_leaves_the_rest_readable(write_coco):
+    wrong = [annotation([1, 1, 2]), annotation([1, 1, 2, 2, 2, 2])]
+    table, problems = examine_coco(write_coco(annotations=wrong), None, "continuous", None)
+    assert {kind: len(messages) for kind, messages in problems.by_kind.items()} == {"length": 1}
+    assert table.points.tolist() == [[1, 1], [2, 2]]

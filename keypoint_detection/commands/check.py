@@ -1,0 +1,178 @@
+"""The command `kpd check`: find what is wrong with a data set before a training does."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
+
+from keypoint_detection.commands.fit_configs import (
+    add_fit_options,
+    describe_fit_data,
+    names_fit_options,
+    read_fit_words,
+)
+from keypoint_detection.data.checks.audit import Audit, DataDescription, audit
+from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.checks.parts import Demands, Part
+from keypoint_detection.data.checks.report import describe_audit, format_audit
+from keypoint_detection.images import ImageError, ImageScan
+from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, DataError
+
+__all__ = ["check", "run"]
+
+STANDARD_OUTPUT = "-"
+SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class Augmentation(NamedTuple):
+    """How training images are changed.
+
+    Attributes:
+        transform: a torchvision v2 transform; None: the default one.
+        flip_pairs: types that change places in a mirror; None: not known, so that images are not mirrored.
+        is_on: whether images are changed at all.
+    """
+
+    transform: Callable[..., Any] | None
+    flip_pairs: Sequence[tuple[str, str]] | None
+    is_on: bool
+
+
+def run(words: Sequence[str]) -> None:
+    """Check the data that the words describe, of which the first is `check`.
+
+    Raises:
+        SystemExit: errors were found (1), or the words are wrong (2).
+    """
+    parser = Parser(prog="kpd check", description=check.__doc__)
+    # `--json data.json` would otherwise write the report over the data.
+    typed = [f"--json={STANDARD_OUTPUT}" if word == "--json" else word for word in words[1:]]
+    parser.add_argument("file", nargs="?", help="COCO keypoint file (JSON) to check by itself.")
+    parser.add_function_arguments(check, skip={"data", "augmentation"})
+    needs_fit_options = names_fit_options(typed)
+    if needs_fit_options:
+        add_fit_options(parser)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        options = parser.parse_args(read_fit_words(typed) if needs_fit_options else typed)
+        data, augmentation = _describe_data(parser, options, needs_fit_options)
+        is_clean = check(data, augmentation, options.json, options.sheet, options.n_images)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("kpd check: interrupted; nothing was reported.\n")
+        raise SystemExit(130) from None
+    if not is_clean:
+        raise SystemExit(1)
+
+
+def check(
+    data: DataDescription,
+    augmentation: Augmentation,
+    json: str | None = None,
+    sheet: str | None = "contact_sheet.png",
+    n_images: PositiveInt = 12,
+) -> bool:
+    """Read all labels and images of a data set, and report what a training or its result would suffer from.
+
+    Give a COCO keypoint file, or what `kpd fit` takes: --config FILE.yaml and flags of `data` and `model`. Errors make
+    a training impossible or worthless, warnings deserve a look, notes are good to know. The exit code is 1 if there
+    are errors.
+
+    Args:
+        data: what to check.
+        augmentation: how training images are changed.
+        json: write the report as JSON: --json to the terminal in place of the text, --json=FILE to a file.
+        sheet: the contact sheet to write: random images with their labels, before and after augmentation; null: none.
+        n_images: how many images the contact sheet shows.
+
+    Returns:
+        Whether there are no errors.
+
+    Raises:
+        DataError: a file to write has another kind of name than it should.
+    """
+    if sheet is not None and Path(sheet).suffix.lower() not in SHEET_SUFFIXES:
+        raise DataError(f"--sheet is {sheet!r}; a name that ends in {', '.join(SHEET_SUFFIXES)} is expected.")
+    found = audit(data, _track)
+    part = next((part for part in found.parts if part.name in ("", "train") and part.sizes.any()), None)
+    if sheet is not None and part is not None and len(part.channels):
+        found = _look_at_augmentation(found, part, data.demands, augmentation, Path(sheet).expanduser(), n_images)
+    if json != STANDARD_OUTPUT:
+        sys.stdout.write(format_audit(found))
+    if json is not None:
+        _write_json(found, json)
+    return not any(finding.level == "error" for finding in found.findings)
+
+
+def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) -> tuple[DataDescription, Augmentation]:
+    if has_fit_options:
+        data, fit_data = describe_fit_data(parser, options)
+        return data, Augmentation(fit_data.transform, fit_data.flip_pairs, fit_data.transform is not None)
+    if options.file is None:
+        raise DataError("nothing to check: give a COCO keypoint file, or --config with a config of `kpd fit`.")
+    if not Path(options.file).is_file():
+        raise DataError(f"there is no file {options.file!r}; a COCO keypoint file (JSON) is expected.")
+    demands = Demands(None, "letterbox", False, MAX_KEYPOINTS, MIN_DISTANCE_PX)
+    files = {"": Path(options.file)}
+    return DataDescription(files, None, "continuous", None, None, demands, False), Augmentation(None, None, True)
+
+
+def _look_at_augmentation(
+    found: Audit, part: Part, demands: Demands, augmentation: Augmentation, sheet: Path, n_images: int
+) -> Audit:
+    """Count what the augmentation loses, and write the contact sheet; both need torch, which is loaded here."""
+    from torchvision.transforms import v2
+
+    from keypoint_detection.data.augmentation import default_augmentation
+    from keypoint_detection.data.checks.augmented import check_augmentation, draw_examples
+    from keypoint_detection.drawing import LabelledPanel, draw_contact_sheet
+
+    transform = augmentation.transform or v2.Compose(default_augmentation(augmentation.flip_pairs is not None))
+    if not augmentation.is_on:
+        transform = v2.Identity()
+    findings = check_augmentation(part, demands, transform, augmentation.flip_pairs)
+    if any(finding.level == "error" for finding in findings):
+        return found._replace(findings=[*findings, *found.findings])
+    examples = draw_examples(part, demands, transform, augmentation.flip_pairs, n_images)
+    panels = [
+        (
+            LabelledPanel.of_batch(example.name, example.before),
+            LabelledPanel.of_batch("after augmentation", example.after),
+        )
+        for example in examples
+    ]
+    # Two images a row, each beside its augmented self.
+    rows = [[panel for pair in panels[start : start + 2] for panel in pair] for start in range(0, len(panels), 2)]
+    heading = (
+        f"{part.path}: {len(examples)} of {len(part.sizes)} images with their labels, before and after augmentation"
+    )
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    draw_contact_sheet(rows, list(part.channels), heading).save(sheet)
+    text = f"images with their labels, before and after augmentation, are drawn in {sheet}: look at it."
+    findings.append(Finding("note", "contact_sheet", str(part.path), len(examples), text))
+    return found._replace(findings=sorted([*found.findings, *findings], key=lambda one: one.rank))
+
+
+def _track(scans: Iterator[ImageScan | ImageError], n_images: int) -> Iterable[ImageScan | ImageError]:
+    """Show on a terminal how many images have been read."""
+    if not sys.stderr.isatty():
+        return scans
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(scans, description="Reading images", total=n_images, console=Console(stderr=True), transient=True)
+
+
+def _write_json(found: Audit, target: str) -> None:
+    text = json.dumps(describe_audit(found), indent=2) + "\n"
+    if target == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+    else:
+        Path(target).expanduser().write_text(text, encoding="utf-8")

@@ -1,0 +1,134 @@
+"""The options of `kpd fit` that say what a training reads, for commands that look at its data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from keypoint_detection.data.checks.audit import DataDescription
+from keypoint_detection.data.checks.parts import Demands
+from keypoint_detection.parsing.arguments import CONFIG_OPTIONS, prepare_words
+from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.types import DataError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from keypoint_detection.data.datamodule import KeypointsDataModule
+
+__all__ = ["add_fit_options", "describe_fit_data", "names_fit_options", "read_fit_words"]
+
+# Of the model, what its data must suit.
+MODEL_OPTIONS = ("channels", "max_keypoints", "min_distance_px")
+HELP = ("-h", "--help")
+
+
+def names_fit_options(words: Sequence[str]) -> bool:
+    """Whether words take up options of `kpd fit`, or the help that lists them."""
+    starts = (*CONFIG_OPTIONS, "--data", "--model", *HELP)
+    return any(word in HELP or word.startswith(starts) for word in words)
+
+
+def add_fit_options(parser: Parser) -> None:
+    """Add `--config`, all options of the data and those of the model that concern it; it loads Lightning."""
+    import inspect
+
+    # Registers how the arguments of torchvision's transforms are read.
+    import keypoint_detection.commands.training  # noqa: F401
+    from keypoint_detection.data.datamodule import KeypointsDataModule
+    from keypoint_detection.detector import KeypointDetector
+
+    parser.add_argument(
+        *CONFIG_OPTIONS, action="config", help="YAML file of `kpd fit`; what is not of the data is skipped."
+    )
+    parser.add_class_arguments(KeypointsDataModule, "data", skip={"channels"})
+    others = set(inspect.signature(KeypointDetector).parameters) - set(MODEL_OPTIONS)
+    parser.add_class_arguments(KeypointDetector, "model", skip=others, instantiate=False)
+
+
+def read_fit_words(words: Sequence[str]) -> list[str]:
+    """Leave out of flags and config files what does not concern the data, so that those of `kpd fit` can be given.
+
+    Raises:
+        DataError: a config cannot be read.
+    """
+    prepared: list[str] = []
+    for word in prepare_words(words):
+        if prepared and prepared[-1] in CONFIG_OPTIONS:
+            prepared.append(_read_config(word))
+        elif word.startswith("--config="):
+            prepared.append(f"--config={_read_config(word.removeprefix('--config='))}")
+        elif not _is_of_training(word):
+            prepared.append(word)
+    return prepared
+
+
+def _is_of_training(word: str) -> bool:
+    """Whether a flag `--name=value` is for the trainer, or a part of the model that has nothing to do with data."""
+    from keypoint_detection.detector import KeypointDetector
+
+    name = word.partition("=")[0]
+    if name.startswith(("--trainer.", "--seed_everything", "--ckpt_path", "--optimizer", "--lr_scheduler")):
+        return True
+    option = name.removeprefix("--model.").split(".")[0]
+    import inspect
+
+    return (
+        name.startswith("--model.")
+        and option in inspect.signature(KeypointDetector).parameters
+        and option not in MODEL_OPTIONS
+    )
+
+
+def _read_config(word: str) -> str:
+    """Give the sections of a config that concern the data, as text."""
+    try:
+        content = yaml.safe_load(word if "\n" in word else Path(word).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"--config: {word[:80]!r} cannot be read as a YAML file ({error}).") from error
+    if not isinstance(content, dict):
+        raise DataError(f"--config: {word[:80]!r} holds no settings; a config of `kpd fit` is expected.")
+    sections: dict[str, Any] = {}
+    if isinstance(content.get("data"), dict):
+        sections["data"] = content["data"]
+    if isinstance(content.get("model"), dict):
+        sections["model"] = {name: value for name, value in content["model"].items() if name in MODEL_OPTIONS}
+    return yaml.safe_dump(sections, sort_keys=False) + "\n"
+
+
+def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescription, KeypointsDataModule]":
+    """Say what a training with these options would read.
+
+    Raises:
+        DataError: no file is given, or options contradict each other.
+    """
+    from keypoint_detection.data.files import find_files
+
+    data: KeypointsDataModule = parser.instantiate_classes(options).data
+    if options.file is not None:
+        if data.train or data.synthetic:
+            raise DataError(f"both {options.file!r} and data.train or data.synthetic are given; leave one of them out.")
+        data.train = options.file
+    data.prepare_data()
+    files = find_files(data.train, data.val, data.test, data.synthetic)
+    named = {name: path for name, path in files._asdict().items() if path is not None}
+    if not named:
+        raise DataError("nothing to check: data.train, data.val and data.test are all left out.")
+    demands = Demands(
+        data.image_size,
+        data.resize,
+        data.visible_only,
+        int(options.model.max_keypoints),
+        float(options.model.min_distance_px),
+    )
+    description = DataDescription(
+        named,
+        data.image_root,
+        data.coordinates,
+        data.categories,
+        options.model.channels,
+        demands,
+        is_split_at_random="train" in named and "val" not in named and options.file is None,
+    )
+    return description, data

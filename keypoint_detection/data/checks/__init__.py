@@ -1,0 +1,1 @@
+"""What can be wrong with a data set beyond what reading refuses: pure functions that return findings."""

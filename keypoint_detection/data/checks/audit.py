@@ -1,0 +1,160 @@
+"""All checks of a data set, in their order: labels, images, and what they say of each other."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keypoint_detection.channels import resolve_channels
+from keypoint_detection.data.checks.entries import check_entries, load_content
+from keypoint_detection.data.checks.findings import Finding, findings_of_problems
+from keypoint_detection.data.checks.labels import check_labels
+from keypoint_detection.data.checks.likeness import Seen, check_copies, check_part_likeness, check_split_likeness
+from keypoint_detection.data.checks.missing import advise_on_missing
+from keypoint_detection.data.checks.parts import Demands, Part, make_part
+from keypoint_detection.data.checks.scans import scan_images
+from keypoint_detection.data.checks.shifts import check_shift
+from keypoint_detection.data.checks.sizes import check_object_sizes, measure_sizes
+from keypoint_detection.data.coco import CocoKeypoints, Coordinates, examine_coco
+from keypoint_detection.data.image_files import compare_sizes
+from keypoint_detection.images import ImageError, ImageScan
+from keypoint_detection.types import DataError
+
+__all__ = ["Audit", "DataDescription", "audit"]
+
+Track = Callable[[Iterator[ImageScan | ImageError], int], Iterable[ImageScan | ImageError]]
+
+
+class DataDescription(NamedTuple):
+    """A data set to check.
+
+    Attributes:
+        files: the COCO file of each part: `train`, `val`, `test`, or one without a name.
+        image_root: the folder that file names are relative to; None: the folder of each file.
+        coordinates: what the numbers of the files mean.
+        categories: those that count; None: all.
+        channels: channel name to its keypoint types, or types with a channel each; None: those of the first file.
+        demands: what a detector asks of the data.
+        is_split_at_random: a random part of `train` is kept aside for validation.
+    """
+
+    files: Mapping[str, Path]
+    image_root: str | None
+    coordinates: Coordinates
+    categories: Sequence[str] | None
+    channels: Mapping[str, list[str]] | Sequence[str] | None
+    demands: Demands
+    is_split_at_random: bool
+
+
+class Audit(NamedTuple):
+    """What the checks found.
+
+    Attributes:
+        findings: errors first, then warnings, then notes.
+        parts: the parts whose file could be read.
+    """
+
+    findings: list[Finding]
+    parts: list[Part]
+
+
+def audit(data: DataDescription, track: Track) -> Audit:
+    """Read all labels and all images of a data set, and find what is wrong with them.
+
+    Args:
+        data: what to check.
+        track: shows how far the reading of the images is; gets an iterator and the number of images.
+    """
+    findings: list[Finding] = []
+    tables: dict[str, CocoKeypoints] = {}
+    for name, path in data.files.items():
+        table, found = _read_labels(path, data)
+        findings += found
+        if table is not None:
+            tables[name] = table
+    paths = dict.fromkeys(path for table in tables.values() for path in table.image_paths.tolist())
+    present = [path.decode() for path in paths if os.path.isfile(path)]
+    scans = dict(zip(present, track(scan_images(present), len(present)), strict=True))
+    parts, seen = [], []
+    channels = data.channels
+    for name, table in tables.items():
+        try:
+            mapping = resolve_channels(channels, table.keypoint_types, table.path)
+        except DataError as error:
+            findings.append(Finding("error", "channels", str(table.path), 1, str(error)))
+            continue
+        # As in a training, the first file says what the channels are where nobody else does.
+        channels = channels or list(mapping)
+        part, read, found = _check_part(name, table, mapping, scans, data)
+        parts.append(part)
+        seen += read
+        findings += found
+    findings += check_split_likeness(seen)
+    return Audit(sorted(findings, key=lambda finding: finding.rank), parts)
+
+
+def _read_labels(path: Path, data: DataDescription) -> tuple[CocoKeypoints | None, list[Finding]]:
+    source = str(path)
+    try:
+        table, problems = examine_coco(path, data.image_root, data.coordinates, data.categories)
+    except DataError as error:
+        return None, [Finding("error", "not_coco", source, 1, str(error))]
+    findings = [*findings_of_problems(source, problems), *check_entries(source, load_content(path))]
+    missing = next((finding for finding in findings if finding.kind == "image_file"), None)
+    if missing is not None:
+        root = Path(data.image_root) if data.image_root else path.parent
+        names = [os.path.relpath(one.decode(), root) for one in table.image_paths.tolist() if not os.path.isfile(one)]
+        advice = advise_on_missing(names, root)
+        summary = f"of {len(table.image_ids)} image files are missing below {root}" + (
+            f": {advice}." if advice else "."
+        )
+        findings[findings.index(missing)] = replace(missing, summary=summary, examples=tuple(names))
+    return table, findings
+
+
+def _check_part(
+    name: str,
+    table: CocoKeypoints,
+    channels: Mapping[str, Sequence[str]],
+    scans: Mapping[str, ImageScan | ImageError],
+    data: DataDescription,
+) -> tuple[Part, list[Seen], list[Finding]]:
+    found = [scans.get(path.decode()) for path in table.image_paths.tolist()]
+    read = [one if isinstance(one, ImageScan) else None for one in found]
+    indices = np.array([index for index, one in enumerate(found) if one is not None], dtype=np.int64)
+    sizes = np.array([one.sizes.shown if one else (0, 0) for one in read], dtype=np.int64).reshape(-1, 2)
+    known = [one.sizes if isinstance(one, ImageScan) else one for one in found if one is not None]
+    findings = findings_of_problems(str(table.path), compare_sizes(table, indices, known))
+    part = make_part(name, table, sizes, channels, data.demands.visible_only)
+    findings += [*check_labels(part, data.demands), *check_object_sizes(part, data.demands)]
+    if not len(table.points):
+        findings.append(
+            Finding("error", "no_points", str(table.path), 1, "not a single point is labelled (v=1 or v=2).")
+        )
+    if not any(read):
+        return part, [], findings
+    seen = Seen(part, read)
+    thumbnails = np.zeros((len(read), *seen.thumbnails.shape[1:]), dtype=np.uint8)
+    thumbnails[seen.indices] = seen.thumbnails
+    findings += [*check_shift(part, thumbnails), *check_copies(seen)]
+    if name in ("", "train"):
+        findings += [*check_part_likeness(seen, data.is_split_at_random), *_describe_sizes(part, data.demands)]
+    return part, [seen], findings
+
+
+def _describe_sizes(part: Part, demands: Demands) -> list[Finding]:
+    """Say which input size suits the objects, where none has been chosen."""
+    sizes = measure_sizes(part)
+    if demands.image_size is not None or sizes.proposed_size is None:
+        return []
+    frequent = ", ".join(f"{size} ({count})" for size, count in list(sizes.images.items())[:3])
+    text = (
+        f"sizes of images (height x width): {frequent}. Half of the objects measure more than "
+        f"{sizes.object_px[1]:.0f} px, a tenth less than {sizes.object_px[0]:.0f} px: "
+        f"--data.image_size='{list(sizes.proposed_size)}' would show them well."
+    )
+    return [Finding("note", "image_size", str(part.path), len(sizes.images), text)]

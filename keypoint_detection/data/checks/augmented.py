@@ -1,0 +1,122 @@
+"""What the augmentation does to a data set: which points leave the image, and examples for people to look at."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.data.augmentation import try_augmentation
+from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.checks.parts import Demands, Part
+from keypoint_detection.data.dataset import KeypointsDataset, collate
+from keypoint_detection.data.sampling import Draw
+from keypoint_detection.types import Batch, DataError
+
+__all__ = ["Example", "check_augmentation", "draw_examples"]
+
+# Images that are augmented to count the points that leave them.
+N_SAMPLES = 64
+# From this share of points on, a network learns too little of what is near the border.
+MANY_LOST = 0.3
+# Where images keep their size, they are made so small for counting and for looking at.
+LARGEST_SIDE_PX = 512
+SEED = 0
+
+
+class Example(NamedTuple):
+    """An image of a training, before and after its augmentation.
+
+    Attributes:
+        name: its file.
+        before: a batch of this one image, as a validation would have it.
+        after: the same image augmented.
+    """
+
+    name: str
+    before: Batch
+    after: Batch
+
+
+def check_augmentation(
+    part: Part, demands: Demands, transform: Callable[..., Any], flip_pairs: Sequence[tuple[str, str]] | None
+) -> list[Finding]:
+    """Find out whether an augmentation works, and how many points leave the image under it."""
+    source = str(part.path)
+    plain, augmented = (_make_dataset(part, demands, one, flip_pairs) for one in (None, transform))
+    try:
+        try_augmentation(transform, _size(part, demands), flip_pairs)
+        labelled = np.flatnonzero(np.bincount(part.owners[part.in_channels.any(axis=1)], minlength=len(part.sizes)))
+        sampled = _sample(labelled[part.sizes[labelled].all(axis=1)], N_SAMPLES)
+        counts = np.array(
+            [
+                [len(data[Draw(int(index), SEED + int(index))].points) for data in (plain, augmented)]
+                for index in sampled
+            ]
+        ).reshape(-1, 2)
+    except DataError as error:
+        return [Finding("error", "augmentation", source, 1, str(error))]
+    n_points, n_left = counts.sum(axis=0).tolist()
+    if not n_points:
+        return []
+    share = 1 - n_left / n_points
+    text = f"of {n_points} points in {len(sampled)} images ({share:.0%}) leave their image under the augmentation"
+    if share <= MANY_LOST:
+        return [Finding("note", "augmentation_losses", source, n_points - n_left, f"{text} and are dropped.")]
+    text += ": much of what is near the border is lost. Move and enlarge images less in data.augmentation."
+    return [Finding("warning", "augmentation_losses", source, n_points - n_left, text)]
+
+
+def draw_examples(
+    part: Part,
+    demands: Demands,
+    transform: Callable[..., Any],
+    flip_pairs: Sequence[tuple[str, str]] | None,
+    n_images: int,
+) -> list[Example]:
+    """Draw random images of a part, before and after the augmentation; labelled ones come first."""
+    plain, augmented = (_make_dataset(part, demands, one, flip_pairs) for one in (None, transform))
+    is_labelled = np.bincount(part.owners[part.in_channels.any(axis=1)], minlength=len(part.sizes)) > 0
+    is_readable = part.sizes.all(axis=1)
+    picked = _sample(np.flatnonzero(is_labelled & is_readable), n_images)
+    picked = np.concatenate([picked, _sample(np.flatnonzero(~is_labelled & is_readable), n_images - len(picked))])
+    return [
+        Example(
+            part.table.image_paths[index].decode(),
+            collate([plain[Draw(int(index), SEED)]]),
+            collate([augmented[Draw(int(index), SEED + int(index))]]),
+        )
+        for index in picked
+    ]
+
+
+def _make_dataset(
+    part: Part,
+    demands: Demands,
+    transform: Callable[..., Any] | None,
+    flip_pairs: Sequence[tuple[str, str]] | None,
+) -> KeypointsDataset:
+    return KeypointsDataset(
+        part.table,
+        part.channels,
+        image_size=_size(part, demands),
+        resize_mode=demands.resize_mode,
+        transform=transform,
+        flip_pairs=flip_pairs,
+        visible_only=demands.visible_only,
+        image_sizes=part.sizes,
+    )
+
+
+def _size(part: Part, demands: Demands) -> tuple[int, int]:
+    """The input size; where images keep their own, that of most of them, reduced where it is large."""
+    if demands.image_size is not None:
+        return demands.image_size
+    sizes, counts = np.unique(part.sizes[part.sizes.min(axis=1) > 0], axis=0, return_counts=True)
+    height, width = sizes[counts.argmax()].tolist()
+    factor = min(1.0, LARGEST_SIDE_PX / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _sample(indices: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    return np.sort(np.random.default_rng(SEED).permutation(indices)[:n])

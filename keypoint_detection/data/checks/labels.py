@@ -1,0 +1,166 @@
+"""What labels say of themselves, given the sizes of the images: cheap enough for the start of a training."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.data.checks.findings import Finding, shorten_list
+from keypoint_detection.data.checks.parts import Demands, Part
+
+__all__ = ["check_channels", "check_coordinates", "check_counts", "check_distances", "check_labels"]
+
+# A channel with fewer points than this has hardly been labelled, and a file with fewer images is a trial.
+FEW_POINTS = 10
+# So many points are needed before their common range says something.
+N_POINTS_FOR_RANGE = 10
+# Coordinates in percent end at 100, where images end much later.
+PERCENT_LIMIT, PERCENT_MIN_SIDE_PX = 100, 200
+# Of the points outside, those that exchanging x and y must bring inside before it is offered as the reason.
+SWAPPED_SHARE = 0.95
+# What a message lists by name before it counts.
+N_NAMES = 8
+# More examples than this nobody reads, and describing a million takes long.
+N_DESCRIBED = 100
+
+
+def check_labels(part: Part, demands: Demands) -> list[Finding]:
+    """Check a part's labels by themselves: coordinates, channels, numbers of points and their distances."""
+    return [
+        *check_coordinates(part),
+        *check_channels(part),
+        *check_counts(part, demands),
+        *check_distances(part, demands),
+    ]
+
+
+def check_coordinates(part: Part) -> list[Finding]:
+    """Find coordinates that are no pixels of their images: shares of a side, percent, exchanged axes, outside."""
+    points, source = part.table.points, str(part.path)
+    if len(points) >= N_POINTS_FOR_RANGE and points.min() >= 0 and points.max() <= 1:
+        text = (
+            "all coordinates lie between 0 and 1: they look like shares of a side; multiply them by width and height."
+        )
+        return [Finding("error", "normalised", source, len(points), text, _describe(part, np.arange(len(points))))]
+    sides = part.sizes[part.sizes.all(axis=1)]
+    if (
+        len(points) >= N_POINTS_FOR_RANGE
+        and len(sides)
+        and points.min() >= 0
+        and points.max() <= PERCENT_LIMIT
+        and sides.min() > PERCENT_MIN_SIDE_PX
+        and (points > PERCENT_LIMIT / 2).any()
+    ):
+        text = (
+            f"all coordinates lie between 0 and 100, and the smallest side of an image is {sides.min()} px: they look "
+            "like percent; multiply them by width / 100 and height / 100."
+        )
+        return [Finding("warning", "percent", source, len(points), text, _describe(part, np.arange(len(points))))]
+    rows = np.flatnonzero(part.is_outside)
+    if not len(rows):
+        return []
+    text = f"labelled points of {len(points)} lie outside their image and are left out."
+    limits = part.sizes[part.owners][:, ::-1]
+    would_fit = (points[:, ::-1] >= 0).all(axis=1) & (points[:, ::-1] <= limits).all(axis=1)
+    if len(rows) >= N_POINTS_FOR_RANGE and would_fit.mean() > SWAPPED_SHARE:
+        text += " With x and y exchanged nearly all would lie inside: are they in the order (x, y)?"
+    return [Finding("warning", "outside", source, len(rows), text, _describe(part, rows))]
+
+
+def check_channels(part: Part) -> list[Finding]:
+    """Find channels with no or few points, and keypoint types that no channel collects or nobody has labelled."""
+    counts = dict(zip(part.channels, part.in_channels.sum(axis=0).tolist(), strict=True))
+    source, findings = str(part.path), []
+    empty = [name for name, count in counts.items() if not count]
+    few = [f"{name} ({count})" for name, count in counts.items() if 0 < count < FEW_POINTS]
+    if empty:
+        text = f"channels have no labelled point, so that nothing can be learned or measured: {_names(empty)}."
+        findings.append(Finding("warning", "empty_channel", source, len(empty), text))
+    if part.name in ("", "train") and len(part.sizes) < FEW_POINTS:
+        findings.append(Finding("note", "few_images", source, len(part.sizes), "images are few to train on."))
+    elif few and part.name in ("", "train"):
+        text = f"channels have fewer than {FEW_POINTS} labelled points: {_names(few)}."
+        findings.append(Finding("warning", "few_points", source, len(few), text))
+    types = part.table.keypoint_types
+    unused = [
+        str(one) for one in types if not any(one.answers_to(text) for texts in part.channels.values() for text in texts)
+    ]
+    if unused:
+        text = f"keypoint types are in no channel: {_names(unused)}. Their points are ignored."
+        findings.append(Finding("note", "unused_type", source, len(unused), text))
+    return findings
+
+
+def check_counts(part: Part, demands: Demands) -> list[Finding]:
+    """Find images with more points of a channel than a detector gives."""
+    per_image = _count_per_image(part)  # (I, C)
+    images, channels = np.nonzero(per_image > demands.max_keypoints)
+    if not len(images):
+        return []
+    names = list(part.channels)
+    examples = tuple(
+        f"{part.describe_image(image)}: {per_image[image, channel]} points of channel '{names[channel]}'"
+        for image, channel in zip(images.tolist(), channels.tolist(), strict=True)
+    )
+    text = (
+        f"times an image has more points of a channel than model.max_keypoints, {demands.max_keypoints}: the others "
+        f"cannot be found. Set --model.max_keypoints={per_image.max()}."
+    )
+    return [Finding("warning", "max_keypoints", str(part.path), len(images), text, examples)]
+
+
+def check_distances(part: Part, demands: Demands) -> list[Finding]:
+    """Find pairs of points of a channel that are closer than two detections may be."""
+    pairs, distances = _find_close_pairs(part, demands)
+    if not len(pairs):
+        return []
+    examples = tuple(
+        f"{distance:.2f} px apart: {part.describe_point(a)} and {part.describe_point(b)}"
+        for (a, b), distance in zip(pairs[:N_DESCRIBED].tolist(), distances[:N_DESCRIBED].tolist(), strict=True)
+    )
+    text = (
+        f"pairs of points of one channel are closer in the network's input than model.min_distance_px, "
+        f"{demands.min_distance_px:g}: only one of the two can be found. "
+    )
+    size = "its own size" if demands.image_size is None else f"data.image_size {list(demands.image_size)}"
+    text += f"Each image is taken at {size}; a larger one, or a smaller distance, keeps them apart."
+    return [Finding("warning", "min_distance", str(part.path), len(pairs), text, examples)]
+
+
+def _find_close_pairs(part: Part, demands: Demands) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(N, 2) the rows of points of one channel and image that are too close, and (N,) their distances in input px."""
+    points_input = part.table.points * part.scales(demands)[part.owners]
+    rows, channels = np.nonzero(part.in_channels)
+    groups = part.owners[rows] * len(part.channels) + channels
+    order = np.argsort(groups, kind="stable")
+    rows, groups = rows[order], groups[order]
+    pairs, distances = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
+    # Each point is compared with the next of its group, the next but one, and so on until no group is as large.
+    for step in range(1, len(rows)):
+        firsts = np.flatnonzero(groups[step:] == groups[:-step])
+        if not len(firsts):
+            break
+        candidates = np.stack([rows[firsts], rows[firsts + step]], axis=1)
+        apart = np.linalg.norm(points_input[candidates[:, 0]] - points_input[candidates[:, 1]], axis=1)
+        is_close = apart < demands.min_distance_px
+        pairs.append(candidates[is_close])
+        distances.append(apart[is_close])
+    return np.concatenate(pairs), np.concatenate(distances)
+
+
+def _count_per_image(part: Part) -> NDArray[np.int64]:
+    """(I, C) the points of each channel in each image."""
+    total = np.concatenate([np.zeros((1, len(part.channels)), np.int64), part.in_channels.cumsum(axis=0)])
+    counts: NDArray[np.int64] = np.diff(total[part.table.offsets], axis=0)
+    return counts
+
+
+def _describe(part: Part, rows: NDArray[np.int64]) -> tuple[str, ...]:
+    return tuple(f"{part.describe_point(row)} of {_size(part, row)}" for row in rows[:N_DESCRIBED].tolist())
+
+
+def _size(part: Part, row: int) -> str:
+    height, width = part.sizes[part.owners[row]]
+    return f"{height}x{width} (height x width)"
+
+
+def _names(names: list[str]) -> str:
+    return shorten_list(names, N_NAMES)

@@ -1,0 +1,140 @@
+"""Findings on images that are there twice, within a file and on both sides of a split."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.data.checks.duplicates import find_copies, find_neighbours
+from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.checks.groups import find_groups, propose_split
+from keypoint_detection.data.checks.parts import Part
+from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.images import ImageScan
+
+__all__ = ["Seen", "check_copies", "check_part_likeness", "check_split_likeness"]
+
+# The part of the images that shows the scene of another one, from which all are taken for one recording.
+SCENE_SHARE = 0.5
+NO_GROUPS = (
+    "The names suggest no groups to split by: keep the frames of one video, and images taken in one go, on one side"
+)
+
+
+class Seen:
+    """The images of a part that can be read.
+
+    Attributes:
+        part: their labels.
+        indices: (N,) which images of the part they are.
+        digests: (N) hashes of their files.
+        thumbnails: (N, side, side) their small grey versions.
+        paths: (N) their files.
+    """
+
+    def __init__(self, part: Part, scans: Sequence[ImageScan | None]) -> None:
+        self.part = part
+        read = [(index, scan) for index, scan in enumerate(scans) if scan is not None]
+        self.indices: NDArray[np.int64] = np.array([index for index, _ in read], dtype=np.int64)
+        self.digests = [scan.digest for _, scan in read]
+        self.thumbnails: NDArray[np.uint8] = np.stack([scan.thumbnail for _, scan in read])
+        self.paths = [part.table.image_paths[index].decode() for index in self.indices]
+
+    def describe(self, position: int) -> str:
+        """Name an image for a message."""
+        return self.part.describe_image(int(self.indices[position]))
+
+
+def check_copies(seen: Seen) -> list[Finding]:
+    """Find files of equal content within a part, apart by whether their labels agree."""
+    table, source = seen.part.table, str(seen.part.path)
+    equal: list[str] = []
+    different: list[str] = []
+    for group in find_copies(seen.digests):
+        text = " = ".join(seen.describe(position) for position in group)
+        labels = {_labels_of(table, int(seen.indices[position])) for position in group}
+        (equal if len(labels) == 1 else different).append(text)
+    findings = []
+    if equal:
+        text = "images are there more than once, with equal labels; they count double."
+        findings.append(Finding("warning", "copies", source, len(equal), text, tuple(equal)))
+    if different:
+        text = "images are there more than once with different labels: which are right?"
+        findings.append(
+            Finding("warning", "copies_labelled_differently", source, len(different), text, tuple(different))
+        )
+    return findings
+
+
+def check_part_likeness(seen: Seen, is_split_at_random: bool) -> list[Finding]:
+    """Find images that are nearly the same within a part, which a random split would put on both sides."""
+    found = find_neighbours(seen.thumbnails, None)
+    n_near, n_scene = int(found.is_nearly_same.sum()), int(found.is_same_scene.sum())
+    if not n_near and n_scene < SCENE_SHARE * len(seen.paths):
+        return []
+    pairs = {frozenset((one, int(other))) for one, other in enumerate(found.nearest) if found.is_nearly_same[one]}
+    examples = tuple(" ~ ".join(seen.describe(one) for one in sorted(pair)) for pair in sorted(pairs, key=sorted))
+    text = (
+        f"of {len(seen.paths)} images are nearly the same as another one, and {n_scene} show the scene of another one"
+    )
+    advice = _advise(seen.paths)
+    if is_split_at_random:
+        text += f": a random part is kept aside for validation, which will measure what was trained on. {advice}."
+    else:
+        text += f". Do not split them at random. {advice}."
+    return [Finding("warning" if is_split_at_random else "note", "alike", str(seen.part.path), n_near, text, examples)]
+
+
+def check_split_likeness(parts: Sequence[Seen]) -> list[Finding]:
+    """Find images on both sides of a split: copies, near-duplicates, and other frames of the same scene."""
+    findings = []
+    for one, other in combinations(parts, 2):
+        findings += _compare_parts(one, other)
+    return findings
+
+
+def _compare_parts(first: Seen, second: Seen) -> list[Finding]:
+    """Say of each image of the second part whether the first one has it too."""
+    names, source = (first.part.name, second.part.name), f"{first.part.path}, {second.part.path}"
+    position_of = {digest: position for position, digest in enumerate(first.digests)}
+    is_copy = np.array([digest in position_of for digest in second.digests])
+    findings = []
+    if is_copy.any():
+        copies = tuple(
+            f"{second.describe(position)} = {first.describe(position_of[second.digests[position]])}"
+            for position in np.flatnonzero(is_copy).tolist()
+        )
+        text = f"of {len(is_copy)} {names[1]} images are {names[0]} images too: what they measure is not held out."
+        findings.append(Finding("warning", "split_copies", source, len(copies), text, copies))
+    found = find_neighbours(second.thumbnails, first.thumbnails)
+    near, scene = found.is_nearly_same & ~is_copy, found.is_same_scene & ~is_copy
+    advice = _advise([*first.paths, *second.paths])
+    which, count, text = near, int(near.sum()), ""
+    if near.any():
+        text = f"of {len(near)} {names[1]} images are nearly the same as a {names[0]} image"
+        text += f" ({int(scene.sum())} show the scene of one)" if scene.sum() > near.sum() else ""
+    elif scene.sum() > SCENE_SHARE * len(scene):
+        which, count = scene, int(scene.sum())
+        text = f"of {len(scene)} {names[1]} images show the scene of a {names[0]} image"
+    if text:
+        examples = tuple(
+            f"{second.describe(position)} ~ {first.describe(int(found.nearest[position]))}"
+            for position in np.flatnonzero(which).tolist()
+        )
+        text += f": frames of one video? Then {names[1]} says little about other videos. {advice}."
+        findings.append(Finding("warning", "split_alike", source, count, text, examples))
+    return findings
+
+
+def _advise(paths: Sequence[str]) -> str:
+    groups = find_groups(paths)
+    if groups is None:
+        return NO_GROUPS
+    proposal = propose_split(groups)
+    return proposal[0].upper() + proposal[1:]
+
+
+def _labels_of(table: CocoKeypoints, index: int) -> bytes:
+    rows = slice(table.offsets[index], table.offsets[index + 1])
+    return table.points[rows].tobytes() + table.types[rows].tobytes()

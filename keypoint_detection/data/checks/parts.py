@@ -1,0 +1,100 @@
+"""One part of a data set as the checks see it: labels, true sizes of images, channels, and what a detector asks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.channels import types_in_channels
+from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.images import ResizeMode, fit_size
+from keypoint_detection.types import VISIBLE
+
+__all__ = ["Demands", "Part", "make_part"]
+
+
+class Demands(NamedTuple):
+    """What a detector asks of its data.
+
+    Attributes:
+        image_size: (height, width) of its input; None: the image's own.
+        resize_mode: how images are brought to it.
+        visible_only: occluded points do not count.
+        max_keypoints: the maximum number of points of a channel in one image.
+        min_distance_px: the minimum distance of two points of a channel in input pixels.
+    """
+
+    image_size: tuple[int, int] | None
+    resize_mode: ResizeMode
+    visible_only: bool
+    max_keypoints: int
+    min_distance_px: float
+
+
+class Part(NamedTuple):
+    """A file's labels beside what its images are (I images, P labelled points, C channels).
+
+    Attributes:
+        name: `train`, `val` or `test`; empty for a file by itself.
+        table: the labels.
+        sizes: (I, 2) true (height, width) in pixels, upright; 0 where an image cannot be read.
+        channels: channel name to the keypoint types it collects.
+        owners: (P,) the image that each point belongs to.
+        is_outside: (P,) whether a point lies outside its image.
+        in_channels: (P, C) the points that count, by channel.
+    """
+
+    name: str
+    table: CocoKeypoints
+    sizes: NDArray[np.int64]
+    channels: Mapping[str, Sequence[str]]
+    owners: NDArray[np.int64]
+    is_outside: NDArray[np.bool_]
+    in_channels: NDArray[np.bool_]
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.table.path
+
+    def describe_point(self, row: int) -> str:
+        """Name a point for a message: type, coordinates, image."""
+        x, y = self.table.points[row]
+        name = str(self.table.keypoint_types[self.table.types[row]])
+        return f"{name} at ({x:g}, {y:g}) in {self.describe_image(int(self.owners[row]))}"
+
+    def describe_image(self, index: int) -> str:
+        """Name an image for a message: id and file."""
+        return f"image {self.table.image_ids[index]} ({self.table.image_paths[index].decode()})"
+
+    def scales(self, demands: Demands) -> NDArray[np.float64]:
+        """(I, 2) how many input pixels an image pixel is wide and high; 1 where that is not known."""
+        if demands.image_size is None:
+            return np.ones((len(self.sizes), 2))
+        scales = np.ones((len(self.sizes), 2))
+        different, members = np.unique(self.sizes, axis=0, return_inverse=True)
+        for number, (height, width) in enumerate(different.tolist()):
+            if height and width:
+                is_stretched = demands.resize_mode == "stretch"
+                inner = demands.image_size if is_stretched else fit_size((height, width), demands.image_size)
+                scales[members.reshape(-1) == number] = inner[1] / width, inner[0] / height
+        return scales
+
+
+def make_part(
+    name: str,
+    table: CocoKeypoints,
+    sizes: NDArray[np.int64],
+    channels: Mapping[str, Sequence[str]],
+    visible_only: bool,
+) -> Part:
+    """Join labels and sizes; points outside their image, and occluded ones where they do not count, are not used."""
+    owners = np.repeat(np.arange(len(table.image_ids)), np.diff(table.offsets))
+    limits = sizes[owners][:, ::-1]
+    is_known = limits.min(axis=1) > 0
+    is_outside: NDArray[np.bool_] = ((table.points < 0) | (table.points > limits)).any(axis=1) & is_known
+    is_used = ~is_outside & (table.visibility == VISIBLE) if visible_only else ~is_outside
+    in_channels = types_in_channels(table.keypoint_types, channels)[table.types] & is_used[:, None]
+    return Part(name, table, sizes, channels, owners, is_outside, in_channels)

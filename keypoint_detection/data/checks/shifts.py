@@ -1,0 +1,96 @@
+"""Labels that belong to the image before or after theirs, as a list that slipped by one line has them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.checks.parts import Part
+
+__all__ = ["check_shift"]
+
+# Fewer labelled images than this say nothing sure.
+MIN_IMAGES = 20
+# By how many standard errors labels must fit the neighbouring image better before that is said.
+MIN_SIGMAS = 5.0
+# Of the points outside their image, the part that must be inside the neighbouring one.
+OUTSIDE_RATIO = 0.2
+MIN_OUTSIDE = 10
+
+
+def check_shift(part: Part, thumbnails: NDArray[np.uint8]) -> list[Finding]:
+    """Find out whether labels fit the previous or the next image better than their own.
+
+    Two things tell: points that lie outside their image and inside a neighbour of another size; and, where the camera
+    does not move, what the image shows at the points that others do not show there.
+
+    Args:
+        part: labels and sizes.
+        thumbnails: (I, side, side) grey images; those of unreadable images are not looked at.
+    """
+    for order, described in ((np.arange(len(part.sizes)), "of the file"), (_by_name(part), "of their names")):
+        for shift in (1, -1):
+            text = _fits_better(part, thumbnails, order, shift)
+            if text:
+                which = "next" if shift == 1 else "previous"
+                summary = (
+                    f"the labels fit the {which} image, in the order {described}, better than their own ({text}): have "
+                    "they slipped by one?"
+                )
+                return [Finding("warning", "shifted", str(part.path), len(order), summary)]
+    return []
+
+
+def _by_name(part: Part) -> NDArray[np.int64]:
+    order: NDArray[np.int64] = np.argsort(part.table.image_paths, kind="stable")
+    return order
+
+
+def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.int64], shift: int) -> str:
+    """Say why labels fit the image `shift` places on in an order better; empty where they do not."""
+    is_known: NDArray[np.bool_] = part.sizes.min(axis=1) > 0
+    partner = np.arange(len(order))
+    partner[order] = np.roll(order, -shift)
+    owners = part.owners
+    rows = np.flatnonzero(is_known[owners] & is_known[partner[owners]])
+    if len(np.unique(owners[rows])) < MIN_IMAGES:
+        return ""
+    points, limits = part.table.points[rows], part.sizes[partner[owners[rows]]][:, ::-1]
+    n_outside = int(part.is_outside[rows].sum())
+    n_outside_there = int(((points < 0) | (points > limits)).any(axis=1).sum())
+    if n_outside >= MIN_OUTSIDE and n_outside_there < OUTSIDE_RATIO * n_outside:
+        return f"{n_outside} points lie outside their own image, {n_outside_there} outside that one"
+    gains = _compare_rarity(part, _rarity(thumbnails, is_known), partner, rows)
+    error = gains.std(ddof=1) / np.sqrt(len(gains))
+    if error and gains.mean() / error > MIN_SIGMAS:
+        return f"what stands out there is nearer to them, by {gains.mean() / error:.0f} standard errors"
+    return ""
+
+
+def _rarity(thumbnails: NDArray[np.uint8], is_known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(I, side, side) in [0, 1]: the rank in its image of how much a pixel differs from the median of all images."""
+    background = np.median(thumbnails[is_known], axis=0)
+    flat = np.abs(thumbnails.astype(np.float32) - background).reshape(len(thumbnails), -1)
+    ranks: NDArray[np.float32] = flat.argsort(axis=1).argsort(axis=1).astype(np.float32) / flat.shape[1]
+    return ranks.reshape(thumbnails.shape)
+
+
+def _compare_rarity(
+    part: Part, rarity: NDArray[np.float32], partner: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(N,) for each labelled image, how much rarer its points are in the partner image than in its own."""
+    side = rarity.shape[-1]
+    owners = part.owners[rows]
+    there, own = (
+        rarity[(images, *_cells(part.table.points[rows], part.sizes[images], side))]
+        for images in (partner[owners], owners)
+    )
+    labelled, members = np.unique(owners, return_inverse=True)
+    sums = np.bincount(members.reshape(-1), weights=there.astype(np.float64) - own, minlength=len(labelled))
+    means: NDArray[np.float64] = sums / np.bincount(members.reshape(-1), minlength=len(labelled))
+    return means
+
+
+def _cells(points: NDArray[np.float32], sizes: NDArray[np.int64], side: int) -> tuple[NDArray[np.int64], ...]:
+    """The row and column of points in thumbnails."""
+    cells = (points / sizes[:, ::-1] * side).astype(np.int64).clip(0, side - 1)
+    return cells[:, 1], cells[:, 0]

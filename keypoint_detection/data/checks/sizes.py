@@ -1,0 +1,120 @@
+"""How large images and objects are, and which input size suits them."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.checks.parts import Demands, Part
+
+__all__ = ["SizeStatistics", "check_object_sizes", "measure_sizes"]
+
+# Small objects (the smallest tenth) are to be so large in the network's input, and their points so far apart.
+OBJECT_SIDE_PX = 48
+SPACING_PX = 6
+# Encoders of timm halve the input five times.
+MULTIPLE = 32
+SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 64, 1024
+# Objects smaller than this in the input are hardly seen.
+TINY_OBJECT_PX = 12
+SMALL_SHARE = 0.1
+
+
+class SizeStatistics(NamedTuple):
+    """What sizes a part has, in pixels of the images.
+
+    Attributes:
+        images: how many images there are of each size, as `height x width`, the most frequent first.
+        object_px: the tenth, half and nine tenths quantile of the longer side of the objects; NaN where none has two
+            points or a box.
+        spacing_px: the same of the distance of a point to the nearest one of its object.
+        proposed_size: (height, width) for `data.image_size`; None where nothing is known.
+    """
+
+    images: dict[str, int]
+    object_px: tuple[float, float, float]
+    spacing_px: tuple[float, float, float]
+    proposed_size: tuple[int, int] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give what JSON can hold: null for what is not known."""
+        quantiles = {
+            name: [None if math.isnan(value) else round(value, 2) for value in values]
+            for name, values in (("object_px", self.object_px), ("spacing_px", self.spacing_px))
+        }
+        return {**self._asdict(), **quantiles}
+
+
+def measure_sizes(part: Part) -> SizeStatistics:
+    """Measure images and objects, and propose an input size in which the small ones can still be seen."""
+    sizes = part.sizes[part.sizes.all(axis=1)]
+    different, counts = np.unique(sizes, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    images = {f"{height}x{width}": int(n) for (height, width), n in zip(different[order], counts[order], strict=True)}
+    sides, spacings = _measure_objects(part)
+    object_px, spacing_px = _quantiles(sides), _quantiles(spacings)
+    return SizeStatistics(images, object_px, spacing_px, _propose(sizes, object_px[0], spacing_px[0]))
+
+
+def check_object_sizes(part: Part, demands: Demands) -> list[Finding]:
+    """Find objects that are hardly seen in the network's input."""
+    if demands.image_size is None:
+        return []
+    sides, _ = _measure_objects(part, part.scales(demands))
+    n_tiny = int((sides < TINY_OBJECT_PX).sum())
+    if n_tiny <= SMALL_SHARE * len(sides):
+        return []
+    proposed = measure_sizes(part).proposed_size
+    text = (
+        f"of {len(sides)} objects are smaller than {TINY_OBJECT_PX} px in the network's input of "
+        f"{demands.image_size[0]}x{demands.image_size[1]} (height x width)."
+    )
+    if proposed is not None and proposed[0] * proposed[1] > demands.image_size[0] * demands.image_size[1]:
+        text += f" Try --data.image_size='{list(proposed)}', or cut the images up."
+    return [Finding("warning", "small_objects", str(part.path), n_tiny, text)]
+
+
+def _measure_objects(
+    part: Part, scales: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The longer side of every object (of its points, or of its box), and the distance of its points to the nearest."""
+    table = part.table
+    rows = np.flatnonzero(~part.is_outside)
+    points = table.points[rows] * (1 if scales is None else scales[part.owners[rows]])
+    boxes = table.box_sizes[rows] * (1 if scales is None else scales[part.owners[rows]].max(axis=1))
+    keys = part.owners[rows] * (1 + int(table.instances.max(initial=0))) + table.instances[rows]
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    if not len(starts):
+        return np.zeros(0), np.zeros(0)
+    spread = (np.maximum.reduceat(points, starts) - np.minimum.reduceat(points, starts)).max(axis=1)
+    sides = np.fmax(spread, boxes[starts])
+    nearest = np.full(len(points), np.inf)
+    # Each point beside the next one of its object, the next but one, and so on.
+    for step in range(1, int(np.diff(starts, append=len(keys)).max())):
+        firsts = np.flatnonzero(keys[step:] == keys[:-step])
+        apart = np.linalg.norm(points[firsts + step] - points[firsts], axis=1)
+        for ends in (firsts, firsts + step):
+            nearest[ends] = np.minimum(nearest[ends], apart)
+    return sides[sides > 0].astype(np.float64), nearest[np.isfinite(nearest) & (nearest > 0)]
+
+
+def _quantiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    if not len(values):
+        return math.nan, math.nan, math.nan
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9]).tolist()
+    return low, middle, high
+
+
+def _propose(sizes: NDArray[np.int64], small_object_px: float, small_spacing_px: float) -> tuple[int, int] | None:
+    if not len(sizes) or math.isnan(small_object_px):
+        return None
+    height, width = np.median(sizes, axis=0).tolist()
+    wanted = [OBJECT_SIDE_PX / small_object_px]
+    if not math.isnan(small_spacing_px):
+        wanted.append(SPACING_PX / small_spacing_px)
+    scale = min(1.0, max(wanted), LARGEST_SIDE_PX / max(height, width))
+    scale = max(scale, SMALLEST_SIDE_PX / min(height, width))
+    rows, columns = (MULTIPLE * max(1, round(side * scale / MULTIPLE)) for side in (height, width))
+    return rows, columns
