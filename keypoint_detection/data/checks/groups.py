@@ -17,7 +17,7 @@ N_NAMES = 5
 
 
 def find_groups(paths: Sequence[str]) -> list[str] | None:
-    """Name the group of each image: its folder, or what its name says before the number of the frame.
+    """Name the group of each image: what its name says before the number of the frame, or else its folder.
 
     Returns:
         One name an image; None where the names suggest no groups, or one only.
@@ -27,7 +27,8 @@ def find_groups(paths: Sequence[str]) -> list[str] | None:
     """
     folders = [str(PurePath(path).parent) for path in paths]
     stems = [re.sub(r"[\W_]*(frame|img|image)?[\W_]*\d+$", "", PurePath(path).stem, flags=re.I) for path in paths]
-    for groups in (folders, stems):
+    # Names first: folders may be those of the split itself.
+    for groups in (stems, folders):
         n_groups = len(set(groups))
         if n_groups > 1 and len(paths) / n_groups >= MIN_MEAN_SIZE:
             return groups

@@ -1,0 +1,82 @@
+"""`kpd check` as a user runs it; what it finds is tested in tests/data/checks."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from data.checks.sets import draw, write_set
+from PIL import Image
+
+from keypoint_detection.cli import run as kpd
+
+
+def run(capsys, *words):
+    """Run `kpd check`; its exit code and what it printed."""
+    try:
+        kpd(["check", *map(str, words)])
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code
+    return code, capsys.readouterr()
+
+
+@pytest.fixture
+def labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return write_set(tmp_path / "data", {f"{index}.jpg": draw(index) for index in range(6)})
+
+
+def test_a_clean_file_passes_and_is_drawn(labels, tmp_path, capsys):
+    code, printed = run(capsys, labels)
+    assert code == 0
+    assert "6 images" in printed.out
+    assert "No errors, no warnings." in printed.out
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert min(sheet.size) > 300
+
+
+def test_a_truncated_image_is_an_error(labels, tmp_path, capsys):
+    image = tmp_path / "data" / "3.jpg"
+    image.write_bytes(image.read_bytes()[:-200])
+    code, printed = run(capsys, labels)
+    assert code == 1
+    assert "3.jpg" in printed.out
+    assert "Found 1 error" in printed.out
+
+
+def test_the_report_can_be_read_by_programs(labels, tmp_path, capsys):
+    (tmp_path / "data" / "2.jpg").unlink()
+    code, printed = run(capsys, labels, "--json", "--sheet=null")
+    assert code == 1
+    report = json.loads(printed.out)
+    errors = [finding for finding in report["findings"] if finding["level"] == "error"]
+    assert [finding["kind"] for finding in errors] == ["image_file"]
+    assert "2.jpg" in errors[0]["examples"][0]
+
+
+def test_a_config_of_fit_names_the_files_and_their_settings(labels, tmp_path, capsys):
+    (tmp_path / "base.yaml").write_text(f"data: {{train: {labels}, val: {labels}, image_size: [64, 64]}}\n")
+    code, printed = run(capsys, "--config=base.yaml", "--json", "--sheet=null")
+    report = json.loads(printed.out)
+    assert "split_copies" in [finding["kind"] for finding in report["findings"]]
+    assert code == (1 if any(finding["level"] == "error" for finding in report["findings"]) else 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [([], "COCO"), (["missing.json"], "there is no file"), (["--jsn"], "jsn")]
+)
+def test_wrong_words_are_answered(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, printed = run(capsys, *words)
+    assert code in (1, 2)
+    assert message in printed.err + printed.out
+    assert "Traceback" not in printed.err
+
+
+def test_a_file_alone_is_checked_without_lightning(labels):
+    program = (
+        "import sys; from keypoint_detection.cli import run; "
+        f"run(['check', {str(labels)!r}, '--sheet=null']); assert 'lightning' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
