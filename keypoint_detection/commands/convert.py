@@ -149,13 +149,15 @@ def _describe(labels: LabelSet) -> str:
     n_occluded = sum(int((one.visibility == OCCLUDED).sum()) for one in instances)
     parts = Counter(image.split for image in labels.images)
     numbers = ", ".join(f"{count} {split}" for split, count in sorted(parts.items(), reverse=True) if split)
-    kinds = "; ".join(f"{one.name}: {_shorten(one.keypoints)}" for one in labels.categories)
+    used = {one.category for one in instances}
+    described = [f"{one.name}: {_shorten(one.keypoints, 8)}" for n, one in enumerate(labels.categories) if n in used]
+    kinds = _shorten(described, 3, separator="; ")
     return (
         f"{len(labels.images)} images{f' ({numbers})' if numbers else ''}, {len(instances)} objects, {n_points} "
         f"labelled points ({n_occluded} occluded) of {kinds}."
     )
 
 
-def _shorten(names: list[str]) -> str:
-    n_shown = 8
-    return ", ".join(names[:n_shown]) + (f" and {len(names) - n_shown} more" if len(names) > n_shown else "")
+def _shorten(texts: list[str], n_shown: int, separator: str = ", ") -> str:
+    more = f" and {len(texts) - n_shown} more" if len(texts) > n_shown else ""
+    return separator.join(texts[:n_shown]) + more
