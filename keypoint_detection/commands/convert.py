@@ -66,7 +66,7 @@ def convert(
     output_format: OutputName | None = None,
     val_fraction: ClosedUnitInterval = 0.0,
     test_fraction: ClosedUnitInterval = 0.0,
-    group_by: str | None = None,
+    group_by: int | str | None = None,
     seed: NonNegativeInt = 0,
     image_root: str | None = None,
     categories: list[str] | None = None,
@@ -87,9 +87,9 @@ def convert(
         output_format: format to write; left out, by the name of the output, and COCO for a folder; short: --to.
         val_fraction: share of the images to write as validation part.
         test_fraction: share of the images to write as test part.
-        group_by: what must not lie in two parts: folder, image, or a regular expression for the image's name, such as
-            '^(.*)_[0-9]+', whose first parenthesis is the group. Left out, the video where the source says it, else
-            image.
+        group_by: what must not lie in two parts: image, folder, a folder level (2 for the one above), or a regular
+            expression that is found in the image's name, such as '^(.*)_[0-9]+', whose parentheses are the group.
+            Left out, the video where the source says it, else image.
         seed: of the draw of these parts.
         image_root: folder of the source's images; left out, they are looked for beside it.
         categories: names of the categories to keep; left out, all.
@@ -149,13 +149,15 @@ def _describe(labels: LabelSet) -> str:
     n_occluded = sum(int((one.visibility == OCCLUDED).sum()) for one in instances)
     parts = Counter(image.split for image in labels.images)
     numbers = ", ".join(f"{count} {split}" for split, count in sorted(parts.items(), reverse=True) if split)
-    kinds = "; ".join(f"{one.name}: {_shorten(one.keypoints)}" for one in labels.categories)
+    used = {one.category for one in instances}
+    described = [f"{one.name}: {_shorten(one.keypoints, 8)}" for n, one in enumerate(labels.categories) if n in used]
+    kinds = _shorten(described, 3, separator="; ")
     return (
         f"{len(labels.images)} images{f' ({numbers})' if numbers else ''}, {len(instances)} objects, {n_points} "
         f"labelled points ({n_occluded} occluded) of {kinds}."
     )
 
 
-def _shorten(names: list[str]) -> str:
-    n_shown = 8
-    return ", ".join(names[:n_shown]) + (f" and {len(names) - n_shown} more" if len(names) > n_shown else "")
+def _shorten(texts: list[str], n_shown: int, separator: str = ", ") -> str:
+    more = f" and {len(texts) - n_shown} more" if len(texts) > n_shown else ""
+    return separator.join(texts[:n_shown]) + more

@@ -16,6 +16,7 @@ from keypoint_detection.conversion.labels import (
     LabelSet,
     Reading,
     make_instance,
+    read_edges,
 )
 from keypoint_detection.data.coco import read_coco
 from keypoint_detection.data.problems import Problems
@@ -95,9 +96,7 @@ def _read_categories(
         names = entry.get("keypoints") or [f"{name}_{index}" for index in range(n_values.get(entry["id"], 0) // 3)]
         if names:
             indices[entry["id"]] = len(categories)
-            pairs = [(int(a) - 1, int(b) - 1) for a, b in entry.get("skeleton") or []]
-            skeleton = [pair for pair in pairs if all(0 <= end < len(names) for end in pair)]
-            categories.append(Category(name, list(names), skeleton))
+            categories.append(Category(name, list(names), read_edges(entry.get("skeleton"), len(names), start=1)))
     return categories, indices
 
 

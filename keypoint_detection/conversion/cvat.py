@@ -137,7 +137,9 @@ def _read_shapes(image: ElementTree.Element, categories: list[Category], problem
     indices = {category.name: index for index, category in enumerate(categories[:-1])}
     instances = []
     for skeleton in image.findall("skeleton"):
-        index = indices[skeleton.get("label", "")]
+        index = indices.get(skeleton.get("label", ""))
+        if index is None:  # neither the task nor a shape says that this skeleton has points
+            continue
         instance = make_instance(index, len(categories[index].keypoints))
         for element in skeleton.findall("points"):
             for point in _read_points(element, image, problems):

@@ -87,14 +87,18 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
     n_skipped = n_several = 0
     others: Counter[str] = Counter()
     for task in tasks:
-        kept = [one for one in task.get(key) or [] if not one.get("was_cancelled")]
-        if not kept:
-            n_skipped += 1
+        try:
+            kept = [one for one in task.get(key) or [] if not one.get("was_cancelled")]
+            if not kept:
+                n_skipped += 1
+                continue
+            n_several += len(kept) > 1
+            chosen = next((one for one in kept if one.get("ground_truth")), kept[0])
+            image = _find_image(task, finder, problems)
+            objects = _read_objects(chosen.get("result") or [], task, problems, others)
+        except (AttributeError, TypeError, KeyError, IndexError) as error:
+            problems.add("layout", f"task {task.get('id')} is not laid out as in an export of Label Studio ({error}).")
             continue
-        n_several += len(kept) > 1
-        chosen = next((one for one in kept if one.get("ground_truth")), kept[0])
-        image = _find_image(task, source, finder, problems)
-        objects = _read_objects(chosen.get("result") or [], task, problems, others)
         if image is not None:
             found.append((image, objects))
     problems.raise_if_any(source)
@@ -125,7 +129,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
     return tasks
 
 
-def _find_image(task: dict[str, Any], source: Path, finder: ImageFinder, problems: Problems) -> LabelledImage | None:
+def _find_image(task: dict[str, Any], finder: ImageFinder, problems: Problems) -> LabelledImage | None:
     """Find the image of a task by its address; what differs between addresses and files is taken off."""
     texts = [value for value in (task.get("data") or {}).values() if isinstance(value, str)]
     images = [

@@ -16,7 +16,17 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.images import ImageError, read_sizes
 from keypoint_detection.types import NOT_LABELLED
 
-__all__ = ["Category", "ImageFinder", "Instance", "LabelSet", "LabelledImage", "Reading", "make_instance", "tidy_name"]
+__all__ = [
+    "Category",
+    "ImageFinder",
+    "Instance",
+    "LabelSet",
+    "LabelledImage",
+    "Reading",
+    "make_instance",
+    "read_edges",
+    "tidy_name",
+]
 
 Pixels = NDArray[np.uint8]
 
@@ -115,6 +125,22 @@ class Reading:
 
     image_root: Path | None
     keypoints: list[str]
+
+
+def read_edges(entries: Any, n_keypoints: int, start: int) -> list[tuple[int, int]]:
+    """Read the lines of a skeleton, leaving out what is none: they are for drawing alone.
+
+    Args:
+        entries: pairs of whole numbers, if the file is as it should be.
+        n_keypoints: of the category.
+        start: the number of the first keypoint.
+
+    >>> read_edges([[1, 2], [2, 9], None], n_keypoints=2, start=1)
+    [(0, 1)]
+    """
+    pairs = [one for one in entries if isinstance(one, list) and len(one) == 2] if isinstance(entries, list) else []
+    places = range(start, start + n_keypoints)
+    return [(a - start, b - start) for a, b in pairs if a in places and b in places]
 
 
 def make_instance(category: int, n_keypoints: int) -> Instance:

@@ -1,17 +1,16 @@
 """Dividing images into parts for training, validation and test, such that a group of images never lies in two."""
 
-import re
-
 import numpy as np
 
 from keypoint_detection.conversion.labels import LabelledImage
+from keypoint_detection.data.splitting import name_groups
 from keypoint_detection.types import DataError
 
 __all__ = ["split_images"]
 
 
 def split_images(
-    images: list[LabelledImage], val_fraction: float, test_fraction: float, group_by: str | None, seed: int
+    images: list[LabelledImage], val_fraction: float, test_fraction: float, group_by: int | str | None, seed: int
 ) -> None:
     """Set the `split` of every image to train, val or test.
 
@@ -22,9 +21,8 @@ def split_images(
         images: the images.
         val_fraction: share of the images to validate on.
         test_fraction: share of the images to test on.
-        group_by: `folder`, `image` (each is a group of its own), or a regular expression that is searched for in the
-            image's name, whose first parenthesis (or whole match) names the group. None: what the source says, such as
-            the video; else `image`.
+        group_by: a folder level or a regular expression, see `name_groups`; `folder` for level 1, `image` where each
+            is a group of its own. None: what the source says, such as the video; else `image`.
         seed: of the draw.
 
     Raises:
@@ -74,24 +72,14 @@ def _take(order: list[str], groups: dict[str, list[LabelledImage]], wanted: floa
     return taken
 
 
-def _name_groups(images: list[LabelledImage], group_by: str | None) -> list[str]:
+def _name_groups(images: list[LabelledImage], group_by: int | str | None) -> list[str]:
     if group_by is None:
         return [image.group or image.name for image in images]
+    names = [image.name for image in images]
     if group_by == "image":
-        return [image.name for image in images]
-    if group_by == "folder":
-        return [image.name.rpartition("/")[0] for image in images]
+        return names
     try:
-        pattern = re.compile(group_by)
-    except re.error as error:
-        raise DataError(
-            f"group_by {group_by!r} is not a regular expression ({error}); expected folder, image or '^(.*)_frame'."
-        ) from error
-    matches = [pattern.search(image.name) for image in images]
-    unmatched = [image.name for image, match in zip(images, matches, strict=True) if match is None]
-    if unmatched:
-        raise DataError(
-            f"group_by {group_by!r} does not match the names of {len(unmatched)} of {len(images)} images, e.g. "
-            f"{', '.join(unmatched[:3])}; every image must be of a group."
-        )
-    return [match[1] or match[0] if pattern.groups else match[0] for match in matches if match is not None]
+        return name_groups(names, 1 if group_by == "folder" else group_by)
+    except DataError as error:
+        # The option has another name here than in a training.
+        raise DataError(str(error).replace("data.group_by", "group_by")) from error

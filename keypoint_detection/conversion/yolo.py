@@ -26,6 +26,7 @@ from keypoint_detection.conversion.labels import (
     LabelSet,
     Reading,
     make_instance,
+    read_edges,
 )
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import VISIBLE, DataError
@@ -124,6 +125,8 @@ def _read_categories(config: _Config, keypoints: list[str]) -> list[Category]:
     categories = []
     for index in range(len(classes)):
         names = keypoints or (named.get(index) if isinstance(named, dict) else named)
+        if names is not None and not isinstance(names, list):
+            raise DataError(f"{config.path}: kpt_names is {named!r:.80}; a list of names for each class is expected.")
         names = [str(name) for name in names or [f"point{number}" for number in range(config.n_keypoints)]]
         if not len(names) <= config.n_keypoints or (keypoints and len(names) != config.n_keypoints):
             raise DataError(
@@ -131,7 +134,7 @@ def _read_categories(config: _Config, keypoints: list[str]) -> list[Category]:
                 "keypoints of kpt_shape."
             )
         # No key of Ultralytics' own; sleap-io reads and writes it.
-        edges = [(edge[0], edge[1]) for edge in config.content.get("skeleton") or [] if max(edge) < len(names)]
+        edges = read_edges(config.content.get("skeleton"), len(names), start=0)
         categories.append(Category(str(classes[index]), names, edges))
     return categories
 

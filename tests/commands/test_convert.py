@@ -104,6 +104,16 @@ def test_mistakes_are_answered_with_exit_code_two(discs, words, message, capsys)
     assert not Path("out").exists()
 
 
+def test_the_report_names_the_categories_that_are_labelled(discs, capsys):
+    content = json.loads(discs.read_text())
+    content["categories"] += [{"id": 2 + n, "name": f"unused{n}", "keypoints": ["a", "b"]} for n in range(50)]
+    many = discs.with_name("many.json")
+    many.write_text(json.dumps(content))
+    run(["convert", str(many), "--output=out.json"])
+    assert capsys.readouterr().out.endswith(" points (0 occluded) of discs: red, left, right.\n")
+    assert len(json.loads(Path("out.json").read_text())["categories"]) == 51
+
+
 def test_the_console_script_converts_without_lightning(discs):
     code = (
         "import sys\n"

@@ -117,3 +117,10 @@ def test_what_is_wrong_with_a_file_is_named(export, read, text, message):
     source = export(text)
     with pytest.raises(ValueError, match=message):
         read(source)
+
+
+def test_a_skeleton_that_nobody_gave_points_is_left_out(export, read):
+    empty = '<skeleton label="rat" source="manual" z_order="0"></skeleton>'
+    labels = read(export(SKELETONS.replace("<box", f"{empty}<box")))
+    assert [one.name for one in labels.categories] == ["mouse"]
+    assert len(labels.images[0].instances) == 2

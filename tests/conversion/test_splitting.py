@@ -25,7 +25,7 @@ def test_fractions_of_single_images_are_met():
     assert count(images) == {"train": 70, "val": 20, "test": 10}
 
 
-@pytest.mark.parametrize("group_by", ["folder", r"([a-z]+)_\d", r"^[a-z]+"])
+@pytest.mark.parametrize("group_by", ["folder", 1, r"([a-z]+)_\d", r"^[a-z]+"])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_group_is_never_in_two_parts(group_by, seed):
     images = make_images({letter: 3 + index for index, letter in enumerate("abcdefgh")})
@@ -65,7 +65,7 @@ def test_a_part_gets_one_group_however_large_it_is():
     [
         ("folder", 0.2, r"1 groups by 'folder' \(a\), too few for train, val"),
         ("x(", 0.2, "is not a regular expression"),
-        (r"(\d)\.jpg", 0.2, "does not match the names of 5 of 5 images"),
+        (r"(\d)\.jpg", 0.2, "5 of 5 file names do not match it"),
         (None, 1.0, "leave no images for training"),
     ],
 )

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -152,6 +153,17 @@ def test_nothing_is_left_of_a_conversion_that_fails(mice, tmp_path):
     with pytest.raises(OSError, match="gone"):
         write_labels(labels, tmp_path / "out", "yolo", "copy", {})
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_nothing_is_left_of_a_conversion_that_is_interrupted(mice, tmp_path, monkeypatch):
+    def interrupt(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfile", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_labels(load(mice), tmp_path / "out", "yolo", "copy", {})
+    assert not (tmp_path / "out").exists()
 
 
 def test_images_that_would_become_one_file_are_refused(mice, tmp_path):

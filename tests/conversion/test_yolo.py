@@ -93,6 +93,7 @@ def test_an_export_of_roboflow_is_found(draw, read, tmp_path, folder):
         (CONFIG.replace("[2, 3]", "[2, 4]"), r"kpt_shape is \[2, 4\]"),
         (CONFIG.replace("names:\n  0: mouse\n  1: rat", "nc: 2"), "names is None"),
         (CONFIG.replace("[nose, tail]", "[a, b, c]"), "3 names of keypoints"),
+        (CONFIG.split("kpt_names")[0] + "kpt_names: 7", "kpt_names is 7"),
         (CONFIG.replace("images/val", "images/validation"), "is neither a folder nor a list"),
         ("kpt_shape: [2", "not valid YAML"),
     ],
