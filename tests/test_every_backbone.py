@@ -121,5 +121,5 @@ def test_a_backbone_of_the_users_own_works_everywhere_by_its_dotted_path(discs, 
     (result,) = Predictor.from_checkpoint(best)([np.zeros((48, 64, 3), np.uint8)], heatmaps=True)
     assert result.heatmaps.shape == (3, 24, 32)
     run(["export", f"--ckpt_path={best}", f"--images={discs.parent / 'images'}"])
-    assert "Compared with PyTorch on 12 images" in capsys.readouterr().out
+    assert "Compared with PyTorch in float32 on 12 images" in capsys.readouterr().out
     assert Predictor.from_onnx("detector.onnx").channels == ["red", "left", "right"]

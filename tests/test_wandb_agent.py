@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-
-from tests.wandb_stand_in import ENTITY, PROJECT, SWEEP, StandIn
+from wandb_stand_in import ENTITY, PROJECT, SWEEP, StandIn
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "conf" / "tiny.yaml"

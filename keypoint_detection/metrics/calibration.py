@@ -205,7 +205,7 @@ def expected_calibration_error(curve: ReliabilityCurve) -> float:
 
     See Guo et al. 2017, section 2, https://arxiv.org/abs/1706.04599.
 
-    >>> expected_calibration_error(ReliabilityCurve(4.0, (0.2, 0.9), (0.25, 1.0), (20, 60)))
+    >>> round(expected_calibration_error(ReliabilityCurve(4.0, (0.2, 0.9), (0.25, 1.0), (20, 60))), 4)
     0.0875
     """
     total = sum(curve.counts)

@@ -114,7 +114,7 @@ def test_average_precision_against_a_plain_loop(n_truths: int) -> None:
 
 def test_peak_memory_over_output() -> None:
     """Measured in a process of its own, whose high-water mark can be reset."""
-    program = "from tests.benchmarks.test_average_precision import report_peak; report_peak()"
+    program = "from benchmarks.test_average_precision import report_peak; report_peak()"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     sys.stdout.write(f"\n{result.stdout}")
     assert "peak" in result.stdout

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from keypoint_detection.callbacks.run_folder import _as_loggable, _make_folder, find_run_folder
+from keypoint_detection.callbacks.run_folder import _make_folder, as_loggable, find_run_folder
 
 
 def _make(root: str, _: int) -> str:
@@ -26,7 +26,7 @@ def test_runs_that_start_together_get_folders_of_their_own(tmp_path):
     ],
 )
 def test_hyperparameters_become_what_every_logger_can_store(value, expected):
-    assert _as_loggable(value) == expected
+    assert as_loggable(value) == expected
 
 
 def test_without_the_command_line_the_folder_is_lightnings():

@@ -105,7 +105,7 @@ def test_other_backbone_is_refused_naming_what_differs(
 def test_of_a_deeper_backbone_what_fits_is_taken_and_the_rest_is_named(
     trained: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    detector = KeypointDetector(["red", "left", "right"], lambda: Unet(4, 1, 9), init_from=str(trained))
+    detector = KeypointDetector(["red", "left", "right"], lambda: Unet(4, 1, 11), init_from=str(trained))
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     with caplog.at_level(logging.INFO, "keypoint_detection"):
         detector.initialise()

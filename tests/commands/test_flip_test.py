@@ -10,8 +10,11 @@ from spot_detector import blob_image, make_checkpoint
 
 from keypoint_detection import Predictor
 from keypoint_detection.cli import run
-from keypoint_detection.inference.export import compare, export_onnx
+from keypoint_detection.inference.export import write_onnx
 from keypoint_detection.inference.loading import load_detector
+from keypoint_detection.inference.onnx_engine import OnnxEngine
+from keypoint_detection.inference.parity import compare
+from keypoint_detection.inference.torch_engine import TorchEngine
 
 TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
 PAIRS = "--data.flip_pairs=[[left, right]]"
@@ -97,9 +100,11 @@ def test_a_predictor_averages_with_twins_swapped_knowing_the_checkpoint_alone(tr
 def test_an_exported_detector_averages_too(tmp_path, data):
     detector = load_detector(str(make_checkpoint(tmp_path, flip_pairs=[], **data)), flip_test=True)
     assert detector.network.mirrored_channels == [0]
-    export_onnx(detector, tmp_path / "spot.onnx", "1")
+    path = tmp_path / "spot.onnx"
+    write_onnx(detector, path, precision="float32", heatmaps=False, version="1")
     examples = [blob_image(0.4 * width, 20.0, (60, width)) for width in (63, 64, 81)]
-    parity = compare(detector, tmp_path / "spot.onnx", examples)
+    reference = TorchEngine(detector, "cpu", "float32", compile=False)
+    parity = compare(reference, OnnxEngine(str(path), n_threads=1), examples)
     assert parity.n_points == 3
     assert parity.holds
 

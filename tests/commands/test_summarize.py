@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from metrics.processes import fill, make_metric
+from metrics.runs import write_folds, write_run
 from PIL import Image
 
 from keypoint_detection.cli import run
 from keypoint_detection.commands.summarize import conclude, summarize
 from keypoint_detection.metrics.learning_curve import Estimate, LearningCurve
-from tests.metrics.processes import fill, make_metric
-from tests.metrics.runs import write_folds, write_run
 
 TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
 

@@ -254,7 +254,10 @@ def test_early_stopping_is_available(discs):
         ("--model.heatmap_sigm=1", ["unrecognized", "Did you mean --model.heatmap_sigma"]),
         ("--model.lr=fast", ["model.lr", "'fast'"]),
         ("--model.lr=-1", ["model.lr", "v>0"]),
-        ("--model.backbone=Unett", ["no class called Unett", "There are: TimmUnet, Unet."]),
+        (
+            "--model.backbone=Unett",
+            ["no class called Unett", "There are: DilatedCnn, S3K, TimmUnet, Unet, VitUpsampler."],
+        ),
         ("--model.backbone.n_chanels=3", ["'n_chanels' is not accepted", "Did you mean n_channels?"]),
         ("--model.backbone.kernel_size=4", ["an odd number is expected"]),
         ("--data.resize=fill", ["data.resize", "letterbox"]),

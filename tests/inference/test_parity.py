@@ -6,7 +6,7 @@ from keypoint_detection.inference.parity import Points, match_points
 
 def as_points(*triples):
     values = np.array(triples, np.float32).reshape(-1, 3)
-    return Points(values[:, :2], values[:, 2])
+    return Points(values[:, :2], values[:, 2], 2 * values[:, 2], 1 - values[:, 2])
 
 
 def test_points_are_paired_one_to_one_the_nearest_first():
@@ -14,7 +14,7 @@ def test_points_are_paired_one_to_one_the_nearest_first():
     other = as_points((10.5, 10.0, 0.85), (9.75, 10.0, 0.5), (50.0, 10.0, 0.4))
     matched, lonely = match_points(one, other)
     assert len(matched) == 2
-    assert matched == pytest.approx(np.array([[0.1, 0.05, 0.8], [0.25, 0.4, 0.9]]), abs=1e-6)
+    assert matched == pytest.approx(np.array([[0.1, 0.05, 0.1, 0.05, 0.8], [0.25, 0.4, 0.8, 0.4, 0.9]]), abs=1e-6)
     assert lonely.tolist() == pytest.approx([0.7, 0.4])
 
 
@@ -28,5 +28,5 @@ def test_one_point_is_not_the_pair_of_two():
 def test_where_one_finds_nothing_all_points_are_without_a_pair(swap):
     pair = [as_points(), as_points((1.0, 2.0, 0.9))]
     matched, lonely = match_points(*(pair[::-1] if swap else pair))
-    assert matched.shape == (0, 3)
+    assert matched.shape == (0, 5)
     assert lonely.tolist() == pytest.approx([0.9])

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from metrics.processes import fill, make_metric
 
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, write_held_out
-from tests.metrics.processes import fill, make_metric
 
 
 def write_run(folder: Path, image_ids: Sequence[int], groups: dict[int, int] | None = None, **about: Any) -> Path:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from metrics.batches import make_batch
 from scipy.stats import chi2
 from sklearn.linear_model import LogisticRegression
 
@@ -18,7 +19,6 @@ from keypoint_detection.metrics.calibration import (
     fit_log_odds,
     fit_peak_factor,
 )
-from tests.metrics.batches import make_batch
 
 
 def make_terms(scores: np.ndarray) -> torch.Tensor:

@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from metrics.test_matching import match_by_loop, pair_by_loop
 
 from keypoint_detection.metrics import evaluation
 from keypoint_detection.metrics.evaluation import DetectionList, TruthList, measure
-from tests.metrics.test_matching import match_by_loop, pair_by_loop
 
 
 @pytest.mark.parametrize("chunk_elements", [1, 200, 1 << 20])

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing
+from metrics.batches import make_batch
+from metrics.processes import CALIBRATION, fill, make_metric, run_rank
 
 from keypoint_detection.metrics import EvaluationReport, KeypointMetrics
 from keypoint_detection.types import Detections
-from tests.metrics.batches import make_batch
-from tests.metrics.processes import CALIBRATION, fill, make_metric, run_rank
 
 
 def evaluate(*batches, thresholds=(2.0,), channels=("a", "b")) -> EvaluationReport:

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from metrics.batches import make_batch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
@@ -15,7 +16,6 @@ from keypoint_detection.metrics.oks import (
     oks_average_precision,
     resolve_sigmas,
 )
-from tests.metrics.batches import make_batch
 
 
 def single(distance: float, area: float, n_found: int = 1) -> dict[str, float]:

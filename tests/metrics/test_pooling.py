@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from metrics.processes import fill, make_metric
+from metrics.runs import write_folds, write_run
 
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, read_held_out
 from keypoint_detection.metrics.pooling import find_runs, groups_of, missing_folds, pool
 from keypoint_detection.types import DataError
-from tests.metrics.processes import fill, make_metric
-from tests.metrics.runs import write_folds, write_run
 
 
 def found(*folders: Path):

@@ -4,12 +4,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from metrics.batches import make_batch
+from metrics.processes import fill, join, make_metric
 
 from keypoint_detection.metrics import ChannelReport, EvaluationReport, KeypointMetrics
 from keypoint_detection.metrics.bootstrap import resample_images
 from keypoint_detection.metrics.evaluation import ChannelValues
-from tests.metrics.batches import make_batch
-from tests.metrics.processes import fill, join, make_metric
 
 
 def test_a_report_names_every_value_of_a_channel() -> None:

@@ -91,7 +91,7 @@ def test_training_is_not_averaged():
     network.mirrored_channels = [2, 1, 0]
     n_calls = []
     network.backbone.register_forward_hook(lambda *_: n_calls.append(1))
-    images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     network.train()(images)
     assert len(n_calls) == 1
     network.eval()(images)
