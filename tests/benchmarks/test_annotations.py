@@ -1,6 +1,6 @@
 """Time and memory of reading a COCO file of 60 000 images and 150 000 annotations, with and without segmentations.
 
-Run alone on the machine: `pytest tests/benchmarks/test_annotations.py -s`. Every reading has its own process, whose
+Run alone: `pytest tests/benchmarks/test_annotations.py -s -n 0`. Every reading has its own process, whose
 peak of memory is the system's own count; Python's parser alone, in the same run, says how fast the machine is.
 """
 

@@ -1,4 +1,4 @@
-"""Matching and AP against a plain loop: `pytest tests/benchmarks/test_average_precision.py -s`.
+"""Matching and AP against a plain loop: `pytest tests/benchmarks/test_average_precision.py -s -n 0`.
 
 5000 images with 20 detections each at three thresholds, 2 threads. Prints the ratio of the medians and the peak memory;
 asserts that both find exactly the same.

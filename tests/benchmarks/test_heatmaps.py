@@ -1,4 +1,4 @@
-"""Heatmaps against the straightforward ways: `pytest tests/benchmarks/test_heatmaps.py -s` prints the ratios.
+"""Heatmaps against the straightforward ways: `pytest tests/benchmarks/test_heatmaps.py -s -n 0` prints the ratios.
 
 Each pair runs in turns in one process with two threads, so that what else the machine does falls on both alike. The
 tests assert that results agree, never how long they took.

@@ -1,6 +1,6 @@
 """How long one image of 256x256 takes from pixels to points, against the network and extraction that kpd replaces.
 
-Run alone on the machine: `pytest tests/benchmarks/test_latency.py -s`. The detectors take turns in one process, so that
+Run alone: `pytest tests/benchmarks/test_latency.py -s -n 0`. The detectors take turns in one process, so that
 what slows the machine down slows all of them. Weights are random: they do not change the time.
 """
 

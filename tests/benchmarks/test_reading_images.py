@@ -1,6 +1,6 @@
 """Time of reading an image with its default augmentation: in one step, by torchvision's transforms, and from a cache.
 
-Run alone on the machine: `pytest tests/benchmarks/test_reading_images.py -s`. All times are the processor's, of one
+Run alone: `pytest tests/benchmarks/test_reading_images.py -s -n 0`. All times are the processor's, of one
 thread, in turn on the same images.
 """
 

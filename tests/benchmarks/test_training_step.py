@@ -1,6 +1,6 @@
 """What the memory format, large pages and kept memory gain in a training step of the default network on a CPU.
 
-Run alone on the machine: `pytest tests/benchmarks/test_training_step.py -s`. Every variant runs in its own process,
+Run alone: `pytest tests/benchmarks/test_training_step.py -s -n 0`. Every variant runs in its own process,
 in turn, because torch reads how to allocate once.
 """
 

@@ -1,6 +1,6 @@
 """What decoding and measuring cost beside the network itself, in one validation epoch.
 
-Run alone on the machine: `pytest tests/benchmarks/test_validation.py -s`.
+Run alone: `pytest tests/benchmarks/test_validation.py -s -n 0`.
 """
 
 import statistics

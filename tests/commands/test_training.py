@@ -256,7 +256,7 @@ def test_early_stopping_is_available(discs):
         ("--model.lr=-1", ["model.lr", "v>0"]),
         (
             "--model.backbone=Unett",
-            ["no class called Unett", "There are: DilatedCnn, S3K, TimmUnet, Unet, VitUpsampler."],
+            ["no class called Unett", "There are: DilatedCnn, S3K, TimmUnet, Unet"],
         ),
         ("--model.backbone.n_chanels=3", ["'n_chanels' is not accepted", "Did you mean n_channels?"]),
         ("--model.backbone.kernel_size=4", ["an odd number is expected"]),
