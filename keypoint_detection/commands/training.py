@@ -52,6 +52,7 @@ from keypoint_detection.checkpoints.settings import (
     trained_so_far,
 )
 from keypoint_detection.commands.budget import fill_in_budget
+from keypoint_detection.commands.label_warnings import warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.data.files import find_files, read_table
@@ -246,6 +247,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if self.subcommand == "predict":
             return
         self.model.network.check_size(data.first_size())
+        if self.subcommand == "fit":
+            warn_of_labels(data, self.model)
         limit = self.model.codec.max_keypoints
         for part, most in data.most_points().items():
             if most.n_points > limit:

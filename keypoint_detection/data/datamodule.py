@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +292,11 @@ class KeypointsDataModule(LightningDataModule):
             sizes,
             self._open_cache(),
         )
+
+    @property
+    def parts(self) -> Mapping[str, KeypointsDataset]:
+        """The parts that are set up: `train`, `val`, `test`."""
+        return self._datasets
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Describe the parts that are set up: file, SHA-256, number of images, labelled points per channel."""

@@ -1,0 +1,41 @@
+"""What `kpd fit` says of labels before it trains."""
+
+import json
+import logging
+
+from keypoint_detection.cli import run
+
+TINY = "tests/conf/tiny.yaml"
+
+
+def warnings_of(caplog, config, *words):
+    with caplog.at_level(logging.WARNING):
+        run(["fit", f"--config={config}", "--trainer.fast_dev_run=true", *words])
+    return [record.getMessage() for record in caplog.records if record.name.endswith("label_warnings")]
+
+
+def test_images_in_both_parts_and_types_without_points_are_said(discs, tmp_path, caplog, pytestconfig):
+    content = json.loads(discs.read_text())
+    content["categories"][0]["keypoints"].append("tail")
+    for annotation in content["annotations"]:
+        annotation["keypoints"] += [0, 0, 0]
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(content))
+    config = pytestconfig.rootpath / TINY
+    words = [f"--data.train={labels}", f"--data.val={labels}", f"--data.image_root={discs.parent}"]
+    messages = warnings_of(caplog, config, *words)
+    assert len(messages) == 2
+    assert "no labelled point" in messages[0]
+    assert "tail" in messages[0]
+    assert "images are trained on and validated on" in messages[1]
+
+
+def test_points_too_close_to_tell_apart_are_said(discs, caplog, pytestconfig):
+    config = pytestconfig.rootpath / TINY
+    words = [f"--data.train={discs}", "--model.channels={disc: [red, left, right]}", "--model.min_distance_px=100"]
+    (message,) = warnings_of(caplog, config, *words)
+    assert "closer in the network's input than model.min_distance_px, 100" in message
+
+
+def test_clean_labels_are_passed_over_in_silence(discs, caplog, pytestconfig):
+    assert warnings_of(caplog, pytestconfig.rootpath / TINY, f"--data.train={discs}") == []
