@@ -26,7 +26,7 @@ def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
         max_keypoints=model.codec.max_keypoints,
         min_distance_px=model.codec.min_distance_px,
     )
-    tables = {dataset.table.path: (name, dataset.table) for name, dataset in reversed(data.parts.items())}
+    tables = {dataset.table.path: (name, dataset.table) for name, dataset in reversed([*data.parts.items()])}
     for name, table in tables.values():
         part = make_part(name, table, table.image_sizes, model.channels, data.visible_only)
         for finding in (*check_channels(part), *check_distances(part, demands)):
