@@ -62,7 +62,8 @@ def draw_overlay(
     points: PointSet,
     channels: Sequence[str],
     heatmaps: NDArray[np.float32] | None = None,
-    min_score: float = 0.1,
+    *,
+    min_score: float,
 ) -> Image.Image:
     """Draw true points as circles and predicted ones as crosses, beside the heatmaps where they are given.
 
@@ -110,7 +111,7 @@ def draw_prediction(
     )
     heatmaps = predictions.logits[index].float().sigmoid().cpu().numpy()
     image = batch.images[index].permute(1, 2, 0).cpu().numpy()
-    return draw_overlay(image, points, channels, heatmaps, min_score)
+    return draw_overlay(image, points, channels, heatmaps, min_score=min_score)
 
 
 def _colour(channel: int) -> tuple[int, int, int]:

@@ -48,7 +48,7 @@ def resample_groups(groups: Tensor, n_resamples: int, generator: torch.Generator
     return resample_images(len(names), n_resamples, generator)[numbers]
 
 
-def percentile_interval(values: Tensor, level: float = 0.95) -> tuple[Tensor, Tensor]:
+def percentile_interval(values: Tensor, level: float) -> tuple[Tensor, Tensor]:
     """Take the central interval of bootstrap values.
 
     Args:
@@ -58,7 +58,7 @@ def percentile_interval(values: Tensor, level: float = 0.95) -> tuple[Tensor, Te
     Returns:
         Lower and upper end, each (...); NaN where no resample defines the statistic.
 
-    >>> percentile_interval(torch.arange(101.0))
+    >>> percentile_interval(torch.arange(101.0), 0.95)
     (tensor(2.5000), tensor(97.5000))
     """
     if not 0 < level < 1:

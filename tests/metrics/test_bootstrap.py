@@ -26,7 +26,7 @@ def test_seed_decides_and_global_state_stays() -> None:
 
 def test_interval_of_a_mean_is_that_of_theory() -> None:
     values = torch.from_numpy(np.random.default_rng(0).normal(5, 2, 400)).float()
-    low, high = percentile_interval(values @ resample_images(400, 4000, seeded(0)) / 400)
+    low, high = percentile_interval(values @ resample_images(400, 4000, seeded(0)) / 400, 0.95)
     margin = 1.96 * values.std().item() / 20
     assert low.item() == pytest.approx(values.mean().item() - margin, abs=0.02)
     assert high.item() == pytest.approx(values.mean().item() + margin, abs=0.02)
@@ -34,7 +34,7 @@ def test_interval_of_a_mean_is_that_of_theory() -> None:
 
 def test_undefined_resamples_are_left_out() -> None:
     values = torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan], [1.0, torch.nan]])
-    low, high = percentile_interval(values)
+    low, high = percentile_interval(values, 0.95)
     assert low[0] == high[0] == 1
     assert low[1].isnan()
 
