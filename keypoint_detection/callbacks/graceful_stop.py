@@ -98,9 +98,10 @@ class GracefulStop(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save what a second signal, or one that ended a worker process, would otherwise lose."""
-        if isinstance(exception, SIGTERMException) and self.signal_number is None:
+        if (isinstance(exception, SIGTERMException) or trainer.received_sigterm) and self.signal_number is None:
             self.signal_number = signal.SIGTERM  # it came before training, to Lightning's own handler
-        if self.signal_number is not None and not self._has_saved and trainer.world_size == 1:
+        is_training = trainer.state.fn == "fit"
+        if is_training and self.signal_number is not None and not self._has_saved and trainer.world_size == 1:
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,5 +1,6 @@
 """Write the points that `kpd predict` finds: complete or not at all, and resumable."""
 
+import hashlib
 import json
 import logging
 import math
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 PART_PATTERN = ".unfinished-*.jsonl"
 SETTINGS_FILE = ".unfinished.json"
+DIGEST_BYTES = 16
 OVERLAY_FOLDER, OVERLAY_VIDEO = "overlays", "overlay.mp4"
 N_DECIMALS, N_SCORE_DECIMALS = 3, 6
 
@@ -122,9 +124,26 @@ class PredictionWriter(Callback):
         stored = self.folder / SETTINGS_FILE
         if not stored.is_file():
             raise DataError(f"{self.folder} holds no interrupted prediction to resume.")
-        if (before := json.loads(stored.read_text(encoding="utf-8"))) != settings:
-            raise DataError(f"{self.folder} holds an interrupted prediction of {before}; this one is of {settings}.")
+        before = json.loads(stored.read_text(encoding="utf-8"))
+        if before["images"] != settings["images"]:
+            raise DataError(
+                f"{self.folder} holds an interrupted prediction of {before['images']}; this one is of "
+                f"{settings['images']}. Give the same images, or another --output.folder."
+            )
         return {record["index"] for record in self._records() if "error" not in record}
+
+    def _compare_weights(self, trainer: Trainer, digest: str) -> None:
+        """Note the weights of a prediction that begins, and refuse to go on with those of another detector."""
+        assert self.folder is not None
+        stored = self.folder / SETTINGS_FILE
+        if self.resume:
+            if json.loads(stored.read_text(encoding="utf-8")).get("weights", digest) != digest:
+                raise DataError(
+                    f"{self.folder} holds an interrupted prediction by another detector. Give its --ckpt_path, or "
+                    "another --output.folder."
+                )
+        elif trainer.is_global_zero:
+            stored.write_text(json.dumps({**_settings(trainer), "weights": digest}), encoding="utf-8")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this process's part of the result."""
@@ -139,6 +158,7 @@ class PredictionWriter(Callback):
             if trainer.is_global_zero:
                 self._begin(_settings(trainer))
             trainer.strategy.barrier()
+        self._compare_weights(trainer, _digest(pl_module))
         name = PART_PATTERN.replace("*", f"{trainer.global_rank}-{time.time_ns()}")
         self._part = (self.folder / name).open("w", encoding="utf-8")
 
@@ -261,7 +281,15 @@ class PredictionWriter(Callback):
 def _settings(trainer: Trainer) -> dict[str, str]:
     """What an interrupted prediction and its continuation must have in common."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    return {"predict": str(Path(data.predict).absolute()), "checkpoint": str(trainer.ckpt_path)}
+    return {"images": str(Path(data.predict).absolute())}
+
+
+def _digest(model: LightningModule) -> str:
+    """Name the weights: the file they come from may be written over by another training."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _parts(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, Any]:

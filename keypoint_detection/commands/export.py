@@ -95,7 +95,10 @@ def export(
         raise DataError(f"{path} exists already; give another --output.")
     detector = load_detector(ckpt_path, may_import=True, flip_test=flip_test)
     examples = _read_examples(images) if images else draw_examples(N_IMAGES)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); give another --output.") from error
     write = write_onnx if format == "onnx" else write_program
     # The file appears when it is complete and known to do what PyTorch does.
     with tempfile.TemporaryDirectory(prefix=".kpd-export-", dir=path.parent) as folder:

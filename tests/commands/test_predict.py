@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -142,6 +143,22 @@ def test_an_interrupted_prediction_goes_on_where_it_was(checkpoint, images, monk
     assert seen == ["a.png", "c.jpg", "c.jpg", "d.png"]
     assert list(read_csv("out/predictions.csv")) == list(PLACES)
     assert [path.name for path in Path("out").iterdir()] == ["predictions.csv"]
+
+
+def test_another_detector_does_not_go_on(checkpoint, images, monkeypatch, capsys):
+    read = unlabelled.read_image
+    monkeypatch.setattr(unlabelled, "read_image", lambda path: read(path) if "a.png" in path else [][0])
+    with pytest.raises(IndexError):
+        predict(checkpoint, images, "--data.batch_size=1")
+    monkeypatch.setattr(unlabelled, "read_image", read)
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["network.head.bias"] += 0.25
+    torch.save(content, checkpoint)
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, images, "--resume")
+    assert stop.value.code == 2
+    assert "an interrupted prediction by another detector" in capsys.readouterr().err
+    assert not list(Path("out").glob("[!.]*"))
 
 
 @pytest.mark.parametrize(
