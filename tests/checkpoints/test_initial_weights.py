@@ -118,7 +118,7 @@ def test_of_a_deeper_backbone_what_fits_is_taken_and_the_rest_is_named(
     assert all(torch.equal(after[name], before[name]) for name in fresh)
     # stem 2, down 6, four blocks of 12, up 6, which the checkpoint has; seven blocks more here.
     assert "62 of the 146 weights of the backbone" in caplog.text
-    assert "84 weights are not in the checkpoint, e.g. residual.2.conv1.weight" in caplog.text
+    assert "84 weights are not in the checkpoint, e.g. residual.4.conv1.weight" in caplog.text
 
 
 @pytest.mark.parametrize("other", [S3K, lambda: TimmUnet("resnet10t", False, width=4)])
