@@ -23,5 +23,5 @@ def run(words: Sequence[str]) -> None:
     try:
         options = vars(parser.parse_args(list(words[1:])))
         draw_data_set(SyntheticBoxes(**{field.name: options[field.name] for field in fields(SyntheticBoxes)}))
-    except (ValueError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))

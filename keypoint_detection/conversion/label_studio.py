@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlparse
+from urllib.parse import parse_qs, quote, unquote, urlparse
 from xml.etree import ElementTree
 
 from keypoint_detection.conversion.labels import (
@@ -302,7 +302,8 @@ def write_label_studio(labels: LabelSet, folder: Path) -> list[str]:
         for instance in image.instances:
             result += _describe(instance, image, labels.categories, f"{number}-{len(result)}")
         prediction = {"model_version": "kpd", "result": result}
-        tasks.append({"id": number, "data": {"image": f"{LOCAL_FILES}?d={relative}"}, "predictions": [prediction]})
+        address = f"{LOCAL_FILES}?d={quote(relative)}"
+        tasks.append({"id": number, "data": {"image": address}, "predictions": [prediction]})
     text = json.dumps(tasks, ensure_ascii=False)
     (folder / "tasks.json").write_text(text + "\n", encoding="utf-8")
     root = ElementTree.Element("View")
