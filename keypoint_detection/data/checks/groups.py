@@ -27,7 +27,7 @@ def find_groups(paths: Sequence[str]) -> list[str] | None:
     """
     folders = [str(PurePath(path).parent) for path in paths]
     stems = [re.sub(r"[\W_]*(frame|img|image)?[\W_]*\d+$", "", PurePath(path).stem, flags=re.I) for path in paths]
-    # Names first: folders may be those of the split itself.
+    # Names first: one folder may hold several videos.
     for groups in (stems, folders):
         n_groups = len(set(groups))
         if n_groups > 1 and len(paths) / n_groups >= MIN_MEAN_SIZE:

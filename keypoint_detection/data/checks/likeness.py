@@ -1,5 +1,6 @@
 """Findings on images that are there twice, within a file and on both sides of a split."""
 
+import os
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -30,7 +31,7 @@ class Seen:
         indices: (N,) which images of the part they are.
         digests: (N) hashes of their files.
         thumbnails: (N, side, side) their small grey versions.
-        paths: (N) their files.
+        names: (N) their files, below the folder that holds all of the part.
     """
 
     def __init__(self, part: Part, scans: Sequence[ImageScan | None]) -> None:
@@ -39,7 +40,10 @@ class Seen:
         self.indices: NDArray[np.int64] = np.array([index for index, _ in read], dtype=np.int64)
         self.digests = [scan.digest for _, scan in read]
         self.thumbnails: NDArray[np.uint8] = np.stack([scan.thumbnail for _, scan in read])
-        self.paths = [part.table.image_paths[index].decode() for index in self.indices]
+        paths = [part.table.image_paths[index].decode() for index in self.indices]
+        # The folder of a whole part, `train/` beside `val/`, is no group of images.
+        root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+        self.names = [os.path.relpath(path, root) for path in paths]
 
     def describe(self, position: int) -> str:
         """Name an image for a message."""
@@ -71,14 +75,14 @@ def check_part_likeness(seen: Seen, is_split_at_random: bool) -> list[Finding]:
     """Find images that are nearly the same within a part, which a random split would put on both sides."""
     found = find_neighbours(seen.thumbnails, None)
     n_near, n_scene = int(found.is_nearly_same.sum()), int(found.is_same_scene.sum())
-    if not n_near and n_scene < SCENE_SHARE * len(seen.paths):
+    if not n_near and n_scene < SCENE_SHARE * len(seen.names):
         return []
     pairs = {frozenset((one, int(other))) for one, other in enumerate(found.nearest) if found.is_nearly_same[one]}
     examples = tuple(" ~ ".join(seen.describe(one) for one in sorted(pair)) for pair in sorted(pairs, key=sorted))
     text = (
-        f"of {len(seen.paths)} images are nearly the same as another one, and {n_scene} show the scene of another one"
+        f"of {len(seen.names)} images are nearly the same as another one, and {n_scene} show the scene of another one"
     )
-    advice = _advise(seen.paths)
+    advice = _advise(seen.names)
     if is_split_at_random:
         text += f": a random part is kept aside for validation, which will measure what was trained on. {advice}."
     else:
@@ -109,7 +113,7 @@ def _compare_parts(first: Seen, second: Seen) -> list[Finding]:
         findings.append(Finding("warning", "split_copies", source, len(copies), text, copies))
     found = find_neighbours(second.thumbnails, first.thumbnails)
     near, scene = found.is_nearly_same & ~is_copy, found.is_same_scene & ~is_copy
-    advice = _advise([*first.paths, *second.paths])
+    advice = _advise([*first.names, *second.names])
     which, count, text = near, int(near.sum()), ""
     if near.any():
         text = f"of {len(near)} {names[1]} images are nearly the same as a {names[0]} image"
@@ -127,8 +131,8 @@ def _compare_parts(first: Seen, second: Seen) -> list[Finding]:
     return findings
 
 
-def _advise(paths: Sequence[str]) -> str:
-    groups = find_groups(paths)
+def _advise(names: Sequence[str]) -> str:
+    groups = find_groups(names)
     if groups is None:
         return NO_GROUPS
     proposal = propose_split(groups)

@@ -56,6 +56,14 @@ def test_frames_of_one_video_on_both_sides_are_found_with_a_split_by_video(tmp_p
     assert "The names suggest 5 groups (a, b, c, d, e): validate on a, 20% of the images" in found.summary
 
 
+def test_the_folders_of_the_parts_themselves_are_no_groups(tmp_path):
+    frames = {f"{i:03}.jpg": frame for i, frame in enumerate(video(0, 12, 1))}
+    val = {name: frames.pop(name) for name in ("002.jpg", "005.jpg", "008.jpg")}
+    found = only(run_audit(write_parts(tmp_path, frames, val)), "split_alike")
+    assert found.count == 3
+    assert "The names suggest no groups" in found.summary
+
+
 def test_frames_far_apart_show_the_same_scene(tmp_path):
     frames = {f"{i}.jpg": frame for i, frame in enumerate(video(0, 8, 15))}
     val = {"3.jpg": frames.pop("3.jpg")}
