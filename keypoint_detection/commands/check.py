@@ -2,8 +2,9 @@
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +101,7 @@ def check(
     """
     if sheet is not None and Path(sheet).suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"--sheet is {sheet!r}; a name that ends in {', '.join(SHEET_SUFFIXES)} is expected.")
+    _refuse_unwritable({"--sheet": sheet, "--json": None if json == STANDARD_OUTPUT else json})
     found = audit(data, _track)
     part = next((part for part in found.parts if part.name in ("", "train") and part.sizes.any()), None)
     if sheet is not None and part is not None and len(part.channels):
@@ -109,6 +111,17 @@ def check(
     if json is not None:
         _write_json(found, json)
     return not any(finding.level == "error" for finding in found.findings)
+
+
+def _refuse_unwritable(targets: Mapping[str, str | None]) -> None:
+    """Say before minutes of reading that a result could not be written after them."""
+    for option, target in targets.items():
+        if target is None:
+            continue
+        path = Path(target).expanduser()
+        folder = next(one for one in path.absolute().parents if one.exists())
+        if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise DataError(f"{option}: {path} cannot be written; give another {option}=FILE, or {option}=null.")
 
 
 def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) -> tuple[DataDescription, Augmentation]:
@@ -175,4 +188,6 @@ def _write_json(found: Audit, target: str) -> None:
     if target == STANDARD_OUTPUT:
         sys.stdout.write(text)
     else:
-        Path(target).expanduser().write_text(text, encoding="utf-8")
+        path = Path(target).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -129,6 +129,6 @@ def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescri
         data.categories,
         options.model.channels,
         demands,
-        is_split_at_random="train" in named and "val" not in named and options.file is None,
+        is_split_at_random="train" in named and "val" not in named and data.group_by is None and options.file is None,
     )
     return description, data

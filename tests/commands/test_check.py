@@ -80,3 +80,28 @@ def test_a_file_alone_is_checked_without_lightning(labels):
         f"run(['check', {str(labels)!r}, '--sheet=null']); assert 'lightning' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("option", ["--sheet=data/0.jpg/sheet.png", "--json=data", "--json=data/0.jpg/report.json"])
+def test_what_cannot_be_written_is_said_before_anything_is_read(labels, capsys, option):
+    code, printed = run(capsys, labels, option)
+    assert code == 2
+    assert "cannot be written" in printed.err
+    assert printed.out == ""
+
+
+def test_the_report_is_written_into_a_new_folder_beside_the_text(labels, tmp_path, capsys):
+    code, printed = run(capsys, labels, "--sheet=null", "--json=new/report.json")
+    assert code == 0
+    assert "No errors, no warnings." in printed.out
+    assert len(json.loads((tmp_path / "new/report.json").read_text())["parts"]) == 1
+
+
+@pytest.mark.parametrize(("settings", "level"), [("", "warning"), (", group_by: 1", "note")])
+def test_groups_of_the_config_make_a_random_split_safe(tmp_path, monkeypatch, capsys, settings, level):
+    monkeypatch.chdir(tmp_path)
+    frames = {f"{i}.jpg": draw(0, (120, 160), spot=(20 + i, 60)) for i in range(12)}
+    (tmp_path / "base.yaml").write_text(f"data: {{train: {write_set(tmp_path, frames)}{settings}}}\n")
+    _, printed = run(capsys, "--config=base.yaml", "--json", "--sheet=null")
+    found = [one["level"] for one in json.loads(printed.out)["findings"] if one["kind"] == "alike"]
+    assert found == [level]

@@ -47,5 +47,6 @@ def propose_split(groups: Sequence[str]) -> str:
     share = sum(sizes[name] for name in picked) / len(groups)
     return (
         f"the names suggest {len(sizes)} groups ({shorten_list(list(sizes), N_NAMES)}): validate on "
-        f"{shorten_list(picked, N_NAMES)}, {share:.0%} of the images, and train on the others"
+        f"{shorten_list(picked, N_NAMES)}, {share:.0%} of the images, and train on the others; or let "
+        "data.group_by keep them together"
     )

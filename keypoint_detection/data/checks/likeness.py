@@ -19,7 +19,8 @@ __all__ = ["Seen", "check_copies", "check_part_likeness", "check_split_likeness"
 # The part of the images that shows the scene of another one, from which all are taken for one recording.
 SCENE_SHARE = 0.5
 NO_GROUPS = (
-    "The names suggest no groups to split by: keep the frames of one video, and images taken in one go, on one side"
+    "The names suggest no groups to split by: keep the frames of one video, and images taken in one go, on one side; "
+    "data.group_by says which belong together"
 )
 
 
