@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -26,6 +25,7 @@ from keypoint_detection.data.video import read_frames, read_rate, write_video
 from keypoint_detection.drawing import PointSet, draw_overlay
 from keypoint_detection.images import read_pixels
 from keypoint_detection.inference.formats import FILE_NAMES, Format, Record, write_predictions
+from keypoint_detection.inference.results import spread_of
 from keypoint_detection.inference.thresholds import choose_threshold
 from keypoint_detection.types import DataError, Detections, ImageBatch
 
@@ -95,11 +95,11 @@ class PredictionWriter(Callback):
         if self.folder is None:
             return
         if self.resume:
-            data.predicted = self._read_interrupted(_settings(trainer))
+            data.predicted = self._read_interrupted(_source(trainer))
         elif trainer.is_global_zero:
-            self._begin(_settings(trainer))
+            self._begin(_source(trainer))
 
-    def _begin(self, settings: dict[str, str]) -> None:
+    def _begin(self, source: str) -> None:
         """Make the folder, unless it holds something that would be lost."""
         assert self.folder is not None
         if any(self.folder.glob(PART_PATTERN)):
@@ -112,23 +112,23 @@ class PredictionWriter(Callback):
             raise DataError(f"{self.folder / finished[0]} exists already; give another --output.folder.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / SETTINGS_FILE).write_text(json.dumps(settings), encoding="utf-8")
+            (self.folder / SETTINGS_FILE).write_text(json.dumps({"images": source}), encoding="utf-8")
         except OSError as error:
             raise DataError(
                 f"{self.folder} cannot be written ({error.strerror}); give another --output.folder."
             ) from error
 
-    def _read_interrupted(self, settings: dict[str, str]) -> set[int]:
+    def _read_interrupted(self, source: str) -> set[int]:
         """Find the images that an interrupted prediction has had."""
         assert self.folder is not None
         stored = self.folder / SETTINGS_FILE
         if not stored.is_file():
             raise DataError(f"{self.folder} holds no interrupted prediction to resume.")
         before = json.loads(stored.read_text(encoding="utf-8"))
-        if before["images"] != settings["images"]:
+        if before["images"] != source:
             raise DataError(
-                f"{self.folder} holds an interrupted prediction of {before['images']}; this one is of "
-                f"{settings['images']}. Give the same images, or another --output.folder."
+                f"{self.folder} holds an interrupted prediction of {before['images']}; this one is of {source}. Give "
+                "the same images, or another --output.folder."
             )
         return {record["index"] for record in self._records() if "error" not in record}
 
@@ -143,7 +143,7 @@ class PredictionWriter(Callback):
                     "another --output.folder."
                 )
         elif trainer.is_global_zero:
-            stored.write_text(json.dumps({**_settings(trainer), "weights": digest}), encoding="utf-8")
+            stored.write_text(json.dumps({"images": _source(trainer), "weights": digest}), encoding="utf-8")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this process's part of the result."""
@@ -156,7 +156,7 @@ class PredictionWriter(Callback):
         if self.folder is None:
             self.folder = Path(trainer.strategy.broadcast(str(find_run_folder(trainer))))
             if trainer.is_global_zero:
-                self._begin(_settings(trainer))
+                self._begin(_source(trainer))
             trainer.strategy.barrier()
         self._compare_weights(trainer, _digest(pl_module))
         name = PART_PATTERN.replace("*", f"{trainer.global_rank}-{time.time_ns()}")
@@ -278,10 +278,10 @@ class PredictionWriter(Callback):
         return np.asarray(draw_overlay(image, marks, channels, min_score=self._threshold))
 
 
-def _settings(trainer: Trainer) -> dict[str, str]:
-    """What an interrupted prediction and its continuation must have in common."""
+def _source(trainer: Trainer) -> str:
+    """Name what points are found in, which an interrupted prediction and its continuation have in common."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    return {"images": str(Path(data.predict).absolute())}
+    return str(Path(data.predict).absolute())
 
 
 def _digest(model: LightningModule) -> str:
@@ -319,10 +319,9 @@ def _as_points(detections: Detections, row: int, channels: list[str], threshold:
 
 
 def _confidence(probability: float, covariance: Tensor) -> Record:
-    spread = math.sqrt(float(covariance.trace()) / 2)
     return {
         "probability": round(probability, N_SCORE_DECIMALS),
-        "spread": round(spread, N_DECIMALS),
+        "spread": round(float(spread_of(covariance.numpy())), N_DECIMALS),
         "covariance": [[round(value, N_DECIMALS) for value in row] for row in covariance.tolist()],
     }
 

@@ -1,5 +1,6 @@
 """The options of `kpd fit` that say what a training reads, for commands that look at its data."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,6 @@ def names_fit_options(words: Sequence[str]) -> bool:
 
 def add_fit_options(parser: Parser) -> None:
     """Add `--config`, all options of the data and those of the model that concern it; it loads Lightning."""
-    import inspect
-
     # Registers how the arguments of torchvision's transforms are read.
     import keypoint_detection.commands.training  # noqa: F401
     from keypoint_detection.data.datamodule import KeypointsDataModule
@@ -72,8 +71,6 @@ def _is_of_training(word: str) -> bool:
     if name.startswith(("--trainer.", "--seed_everything", "--ckpt_path", "--optimizer", "--lr_scheduler")):
         return True
     option = name.removeprefix("--model.").split(".")[0]
-    import inspect
-
     return (
         name.startswith("--model.")
         and option in inspect.signature(KeypointDetector).parameters

@@ -132,7 +132,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         assert isinstance(args, list)
         command, *typed = args
         if command == "predict":
-            typed = [re.sub(r"^--resume$", "--output.resume=true", word) for word in typed]
+            typed = ["--output.resume=true" if word == "--resume" else word for word in typed]
         subparser = command_parsers(self)[command]
         words = [
             *variables_as_words(command, set(list_option_strings(subparser)), os.environ),

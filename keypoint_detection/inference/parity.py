@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keypoint_detection.inference.engines import Engine, Found
+from keypoint_detection.inference.results import spread_of
 
 __all__ = ["MAX_DIFFERENCE_PX", "Parity", "Points", "compare", "match_points"]
 
@@ -107,7 +108,7 @@ class Points(NamedTuple):
         scores = found.scores[channel]
         spreads, probabilities = np.zeros_like(scores), np.zeros_like(scores)
         if found.covariances is not None and found.probabilities is not None:
-            spreads = np.sqrt(np.trace(found.covariances[channel], axis1=1, axis2=2) / 2)
+            spreads = spread_of(found.covariances[channel])
             probabilities = found.probabilities[channel, :, -1]
         is_real = scores > 0
         return cls(*(values[is_real] for values in (found.points[channel], scores, spreads, probabilities)))

@@ -1,13 +1,12 @@
 """The points that a detector found in one image."""
 
-import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Point", "Result"]
+__all__ = ["Point", "Result", "spread_of"]
 
 
 class Point(NamedTuple):
@@ -33,8 +32,8 @@ class Point(NamedTuple):
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of the error along an axis in pixels: the root of the mean of the two variances."""
-        return None if self.covariance is None else math.sqrt((self.covariance[0][0] + self.covariance[1][1]) / 2)
+        """The standard deviation of the error along an axis in pixels; see `spread_of`."""
+        return None if self.covariance is None else float(spread_of(np.array(self.covariance)))
 
 
 class Result:
@@ -85,3 +84,9 @@ class Result:
     def __repr__(self) -> str:
         """Name the number of points of each channel."""
         return f"Result({', '.join(f'{channel}: {len(points)}' for channel, points in self.xy.items())})"
+
+
+def spread_of(covariances: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Give the standard deviations along an axis (...) of covariances (..., 2, 2): the root of the mean variance."""
+    spreads: NDArray[np.floating[Any]] = np.sqrt(np.trace(covariances, axis1=-2, axis2=-1) / 2)
+    return spreads
