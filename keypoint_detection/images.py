@@ -66,11 +66,21 @@ def read_sizes(path: str) -> ImageSizes:
     """
     try:
         with Image.open(path) as file:
-            width, height = file.size
-            is_sideways = file.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
+            return _sizes_of(file)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
+
+
+def _sizes_of(file: Image.Image) -> ImageSizes:
+    """Give the sizes of a file that has just been opened: drafting would change them."""
+    width, height = file.size
+    is_sideways = _orientation_of(file) in EXIF_SIDEWAYS
     return ImageSizes((width, height) if is_sideways else (height, width), (height, width))
+
+
+def _orientation_of(image: Image.Image) -> int:
+    orientation: int = image.getexif().get(EXIF_ORIENTATION, 1)
+    return orientation
 
 
 def _unreadable(path: str, error: BaseException) -> ImageError:
@@ -108,10 +118,9 @@ def read_stored(path: str, scale: Callable[[tuple[int, int]], float]) -> StoredI
     """
     try:
         with Image.open(path) as file:
-            width, height = file.size
-            orientation = file.getexif().get(EXIF_ORIENTATION, 1)
-            size = (width, height) if orientation in EXIF_SIDEWAYS else (height, width)
-            factor = min(1.0, scale(size))
+            sizes, orientation = _sizes_of(file), _orientation_of(file)
+            height, width = sizes.stored
+            factor = min(1.0, scale(sizes.shown))
             drafted = file.draft("RGB", (max(1, int(width * factor)), max(1, int(height * factor))))
             # A drafted JPEG is smaller by exactly this much; what is left over is in its last row and column.
             shrinking = width / drafted[1][2] if drafted else 1.0
@@ -119,7 +128,7 @@ def read_stored(path: str, scale: Callable[[tuple[int, int]], float]) -> StoredI
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
     to_pixels = np.diag([1 / shrinking, 1 / shrinking, 1.0])
-    return StoredImage(pixels, to_pixels @ shown_to_stored(orientation, (height, width)), size)
+    return StoredImage(pixels, to_pixels @ shown_to_stored(orientation, sizes.stored), sizes.shown)
 
 
 def shown_to_stored(orientation: int, stored_size: tuple[int, int]) -> NDArray[np.float64]:
@@ -162,8 +171,7 @@ def read_pixels(path: str) -> NDArray[np.uint8]:
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Bring an image of any mode to (H, W, 3) uint8 RGB, upright; see `read_image`."""
-    is_upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
-    return np.array(_convert(image if is_upright else ImageOps.exif_transpose(image)))
+    return np.array(_convert(image if _orientation_of(image) == 1 else ImageOps.exif_transpose(image)))
 
 
 def _convert(image: Image.Image) -> Image.Image:
@@ -199,16 +207,13 @@ def scan_image(path: str, side: int) -> ImageScan:
         with open(path, "rb") as stream:
             content = stream.read()
         with Image.open(io.BytesIO(content)) as file:
-            width, height = file.size
-            orientation = file.getexif().get(EXIF_ORIENTATION)
+            sizes = _sizes_of(file)
             file.draft("L", (side, side))
             is_plain = file.mode in ("L", "RGB")
             upright = ImageOps.exif_transpose(file) if is_plain else Image.fromarray(to_rgb(file))
             thumbnail = upright.convert("L").resize((side, side), Image.Resampling.BOX)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-    is_sideways = orientation in EXIF_SIDEWAYS
-    sizes = ImageSizes((width, height) if is_sideways else (height, width), (height, width))
     return ImageScan(sizes, hashlib.blake2b(content, digest_size=16).digest(), np.asarray(thumbnail))
 
 

@@ -21,7 +21,7 @@ from keypoint_detection.images import ResizeMode
 from keypoint_detection.resizing import read_image, resize
 from keypoint_detection.types import DataError
 
-__all__ = ["CacheKind", "CachedImage", "ImageCache", "open_cache"]
+__all__ = ["CacheKind", "CachedImage", "ImageCache", "open_cache", "read_resized"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,22 @@ class CachedImage(NamedTuple):
 
     image: Tensor
     image_size: tuple[int, int]
+
+
+def read_resized(path: str, image_size: tuple[int, int] | None, resize_mode: ResizeMode) -> CachedImage:
+    """Read an image from its file as the cache keeps it.
+
+    Args:
+        path: the file.
+        image_size: (height, width) of the input; None: the image's own.
+        resize_mode: how the image is brought to it.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    image = read_image(path)
+    own_size = (int(image.shape[-2]), int(image.shape[-1]))
+    return CachedImage(resize(image, image_size or own_size, resize_mode)[0], own_size)
 
 
 class ImageCache:
@@ -81,9 +97,7 @@ class ImageCache:
         cached = _load(entry) if entry is not None else None
         if cached is not None:
             return cached
-        image = read_image(path)
-        image_size = (int(image.shape[-2]), int(image.shape[-1]))
-        read = CachedImage(resize(image, self.image_size or image_size, self.resize_mode)[0], image_size)
+        read = read_resized(path, self.image_size, self.resize_mode)
         if entry is not None and not self._is_full:
             self._store(entry, read)
         return read

@@ -12,11 +12,11 @@ from torchvision.transforms import v2
 
 from keypoint_detection.data.augmentation import augment, fit_to_size
 from keypoint_detection.data.default_augmentation import DefaultAugmentation, View, draw_seed, render
-from keypoint_detection.data.image_cache import ImageCache
+from keypoint_detection.data.image_cache import ImageCache, read_resized
 from keypoint_detection.data.warping import find_shrinking
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
 from keypoint_detection.images import ResizeMode, read_stored
-from keypoint_detection.resizing import place, read_image, resize
+from keypoint_detection.resizing import place
 
 __all__ = ["ImageReader", "ShownImage"]
 
@@ -112,9 +112,7 @@ class ImageReader:
 
     def _read_exactly(self, path: str, points_image: NDArray[np.float32], seed: int | None) -> ShownImage:
         if self._cache is None:
-            image = read_image(path)
-            image_size = _size_of(image)
-            image = resize(image, self.image_size or image_size, self.resize_mode)[0]
+            image, image_size = read_resized(path, self.image_size, self.resize_mode)
         else:
             image, image_size = self._cache.read(path)
         input_size = self.image_size or image_size
