@@ -1,6 +1,5 @@
 """The command `kpd convert`: labels of other programs to COCO keypoints and back."""
 
-import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from keypoint_detection.conversion.writing import (
     write_labels,
 )
 from keypoint_detection.data.coco import Coordinates
-from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.types import OCCLUDED, DataError
 
 __all__ = ["convert", "run"]
@@ -34,15 +33,7 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: the words or the labels are wrong (2).
     """
-    parser = Parser(prog="kpd convert", description=convert.__doc__)
-    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
-    parser.add_function_arguments(convert)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = parser.parse_args(_spell(words[1:]))
-    try:
-        convert(**{key: value for key, value in vars(options).items() if key != "config"})
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    call_with_words(convert, "kpd convert", _spell(words[1:]))
 
 
 def _spell(words: Sequence[str]) -> list[str]:

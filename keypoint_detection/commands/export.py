@@ -1,6 +1,5 @@
 """The command `kpd export`: one file that takes images and gives points, held to PyTorch."""
 
-import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from keypoint_detection.inference.onnx_engine import OnnxEngine
 from keypoint_detection.inference.parity import MAX_DIFFERENCE_PX, Parity, compare
 from keypoint_detection.inference.program_engine import ProgramEngine
 from keypoint_detection.inference.torch_engine import TorchEngine
-from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.types import DataError
 
 __all__ = ["export", "run"]
@@ -36,23 +35,7 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: the words are wrong (2), or the exported file does not do what PyTorch does (1).
     """
-    parser = Parser(prog="kpd export", description=export.__doc__)
-    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
-    parser.add_function_arguments(export)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = parser.parse_args(list(words[1:]))
-    try:
-        is_kept = export(
-            options.ckpt_path,
-            output=options.output,
-            format=options.format,
-            precision=options.precision,
-            heatmaps=options.heatmaps,
-            images=options.images,
-            flip_test=options.flip_test,
-        )
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    is_kept = call_with_words(export, "kpd export", words[1:])
     if not is_kept:
         raise SystemExit(1)
 

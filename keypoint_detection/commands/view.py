@@ -1,6 +1,5 @@
 """The command `kpd view`: labels and the predictions of several checkpoints, image by image, in FiftyOne."""
 
-import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from keypoint_detection.data.coco import CocoKeypoints, Coordinates
 from keypoint_detection.data.files import read_table
 from keypoint_detection.images import read_sizes
 from keypoint_detection.inference.predictor import Predictor
-from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.types import DataError
 
 __all__ = ["make_samples", "run", "view"]
@@ -30,16 +29,7 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: the words or the data are wrong, or FiftyOne is missing (2).
     """
-    parser = Parser(prog="kpd view", description=view.__doc__)
-    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
-    parser.add_function_arguments(view)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = parser.parse_args(list(words[1:])).as_dict()
-    options.pop("config")
-    try:
-        view(**options)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    call_with_words(view, "kpd view", words[1:])
 
 
 def view(

@@ -1,0 +1,34 @@
+"""Typed functions as commands: their parameters are the options, their docstrings the help."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from keypoint_detection.parsing.errors import Parser
+
+__all__ = ["call_with_words"]
+
+R = TypeVar("R")
+
+
+def call_with_words(function: Callable[..., R], command: str, words: Sequence[str]) -> R:
+    """Call a function with the options that words give it.
+
+    Args:
+        function: whose typed parameters are the options, beside `--config` for a YAML file of them.
+        command: its name on the command line, e.g. `kpd export`.
+        words: the options, without the command.
+
+    Raises:
+        SystemExit: the words are wrong, or the function says that what they name cannot be used (2).
+    """
+    parser = Parser(prog=command, description=function.__doc__)
+    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
+    parser.add_function_arguments(function)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options = parser.parse_args(list(words)).as_dict()
+    options.pop("config")
+    try:
+        return function(**options)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
