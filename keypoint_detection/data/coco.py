@@ -20,7 +20,7 @@ from keypoint_detection.data.coco_file import CategoryEntry, CocoFile, NotPlainJ
 from keypoint_detection.data.coco_images import read_images
 from keypoint_detection.data.problems import Problems
 
-__all__ = ["PIXEL_INDEX_OFFSET_PX", "CocoKeypoints", "Coordinates", "examine_coco", "read_coco"]
+__all__ = ["PIXEL_INDEX_OFFSET_PX", "CocoKeypoints", "Coordinates", "ExaminedCoco", "examine_coco", "read_coco"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,20 @@ class CocoKeypoints(NamedTuple):
     areas: NDArray[np.float32]
 
 
+class ExaminedCoco(NamedTuple):
+    """A file as far as it can be read.
+
+    Attributes:
+        table: what can be used of it.
+        problems: all that is wrong with it.
+        file: its entries.
+    """
+
+    table: CocoKeypoints
+    problems: Problems
+    file: CocoFile
+
+
 def read_coco(
     path: str | Path,
     image_root: str | Path | None = None,
@@ -84,14 +98,14 @@ def read_coco(
         DataError: the file is missing, is not a COCO keypoint file, or holds inconsistent entries; all problems of the
             file are listed together.
     """
-    table, problems = examine_coco(path, image_root, coordinates, picked)
-    problems.raise_if_any(Path(path))
-    return table
+    examined = examine_coco(path, image_root, coordinates, picked)
+    examined.problems.raise_if_any(Path(path))
+    return examined.table
 
 
 def examine_coco(
     path: str | Path, image_root: str | Path | None, coordinates: Coordinates, picked: Sequence[str] | None
-) -> tuple[CocoKeypoints, Problems]:
+) -> ExaminedCoco:
     """Read what can be read of a COCO keypoint file, and collect all that is wrong with it; see `read_coco`.
 
     Raises:
@@ -107,7 +121,7 @@ def examine_coco(
 
 def _read(
     path: Path, file: CocoFile, root: Path, coordinates: Coordinates, picked: Sequence[str] | None
-) -> tuple[CocoKeypoints, Problems]:
+) -> ExaminedCoco:
     problems = Problems()
     keypoint_types, categories = _read_categories(_name_keypoints(file), picked, problems)
     images = read_images(file.images, root, problems)
@@ -128,7 +142,7 @@ def _read(
         box_sizes=labelled.box_sizes,
         areas=labelled.areas,
     )
-    return table, problems
+    return ExaminedCoco(table, problems, file)
 
 
 def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:

@@ -55,6 +55,7 @@ class AnnotationEntry(msgspec.Struct, gc=False):
     keypoints: Any = None
     bbox: Any = None
     area: Any = None
+    num_keypoints: Any = None
 
 
 class CategoryEntry(msgspec.Struct, gc=False):

@@ -253,6 +253,6 @@ def test_picked_categories_that_the_file_lacks_are_named_with_those_that_it_has(
 
 def test_what_is_wrong_with_a_file_leaves_the_rest_readable(write_coco):
     wrong = [annotation([1, 1, 2]), annotation([1, 1, 2, 2, 2, 2])]
-    table, problems = examine_coco(write_coco(annotations=wrong), None, "continuous", None)
+    table, problems, _ = examine_coco(write_coco(annotations=wrong), None, "continuous", None)
     assert {kind: len(messages) for kind, messages in problems.by_kind.items()} == {"length": 1}
     assert table.points.tolist() == [[1, 1], [2, 2]]

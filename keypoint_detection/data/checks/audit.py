@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keypoint_detection.channels import resolve_channels
-from keypoint_detection.data.checks.entries import check_entries, load_content
+from keypoint_detection.data.checks.entries import check_entries
 from keypoint_detection.data.checks.findings import Finding, findings_of_problems
 from keypoint_detection.data.checks.labels import check_labels
 from keypoint_detection.data.checks.likeness import Seen, check_copies, check_part_likeness, check_split_likeness
@@ -100,10 +100,10 @@ def audit(data: DataDescription, track: Track) -> Audit:
 def _read_labels(path: Path, data: DataDescription) -> tuple[CocoKeypoints | None, list[Finding]]:
     source = str(path)
     try:
-        table, problems = examine_coco(path, data.image_root, data.coordinates, data.categories)
+        table, problems, file = examine_coco(path, data.image_root, data.coordinates, data.categories)
     except DataError as error:
         return None, [Finding("error", "not_coco", source, 1, str(error))]
-    findings = [*findings_of_problems(source, problems), *check_entries(source, load_content(path))]
+    findings = [*findings_of_problems(source, problems), *check_entries(source, file)]
     missing = next((finding for finding in findings if finding.kind == "image_file"), None)
     if missing is not None:
         root = Path(data.image_root) if data.image_root else path.parent

@@ -1,43 +1,36 @@
 """What the entries of a COCO file say beyond their points: counts that do not add up, entries that repeat others."""
 
-import json
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.coco_file import CocoFile
 
-__all__ = ["check_entries", "load_content"]
-
-
-def load_content(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Load the lists of a COCO file that `examine_coco` can read, with all that their entries hold."""
-    content: dict[str, list[dict[str, Any]]] = json.loads(path.read_bytes().decode("utf-8-sig"))
-    return content
+__all__ = ["check_entries"]
 
 
-def check_entries(source: str, content: dict[str, list[dict[str, Any]]]) -> list[Finding]:
+def check_entries(source: str, file: CocoFile) -> list[Finding]:
     """Find wrong `num_keypoints`, annotations that repeat another one, ids used twice, and files listed twice.
 
     Args:
-        source: the file.
-        content: its lists, as `load_content` gives them.
+        source: the name of the file.
+        file: its entries.
     """
+    said = _read_annotations(file)
     findings = []
-    wrong = [text for entry in content["annotations"] if (text := _describe_count(entry))]
-    if wrong:
+    if said.miscounted:
         text = "annotations have a num_keypoints other than their labelled points (v > 0): was the file edited by hand?"
-        findings.append(Finding("warning", "num_keypoints", source, len(wrong), text, tuple(wrong)))
-    repeated = _find_repeated(content["annotations"])
-    if repeated:
+        findings.append(Finding("warning", "num_keypoints", source, len(said.miscounted), text, tuple(said.miscounted)))
+    if said.repeated:
         text = "annotations repeat the points of another one of the same image: each point is there twice."
-        findings.append(Finding("warning", "annotation_twice", source, len(repeated), text, tuple(repeated)))
-    ids = Counter(str(entry["id"]) for entry in content["annotations"] if "id" in entry)
-    twice = [f"annotation id {name}: {count} times" for name, count in ids.items() if count > 1]
+        findings.append(Finding("warning", "annotation_twice", source, len(said.repeated), text, tuple(said.repeated)))
+    twice = [f"annotation id {name}: {count} times" for name, count in said.ids.items() if count > 1]
     if twice:
         text = "annotation ids are used more than once; other tools may keep only one of them."
         findings.append(Finding("warning", "annotation_id_twice", source, len(twice), text, tuple(twice)))
-    files = Counter(str(entry.get("file_name")) for entry in content["images"])
+    files = Counter(str(entry.file_name) for entry in file.images)
     listed = [f"{name}: {count} times" for name, count in files.items() if count > 1]
     if listed:
         text = "image files are listed more than once, each time with labels of its own: join their annotations."
@@ -45,22 +38,31 @@ def check_entries(source: str, content: dict[str, list[dict[str, Any]]]) -> list
     return findings
 
 
-def _describe_count(entry: dict[str, Any]) -> str:
-    values, stated = entry.get("keypoints"), entry.get("num_keypoints")
-    if stated is None or not isinstance(values, list):
-        return ""
-    labelled = sum(1 for visibility in values[2::3] if visibility in (1, 2))
-    return "" if stated == labelled else f"annotation {entry.get('id')}: {stated!r:.20} instead of {labelled}"
+class _Annotations(NamedTuple):
+    """What annotations say, a line for each that is odd, and how often each id is used."""
+
+    miscounted: list[str]
+    repeated: list[str]
+    ids: Counter[str]
 
 
-def _find_repeated(entries: list[dict[str, Any]]) -> list[str]:
+def _read_annotations(file: CocoFile) -> _Annotations:
+    said = _Annotations([], [], Counter())
     seen: dict[tuple[str, ...], Any] = {}
-    repeated = []
-    for entry in entries:
-        values = entry.get("keypoints")
-        if isinstance(values, list) and any(values[2::3]):
-            key = (str(entry.get("image_id")), str(entry.get("category_id")), str(values))
+    # Each is made of its text anew at every reading: they are looked at once.
+    for entry in file.read_annotations():
+        name = None if entry.id is msgspec.UNSET else entry.id
+        if entry.id is not msgspec.UNSET:
+            said.ids[str(name)] += 1
+        values, stated = entry.keypoints, entry.num_keypoints
+        if not isinstance(values, list):
+            continue
+        labelled = sum(1 for visibility in values[2::3] if visibility in (1, 2))
+        if stated is not None and stated != labelled:
+            said.miscounted.append(f"annotation {name}: {stated!r:.20} instead of {labelled}")
+        if any(values[2::3]):
+            key = (str(entry.image_id), str(entry.category_id), str(values))
             if key in seen:
-                repeated.append(f"annotation {entry.get('id')} repeats annotation {seen[key]}")
-            seen.setdefault(key, entry.get("id"))
-    return repeated
+                said.repeated.append(f"annotation {name} repeats annotation {seen[key]}")
+            seen.setdefault(key, name)
+    return said
