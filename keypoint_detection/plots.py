@@ -5,18 +5,28 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from keypoint_detection.metrics.calibration import ReliabilityCurve, expected_calibration_error
 from keypoint_detection.metrics.curves import cumulative_errors, interpolated_precision
 from keypoint_detection.metrics.evaluation import Measurements
+from keypoint_detection.metrics.learning_curve import Estimate, LearningCurve
 from keypoint_detection.metrics.report import EvaluationReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["as_svg", "plot_cumulative_errors", "plot_precision_recall", "reliability_diagram"]
+__all__ = [
+    "as_svg",
+    "draw_learning_curve",
+    "plot_cumulative_errors",
+    "plot_precision_recall",
+    "reliability_diagram",
+]
 
 # Okabe & Ito's palette in an order that starts with what stands out on white; its yellow does not.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,6 +38,11 @@ FIGURE_WIDTH, MAX_COLUMNS = 11.0, 4
 LEFT, RIGHT, TOP, BOTTOM = 0.65, 0.1, 0.75, 0.6
 GAP_ACROSS, GAP_DOWN = 0.35, 0.75
 ASPECT = 0.85
+
+# Of the learning curve, which is a file by itself: its size, the points of single trainings, places along the fit.
+CURVE_INCHES, CURVE_DPI = (6.4, 4.4), 150
+POINT_COLOUR = "#767676"
+N_CURVE = 200
 
 # The reliability diagram is square.
 RELIABILITY_MARKERS = "os^Dvp*"
@@ -222,32 +237,90 @@ def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(RELIABILITY_INCHES, RELIABILITY_INCHES), layout="constrained")
-    axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-    axes.plot([0, 1], [0, 1], color=REFERENCE_COLOUR, linewidth=1, linestyle="--", label="ideal")
-    for index, curve in enumerate(curves):
-        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
-        error = expected_calibration_error(curve)
-        name = f"within {curve.threshold_px:g} px" + ("" if math.isnan(error) else f" (ECE {error:.3f})")
-        total = max(1, sum(curve.counts))
-        axes.plot(curve.probabilities, curve.shares, color=colour, linewidth=1.2)
-        axes.scatter(
-            curve.probabilities,
-            curve.shares,
-            [MIN_MARKER + MAX_MARKER * count / total for count in curve.counts],
-            color=colour,
-            marker=RELIABILITY_MARKERS[index % len(RELIABILITY_MARKERS)],
-            alpha=0.85,
-            edgecolors="none",
-            # A claim of 0 or 1 is drawn whole.
-            clip_on=False,
-            label=name,
-        )
-    axes.set(xlabel="claimed probability of being right", ylabel="share of the detections that is right")
-    axes.grid(color="#e6e6e6")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    for handle in axes.legend(loc="upper left", frameon=False, fontsize=8).legend_handles:
-        if handle is not None and hasattr(handle, "set_sizes"):
-            handle.set_sizes([30])
+    with _style():
+        figure = Figure(figsize=(RELIABILITY_INCHES, RELIABILITY_INCHES), layout="constrained")
+        axes = figure.add_subplot(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+        axes.plot([0, 1], [0, 1], color=REFERENCE_COLOUR, linewidth=1, linestyle="--", label="ideal")
+        for index, curve in enumerate(curves):
+            colour = LINE_COLOURS[index % len(LINE_COLOURS)]
+            error = expected_calibration_error(curve)
+            name = f"within {curve.threshold_px:g} px" + ("" if math.isnan(error) else f" (ECE {error:.3f})")
+            total = max(1, sum(curve.counts))
+            axes.plot(curve.probabilities, curve.shares, color=colour, linewidth=1.2)
+            axes.scatter(
+                curve.probabilities,
+                curve.shares,
+                [MIN_MARKER + MAX_MARKER * count / total for count in curve.counts],
+                color=colour,
+                marker=RELIABILITY_MARKERS[index % len(RELIABILITY_MARKERS)],
+                alpha=0.85,
+                edgecolors="none",
+                # A claim of 0 or 1 is drawn whole.
+                clip_on=False,
+                label=name,
+            )
+        axes.set(xlabel="claimed probability of being right", ylabel="share of the detections that is right")
+        axes.set_axisbelow(True)
+        for handle in axes.legend(loc="upper left").legend_handles:
+            if handle is not None and hasattr(handle, "set_sizes"):
+                handle.set_sizes([30])
     return figure
+
+
+def draw_learning_curve(
+    curve: LearningCurve, points: Sequence[tuple[float, float]], error_label: str, path: Path
+) -> None:
+    """Draw the error against the number of training images, both on logarithmic axes, and write it as PNG.
+
+    Args:
+        curve: sizes, mean errors with intervals, and the fit with its forecast where there is one.
+        points: (images, error) of every single training.
+        error_label: what the error is, with its unit.
+        path: the file to write.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import AutoLocator, NullLocator, ScalarFormatter
+
+    with _style():
+        figure = Figure(figsize=CURVE_INCHES, dpi=CURVE_DPI, layout="constrained")
+        axes = figure.add_subplot()
+        axes.set(xscale="log", yscale="log", xlabel="training images", ylabel=error_label)
+        _draw_fit(axes, curve)
+        sizes, errors = zip(*points, strict=True)
+        axes.scatter(sizes, errors, s=18, color=POINT_COLOUR, zorder=3, label="single trainings")
+        _draw_estimates(axes, curve.sizes, curve.errors, fmt="o", color=LINE_COLOURS[0], label="mean, 95 % interval")
+        ticks = list(curve.sizes)
+        if curve.forecast is not None:
+            ticks.append(2 * curve.sizes[-1])
+            known, label = (LINE_COLOURS[1], "expected") if curve.determines_gain else ("white", "not determined")
+            style = {
+                "fmt": "D",
+                "color": LINE_COLOURS[1],
+                "markerfacecolor": known,
+                "label": f"twice the labels, {label}",
+            }
+            _draw_estimates(axes, ticks[-1:], [curve.forecast], **style)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        # A logarithmic axis of less than a decade would have hardly a number on it.
+        axes.yaxis.set_major_locator(AutoLocator())
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.legend()
+        figure.savefig(path)
+
+
+def _draw_fit(axes: "Axes", curve: LearningCurve) -> None:
+    if curve.law is None or curve.laws is None:
+        return
+    n = np.geomspace(curve.sizes[0], 2 * curve.sizes[-1], N_CURVE)
+    low, high = np.quantile(np.stack([curve.laws.at(one) for one in n]), [0.025, 0.975], axis=1)
+    axes.plot(n, [curve.law.at(one)[0] for one in n], color=LINE_COLOURS[0], label=r"fit $a\,n^{-b} + c$")
+    axes.fill_between(n, low, high, color=LINE_COLOURS[0], alpha=0.15, linewidth=0, label="fit, 95 % interval")
+
+
+def _draw_estimates(axes: "Axes", sizes: Sequence[float], estimates: Sequence[Estimate], **style: str) -> None:
+    values = np.array(estimates).T
+    # The value of few trainings may lie outside of what their resamples give.
+    spread = np.array([values[0] - values[1], values[2] - values[0]]).clip(0)
+    axes.errorbar(sizes, values[0], spread, capsize=3, zorder=4, **style)  # type: ignore[arg-type]

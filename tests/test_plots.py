@@ -87,3 +87,9 @@ def test_the_figure_can_be_written(curves):
     file = io.BytesIO()
     reliability_diagram(curves).savefig(file, format="png")
     assert Image.open(file).size == (420, 420)
+
+
+def test_the_users_own_settings_do_not_change_a_reliability_diagram():
+    plain = as_svg(reliability_diagram(CURVES))
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30}):
+        assert as_svg(reliability_diagram(CURVES)) == plain

@@ -11,11 +11,11 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.table import Table
 
 from keypoint_detection.metrics.learning_curve import LearningCurve, trace_learning_curve
-from keypoint_detection.metrics.learning_curve_plot import draw_learning_curve
 from keypoint_detection.metrics.pooling import Run, find_runs, groups_of, missing_folds, pool
 from keypoint_detection.metrics.series import LABELS, ErrorName, Training, has_fractions, measure_trainings
 from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.plots import draw_learning_curve
 from keypoint_detection.types import DataError
 
 __all__ = ["run", "summarize"]
