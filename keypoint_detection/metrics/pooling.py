@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from keypoint_detection.checkpoints.files import CONFIG_FILE
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, read_held_out
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
@@ -15,8 +16,6 @@ from keypoint_detection.types import DataError
 
 __all__ = ["FoundRuns", "Run", "find_runs", "groups_of", "missing_folds", "pool", "refuse_other_measurements"]
 
-# Beside the predictions of every run of `kpd fit` and `kpd validate`.
-CONFIG_FILE = "config.yaml"
 # What must agree: what the numbers were measured with, and what the images were split by.
 SHARED = ("channels", "thresholds_px", "relative_thresholds", "oks_sigmas", "n_folds", "group_by", "sha256")
 
