@@ -63,6 +63,7 @@ from keypoint_detection.models.backbones import Backbone
 from keypoint_detection.parsing.arguments import (
     ENVIRONMENT_PREFIX,
     find_checkpoint_path,
+    gives_config,
     prepare_words,
     variables_as_words,
 )
@@ -157,6 +158,13 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         self.config = parser.parse_args([command, *words])
         if path is not None:
             self.config[command].ckpt_path = path
+            if command == "fit" and find_run(path) is None and not gives_config(words):
+                logger.warning(
+                    "%s is not in the checkpoints/ folder of a run with its %s: what is not given here, such as length "
+                    "or logger, is the default, and the run gets a new folder. To go on as it was, give the "
+                    "%s of its run by --config.",
+                    *(path, CONFIG_FILE, CONFIG_FILE),
+                )
 
     def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> None:
         """Let the settings that a checkpoint brings along take the place of the defaults."""
