@@ -418,6 +418,8 @@ def _silence_advice() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         # The norms of a frozen encoder are meant to be.
         r".*Found \d+ module\(s\) in eval mode at the start of training.*",
+        # The order of the images follows from the seed and the epoch, and a resumed epoch goes on in it.
+        ".*your dataloader is not resumable.*",
         # Where the checkpoints of a moved run are, `SavedRun` finds out.
         ".*The dirpath has changed from.*",
         ".*callbacks used to create the checkpoint need to be provided.*",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,11 @@ def test_a_resumed_training_ends_as_the_uninterrupted_one(discs, schedule, step,
     fit(discs, *words, *stop, "--trainer.default_root_dir=parts")
     (last,) = Path("parts").glob("*/checkpoints/last.ckpt")
     assert read(last)["global_step"] == step
-    run(["fit", f"--ckpt_path={last}"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(["fit", f"--ckpt_path={last}"])
+    # Lightning cannot know that the images come in the order of the seed and the epoch.
+    assert not any("not resumable" in str(one.message) for one in caught)
     (whole,) = Path("whole").glob("*/checkpoints/last.ckpt")
     assert read(last)["global_step"] == read(whole)["global_step"] == 9
     assert_equal_weights(last, whole)
