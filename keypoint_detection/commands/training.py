@@ -13,13 +13,14 @@ from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
 from keypoint_detection.callbacks.calibrated_copy import CalibratedCopy
 from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
+from keypoint_detection.callbacks.epoch_progress_bar import EpochProgressBar
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
 from keypoint_detection.callbacks.held_out_predictions import HeldOutPredictions
@@ -240,13 +241,16 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         prepare_wandb(self.trainer.loggers)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer, without what keeps checkpoints where they are switched off."""
+        """Make the trainer, with the progress bar, and without what keeps checkpoints where they are switched off."""
         trainer = self.config_init[self.subcommand].trainer
+        own = [trainer.callbacks] if isinstance(trainer.callbacks, Callback) else list(trainer.callbacks or [])
+        always = list(self.trainer_defaults["callbacks"])
+        if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in own):
+            always.append(EpochProgressBar())
         if trainer.enable_checkpointing is False:
-            kwargs["callbacks"] = [one for one in trainer.callbacks or [] if not isinstance(one, Checkpoint)]
-            always = [one for one in self.trainer_defaults["callbacks"] if not isinstance(one, Checkpoint)]
-            self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
-        return super().instantiate_trainer(**kwargs)
+            own, always = ([one for one in group if not isinstance(one, Checkpoint)] for group in (own, always))
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
+        return super().instantiate_trainer(**{**kwargs, "callbacks": own})
 
     def _check_data(self, data: KeypointsDataModule) -> None:
         data.prepare_data()
