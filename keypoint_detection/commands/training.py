@@ -333,6 +333,8 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
             raise
         finish_wandb(stop.exit_code)
         raise SystemExit(stop.exit_code) from error
+    finally:
+        stop.say_how_to_resume()
     finish_wandb(stop.exit_code)
     if stop.exit_code:
         raise SystemExit(stop.exit_code)
