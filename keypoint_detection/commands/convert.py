@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 
 from keypoint_detection import __version__
-from keypoint_detection.conversion.formats import FORMATS, FormatName, find_format, read_labels
+from keypoint_detection.conversion.formats import FORMATS, FormatName, find_labels, read_labels
 from keypoint_detection.conversion.labels import LabelSet, Reading
 from keypoint_detection.conversion.splitting import split_images
 from keypoint_detection.conversion.writing import (
@@ -72,7 +72,8 @@ def convert(
 
     Args:
         source: COCO file, or folder with train.json and val.json; DeepLabCut project, folder or table; SLEAP file; JSON
-            export of Label Studio; XML of CVAT for images; YOLO-pose data.yaml or its folder; box data set of Blender.
+            export of Label Studio; XML of CVAT for images; YOLO-pose data.yaml or its folder; box data set of Blender;
+            or a folder that holds one such file.
         output: what to write: a file (.json COCO, .slp SLEAP, .xml CVAT) or a folder that is missing or empty.
         source_format: format of the source, if it is not recognised; short: --from.
         output_format: format to write; left out, by the name of the output, and COCO for a folder; short: --to.
@@ -93,8 +94,8 @@ def convert(
     Raises:
         ValueError: the source cannot be read, or the format cannot hold it.
     """
-    path, target = Path(source).expanduser(), Path(output).expanduser()
-    read_as = source_format or find_format(path)
+    target = Path(output).expanduser()
+    path, read_as = find_labels(Path(source).expanduser(), source_format)
     write_as = output_format or find_output_format(target)
     if val_fraction or test_fraction:
         _check_parts(target, write_as)

@@ -16,7 +16,7 @@ from keypoint_detection.conversion.yolo import find_yolo_config, read_yolo
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.types import DataError
 
-__all__ = ["FORMATS", "FormatName", "find_format", "read_labels", "shift"]
+__all__ = ["FORMATS", "FormatName", "find_format", "find_labels", "read_labels", "shift"]
 
 FormatName: TypeAlias = Literal["coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo", "blender"]
 
@@ -47,14 +47,69 @@ FORMATS: dict[FormatName, Format] = {
 }
 
 
+# The formats whose labels are a file, and what its name ends in.
+FILE_SUFFIXES: dict[FormatName, str] = {"coco": ".json", "sleap": ".slp", "label_studio": ".json", "blender": ".json"}
+N_LISTED = 10
+
+
+def find_labels(source: Path, name: FormatName | None) -> tuple[Path, FormatName]:
+    """Find where labels are and what format they have; a folder may hold one file of them.
+
+    Args:
+        source: a file or folder.
+        name: of the format, if it is known.
+
+    Returns:
+        The file or folder to read, and its format.
+
+    Raises:
+        DataError: it is missing, of no known format, or a folder with several files that could be meant.
+    """
+    _refuse_missing(source)
+    whole = _recognise(source)
+    may_be_file = name is None or name in FILE_SUFFIXES
+    if source.is_dir() and may_be_file and (whole is None or whole != (name or whole)):
+        source = _choose_file(source, name)
+    return source, name or find_format(source)
+
+
 def find_format(source: Path) -> FormatName:
     """Recognise the format of a file or folder.
 
     Raises:
         DataError: it is missing or of no known format.
     """
+    _refuse_missing(source)
+    found = _recognise(source)
+    if found is None:
+        raise _not_recognised(source)
+    return found
+
+
+def _choose_file(folder: Path, name: FormatName | None) -> Path:
+    suffixes = sorted(set(FILE_SUFFIXES.values()) if name is None else {FILE_SUFFIXES[name]})
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    if len(found) == 1:
+        return found[0]
+    if found:
+        more = f" and {len(found) - N_LISTED} more" if len(found) > N_LISTED else ""
+        listed = ", ".join(path.name for path in found[:N_LISTED])
+        raise DataError(f"{folder}: has {len(found)} files that could be meant: {listed}{more}. Name one of them.")
+    if name is None:
+        raise _not_recognised(folder)
+    raise DataError(f"{folder}: has no *{FILE_SUFFIXES[name]} file; {FORMATS[name].title} is read from one.")
+
+
+def _not_recognised(source: Path) -> DataError:
+    return DataError(f"{source}: its format is not recognised; say it by --from: {', '.join(FORMATS)}.")
+
+
+def _refuse_missing(source: Path) -> None:
     if not source.exists():
         raise DataError(f"{source}: no such file or folder. Paths are relative to {Path.cwd()}.")
+
+
+def _recognise(source: Path) -> FormatName | None:
     if source.suffix == ".slp":
         return "sleap"
     if looks_like_cvat(source):
@@ -65,9 +120,7 @@ def find_format(source: Path) -> FormatName:
         return "coco"
     if find_yolo_config(source) is not None:
         return "yolo"
-    if source.suffix == ".json":
-        return _find_json_format(source)
-    raise DataError(f"{source}: its format is not recognised; say it by --from: {', '.join(FORMATS)}.")
+    return _find_json_format(source) if source.suffix == ".json" else None
 
 
 def _find_json_format(source: Path) -> FormatName:
@@ -92,8 +145,6 @@ def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: C
     Raises:
         DataError: it cannot be read, or holds no keypoints.
     """
-    if not source.exists():
-        raise DataError(f"{source}: no such file or folder. Paths are relative to {Path.cwd()}.")
     labels = FORMATS[name].read(source, reading)
     if (coordinates or FORMATS[name].coordinates) == "pixel_index":
         shift(labels, PIXEL_INDEX_OFFSET_PX)

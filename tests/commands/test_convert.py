@@ -42,6 +42,35 @@ def test_a_converted_file_is_what_training_reads(discs, capsys):
     }
 
 
+@pytest.mark.parametrize("name", ["coco", "sleap", "label_studio", "deeplabcut"])
+@pytest.mark.parametrize("is_said", [False, True])
+def test_a_folder_that_was_written_is_read_again(discs, name, is_said):
+    run(["convert", str(discs), "--output=out", f"--to={name}"])
+    run(["convert", "out", "--output=labels.json", *([f"--from={name}"] if is_said else [])])
+    before, after = read_coco(discs), read_coco("labels.json")
+    assert len(after.points) == 33
+    assert abs(after.points - before.points).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("names", "words", "message"),
+    [
+        (["b.json", "a.slp"], [], "folder: has 2 files that could be meant: a.slp, b.json. Name one of them."),
+        ([f"{n:02}.json" for n in range(12)], [], "08.json, 09.json and 2 more. Name one"),
+        (["b.json", "c.json", "a.slp"], ["--from=coco"], "has 2 files that could be meant: b.json, c.json."),
+        (["b.json"], ["--from=sleap"], "folder: has no *.slp file; SLEAP is read from one."),
+        (["b.txt"], [], "folder: its format is not recognised"),
+    ],
+)
+def test_a_folder_without_one_file_to_read_lists_what_it_has(names, words, message, capsys):
+    Path("folder").mkdir()
+    for name in names:
+        Path("folder", name).write_text("{}")
+    with pytest.raises(SystemExit):
+        run(["convert", "folder", "--output=out", *words])
+    assert message in capsys.readouterr().err
+
+
 def test_a_training_runs_on_converted_parts(discs, capsys):
     run(["convert", str(discs), "--output=parts", "--val-fraction=0.25", "--test_fraction=0.25", "--seed=3"])
     assert [count_images(f"parts/{part}.json") for part in ("train", "val", "test")] == [6, 3, 3]
