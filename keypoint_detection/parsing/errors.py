@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn
 from jsonargparse import ArgumentParser
 
 from keypoint_detection.parsing.internals import list_option_strings
+from keypoint_detection.parsing.wording import reword
 
 __all__ = ["Parser", "ShortErrors"]
 
@@ -32,7 +33,7 @@ ADVICE = (
     ),
     (
         r"invalid literal for int\(\) with base 10: '[-\d.]+'",
-        "A whole number is expected. A sweep draws whole numbers with `distribution: int_uniform`.",
+        "A sweep draws whole numbers with `distribution: int_uniform`.",
     ),
     (
         r"[Uu]nrecognized arguments: [^-\s]",
@@ -42,13 +43,6 @@ ADVICE = (
         r'key "model\.channels"',
         "Give a mapping like {corner: [corner0, corner1], flap: [flap0]}, or a list of keypoint types.",
     ),
-)
-
-
-# What jsonargparse says around the errors of each kind that a value may be.
-UNION_NOISE = (
-    r"\s*(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value"
-    r"|- Expected a <class 'NoneType'>|- Expected a path but)"
 )
 
 
@@ -90,9 +84,7 @@ def _shorten(message: str) -> str:
     message = re.sub(kind, "", message, flags=re.S)
     message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
     message = message.replace("Expected a dot import path string:", "there is no class called")
-    # Of a value that may be one of several kinds, only what is wrong with it as each of them.
-    message = "\n".join(line for line in message.splitlines() if not re.match(UNION_NOISE, line))
-    return message.strip()
+    return reword(message).strip()
 
 
 def _hint(message: str, parser: ArgumentParser, short_names: Mapping[str, Sequence[str]]) -> str:
