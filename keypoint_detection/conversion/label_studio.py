@@ -139,14 +139,24 @@ def _find_image(task: dict[str, Any], finder: ImageFinder, problems: Problems) -
     if not isinstance(address, str):
         problems.add("no image", f"task {task.get('id')}: 'data' names no image: {task.get('data')!r:.80}.")
         return None
+    names = _list_names(address)
+    return finder.find(next((name for name in names if finder.look_for(name) is not None), names[0]))
+
+
+def _list_names(address: str) -> list[str]:
+    """List the names that the file at an address may have, the likeliest first.
+
+    Label Studio encodes addresses; people who write tasks by hand leave `#`, `%` and `+` as they are.
+    """
     parsed = urlparse(address)
     local = parse_qs(parsed.query).get("d")
-    name = local[0] if local else unquote(parsed.path if parsed.scheme else address)
-    folder, _, last = name.rpartition("/")
-    plain = f"{folder}/{UPLOAD_PREFIX.sub('', last)}".lstrip("/")
-    if finder.look_for(name) is None and finder.look_for(plain) is not None:
-        name = plain
-    return finder.find(name)
+    raw = address.partition("?d=")[2] if local else address.partition("://")[2] if parsed.scheme else address
+    decoded = local[0] if local else unquote(parsed.path if parsed.scheme else address)
+    names = []
+    for name in (decoded, raw):
+        folder, _, last = name.rpartition("/")
+        names += [name, f"{folder}/{UPLOAD_PREFIX.sub('', last)}".lstrip("/")]
+    return names
 
 
 def _read_objects(

@@ -2,8 +2,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+
+from keypoint_detection.conversion.writing import write_labels
 
 FRAME = {"to_name": "image", "original_width": 80, "original_height": 40, "image_rotation": 0}
 
@@ -58,6 +61,38 @@ MICE = [
 def test_images_are_found_by_every_kind_of_address(export, read, address, tmp_path):
     labels = read(export(task(1, address, *MICE)), image_root=tmp_path / "images")
     assert [image.path for image in labels.images] == [tmp_path / "images" / "my frame.png"]
+
+
+@pytest.mark.parametrize("name", ["a#1.png", "50% a.png", "a%20b.png", "a+b.png", "a&b=c.png", "a?b.png"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/data/local-files/?d=images/{}",
+        "/data/local-files/?d=images/{quoted}",
+        "s3://bucket/images/{}",
+        "s3://bucket/images/{quoted}",
+        "images/{}",
+        "/data/upload/1/0a1b2c3d-{quoted}",
+    ],
+)
+def test_names_with_marks_of_addresses_are_found(export, read, draw, name, address, tmp_path):
+    path = draw(f"images/{name}")
+    labels = read(export(task(1, address.format(name, quoted=quote(name)), *MICE)), image_root=tmp_path / "images")
+    assert [image.path for image in labels.images] == [path]
+
+
+def test_names_with_marks_of_addresses_survive_a_round_trip(mice, read, tmp_path):
+    content = mice.read_text()
+    for number, name in enumerate(["a#1.png", "50% a.png", "a%20b.png"]):
+        old = ["images/a/0.png", "images/b/0.png", "images/b/1.png"][number]
+        (mice.parent / old).rename(mice.parent / "images" / name)
+        content = content.replace(old, f"images/{name}")
+    mice.write_text(content)
+    before = read(mice)
+    write_labels(read(mice), tmp_path / "out", "label_studio", "copy", {})
+    after = read(tmp_path / "out" / "tasks.json")
+    assert [image.path.name for image in after.images] == ["a#1.png", "50% a.png", "a%20b.png"]
+    assert [len(image.instances) for image in after.images] == [len(image.instances) for image in before.images]
 
 
 def test_percents_become_pixels_and_rectangles_instances(export, read):
