@@ -23,6 +23,7 @@ from PIL import Image
 
 from keypoint_detection.boxes.rendering import SUPERSAMPLING, Bools, render
 from keypoint_detection.boxes.scene import KEYPOINT_NAMES, label_keypoints, sample_scene
+from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.types import NOT_LABELLED
 
 __all__ = ["SyntheticBoxes", "SyntheticFiles", "draw_data_set", "draw_examples"]
@@ -114,6 +115,7 @@ def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
 
     Raises:
         FileExistsError: The folder holds something else.
+        DataError: It cannot be written.
     """
     folder = Path(options.folder).expanduser()
     name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
@@ -127,6 +129,7 @@ def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
 
 def draw(folder: Path, options: SyntheticBoxes) -> None:
     """Draw the data set into a folder that is missing or empty."""
+    refuse_unwritable(folder, "folder")
     draft = folder.absolute().with_name(f".{folder.absolute().name}-{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
     try:

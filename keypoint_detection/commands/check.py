@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from keypoint_detection.data.checks.audit import Audit, DataDescription, audit
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Demands, Part
 from keypoint_detection.data.checks.report import describe_audit, format_audit
+from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.images import ImageError, ImageScan
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, DataError
@@ -120,9 +120,9 @@ def _refuse_unwritable(targets: Mapping[str, str | None]) -> None:
         if target is None:
             continue
         path = Path(target).expanduser()
-        folder = next(one for one in path.absolute().parents if one.exists())
-        if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-            raise DataError(f"{option}: {path} cannot be written; give another {option}=FILE, or {option}=null.")
+        if path.is_dir():
+            raise DataError(f"{option}: {path} cannot be written (it is a folder); give another {option}.")
+        refuse_unwritable(path, option)
 
 
 def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) -> tuple[DataDescription, Augmentation]:

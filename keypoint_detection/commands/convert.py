@@ -19,6 +19,7 @@ from keypoint_detection.conversion.writing import (
     write_labels,
 )
 from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.types import OCCLUDED, DataError
 
@@ -95,6 +96,7 @@ def convert(
         ValueError: the source cannot be read, or the format cannot hold it.
     """
     target = Path(output).expanduser()
+    refuse_unwritable(target, "--output")
     path, read_as = find_labels(Path(source).expanduser(), source_format)
     write_as = output_format or find_output_format(target)
     if val_fraction or test_fraction:

@@ -13,6 +13,7 @@ from keypoint_detection import __version__
 from keypoint_detection.boxes.data_set import draw_examples
 from keypoint_detection.confidence import NO_CALIBRATION
 from keypoint_detection.data.unlabelled import find_images
+from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.images import read_pixels
 from keypoint_detection.inference.engines import Engine
 from keypoint_detection.inference.export import SUFFIXES, ExportFormat, ExportPrecision, write_onnx, write_program
@@ -76,12 +77,10 @@ def export(
         raise DataError(f"output is {output!r}; with format {format}, a name that ends in {suffix} is expected.")
     if path.exists():
         raise DataError(f"{path} exists already; give another --output.")
+    refuse_unwritable(path, "--output")
     detector = load_detector(ckpt_path, may_import=True, flip_test=flip_test)
     examples = _read_examples(images) if images else draw_examples(N_IMAGES)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}); give another --output.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
     write = write_onnx if format == "onnx" else write_program
     # The file appears when it is complete and known to do what PyTorch does.
     with tempfile.TemporaryDirectory(prefix=".kpd-export-", dir=path.parent) as folder:

@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.table import Table
 
+from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.metrics.learning_curve import LearningCurve, trace_learning_curve
 from keypoint_detection.metrics.pooling import Run, find_runs, groups_of, missing_folds, pool
 from keypoint_detection.metrics.series import LABELS, ErrorName, Training, has_fractions, measure_trainings
@@ -87,6 +88,7 @@ def summarize(
 def _check_output(path: Path) -> None:
     if path.suffix != ".json":
         raise DataError(f"output is {str(path)!r}; a name that ends in .json is expected.")
+    refuse_unwritable(path, "--output")
     if not path.exists():
         return
     try:

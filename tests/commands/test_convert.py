@@ -110,7 +110,7 @@ def test_categories_are_chosen_by_name(discs, tmp_path):
     [
         (["nowhere", "--output=out"], "nowhere: no such file or folder"),
         (["nowhere", "--from=yolo", "--output=out"], "nowhere: no such file or folder"),
-        (["DISCS", "--output=out", "--to=dlc"], "'deeplabcut', 'sleap'"),
+        (["DISCS", "--output=out", "--to=dlc"], "expected one of coco, deeplabcut, sleap"),
         (["DISCS"], "output"),
         (["DISCS", "--output=out", "--val_fraction=1.5"], "val_fraction"),
         (["DISCS", "--output=out.json", "--val_fraction=0.2"], "give a folder: train.json and so on"),
@@ -120,6 +120,8 @@ def test_categories_are_chosen_by_name(discs, tmp_path):
         (["DISCS", "--output=out", "--from=blender"], "has no list 'dataset'"),
         (["DISCS", "--output=out", "--from=label_studio"], "is not a list of tasks"),
         (["DISCS", "--output=out", "--image_root=nowhere"], "`--image_root` sets another folder"),
+        (["DISCS", "--output=photo.png/out.json"], "photo.png is a file); give another --output."),
+        (["DISCS", "--output=photo.png/out", "--to=yolo"], "photo.png is a file); give another --output."),
         (["DISCS", "--outptu=out"], "Did you mean --output"),
         (["photo.png", "--output=out"], "its format is not recognised"),
     ],

@@ -20,6 +20,8 @@ def test_the_command_draws_a_coco_data_set(tmp_path, monkeypatch):
         (["--n_trian=3"], "Did you mean --n_train"),
         (["--height=3"], "64 pixels or more"),
         (["--n_train=0"], "n_train"),
+        ([f"--folder={__file__}/sub"], f"cannot be written ({__file__} is a file); give another folder."),
+        ([f"--folder={__file__}"], "found something that `kpd synthesize` did not draw"),
     ],
 )
 def test_mistakes_are_answered_with_exit_code_two(words, text, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,28 @@
+"""Where results are written, which is looked at before they are computed."""
+
+import os
+from pathlib import Path
+
+from keypoint_detection.types import DataError
+
+__all__ = ["refuse_unwritable"]
+
+
+def refuse_unwritable(path: Path, option: str) -> None:
+    """Refuse a file or folder that could not be written.
+
+    Args:
+        path: it may be there already, and folders above it may be missing.
+        option: that names it, for the message, as `--output`.
+
+    Raises:
+        DataError: it lies below a file, or whoever runs this may not write there.
+    """
+    place = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.exists(one))
+    reason = ""
+    if place != path.absolute() and not place.is_dir():
+        reason = f"{place} is a file"
+    elif not os.access(place, os.W_OK):
+        reason = f"you may not write to {place}"
+    if reason:
+        raise DataError(f"{option}: {path} cannot be written ({reason}); give another {option}.")
