@@ -17,6 +17,7 @@ from keypoint_detection.callbacks.measuring import MeasuringCallback
 from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import as_loggable, find_run_folder, find_saved_run
 from keypoint_detection.callbacks.worst_images import WorstDrawings
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.report import DEFINITIONS, EvaluationReport, ImageErrors
 from keypoint_detection.metrics.result_columns import (
@@ -111,7 +112,7 @@ class _Subject(NamedTuple):
 
 def _summarise(report: EvaluationReport) -> str:
     overall = report.overall
-    parts = [f"{report.n_images} images", f"{overall.n_truths} labelled points"]
+    parts = [count_in_words(report.n_images, "image"), count_in_words(overall.n_truths, "labelled point")]
     if not math.isnan(overall.mean_average_precision):
         parts.append(f"mAP {overall.mean_average_precision:.3f}")
     if not math.isnan(overall.error_px_median):

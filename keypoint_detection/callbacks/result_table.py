@@ -11,6 +11,7 @@ from rich.table import Table
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.metrics.result_columns import list_columns, list_rows, name_row
 from keypoint_detection.metrics.table import make_table, print_parts
@@ -68,7 +69,7 @@ class ResultTable(Callback):
         if self.n_resamples:
             report = report.with_intervals(self.n_resamples, self.seed)
         self.latest = report
-        path = self._publish(trainer, report, f"{title}, {report.n_images} images", part)
+        path = self._publish(trainer, report, f"{title}, {count_in_words(report.n_images, 'image')}", part)
         self.announce(trainer, f"Metrics: {path}")
 
     def announce(self, trainer: Trainer, line: str) -> None:

@@ -18,6 +18,7 @@ from keypoint_detection.conversion.writing import (
     find_output_format,
     write_labels,
 )
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco import Coordinates
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.parsing.functions import call_with_words
@@ -147,8 +148,9 @@ def _describe(labels: LabelSet) -> str:
     described = [f"{one.name}: {_shorten(one.keypoints, 8)}" for n, one in enumerate(labels.categories) if n in used]
     kinds = _shorten(described, 3, separator="; ")
     return (
-        f"{len(labels.images)} images{f' ({numbers})' if numbers else ''}, {len(instances)} objects, {n_points} "
-        f"labelled points ({n_occluded} occluded) of {kinds}."
+        f"{count_in_words(len(labels.images), 'image')}{f' ({numbers})' if numbers else ''}, "
+        f"{count_in_words(len(instances), 'object')}, {count_in_words(n_points, 'labelled point')} ({n_occluded} "
+        f"occluded) of {kinds}."
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from keypoint_detection import __version__
 from keypoint_detection.boxes.data_set import draw_examples
 from keypoint_detection.confidence import NO_CALIBRATION
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.unlabelled import find_images
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.images import read_pixels
@@ -106,7 +107,8 @@ def _load_exported(path: Path, format: ExportFormat) -> Engine:
 def _report(path: Path, n_bytes: int, parity: Parity, is_calibrated: bool) -> None:
     sys.stdout.write(
         f"{path}: {n_bytes / 1e6:.1f} MB\n"
-        f"Compared with PyTorch in float32 on {parity.n_images} images, {parity.n_points} points with a score from "
+        f"Compared with PyTorch in float32 on {count_in_words(parity.n_images, 'image')}, "
+        f"{count_in_words(parity.n_points, 'point')} with a score from "
         f"{parity.min_score:.2f}:\n"
         f"  largest difference   {parity.max_difference_px:.4f} px ({parity.max_weak_difference_px:.4f} px below that "
         "score)\n"

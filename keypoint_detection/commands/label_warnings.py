@@ -2,6 +2,7 @@
 
 import logging
 
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.checks.labels import check_channels, check_distances
 from keypoint_detection.data.checks.parts import Demands, make_part
 from keypoint_detection.data.datamodule import KeypointsDataModule
@@ -35,6 +36,6 @@ def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
     files = [set(dataset.table.image_paths[dataset.indices].tolist()) for dataset in data.parts.values()]
     if shared := sorted(set.intersection(*files) if len(files) > 1 else ()):
         logger.warning(
-            "%d images are trained on and validated on (%s): the result says nothing about other images.",
-            *(len(shared), shared[0].decode()),
+            "%s trained on and validated on (%s): the result says nothing about other images.",
+            *(count_in_words(len(shared), "image is", "images are"), shared[0].decode()),
         )

@@ -55,6 +55,7 @@ from keypoint_detection.checkpoints.settings import (
 from keypoint_detection.commands.budget import fill_in_budget
 from keypoint_detection.commands.label_warnings import warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.data.files import find_files, read_table
 from keypoint_detection.detector import KeypointDetector, check_precision
@@ -198,9 +199,9 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             n_epochs, n_steps = trained_so_far(checkpoint)
             if n_epochs == config.trainer.max_epochs or n_steps == config.trainer.max_steps:
                 logger.info(
-                    "This training is finished (%d epochs, %d steps); a larger --trainer.max_epochs resumes it.",
-                    n_epochs,
-                    n_steps,
+                    "This training is finished (%s, %s); a larger --trainer.max_epochs resumes it.",
+                    count_in_words(n_epochs, "epoch"),
+                    count_in_words(n_steps, "step"),
                 )
         elif self.subcommand == "validate":
             refuse_training_images(checkpoint, config)
@@ -287,7 +288,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         writer = next(one for one in self.trainer.callbacks if isinstance(one, PredictionWriter))  # type: ignore[attr-defined]
         if writer.failures:
             listed = "\n".join(f"  {name}: {error}" for name, error in writer.failures)
-            sys.stderr.write(f"kpd predict: {len(writer.failures)} images could not be read:\n{listed}\n")
+            images = count_in_words(len(writer.failures), "image")
+            sys.stderr.write(f"kpd predict: {images} could not be read:\n{listed}\n")
             raise SystemExit(1)
 
     def _show_result(self) -> None:

@@ -21,6 +21,7 @@ from keypoint_detection.conversion.labels import (
     Reading,
     make_instance,
 )
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
@@ -68,7 +69,7 @@ def read_blender(source: Path, reading: Reading) -> LabelSet:
         for kind, points in kinds.items():
             n_outside += _place(instance, starts[kind], points, image.size)
         image.instances = [instance]
-    notes = [f"{n_outside} points outside their image are left out."] if n_outside else []
+    notes = [f"Left out, as outside their image: {count_in_words(n_outside, 'point')}."] if n_outside else []
     return LabelSet([Category(CATEGORY, names)], [image for image, _ in found], notes)
 
 

@@ -18,6 +18,7 @@ from keypoint_detection.conversion.labels import (
     make_instance,
     read_edges,
 )
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco import read_coco
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import NOT_LABELLED, DataError
@@ -80,7 +81,7 @@ def _read_file(path: Path, split: str, reading: Reading) -> LabelSet:
             if entry["image_id"] in images:
                 images[entry["image_id"]].instances.append(_read_annotation(entry, indices[entry["category_id"]]))
     problems.raise_if_any(path)
-    notes = [f"{n_left_out} annotations without keypoints are left out."] if n_left_out else []
+    notes = [f"Left out, as without keypoints: {count_in_words(n_left_out, 'annotation')}."] if n_left_out else []
     return LabelSet(categories, list(images.values()), notes)
 
 

@@ -70,7 +70,7 @@ def read_cvat(source: Path, reading: Reading) -> LabelSet:
     # Labels for points that nobody drew outside a skeleton.
     if categories and not categories[-1].keypoints:
         categories.pop()
-    notes = [f"{count} shapes of the kind {kind!r} are left out." for kind, count in n_others.items()]
+    notes = [f"Shapes of the kind {kind!r} are left out: {count}." for kind, count in n_others.items()]
     return LabelSet(categories, images, notes)
 
 

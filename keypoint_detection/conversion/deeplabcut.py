@@ -31,6 +31,7 @@ from keypoint_detection.conversion.labels import (
     make_instance,
     tidy_name,
 )
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
@@ -301,7 +302,8 @@ def write_deeplabcut(labels: LabelSet, folder: Path) -> list[str]:
             rows.writerows(_make_row(image, place, labels.categories, columns) for image in images)
     _write_config(labels.categories, columns, has_individuals, folder)
     n_occluded = sum(int((one.visibility == OCCLUDED).sum()) for image in labels.images for one in image.instances)
-    note = f"{n_occluded} occluded points are written as visible: DeepLabCut has no flag for them."
+    points = count_in_words(n_occluded, "occluded point is", "occluded points are")
+    note = f"{points} written as visible: DeepLabCut has no flag for them."
     return [note] if n_occluded else []
 
 

@@ -13,6 +13,7 @@ from keypoint_detection.conversion.label_studio import looks_like_label_studio, 
 from keypoint_detection.conversion.labels import LabelSet, Reading
 from keypoint_detection.conversion.sleap import read_sleap
 from keypoint_detection.conversion.yolo import find_yolo_config, read_yolo
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.types import DataError
 
@@ -149,7 +150,7 @@ def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: C
     if (coordinates or FORMATS[name].coordinates) == "pixel_index":
         shift(labels, PIXEL_INDEX_OFFSET_PX)
     if not any(instance.is_labelled.any() for image in labels.images for instance in image.instances):
-        raise DataError(f"{source}: no keypoint is labelled in its {len(labels.images)} images.")
+        raise DataError(f"{source}: no keypoint is labelled in its {count_in_words(len(labels.images), 'image')}.")
     return labels
 
 

@@ -31,6 +31,7 @@ from keypoint_detection.conversion.labels import (
     Reading,
     make_instance,
 )
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
 
@@ -107,11 +108,11 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
     categories = _collect_categories([objects for _, objects in found], source, reading.keypoints)
     for image, objects in found:
         image.instances = _make_instances(objects, image.size, categories)
-    notes = [f"{count} regions of the kind {kind!r} are left out." for kind, count in others.items()]
-    notes += [f"{n_skipped} tasks are not labelled, or skipped, and are left out."] if n_skipped else []
-    notes += (
-        [f"{n_several} tasks have several annotations; the ground truth or the first is read."] if n_several else []
-    )
+    notes = [f"Regions of the kind {kind!r} are left out: {count}." for kind, count in others.items()]
+    notes += [f"Left out, as not labelled or skipped: {count_in_words(n_skipped, 'task')}."] if n_skipped else []
+    if n_several:
+        several = count_in_words(n_several, "task has", "tasks have")
+        notes.append(f"{several} several annotations; the ground truth or the first is read.")
     notes += ["The file has no annotations: its predictions are read."] if key == "predictions" else []
     return LabelSet(categories, [image for image, _ in found], notes)
 

@@ -26,6 +26,7 @@ from keypoint_detection.conversion.labels import (
     make_instance,
     tidy_name,
 )
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
@@ -76,9 +77,10 @@ def read_sleap(source: Path, reading: Reading) -> LabelSet:
     problems.raise_if_any(source)
     if not images:
         raise DataError(f"{source}: no frame has labels that a person made; predictions are not read.")
-    notes = [f"{n_predicted} frames have only predictions and are left out."] if n_predicted else []
+    notes = [f"Left out, as only predicted: {count_in_words(n_predicted, 'frame')}."] if n_predicted else []
     if n_invisible:
-        notes.append(f"{n_invisible} points that are marked as not visible are read as not labelled, as SLEAP does.")
+        marked = count_in_words(n_invisible, "point that is", "points that are")
+        notes.append(f"Read as not labelled, as SLEAP does: {marked} marked as not visible.")
     categories = [
         Category(one.name or f"skeleton{index}", list(one.node_names), [(a, b) for a, b in one.edge_inds])
         for index, one in enumerate(content.skeletons)

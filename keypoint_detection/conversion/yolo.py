@@ -28,6 +28,7 @@ from keypoint_detection.conversion.labels import (
     make_instance,
     read_edges,
 )
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import VISIBLE, DataError
 
@@ -226,7 +227,10 @@ def write_yolo(labels: LabelSet, folder: Path) -> list[str]:
         path.write_text("".join(_make_line(one, image.size, n_keypoints) for one in image.instances), encoding="utf-8")
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
-    note = f"{n_outside} points outside their image are written as not labelled: Ultralytics leaves such images out."
+    note = (
+        f"{count_in_words(n_outside, 'point outside its image is', 'points outside their image are')} written as not "
+        "labelled: Ultralytics leaves such images out."
+    )
     return [note] if n_outside else []
 
 

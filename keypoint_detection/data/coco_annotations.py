@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_file import AnnotationEntry, CocoFile
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE
@@ -130,7 +131,7 @@ def read_annotations(
             finish()
     finish()
     if n_without_keypoints:
-        logger.info("%d annotations carry no keypoints and are left out.", n_without_keypoints)
+        logger.info("Left out, as without keypoints: %s.", count_in_words(n_without_keypoints, "annotation"))
     return _join(parts, len(image_ids))
 
 

@@ -119,7 +119,7 @@ def test_unreadable_images_are_skipped_listed_and_in_the_exit_code(checkpoint, i
         predict(checkpoint, images, "--data.batch_size=1")
     assert stop.value.code == 1
     errors = capsys.readouterr().err
-    assert "1 images could not be read" in errors
+    assert ": 1 image could not be read" in errors
     assert "b/broken.png" in errors
     assert list(read_csv("out/predictions.csv")) == list(PLACES)
 

@@ -77,7 +77,7 @@ def test_subsets_are_parts_and_images_without_shapes_are_kept(export, read):
 
 
 def test_shapes_that_are_left_out_are_told(export, read):
-    assert read(export(SKELETONS)).notes == ["1 shapes of the kind 'box' are left out."]
+    assert read(export(SKELETONS)).notes == ["Shapes of the kind 'box' are left out: 1."]
 
 
 def test_the_folder_of_an_export_is_read(export, read):

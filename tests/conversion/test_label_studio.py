@@ -155,7 +155,7 @@ def test_skipped_and_unlabelled_tasks_are_left_out_and_empty_ones_kept(export, r
         ("images/my frame.png", 2),
         ("images/1.png", 0),
     ]
-    assert labels.notes == ["2 tasks are not labelled, or skipped, and are left out."]
+    assert labels.notes == ["Left out, as not labelled or skipped: 2 tasks."]
 
 
 @pytest.mark.parametrize(

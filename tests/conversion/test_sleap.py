@@ -88,8 +88,8 @@ def test_coordinates_name_pixels_and_invisible_points_are_not_labelled(tmp_path,
 def test_what_is_left_out_is_told(tmp_path, images, read):
     notes = read(write_slp(tmp_path / "mice.slp", images)).notes
     assert notes == [
-        "1 frames have only predictions and are left out.",
-        "1 points that are marked as not visible are read as not labelled, as SLEAP does.",
+        "Left out, as only predicted: 1 frame.",
+        "Read as not labelled, as SLEAP does: 1 point that is marked as not visible.",
     ]
 
 

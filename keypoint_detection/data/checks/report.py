@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.checks.audit import Audit
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Part
@@ -30,7 +31,7 @@ def format_audit(audit: Audit) -> str:
     counts = Counter(finding.level for finding in audit.findings)
     if not counts["error"] and not counts["warning"]:
         return "\n".join([*lines, "", "No errors, no warnings."]) + "\n"
-    total = ", ".join(_count(counts[level], level) for level in ("error", "warning"))
+    total = ", ".join(count_in_words(counts[level], level) for level in ("error", "warning"))
     return "\n".join([*lines, "", f"Found {total}."]) + "\n"
 
 
@@ -58,11 +59,11 @@ def _describe_part(part: Part) -> str:
     counts = part.in_channels.sum(axis=0)
     name = f"{part.name}: " if part.name else ""
     empty = _count_empty(part)
-    text = f"{name}{part.path}: {_count(len(part.sizes), 'image')}, {_count(int(counts.sum()), 'point')} in "
-    text += _count(len(part.channels), "channel")
+    numbers = [count_in_words(len(part.sizes), "image"), count_in_words(int(counts.sum()), "point")]
+    text = f"{name}{part.path}: {', '.join(numbers)} in {count_in_words(len(part.channels), 'channel')}"
     if len(counts):
         text += f" ({counts.min()} to {counts.max()} each)"
-    return text + (f", {_count(empty, 'image')} without points" if empty else "")
+    return text + (f", {count_in_words(empty, 'image')} without points" if empty else "")
 
 
 def _count_empty(part: Part) -> int:
@@ -74,12 +75,3 @@ def _format_finding(finding: Finding) -> list[str]:
     lines += [f"{INDENT}- {example}" for example in finding.examples[:N_EXAMPLES_TEXT]]
     n_more = finding.count - N_EXAMPLES_TEXT
     return [*lines, f"{INDENT}… and {n_more} more"] if finding.examples and n_more > 0 else lines
-
-
-def _count(number: int, noun: str) -> str:
-    """Count in words.
-
-    >>> _count(1, "image"), _count(0, "image")
-    ('1 image', '0 images')
-    """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
