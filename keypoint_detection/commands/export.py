@@ -15,7 +15,7 @@ from keypoint_detection.confidence import NO_CALIBRATION
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.unlabelled import find_images
 from keypoint_detection.destinations import refuse_unwritable
-from keypoint_detection.images import read_pixels
+from keypoint_detection.images import ImageError, read_pixels
 from keypoint_detection.inference.engines import Engine
 from keypoint_detection.inference.export import SUFFIXES, ExportFormat, ExportPrecision, write_onnx, write_program
 from keypoint_detection.inference.loading import load_detector
@@ -130,4 +130,23 @@ def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:
 
 
 def _read_examples(source: str) -> list[NDArray[np.uint8]]:
-    return [read_pixels(image.path) for image in find_images(source, None)[:N_IMAGES]]
+    """Read the first images that can be read, and name those before them that cannot."""
+    try:
+        images = find_images(source, None)
+    except DataError as error:
+        # The option has another name here than in a prediction.
+        raise DataError(str(error).replace("data.predict", "--images")) from error
+    examples: list[NDArray[np.uint8]] = []
+    failures: list[str] = []
+    for image in images:
+        try:
+            examples.append(read_pixels(image.path))
+        except ImageError as error:
+            failures.append(str(error))
+        if len(examples) == N_IMAGES:
+            break
+    if not examples:
+        raise DataError(f"--images: nothing of {source} can be read; the first is {failures[0]}")
+    for failure in failures:
+        sys.stderr.write(f"kpd export: skipped {failure}\n")
+    return examples

@@ -56,6 +56,27 @@ def test_the_command_reports_and_the_file_predicts(checkpoint, images, capsys):
     assert [path.name for path in Path("out").iterdir()] == ["spot.onnx"]
 
 
+def test_images_that_cannot_be_read_are_skipped_and_named(checkpoint, images, capsys):
+    (images / "0.png").write_bytes((images / "0.png").read_bytes()[:60])
+    run(["export", f"--ckpt_path={checkpoint}", f"--images={images}"])
+    printed = capsys.readouterr()
+    assert "on 2 images, 2 points" in printed.out
+    assert "kpd export: skipped" in printed.err
+    assert "0.png" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("0.png", "nothing of 0.png can be read"), ("no", "--images: there is no")]
+)
+def test_images_of_which_none_can_be_read_are_refused(checkpoint, name, message, capsys):
+    Path("0.png").write_bytes(b"nothing")
+    with pytest.raises(SystemExit) as stopped:
+        run(["export", f"--ckpt_path={checkpoint}", f"--images={name}"])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not Path("detector.onnx").exists()
+
+
 def test_the_file_says_what_it_is_and_nothing_of_this_machine(checkpoint, images):
     run(["export", f"--ckpt_path={checkpoint}", f"--images={images}"])
     model = onnx.load("detector.onnx")
