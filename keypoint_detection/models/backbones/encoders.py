@@ -4,6 +4,7 @@ import difflib
 import importlib.metadata
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from keypoint_detection.checkpoints.files import explain_unreadable
+from keypoint_detection.models.backbones.hub import find_obstacle, keeping_to_cache
 
 __all__ = ["LITE0_PACKAGE", "Encoder", "create_encoder", "create_transformer", "load_encoder_weights"]
 
@@ -203,13 +205,15 @@ def _rename(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict
 def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     import timm
 
+    config = timm.get_pretrained_cfg(name)
+    obstacle = find_obstacle() if config and config.hf_hub_id else None
     try:
-        state: dict[str, Tensor] = timm.create_model(name, pretrained=True, **options).state_dict()
+        with keeping_to_cache() if obstacle else nullcontext():
+            state: dict[str, Tensor] = timm.create_model(name, pretrained=True, **options).state_dict()
     # The hub's client raises errors of a dozen kinds, of its own and of the libraries below it.
     except Exception as error:
-        config = timm.get_pretrained_cfg(name)
         where = f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else "the page of the model"
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = obstacle or next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
             f"backbone.pretrained: the weights of {name} cannot be downloaded ({reason}). Download model.safetensors "
             f"from {where} on a machine with a network, and give its path: --model.backbone.pretrained=FILE. "

@@ -1,0 +1,53 @@
+"""The hub that the weights of timm come from: whether it can be reached, found out in seconds."""
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["find_obstacle", "keeping_to_cache"]
+
+# Long enough for a slow proxy; the hub's own client would try for a minute.
+TIMEOUT_S = 5
+
+
+def find_obstacle() -> str | None:
+    """Ask the hub for a sign of life, once.
+
+    Returns:
+        Why it cannot be reached; None if it answers, whatever that is.
+    """
+    from huggingface_hub import constants
+
+    found: list[str | None] = []
+    # A daemon, as a name that nobody resolves can take longer than any time limit of a connection.
+    thread = threading.Thread(target=lambda: found.append(_ask(constants.ENDPOINT)), daemon=True)
+    thread.start()
+    thread.join(2 * TIMEOUT_S)
+    reason = found[0] if found else "no answer"
+    return f"{constants.ENDPOINT} cannot be reached: {reason}" if reason else None
+
+
+def _ask(address: str) -> str | None:
+    try:
+        # Minds the proxies of the environment, as the hub's client does.
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT_S):
+            return None
+    except urllib.error.HTTPError:
+        return None
+    except OSError as error:
+        return str(getattr(error, "reason", error))
+
+
+@contextmanager
+def keeping_to_cache() -> Iterator[None]:
+    """Let the hub's client give what it has downloaded before, and ask nobody for anything else."""
+    from huggingface_hub import constants
+
+    previous = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = previous
