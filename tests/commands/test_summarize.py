@@ -135,7 +135,7 @@ def test_what_cannot_be_summarised_is_said_in_a_few_lines(capsys):
     assert "measured the same images, 11 of 11" in refusal(capsys, "runs")
     write_trainings((0.5,), n_train_images=None)
     assert "is a validation" in refusal(capsys, "runs")
-    assert "there is no run" in refusal(capsys, "nowhere")
+    assert "no run found" in refusal(capsys, "nowhere")
     assert "ends in .json" in refusal(capsys, "runs", "--output=summary.txt")
     Path("mine.json").write_text("[1]")
     assert "is not a summary" in refusal(capsys, "runs", "--output=mine.json")
