@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,7 @@ class GracefulStop(Callback):
         self.signal_number: int | None = None
         self._previous: dict[int, _Handler] = {}
         self._has_saved = False
+        self._saved_path: Path | None = None
 
     @property
     def exit_code(self) -> int:
@@ -119,6 +121,12 @@ class GracefulStop(Callback):
         last = find_last_checkpoint(trainer)
         folder = last.dirpath if last is not None and last.dirpath else find_run_folder(trainer) / CHECKPOINT_FOLDER
         path = Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt"
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
-            logger.warning("Saved %s; `kpd fit --ckpt_path=%s` goes on from there.", path, path)
+            self._saved_path = path
+            logger.warning("Saved %s.", path)
+
+    def say_how_to_resume(self) -> None:
+        """Give the command that goes on from the checkpoint of a stopped training; the command line does so last."""
+        if self._saved_path is not None:
+            logger.warning("To go on: kpd fit --ckpt_path=%s", shlex.quote(str(self._saved_path)))

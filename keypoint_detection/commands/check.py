@@ -29,6 +29,7 @@ __all__ = ["check", "run"]
 
 STANDARD_OUTPUT = "-"
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
+CONFIG_SUFFIXES = (".yaml", ".yml")
 
 
 class Augmentation(NamedTuple):
@@ -130,6 +131,11 @@ def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) ->
         return data, Augmentation(fit_data.transform, fit_data.flip_pairs, fit_data.transform is not None)
     if options.file is None:
         raise DataError("nothing to check: give a COCO keypoint file, or --config with a config of `kpd fit`.")
+    if Path(options.file).suffix.lower() in CONFIG_SUFFIXES:
+        raise DataError(
+            f"{options.file}: a COCO keypoint file (JSON) is expected. If this is a config of `kpd fit`, give it by "
+            f"its option: kpd check --config {options.file}"
+        )
     if not Path(options.file).is_file():
         raise DataError(f"there is no file {options.file!r}; a COCO keypoint file (JSON) is expected.")
     demands = Demands(None, "letterbox", False, MAX_KEYPOINTS, MIN_DISTANCE_PX)

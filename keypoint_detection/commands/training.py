@@ -13,13 +13,14 @@ from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
 from keypoint_detection.callbacks.calibrated_copy import CalibratedCopy
 from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
+from keypoint_detection.callbacks.epoch_progress_bar import EpochProgressBar
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
 from keypoint_detection.callbacks.held_out_predictions import HeldOutPredictions
@@ -63,6 +64,7 @@ from keypoint_detection.models.backbones import Backbone
 from keypoint_detection.parsing.arguments import (
     ENVIRONMENT_PREFIX,
     find_checkpoint_path,
+    gives_config,
     prepare_words,
     variables_as_words,
 )
@@ -157,6 +159,13 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         self.config = parser.parse_args([command, *words])
         if path is not None:
             self.config[command].ckpt_path = path
+            if command == "fit" and find_run(path) is None and not gives_config(words):
+                logger.warning(
+                    "%s is not in the checkpoints/ folder of a run with its %s: what is not given here, such as length "
+                    "or logger, is the default, and the run gets a new folder. To go on as it was, give the "
+                    "%s of its run by --config.",
+                    *(path, CONFIG_FILE, CONFIG_FILE),
+                )
 
     def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> None:
         """Let the settings that a checkpoint brings along take the place of the defaults."""
@@ -232,13 +241,16 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         prepare_wandb(self.trainer.loggers)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer, without what keeps checkpoints where they are switched off."""
+        """Make the trainer, with the progress bar, and without what keeps checkpoints where they are switched off."""
         trainer = self.config_init[self.subcommand].trainer
+        own = [trainer.callbacks] if isinstance(trainer.callbacks, Callback) else list(trainer.callbacks or [])
+        always = list(self.trainer_defaults["callbacks"])
+        if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in own):
+            always.append(EpochProgressBar())
         if trainer.enable_checkpointing is False:
-            kwargs["callbacks"] = [one for one in trainer.callbacks or [] if not isinstance(one, Checkpoint)]
-            always = [one for one in self.trainer_defaults["callbacks"] if not isinstance(one, Checkpoint)]
-            self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
-        return super().instantiate_trainer(**kwargs)
+            own, always = ([one for one in group if not isinstance(one, Checkpoint)] for group in (own, always))
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
+        return super().instantiate_trainer(**{**kwargs, "callbacks": own})
 
     def _check_data(self, data: KeypointsDataModule) -> None:
         data.prepare_data()
@@ -321,6 +333,8 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
             raise
         finish_wandb(stop.exit_code)
         raise SystemExit(stop.exit_code) from error
+    finally:
+        stop.say_how_to_resume()
     finish_wandb(stop.exit_code)
     if stop.exit_code:
         raise SystemExit(stop.exit_code)
@@ -410,6 +424,8 @@ def _silence_advice() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         # The norms of a frozen encoder are meant to be.
         r".*Found \d+ module\(s\) in eval mode at the start of training.*",
+        # The order of the images follows from the seed and the epoch, and a resumed epoch goes on in it.
+        ".*your dataloader is not resumable.*",
         # Where the checkpoints of a moved run are, `SavedRun` finds out.
         ".*The dirpath has changed from.*",
         ".*callbacks used to create the checkpoint need to be provided.*",

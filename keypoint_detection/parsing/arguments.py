@@ -9,7 +9,14 @@ from typing import Any
 
 import yaml
 
-__all__ = ["CONFIG_OPTIONS", "ENVIRONMENT_PREFIX", "find_checkpoint_path", "prepare_words", "variables_as_words"]
+__all__ = [
+    "CONFIG_OPTIONS",
+    "ENVIRONMENT_PREFIX",
+    "find_checkpoint_path",
+    "gives_config",
+    "prepare_words",
+    "variables_as_words",
+]
 
 ENVIRONMENT_PREFIX = "KPD"
 CONFIG_OPTIONS = ("-c", "--config")
@@ -40,6 +47,11 @@ def prepare_words(words: Sequence[str]) -> list[str]:
         else:
             prepared.append(_read_python_value(word))
     return _classes_first(prepared)
+
+
+def gives_config(words: Sequence[str]) -> bool:
+    """Whether words name a config file."""
+    return any(word in CONFIG_OPTIONS or word.startswith("--config=") for word in words)
 
 
 def find_checkpoint_path(words: Sequence[str]) -> str | None:

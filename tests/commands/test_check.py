@@ -74,6 +74,14 @@ def test_wrong_words_are_answered(tmp_path, monkeypatch, capsys, words, message)
     assert "Traceback" not in printed.err
 
 
+def test_a_config_without_its_option_is_told_of_it(labels, tmp_path, capsys):
+    (tmp_path / "base.yaml").write_text(f"data: {{train: {labels}, image_size: [64, 64]}}\n")
+    code, printed = run(capsys, "base.yaml")
+    assert code == 2
+    assert "kpd check --config base.yaml" in printed.err
+    assert printed.out == ""
+
+
 def test_a_file_alone_is_checked_without_lightning(labels):
     program = (
         "import sys; from keypoint_detection.cli import run; "

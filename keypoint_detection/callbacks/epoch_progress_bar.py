@@ -1,0 +1,29 @@
+"""The progress bar of a training whose length is said in steps."""
+
+import math
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+
+__all__ = ["EpochProgressBar"]
+
+
+class EpochProgressBar(RichProgressBar):
+    """Count epochs from 1, as all else that a run shows, and to the last one, also where a number of steps ends it."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        n_epochs = _count_epochs(self.trainer)
+        total = "" if math.isinf(n_epochs) else f"/{n_epochs}"
+        # As wide as the word for the validation, or the bar would jump from one to the other.
+        return f"Epoch {current_epoch + 1}{total}".ljust(len(self.validation_description))
+
+
+def _count_epochs(trainer: Trainer) -> float:
+    """Count the epochs of a whole training; infinite where only time, or nothing, ends it."""
+    limits = [math.inf]
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        limits.append(trainer.max_epochs)
+    if trainer.max_steps >= 0 and not math.isinf(trainer.num_training_batches):
+        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        limits.append(math.ceil(trainer.max_steps / steps_per_epoch))
+    return min(limits)
