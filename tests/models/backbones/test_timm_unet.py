@@ -27,6 +27,22 @@ def test_an_encoder_of_any_family_gives_heatmaps_of_the_stride_asked_for(encoder
     assert logits.shape == (1, 3, -(-50 // stride), -(-70 // stride))
 
 
+@pytest.mark.parametrize(
+    ("options", "channels"),
+    [
+        ({}, [32, 32, 64, 128, 256]),
+        ({"max_width": 64}, [32, 32, 64, 64, 64]),
+        ({"width": 40, "max_width": 8}, [40, 40, 40, 40, 40]),
+        ({"output_stride": 4, "width": 16}, [16, 16, 32, 64]),
+    ],
+)
+def test_coarser_scales_of_the_decoder_are_wider(options, channels):
+    backbone = TimmUnet(pretrained=False, **options)
+    assert [lateral.out_channels for lateral in backbone.laterals.values()] == channels
+    assert [join[0].out_channels for join in backbone.joins.values()] == channels[:-1]
+    assert backbone.out_channels == channels[0]
+
+
 def test_an_encoder_with_windows_is_padded_to_their_multiple():
     assert TimmUnet("maxvit_rmlp_pico_rw_256", False).size_multiple == 256
     assert TimmUnet("resnet18", False).size_multiple == 32
