@@ -89,7 +89,7 @@ def test_what_is_left_out_is_told(tmp_path, images, read):
     notes = read(write_slp(tmp_path / "mice.slp", images)).notes
     assert notes == [
         "1 frames have only predictions and are left out.",
-        "1 points that are marked as not visible are read as not labelled, as SLEAP does.",
+        "1 points marked as not visible are read as not labelled, as in SLEAP.",
     ]
 
 
@@ -136,7 +136,7 @@ def test_frames_of_a_video_are_read(tmp_path, read):
 
 def test_a_missing_video_is_named(tmp_path, read):
     source = write_slp(tmp_path / "mice.slp", {"backend": {"type": "MediaVideo", "filename": "/gone/a.mp4"}})
-    with pytest.raises(ValueError, match=r"there is no video '/gone/a.mp4'. Say where it is by --image_root"):
+    with pytest.raises(ValueError, match=r"there is no video '/gone/a.mp4'. Say where it is with --image_root"):
         read(source)
 
 
