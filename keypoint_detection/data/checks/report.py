@@ -1,4 +1,4 @@
-"""The report of a check: a text for people, and values for programs."""
+"""The report of a check: text for people, and values for programs."""
 
 from collections import Counter
 from typing import Any
@@ -35,7 +35,7 @@ def format_audit(audit: Audit) -> str:
 
 
 def describe_audit(audit: Audit) -> dict[str, Any]:
-    """Give the whole report as what JSON can hold."""
+    """Return the whole report as JSON values."""
     return {
         "findings": [finding.as_dict(N_EXAMPLES_JSON) for finding in audit.findings],
         "parts": [
@@ -77,7 +77,7 @@ def _format_finding(finding: Finding) -> list[str]:
 
 
 def _count(number: int, noun: str) -> str:
-    """Count in words.
+    """Write a number with its noun.
 
     >>> _count(1, "image"), _count(0, "image")
     ('1 image', '0 images')
