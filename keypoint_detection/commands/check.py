@@ -133,7 +133,7 @@ def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) ->
         raise DataError("nothing to check: give a COCO keypoint file, or --config with a config of `kpd fit`.")
     if Path(options.file).suffix.lower() in CONFIG_SUFFIXES:
         raise DataError(
-            f"{options.file}: a COCO keypoint file (JSON) is expected. If this is a config of `kpd fit`, give it by "
+            f"{options.file}: a COCO keypoint file (JSON) is expected. If this is a config of `kpd fit`, give it with "
             f"its option: kpd check --config {options.file}"
         )
     if not Path(options.file).is_file():

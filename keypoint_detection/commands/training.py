@@ -161,9 +161,9 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             self.config[command].ckpt_path = path
             if command == "fit" and find_run(path) is None and not gives_config(words):
                 logger.warning(
-                    "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as length "
-                    "or logger, take their defaults, and the run gets a new folder. To resume as before, give the "
-                    "%s of its run with --config.",
+                    "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as "
+                    "length or logger, take their defaults, and the run gets a new folder. To resume as before, give "
+                    "the %s of its run with --config.",
                     *(path, CONFIG_FILE, CONFIG_FILE),
                 )
 

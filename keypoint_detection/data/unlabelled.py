@@ -140,7 +140,7 @@ class UnlabelledFrames(IterableDataset[_Fitted]):
     Args:
         path: path of the video.
         image_size: (height, width) of the input; None: the frame's own.
-        resize_mode: how frames are brought to it.
+        resize_mode: how frames are resized.
         skipped: the numbers of the frames that are left out.
         n_processes: number of processes that share the frames.
         rank: the index of this one.

@@ -20,7 +20,7 @@ def drop_arguments_of_old_classes() -> None:
     """Make a class that replaces another one start from its own defaults.
 
     jsonargparse keeps those arguments of the old class that the new one also has: SGD would get the weight decay
-    that somebody chose for AdamW.
+    that the user chose for AdamW.
     """
     if getattr(_typehints, _DISCARD) is not _discard_all_init_args:
         setattr(_typehints, _DISCARD, _discard_all_init_args)

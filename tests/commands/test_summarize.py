@@ -89,7 +89,7 @@ def test_intervals_of_groups_say_so(capsys):
 def test_a_single_group_has_no_intervals(caplog):
     write_run(Path("runs/a"), [0, 1], groups={0: 3, 1: 3}, group_by=1)
     summarize(["runs"], n_resamples=5)
-    assert "not known" in caplog.text
+    assert "it is unknown how much" in caplog.text
     assert read()["intervals"] == {}
 
 

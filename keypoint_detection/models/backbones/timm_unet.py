@@ -30,8 +30,8 @@ class TimmUnet(Backbone):
             the installed package of that name. Nothing is loaded if the weights come from a kpd checkpoint.
         output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and less precise.
         width: channels of the decoder's two finest scales; every coarser one has twice those of the scale before.
-        max_width: maximum number of channels of a scale. Wide coarse scales tell apart points that look alike and
-            differ only by what is around them, and cost little time.
+        max_width: maximum number of channels of a scale. Wide coarse scales distinguish points that look alike and
+            differ only in their surroundings, and cost little time.
 
     Raises:
         ValueError: timm has no encoder of that name, or the encoder does not return features of several scales.
