@@ -1,6 +1,6 @@
 """Train, evaluate and trust heatmap keypoint detectors.
 
-Importing the package alone loads nothing heavy: torch comes with the modules that use it.
+Importing the package by itself loads nothing heavy: torch is loaded by the modules that use it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Load `Predictor`, and torch with it, when it is first asked for."""
+    """Load `Predictor`, and torch with it, on first use."""
     if name == "Predictor":
         from keypoint_detection.inference.predictor import Predictor
 

@@ -16,15 +16,15 @@ class KeypointType(NamedTuple):
     """A keypoint of a category.
 
     Attributes:
-        category: the name of the category; empty where no other category has a keypoint of that name.
-        name: of the keypoint.
+        category: the name of the category; empty if no other category has a keypoint of that name.
+        name: the name of the keypoint.
     """
 
     category: str
     name: str
 
     def answers_to(self, text: str) -> bool:
-        """Whether a channel or a pair means this type: by its name, or as `category/name`.
+        """Whether a channel or a pair refers to this type, by its name or as `category/name`.
 
         >>> KeypointType("person", "nose").answers_to("nose"), KeypointType("person", "nose").answers_to("dog/nose")
         (True, False)
@@ -32,12 +32,12 @@ class KeypointType(NamedTuple):
         return text in (self.name, str(self))
 
     def __str__(self) -> str:
-        """Name the category where the name alone is not enough."""
+        """Include the category if the name alone is ambiguous."""
         return f"{self.category}/{self.name}" if self.category else self.name
 
 
 def complete_channels(channels: Mapping[str, list[str]] | list[str] | None) -> dict[str, list[str]]:
-    """Bring the channels to their full form: every name with the list of its types."""
+    """Expand the channels to their full form: every name with its list of types."""
     advice = "Give e.g. {corner: [corner0, corner1]} or a list of keypoint types."
     if not channels:
         raise ValueError(f"model.channels is {channels!r}; at least one channel is expected. {advice}")
@@ -60,13 +60,13 @@ def resolve_channels(
     """Complete and check a channel mapping against the keypoint types of a file.
 
     Args:
-        channels: channel name to the keypoint types it collects; a list means one channel a type; None means one
-            channel for every name of a keypoint in the file.
-        keypoint_types: the types that the file has.
-        source: the file, for the error.
+        channels: channel name to the keypoint types it collects; a list means one channel per type; None means one
+            channel for each keypoint name in the file.
+        keypoint_types: the types in the file.
+        source: the file, for the error message.
 
     Raises:
-        DataError: a channel names a type that the file does not have.
+        DataError: a channel names a type that is not in the file.
 
     >>> resolve_channels(["nose"], [KeypointType("", "nose"), KeypointType("", "tail")], "mice.json")
     {'nose': ['nose']}
@@ -82,7 +82,7 @@ def resolve_channels(
     if unknown:
         lines = "; ".join(f"channel '{name}' names {', '.join(map(repr, types))}" for name, types in unknown.items())
         raise DataError(
-            f"{source}: {lines}, which the file does not have. Its keypoint types are: "
+            f"{source}: {lines}, which the file does not contain. Its keypoint types are: "
             f"{', '.join(map(str, keypoint_types))}. Correct `model.channels`."
         )
     return mapping
@@ -93,22 +93,21 @@ def mirror_channels(channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequ
 
     Args:
         channels: channel name to the keypoint types it collects.
-        flip_pairs: the types that change places in a mirror, while all others stay what they are; None where that is
-            not known.
+        flip_pairs: the types that swap when an image is mirrored, all others staying the same; None if unknown.
 
     Returns:
-        For each channel, the index of that which collects its types' twins: its own, where it collects both of a pair.
+        For each channel, the index of the channel that collects its types' twins: itself if it collects both of a pair.
 
     Raises:
-        DataError: the pairs are not known, or no channel collects the twins of a channel's types.
+        DataError: the pairs are unknown, or no channel collects the twins of a channel's types.
 
     >>> mirror_channels({"left": ["left"], "nose": ["nose"], "right": ["right"]}, [("left", "right")])
     [2, 1, 0]
     """
     if flip_pairs is None:
         raise DataError(
-            "flip_test averages with the mirrored image and needs to know which keypoint types change places in it: "
-            "train with data.flip_pairs, e.g. [[left_ear, right_ear]], or [] when no type has a twin. Or leave "
+            "flip_test averages with the mirrored image and needs to know which keypoint types swap in it: "
+            "train with data.flip_pairs, e.g. [[left_ear, right_ear]], or [] if no type has a twin. Or leave "
             "flip_test out."
         )
     types = [frozenset(texts) for texts in channels.values()]
@@ -118,18 +117,18 @@ def mirror_channels(channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequ
         candidates = [other for other, collected in enumerate(types) if collected == twin]
         if not candidates:
             raise DataError(
-                f"flip_test: channel {name!r} becomes {', '.join(sorted(twin))} in a mirror by data.flip_pairs, "
+                f"flip_test: by data.flip_pairs, channel {name!r} becomes {', '.join(sorted(twin))} when mirrored, "
                 "which no channel collects. Give model.channels both of each pair, alone or together, or leave "
                 "flip_test out."
             )
-        # Of channels that collect the same types, each has a twin of its own.
+        # Channels that collect the same types each get a twin of their own.
         rank = [other for other, collected in enumerate(types) if collected == types[index]].index(index)
         mirrored.append(index if index in candidates else candidates[rank % len(candidates)])
     return mirrored
 
 
 def _mirror_type(text: str, flip_pairs: Sequence[Sequence[str]]) -> str:
-    """Name the twin of a type in the form that the type is named in: with its category, or without."""
+    """Name the twin of a type in the same form as the type: with its category or without."""
     category, slash, name = text.rpartition("/")
     for one, other in (twins for pair in flip_pairs for twins in (tuple(pair), tuple(pair)[::-1])):
         if one in (text, name):
@@ -142,7 +141,7 @@ def _mirror_type(text: str, flip_pairs: Sequence[Sequence[str]]) -> str:
 def types_in_channels(
     keypoint_types: Sequence[KeypointType], channels: Mapping[str, Sequence[str]]
 ) -> NDArray[np.bool_]:
-    """Say which types each channel collects, (types, channels): a type may stand in several.
+    """Tell which types each channel collects, (types, channels); a type may be in several.
 
     >>> types_in_channels([KeypointType("", "nose")], {"head": ["nose", "ear"], "tail": ["tail"]}).tolist()
     [[True, False]]

@@ -1,4 +1,4 @@
-"""The `kpd` command: what can be answered at once is, the rest loads torch and Lightning first."""
+"""The `kpd` command: it answers at once where it can; everything else loads torch and Lightning first."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ class Command(NamedTuple):
     """A command of `kpd`.
 
     Attributes:
-        module: below `keypoint_detection.commands`; its `run` gets the command and the words after it.
+        module: its name in `keypoint_detection.commands`; its `run` gets the command and the arguments after it.
         help: one line for the overview.
     """
 
@@ -30,12 +30,12 @@ COMMANDS = {
     "fit": Command("training", "train a detector, validating as it goes"),
     "validate": Command("training", "measure a checkpoint on the validation images"),
     "test": Command("training", "measure a checkpoint on a test file"),
-    "predict": Command("training", "find points in images, folders and videos"),
-    "check": Command("check", "find what is wrong with a data set before it is trained on"),
-    "export": Command("export", "write a detector as one file that takes images and gives points"),
+    "predict": Command("training", "find keypoints in images, folders and videos"),
+    "check": Command("check", "find what is wrong with a data set before training on it"),
+    "export": Command("export", "write a detector as one file that takes images and returns points"),
     "summarize": Command("summarize", "pool the folds of a cross-validation, or draw a learning curve of several runs"),
     "view": Command("view", "look at labels and predictions side by side in FiftyOne"),
-    "convert": Command("convert", "turn labels of DeepLabCut, SLEAP, Label Studio, CVAT, YOLO into COCO and back"),
+    "convert": Command("convert", "convert DeepLabCut, SLEAP, Label Studio, CVAT and YOLO labels to COCO and back"),
     "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),
 }
 
@@ -61,8 +61,8 @@ Help:
 
 USAGE_ERROR = 2
 
-# The names of options in glibc's malloc.h: how many blocks are asked of the system one by one, and how much free memory
-# at the end of the heap is given back to it.
+# Options in glibc's malloc.h: how many blocks may be requested from the system individually, and how much free memory
+# at the end of the heap triggers its return to the system.
 MALLOC_MMAP_MAX = -4
 MALLOC_TRIM_THRESHOLD = -1
 
@@ -71,13 +71,13 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     """Run a command as the console script does.
 
     Args:
-        args: the words after `kpd`; those of the process when left out.
+        args: the words after `kpd`; by default, those of the process.
 
     Returns:
         What a training or measuring command ran with: trainer, model, data module and config; None for the others.
 
     Raises:
-        SystemExit: help was asked for (0), or the words or the data are wrong (2).
+        SystemExit: help was requested (0), or the arguments or the data are wrong (2).
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -90,12 +90,12 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
         return None
     if words[0] not in COMMANDS:
         _refuse_command(words[0])
-    # Users' own classes are found in the folder they work in, as with `python -m`, but after all that is installed.
+    # Users' own classes are found in the working folder, as with `python -m`, but after everything that is installed.
     sys.path.append(os.getcwd())
     _keep_freed_memory()
-    # Large pages for large tensors are cleared faster than many small ones. Torch reads it when it first allocates.
+    # A few large pages are cleared faster than many small ones. Torch reads this at its first allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # jsonargparse 5 will rename what Lightning calls; users can do nothing about it.
+    # jsonargparse 5 will rename what Lightning calls; users can do nothing about the warning.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     module = importlib.import_module(f"keypoint_detection.commands.{COMMANDS[words[0]].module}")
     cli: DetectorCLI | None = module.run(words)
@@ -108,9 +108,9 @@ def main() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library hand out freed memory again, where it is glibc's, rather than give it back to the system.
+    """Make glibc, where it is the C library, reuse freed memory rather than return it to the system.
 
-    A training step on a CPU takes and frees gigabytes, which the system otherwise has to clear anew every time: a
+    A training step on a CPU allocates and frees gigabytes, which the system would otherwise have to clear every time: a
     quarter of the step. `tests/benchmarks/test_training_step.py` measures it.
     """
     import ctypes
@@ -126,5 +126,5 @@ def _refuse_command(word: str) -> None:
 
     nearest = difflib.get_close_matches(word, COMMANDS, n=1)
     hint = f" Did you mean `kpd {nearest[0]}`?" if nearest else ""
-    sys.stderr.write(f"kpd: error: {word!r} is not a command; there are {', '.join(COMMANDS)}.{hint}\n")
+    sys.stderr.write(f"kpd: error: {word!r} is not a command; the commands are {', '.join(COMMANDS)}.{hint}\n")
     raise SystemExit(USAGE_ERROR)

@@ -1,4 +1,4 @@
-"""What the score and the shape of a peak say of its point: how probably it is right, and how far off it may be."""
+"""What a peak's score and shape say about its point: how likely it is to be right, and how far off it may be."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,24 +10,24 @@ from keypoint_detection.types import Detections
 
 __all__ = ["NO_CALIBRATION", "Calibration", "calibrate", "log_odds_terms"]
 
-# What users of a checkpoint without a calibration are told.
+# Shown to users of a checkpoint without a calibration.
 NO_CALIBRATION = (
     "The checkpoint has no calibration, so points have neither probability nor spread. "
     "`kpd validate --ckpt_path=… --data.val=…` writes a copy that has one."
 )
-# Scores nearer than this to 0 or 1 say no more: float32 hardly tells them from 0 and 1.
+# Closer to 0 or 1 than this, scores carry no more information: float32 hardly tells them from 0 and 1.
 _CLOSEST_SCORE = 1e-6
 
 
 class Calibration(NamedTuple):
-    """What a validation has found out about scores and shapes of peaks, as plain numbers; see `metrics.calibration`.
+    """What a validation found out about the scores and shapes of peaks, as plain numbers; see `metrics.calibration`.
 
     Attributes:
         thresholds_px: distances in pixels of the original image within which a point counts as right; ascending.
-        of_log_score: of each threshold, what the logarithm of the score is multiplied by; 0 or more.
-        of_log_rest: of each threshold, the same for minus the logarithm of what the score lacks to 1; 0 or more.
-        intercepts: of each threshold, what is added to make log-odds of the two.
-        peak_factor: what the covariance of a peak is multiplied by, to be that of the errors of its point.
+        of_log_score: for each threshold, the factor of the logarithm of the score; 0 or more.
+        of_log_rest: for each threshold, the factor of minus the logarithm of 1 minus the score; 0 or more.
+        intercepts: for each threshold, what is added to those two terms to give the log-odds.
+        peak_factor: the factor that turns the covariance of a peak into that of its point's errors.
     """
 
     thresholds_px: tuple[float, ...]
@@ -50,7 +50,7 @@ class Calibration(NamedTuple):
         )
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """Give the probabilities (..., T) of points with these scores (...) to be right; 0 for a score of 0.
+        """Return the probabilities (..., T) that points with these scores (...) are right; 0 for a score of 0.
 
         They rise with the score, and from one threshold to the next.
         """
@@ -58,17 +58,17 @@ class Calibration(NamedTuple):
         found: list[Tensor] = []
         for slope, rest_slope, intercept in zip(self.of_log_score, self.of_log_rest, self.intercepts, strict=True):
             one = torch.sigmoid(slope * score + rest_slope * rest + intercept)
-            # Each threshold is fitted alone, and where two nearly agree their curves may cross.
+            # Each threshold is fitted by itself, and the curves of two that nearly agree may cross.
             found.append(torch.maximum(one, found[-1]) if found else one)
         return torch.stack(found, dim=-1) * (scores > 0)[..., None]
 
     def as_state(self) -> dict[str, Any]:
-        """Give plain values, which a checkpoint or a JSON file can hold; `from_state` reads them back."""
+        """Return plain values, which a checkpoint or a JSON file can hold; `from_state` reads them back."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Calibration":
-        """Read back what `as_state` gave."""
+        """Restore a calibration from what `as_state` returned."""
         plain: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in state.items()}
         return cls(**plain)
 
@@ -79,6 +79,6 @@ def calibrate(detections: Detections, calibration: Calibration | None) -> Detect
 
 
 def log_odds_terms(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the two parts, each (...), whose sum are the log-odds of scores (...): log s and -log(1 - s)."""
+    """Return the two terms, each (...), whose sum is the log-odds of scores (...): log s and -log(1 - s)."""
     kept = scores.clamp(_CLOSEST_SCORE, 1 - _CLOSEST_SCORE)
     return kept.log(), -torch.log1p(-kept)

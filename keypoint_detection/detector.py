@@ -32,19 +32,19 @@ from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, Batch, Dete
 
 __all__ = ["KeypointDetector", "Predictions", "check_precision"]
 
-# Lightning parses the stored settings of a checkpoint as it does a command line.
+# Lightning parses the settings stored in a checkpoint as it does a command line.
 drop_arguments_of_old_classes()
 
 logger = logging.getLogger(__name__)
 
-# Those in which only the network computes in fewer bits.
+# The precisions in which only the network computes in fewer bits.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
 class Predictions(NamedTuple):
-    """What the detector says of one batch, for callbacks to draw and to write.
+    """What the detector predicts for one batch, for callbacks to draw and to write.
 
     Attributes:
         logits: (B, C, h, w).
@@ -60,38 +60,38 @@ class Predictions(NamedTuple):
 
 
 class KeypointDetector(LightningModule):
-    """Detect keypoints as the maxima of one heatmap a channel.
+    """Detect keypoints as the maxima of one heatmap per channel.
 
     Args:
         channels: channel name to the keypoint types it collects, e.g. {corner: [corner0, corner1], flap: [flap0]}; a
-            list of types means one channel each. Left out, every type of the training file has a channel of its own.
+            list of types means one channel each. If left out, every type in the training file gets its own channel.
         backbone: the network from image to features.
-        lr: highest learning rate.
+        lr: maximum learning rate.
         optimizer: optimiser class and its parameters; the learning rate is `lr`.
         lr_scheduler: `cosine` rises for a twentieth of the training and then falls to a hundredth; `constant`; or a
-            scheduler class of torch, stepped once an epoch.
-        encoder_lr_factor: what the learning rate of a pretrained encoder is multiplied by; less than 1 keeps more of
-            what it has learned before.
-        freeze_encoder_steps: so many steps at the start of a training leave a pretrained encoder as it is.
-        decay_norms_and_biases: let the optimiser's weight decay shrink them too.
+            torch scheduler class, stepped once per epoch.
+        encoder_lr_factor: factor of the learning rate of a pretrained encoder; less than 1 keeps more of what it has
+            already learned.
+        freeze_encoder_steps: number of steps at the start of a training that leave a pretrained encoder unchanged.
+        decay_norms_and_biases: apply the optimiser's weight decay to normalisation layers and biases too.
         loss: `bce` binary cross-entropy, `mse` squared error of the probabilities, or `focal` (Li et al. 2020), between
             predicted and Gaussian heatmaps.
         heatmap_sigma: standard deviation of the Gaussians in input pixels. Smaller is sharper and harder to learn.
-        max_keypoints: maximum number of detections of a channel in one image.
-        score_threshold: detections that score less are dropped; low, so that AP sees the whole curve.
-        min_distance_px: minimum distance of two detections of a channel, in input pixels.
+        max_keypoints: maximum number of detections per channel in one image.
+        score_threshold: detections that score less are dropped; keep it low, so that AP sees the whole curve.
+        min_distance_px: minimum distance between two detections of a channel, in input pixels.
         ap_thresholds_px: distances in pixels of the original image within which a detection counts as right.
-        oks_sigmas: measure OKS-AP too, with one sigma a channel or those of the 17 COCO person keypoints (`coco17`). It
-            is defined for one keypoint type a channel, at most one annotated instance an image, and annotations with
-            areas.
+        oks_sigmas: also measure OKS-AP, with one sigma per channel or those of the 17 COCO person keypoints (`coco17`).
+            It is defined for one keypoint type per channel, at most one annotated instance per image, and annotations
+            with areas.
         flip_test: average the heatmaps with those of the mirrored image when measuring, predicting and exporting, which
             takes twice the time; needs `data.flip_pairs`.
         init_from: checkpoint of a trained detector to start a new training from, a path or
-            wandb://entity/project/name:alias. Of its backbone and head what fits is taken by name and shape, and the
-            rest starts new, which is listed; a backbone of which less than half fits is refused.
+            wandb://entity/project/name:alias. Weights of its backbone and head are taken where name and shape match;
+            the rest start afresh and are listed. A backbone of which less than half matches is refused.
 
     Raises:
-        ValueError: channels without types, or with empty or repeated names; thresholds that are not rising.
+        ValueError: channels have no types, or empty or repeated names; thresholds do not increase.
     """
 
     def __init__(
@@ -142,11 +142,11 @@ class KeypointDetector(LightningModule):
         self.init_from = init_from
         self._is_initialised = False
         self.flip_test = flip_test
-        # The pairs that the training's data had, where the data of a test says none.
+        # The pairs that the training data had, for test data that gives none.
         self._flip_pairs: Sequence[Sequence[str]] | None = None
 
     def _save_hyperparameters(self, optimizer: object, lr_scheduler: object) -> None:
-        """Keep what a checkpoint needs to build this model again, as plain values."""
+        """Keep what a checkpoint needs to rebuild this model, as plain values."""
         self.save_hyperparameters(logger=False)
         if "_instantiator" in self.hparams:
             return  # made by the command line: plain already
@@ -157,7 +157,7 @@ class KeypointDetector(LightningModule):
         for name, factory in (("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
             specification = describe_factory(factory)
             if specification is None:
-                logger.warning("%s cannot be named in a checkpoint; one loaded from it has the default.", name)
+                logger.warning("A checkpoint cannot hold %s; a detector loaded from it gets the default.", name)
                 self.remove_ignored_hparams([name])
             else:
                 self.hparams[name] = specification
@@ -165,8 +165,8 @@ class KeypointDetector(LightningModule):
         arguments = self.hparams["backbone"]["init_args"]
         for name in [name for name, value in arguments.items() if not is_plain(value)]:
             logger.warning(
-                "The argument %s of the backbone is a %s, which no checkpoint can hold: one of this detector is loaded "
-                "with the argument's default. Give the backbone names and numbers to make its parts from.",
+                "The argument %s of the backbone is a %s, which a checkpoint cannot hold: a detector loaded from one "
+                "gets the argument's default. Give the backbone names and numbers to make its parts from.",
                 name,
                 type(arguments.pop(name)).__name__,
             )
@@ -192,7 +192,7 @@ class KeypointDetector(LightningModule):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def initialise(self) -> None:
-        """Take the weights of `init_from`, or the backbone's pretrained ones; once, and not when a training resumes.
+        """Load the weights of `init_from`, or the backbone's pretrained ones; once, and not when a training resumes.
 
         Raises:
             ValueError: the weights cannot be read, or belong to another backbone.
@@ -206,18 +206,18 @@ class KeypointDetector(LightningModule):
         self._is_initialised = True
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision that would round the ground truth, and learn what changes places in a mirror."""
+        """Refuse a precision that would round the ground truth, and take note of the types that swap when mirrored."""
         check_precision(str(self.trainer.precision))
         self.take_flip_pairs(getattr(getattr(self.trainer, "datamodule", None), "flip_pairs", None))
 
     def take_flip_pairs(self, flip_pairs: Sequence[Sequence[str]] | None) -> None:
-        """Learn which types change places in a mirror, which `flip_test` needs.
+        """Take note of the types that swap when an image is mirrored, which `flip_test` needs.
 
         Args:
-            flip_pairs: of the data; None takes those that a checkpoint brought along.
+            flip_pairs: the data's pairs; None takes those stored in the checkpoint.
 
         Raises:
-            DataError: `flip_test` is on, and no pairs are known or a channel has no twin.
+            DataError: `flip_test` is on, but no pairs are known or a channel has no twin.
         """
         if flip_pairs is not None:
             self._flip_pairs = flip_pairs
@@ -232,14 +232,14 @@ class KeypointDetector(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Freeze the encoder, and start a new head from the share of the heatmaps that the first batch fills."""
         if (encoder := self._frozen_part()) is not None:
-            encoder.eval()  # its norms keep their statistics
+            encoder.eval()  # its normalisation layers keep their statistics
         if self.trainer.global_step == 0 and batch_idx == 0 and self.network.has_new_head:
             share = self._targets(batch).mean(dim=(0, 2, 3))  # (C,)
             share = self.trainer.strategy.reduce(share, reduce_op="mean")
             bias = self.network.head.bias
             assert bias is not None
             with torch.no_grad():
-                bias.copy_(prior_logits(share.cpu()))  # not every device has float64
+                bias.copy_(prior_logits(share.cpu()))  # not every device supports float64
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one batch, the mean over images, channels and cells."""
@@ -261,13 +261,13 @@ class KeypointDetector(LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Leave a frozen encoder as it is: a parameter without a gradient is not changed, nor does it decay."""
+        """Leave a frozen encoder unchanged: a parameter without a gradient is neither updated nor decayed."""
         if (encoder := self._frozen_part()) is not None:
             for parameter in encoder.parameters():
                 parameter.grad = None
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """Let the encoder's norms learn again when it has been frozen long enough."""
+        """Put the encoder's normalisation layers back into training mode once it has been frozen long enough."""
         if self.trainer.global_step == self.freeze_encoder_steps:
             # Not the encoder itself: a backbone may keep it frozen for good.
             self.network.backbone.train()
@@ -277,8 +277,8 @@ class KeypointDetector(LightningModule):
         return self.network.backbone.pretrained_part() if is_frozen else None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make the optimiser and the schedule that the configuration names."""
-        # Only an optimiser that lets weights decay needs to know which; some take a single group.
+        """Build the optimiser and the schedule that the configuration names."""
+        # Only an optimiser with weight decay needs to know which weights decay; some take a single group.
         probe = self.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}], self.lr)
         groups = make_parameter_groups(
             self.network,
@@ -299,8 +299,8 @@ class KeypointDetector(LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             monitor = getattr(scheduler, "monitor", "val/loss")
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
-        # An epoch as Lightning's interval ends after the checkpoints of that epoch: a resumed training would lack it.
-        # The loader is not there yet where the length of a training is counted in steps.
+        # Lightning's interval "epoch" steps only after the epoch's checkpoint: a resumed training would miss a step.
+        # When the length of a training is given in steps, the loader does not exist yet.
         self.trainer.fit_loop.setup_data()
         n_batches = int(self.trainer.num_training_batches)
         return {
@@ -323,7 +323,7 @@ class KeypointDetector(LightningModule):
         return self._measure(self(batch.images), batch, self.test_metrics)
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> Detections:
-        """Detect in one batch; the points are in pixels of the original images, and calibrated where that is known."""
+        """Detect in one batch; the points are in pixels of the original images, and calibrated if possible."""
         if not len(batch.images):
             shape = (0, len(self.channels), self.codec.max_keypoints)
             return Detections(torch.zeros(*shape, 2), torch.zeros(shape))
@@ -342,7 +342,7 @@ class KeypointDetector(LightningModule):
         return predictions
 
     def _losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss of every map, (B, C)."""
+        """Return the loss of every heatmap, (B, C)."""
         return heatmap_loss(self.loss, logits, self._targets(batch))
 
     def on_validation_epoch_end(self) -> None:
@@ -354,18 +354,18 @@ class KeypointDetector(LightningModule):
         self._finish(self.test_metrics, "test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the latest validation with the weights: what a checkpoint is worth stands in it."""
+        """Store the latest validation with the weights, so that a checkpoint says how good it is."""
         if self.latest_validation is not None:
             checkpoint[VALIDATION_KEY] = self.latest_validation
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over what the training measured last, so that saving again keeps it, and what it mirrored."""
+        """Restore the training's latest validation, so that saving again keeps it, and its flip pairs."""
         self.latest_validation = checkpoint.get(VALIDATION_KEY)
         self._flip_pairs = self._flip_pairs or checkpoint.get("datamodule_hyper_parameters", {}).get("flip_pairs")
 
     @property
     def calibration(self) -> Calibration | None:
-        """What the latest validation of the training found out about scores; None where it could find nothing out."""
+        """The calibration from the training's latest validation; None if that could not determine one."""
         state = (self.latest_validation or {}).get(CALIBRATION_KEY)
         return None if state is None else Calibration.from_state(state)
 
@@ -396,10 +396,10 @@ class KeypointDetector(LightningModule):
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a precision of the Trainer in which Lightning would convert the points of a batch too.
+    """Refuse a Trainer precision in which Lightning would convert the points of a batch too.
 
     Raises:
-        MisconfigurationException: it is neither float32 nor mixed.
+        MisconfigurationException: the precision is neither float32 nor mixed.
     """
     if precision not in PRECISIONS:
         raise MisconfigurationException(
@@ -412,6 +412,6 @@ def _require_one_type_a_channel(channels: Mapping[str, list[str]]) -> None:
     shared = [name for name, types in channels.items() if len(types) > 1]
     if shared:
         raise ValueError(
-            f"model.oks_sigmas: OKS-AP is defined for one keypoint type a channel, but channel '{shared[0]}' collects "
+            f"model.oks_sigmas: OKS-AP is defined for one keypoint type per channel; channel '{shared[0]}' collects "
             f"{len(channels[shared[0]])}. Give each type a channel, or leave oks_sigmas out."
         )

@@ -21,9 +21,9 @@ MIN_MARK_RADIUS = 1
 LEGEND_ROW_PX = 18
 # Opacity of a heatmap cell of 1.
 HEATMAP_OPACITY = 0.75
-# A contact sheet: the side of a cell, what stays free around its image, and the room of a mark in the legend.
+# A contact sheet: the side of a cell, the margin around its image, and the space for a mark in the legend.
 CELL_PX, CELL_MARGIN_PX, LEGEND_MARK_PX = 400, 4, 18
-# The corners of the marks, in radii; a ring has none. They tell channels of one colour apart.
+# The corners of the marks, in radii; a ring has none. They distinguish channels of the same colour.
 SHAPES: tuple[tuple[tuple[float, float], ...] | None, ...] = (
     None,
     ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
@@ -65,7 +65,7 @@ def draw_overlay(
     *,
     min_score: float,
 ) -> Image.Image:
-    """Draw true points as circles and predicted ones as crosses, beside the heatmaps where they are given.
+    """Draw true points as circles and predicted ones as crosses, beside the heatmaps if they are given.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -75,7 +75,7 @@ def draw_overlay(
         min_score: predictions that score less are not drawn; the legend says so.
 
     Returns:
-        An RGB image, a whole number of times as large as `image` if that is small, the legend below.
+        An RGB image with the legend at the bottom; a small `image` is enlarged by a whole number.
     """
     factor = max(1, -(-MIN_HEIGHT_PX // image.shape[0]))
     panel = _draw_points(_enlarge(image, factor), points, factor, min_score)
@@ -94,7 +94,7 @@ def draw_overlay(
 def draw_prediction(
     predictions: Any, batch: Batch, index: int, channels: Sequence[str], min_score: float
 ) -> Image.Image:
-    """Draw one image of a batch with what the detector says of it.
+    """Draw one image of a batch with what the detector predicts for it.
 
     Args:
         predictions: the detector's `Predictions` for the batch.
@@ -144,7 +144,7 @@ def _draw_points(pixels: NDArray[np.uint8], points: PointSet, factor: int, min_s
 def _blend_heatmaps(pixels: NDArray[np.uint8], heatmaps: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Tint a grey copy of the image with each channel's colour where its heatmap is high."""
     height, width = pixels.shape[:2]
-    # Nearest cell of every pixel: no interpolation, so that what is shown is what the network said.
+    # The nearest cell for every pixel, without interpolation: what is shown is what the network returned.
     rows = np.arange(height) * heatmaps.shape[1] // height
     columns = np.arange(width) * heatmaps.shape[2] // width
     grey = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.6
@@ -156,7 +156,7 @@ def _blend_heatmaps(pixels: NDArray[np.uint8], heatmaps: NDArray[np.float32]) ->
 
 
 def _draw_legend(entries: Sequence[str], width: int) -> Image.Image:
-    """Draw the explanation of the marks, which is the first entry, and the channels in their colours."""
+    """Draw the first entry, which explains the marks, and the channels in their colours."""
     font = ImageFont.load_default()
     colours: list[str | tuple[int, int, int]] = ["white", *(_colour(channel) for channel in range(len(entries) - 1))]
     rows: list[list[tuple[str, str | tuple[int, int, int], int]]] = [[]]
@@ -180,7 +180,7 @@ class LabelledPanel(NamedTuple):
     """An image with its labels, for a contact sheet.
 
     Attributes:
-        title: what stands below it.
+        title: the text below it.
         image: (H, W, 3) uint8 RGB.
         points: (C, K, 2) pixels of `image`.
         is_labelled: (C, K) bool.
@@ -205,7 +205,7 @@ class LabelledPanel(NamedTuple):
 def draw_contact_sheet(rows: Sequence[Sequence[LabelledPanel]], channels: Sequence[str], heading: str) -> Image.Image:
     """Draw rows of labelled images, each fitted into a cell of the same size, and a legend of the channels.
 
-    Channels are told apart by colour and, after the seventh, by shape too.
+    Channels differ in colour and, after the seventh, in shape too.
 
     Args:
         rows: the images of each row.
@@ -253,7 +253,7 @@ def _draw_cell(panel: LabelledPanel) -> Image.Image:
 
 
 def _fit_radius(points: NDArray[np.float64]) -> float:
-    """Give the radius of marks at points (N, 2): smaller where half of them would touch each other."""
+    """Return the radius of marks at points (N, 2): smaller if half of them would touch each other."""
     if len(points) < 2:
         return MARK_RADIUS
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag(np.full(len(points), np.inf))

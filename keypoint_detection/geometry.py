@@ -27,7 +27,7 @@ def apply_affine(points: Tensor, matrices: Tensor) -> Tensor:
 
 
 def map_detections(detections: Detections, matrices: Tensor) -> Detections:
-    """Map detections, with what is known of their covariances, by one affine matrix (B, 2, 3) per image."""
+    """Map detections, and their covariances if they have any, with one affine matrix (B, 2, 3) per image."""
     covariances = detections.covariances
     if covariances is not None:
         linear = matrices[:, None, None, :, :2].to(covariances)
@@ -43,6 +43,6 @@ def compose_affine(first: Tensor, second: Tensor) -> Tensor:
 
 
 def invert_affine(matrix: Tensor) -> Tensor:
-    """Invert a (..., 2, 3) map; raises `torch.linalg.LinAlgError` where it is singular."""
+    """Invert a (..., 2, 3) map; raises `torch.linalg.LinAlgError` if it is singular."""
     inverse = torch.linalg.inv(matrix[..., :2])
     return torch.cat([inverse, -inverse @ matrix[..., 2:]], dim=-1)

@@ -1,4 +1,4 @@
-"""Read images of every kind upright, as arrays; needs NumPy and Pillow alone."""
+"""Read images of every kind upright, as arrays; needs only NumPy and Pillow."""
 
 import hashlib
 import io
@@ -30,15 +30,15 @@ ResizeMode = Literal["letterbox", "stretch"]
 # A mid grey, so that the bars of a letterbox are not a strong edge after normalisation.
 LETTERBOX_GREY = 114
 
-# Pillow reads 16-bit greyscale as one of these; 65535 / 255 brings the values to 8 bits.
+# Pillow reads 16-bit greyscale as one of these; dividing by 65535 / 255 scales the values to 8 bits.
 MODES_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 GREY_LEVELS_16_PER_8_BIT = 257
 
 
 EXIF_ORIENTATION = 0x0112
-# The orientations that put an image on its side: height and width change places when it is shown.
+# The orientations that turn an image on its side: height and width swap when it is shown.
 EXIF_SIDEWAYS = (5, 6, 7, 8)
-# What Pillow raises for files that it cannot read: SyntaxError for broken PNG chunks, ValueError for bad headers.
+# What Pillow raises for files it cannot read: SyntaxError for broken PNG chunks, ValueError for bad headers.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -50,8 +50,8 @@ class ImageSizes(NamedTuple):
     """The size of an image, (height, width) in pixels.
 
     Attributes:
-        shown: upright, according to its EXIF orientation: what `read_image` gives.
-        stored: as its pixels lie in the file.
+        shown: upright, according to its EXIF orientation, as `read_pixels` returns it.
+        stored: as its pixels are stored in the file.
     """
 
     shown: tuple[int, int]
@@ -62,7 +62,7 @@ def read_sizes(path: str) -> ImageSizes:
     """Read the size of an image from its header.
 
     Raises:
-        ImageError: the file is missing or not an image; what is broken further inside is found by `read_image`.
+        ImageError: the file is missing or not an image; damage after the header is left to `read_pixels`.
     """
     try:
         with Image.open(path) as file:
@@ -72,7 +72,7 @@ def read_sizes(path: str) -> ImageSizes:
 
 
 def _sizes_of(file: Image.Image) -> ImageSizes:
-    """Give the sizes of a file that has just been opened: drafting would change them."""
+    """Return the sizes of a file that has just been opened; drafting would change them."""
     width, height = file.size
     is_sideways = _orientation_of(file) in EXIF_SIDEWAYS
     return ImageSizes((width, height) if is_sideways else (height, width), (height, width))
@@ -85,20 +85,20 @@ def _orientation_of(image: Image.Image) -> int:
 
 def _unreadable(path: str, error: BaseException) -> ImageError:
     if isinstance(error, FileNotFoundError):
-        return ImageError(f"{path}: there is no such file.")
+        return ImageError(f"{path}: no such file.")
     if isinstance(error, Image.DecompressionBombError):
-        return ImageError(f"{path}: is larger than Pillow reads ({str(error).split(',')[0]}). Save it smaller.")
+        return ImageError(f"{path}: larger than Pillow reads ({str(error).split(',')[0]}). Save it at a smaller size.")
     reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
     return ImageError(f"{path}: cannot be read as an image ({reason}). Is the file complete?")
 
 
 class StoredImage(NamedTuple):
-    """An image as its pixels lie in the file, perhaps smaller.
+    """An image as its pixels are stored in the file, possibly scaled down.
 
     Attributes:
         pixels: (h, w, 3) uint8 RGB.
-        shown_to_pixels: (3, 3) the affine map from the image as it is shown, upright and in its full size, to `pixels`.
-        size: (height, width) of the image as it is shown.
+        shown_to_pixels: (3, 3) the affine map from the image as shown, upright and at full size, to `pixels`.
+        size: (height, width) of the image as shown.
     """
 
     pixels: NDArray[np.uint8]
@@ -107,11 +107,11 @@ class StoredImage(NamedTuple):
 
 
 def read_stored(path: str, scale: Callable[[tuple[int, int]], float]) -> StoredImage:
-    """Read an image of any mode as it lies in the file, a JPEG as small as it is needed: that is much faster.
+    """Read an image of any mode as it is stored, a JPEG only as large as needed, which is much faster.
 
     Args:
         path: the file.
-        scale: given (height, width) of the image as shown, the size at which it is needed; 1 and more for all of it.
+        scale: given (height, width) of the image as shown, returns the scale needed; 1 or more means full size.
 
     Raises:
         ImageError: the file is missing or not a readable image.
@@ -122,7 +122,7 @@ def read_stored(path: str, scale: Callable[[tuple[int, int]], float]) -> StoredI
             height, width = sizes.stored
             factor = min(1.0, scale(sizes.shown))
             drafted = file.draft("RGB", (max(1, int(width * factor)), max(1, int(height * factor))))
-            # A drafted JPEG is smaller by exactly this much; what is left over is in its last row and column.
+            # A drafted JPEG is smaller by exactly this factor; any remainder is in its last row and column.
             shrinking = width / drafted[1][2] if drafted else 1.0
             pixels = np.array(_convert(file))
     except UNREADABLE as error:
@@ -132,11 +132,11 @@ def read_stored(path: str, scale: Callable[[tuple[int, int]], float]) -> StoredI
 
 
 def shown_to_stored(orientation: int, stored_size: tuple[int, int]) -> NDArray[np.float64]:
-    """Give the affine map from an image as it is shown to the pixels of its file, (3, 3).
+    """Return the affine map from an image as shown to the pixels in its file, (3, 3).
 
     Args:
-        orientation: of EXIF; anything but 1 to 8 counts as 1.
-        stored_size: (height, width) of the image as its pixels lie in the file.
+        orientation: the EXIF value; anything outside 1 to 8 counts as 1.
+        stored_size: (height, width) of the image as stored in the file.
 
     >>> shown_to_stored(6, (10, 20)) @ [0, 0, 1]  # on its side: the first pixel shown is the last of the first column
     array([ 0., 10.,  1.])
@@ -170,7 +170,7 @@ def read_pixels(path: str) -> NDArray[np.uint8]:
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Bring an image of any mode to (H, W, 3) uint8 RGB, upright; see `read_image`."""
+    """Convert an image of any mode to (H, W, 3) uint8 RGB, upright; see `read_pixels`."""
     return np.array(_convert(image if _orientation_of(image) == 1 else ImageOps.exif_transpose(image)))
 
 
@@ -181,11 +181,11 @@ def _convert(image: Image.Image) -> Image.Image:
 
 
 class ImageScan(NamedTuple):
-    """What reading the whole of a file told of an image.
+    """What reading a whole image file revealed.
 
     Attributes:
-        sizes: of the image.
-        digest: of the file's bytes; equal for copies.
+        sizes: the sizes of the image.
+        digest: a hash of the file's bytes; equal for copies.
         thumbnail: (side, side) uint8, the image in grey levels, upright and squeezed into a square.
     """
 
@@ -195,10 +195,10 @@ class ImageScan(NamedTuple):
 
 
 def scan_image(path: str, side: int) -> ImageScan:
-    """Read all of an image to see whether it can be, at the cost of a small one.
+    """Read all of an image to see whether it is readable, at the cost of a small one.
 
-    JPEG files are decoded at an eighth of their size where that is enough for the thumbnail: all of their data are
-    still read, so that truncated files are found as `read_pixels` finds them.
+    JPEG files are decoded at an eighth of their size if that is enough for the thumbnail. All of their data are still
+    read, so truncated files are found just as `read_pixels` finds them.
 
     Raises:
         ImageError: the file is missing or not a readable image.
@@ -218,9 +218,9 @@ def scan_image(path: str, side: int) -> ImageScan:
 
 
 def fit_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """Give the size that an image has in a letterbox: the largest of its aspect ratio, to the nearest pixel.
+    """Return the size of an image in a letterbox: the largest of its aspect ratio, to the nearest pixel.
 
-    It is whole-number arithmetic, which an exported detector repeats exactly.
+    This is integer arithmetic, which an exported detector reproduces exactly.
 
     Args:
         source: (height, width) of the image.

@@ -1,4 +1,4 @@
-"""HTML pages of one file: tables, figures and images that a browser shows without a network or scripts."""
+"""Single-file HTML pages: tables, figures and images that a browser shows without a network or scripts."""
 
 import base64
 import html
@@ -58,7 +58,7 @@ class Cell(NamedTuple):
     """A cell of a table.
 
     Attributes:
-        text: what stands in it.
+        text: its contents.
         note: a smaller line below; empty for none.
     """
 
@@ -67,11 +67,11 @@ class Cell(NamedTuple):
 
 
 def render_page(title: str, subtitle: str, sections: Sequence[str]) -> str:
-    """Put sections, which are HTML already, into a page that needs no other file.
+    """Put sections, which are already HTML, into a page that needs no other file.
 
     Args:
-        title: of the page; text.
-        subtitle: one line below it; text.
+        title: the title of the page; text.
+        subtitle: one line below the title; text.
         sections: from `section`.
     """
     return (
@@ -93,7 +93,7 @@ def paragraph(text: str) -> str:
 
 
 def preformatted(text: str) -> str:
-    """Write text as it stands, such as a config file."""
+    """Write text verbatim, such as a config file."""
     return f"<pre>{_escape(text)}</pre>\n"
 
 
@@ -106,7 +106,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, has_total:
     """Write a table of numbers; the first cell of each row names it.
 
     Args:
-        headings: one a column.
+        headings: one per column.
         rows: cells of text.
         has_total: the last row sums up the others.
         caption: what the numbers are; text.
@@ -122,7 +122,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, has_total:
 
 
 def facts(entries: Sequence[tuple[str, str]]) -> str:
-    """Write names and what they stand for, both text, below each other."""
+    """Write names and their values, both text, one below the other."""
     rows = "\n".join(
         f'<tr><th scope="row">{_escape(name)}</th><td>{_escape(value)}</td></tr>' for name, value in entries
     )
@@ -142,8 +142,8 @@ def figure(image: bytes, media_type: str, description: str, caption: str) -> str
     Args:
         image: the contents of an image file.
         media_type: such as `image/svg+xml`.
-        description: what it shows, for who cannot see it; text.
-        caption: below it; text, may be empty.
+        description: what it shows, for those who cannot see it; text.
+        caption: the text below it; may be empty.
     """
     data = base64.b64encode(image).decode("ascii")
     below = f"<figcaption>{_escape(caption)}</figcaption>" if caption else ""
@@ -151,7 +151,7 @@ def figure(image: bytes, media_type: str, description: str, caption: str) -> str
 
 
 def image_as_jpeg(image: Image.Image, max_width_px: int) -> bytes:
-    """Make an image as small as a page needs it."""
+    """Encode an image as JPEG, no wider than a page needs it."""
     if image.width > max_width_px:
         height = max(1, round(image.height * max_width_px / image.width))
         image = image.resize((max_width_px, height), Image.Resampling.LANCZOS)
@@ -166,5 +166,5 @@ def _write_cell(cell: Cell) -> str:
 
 
 def _escape(text: str) -> str:
-    # Names may hold halves of surrogate pairs, which no UTF-8 file can.
+    # Names may contain halves of surrogate pairs, which a UTF-8 file cannot.
     return html.escape(text.encode("utf-8", "replace").decode("utf-8"))

@@ -28,18 +28,18 @@ __all__ = [
     "reliability_diagram",
 ]
 
-# Okabe & Ito's palette in an order that starts with what stands out on white; its yellow does not.
+# Okabe & Ito's palette, ordered by how well its colours stand out on white; its yellow, which does not, is left out.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")
 REFERENCE_COLOUR = "#9A9A9A"
 
-# Inches; a figure is as wide as the text of a page.
+# In inches; a figure is as wide as the text of a page.
 FIGURE_WIDTH, MAX_COLUMNS = 11.0, 4
 LEFT, RIGHT, TOP, BOTTOM = 0.65, 0.1, 0.75, 0.6
 GAP_ACROSS, GAP_DOWN = 0.35, 0.75
 ASPECT = 0.85
 
-# Of the learning curve, which is a file by itself: its size, the points of single trainings, places along the fit.
+# The learning curve, a file of its own: its size, the colour of single trainings, the number of points along the fit.
 CURVE_INCHES, CURVE_DPI = (6.4, 4.4), 150
 POINT_COLOUR = "#767676"
 N_CURVE = 200
@@ -47,12 +47,12 @@ N_CURVE = 200
 # The reliability diagram is square.
 RELIABILITY_MARKERS = "os^Dvp*"
 RELIABILITY_INCHES = 4.2
-# Areas of the markers, in square points: of a bin with no detection, and what all detections together add.
+# Areas of the markers, in square points: that of an empty bin, and what all detections together add.
 MIN_MARKER, MAX_MARKER = 12, 240
 # A legend's own padding.
 LEGEND_MARGIN = 0.1
 MAX_LEGEND_COLUMNS = 8
-# Longer names of channels do not fit above a panel.
+# Longer channel names do not fit above a panel.
 MAX_TITLE = 32
 
 STYLE = {
@@ -67,15 +67,15 @@ STYLE = {
     "grid.color": "#e6e6e6",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    # Text stays text: small, selectable, and in fonts of the reader that have every script.
+    # Text stays text: compact, selectable, and in the reader's fonts, which cover every script.
     "svg.fonttype": "none",
-    # The same figure is the same file.
+    # The same figure always gives the same file.
     "svg.hashsalt": "keypoint_detection",
 }
 
 
 def plot_precision_recall(report: EvaluationReport) -> "Figure":
-    """Draw interpolated precision over recall: a panel a channel, a line a distance threshold.
+    """Draw interpolated precision over recall: a panel per channel, a line per distance threshold.
 
     Args:
         report: with its measurements.
@@ -93,7 +93,7 @@ def plot_precision_recall(report: EvaluationReport) -> "Figure":
                 stairs = interpolated_precision(measurements, index, place)
                 x, y = [0.0, *stairs.x], [stairs.y[0] if len(stairs.y) else 0.0, *stairs.y]
                 panel.plot(
-                    # The line falls to 0 behind the last recall, so that the area below it is AP.
+                    # The line falls to 0 after the last recall, so that the area below it is AP.
                     [*x, x[-1]],
                     [*y, 0.0],
                     drawstyle="steps-pre",
@@ -106,7 +106,7 @@ def plot_precision_recall(report: EvaluationReport) -> "Figure":
 
 
 def plot_cumulative_errors(report: EvaluationReport) -> "Figure":
-    """Draw the share of points with at most a given error: a panel a channel, beside all channels together in grey.
+    """Draw the share of points within a given error: a panel per channel, with all channels together in grey.
 
     Args:
         report: with its measurements.
@@ -141,7 +141,7 @@ def as_svg(figure: "Figure") -> bytes:
     """Write a figure as SVG, which stays sharp at any size."""
     buffer = io.BytesIO()
     with _style(), warnings.catch_warnings():
-        # The reader's fonts count, not those of this machine.
+        # What matters is the reader's fonts, not those of this machine.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph .* missing from.*")
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
@@ -149,7 +149,7 @@ def as_svg(figure: "Figure") -> bytes:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Draw alike whatever the user's own matplotlibrc says."""
+    """Draw in the same style whatever the user's own matplotlibrc says."""
     from matplotlib import style
 
     with style.context(["default", STYLE]):
@@ -157,12 +157,12 @@ def _style() -> Iterator[None]:
 
 
 def _make_panels(titles: Sequence[tuple[str, str]]) -> "tuple[Figure, list[Axes]]":
-    """Make a panel for each name and the numbers that stand below it."""
+    """Make a panel for each name, with the numbers below it as its title."""
     from matplotlib.figure import Figure
 
     n_columns = min(len(titles), MAX_COLUMNS)
     n_rows = math.ceil(len(titles) / n_columns)
-    # One channel alone does not fill the page.
+    # A single channel does not fill the page.
     width = FIGURE_WIDTH if n_columns > 1 else FIGURE_WIDTH / 2
     panel_width = (width - LEFT - RIGHT - (n_columns - 1) * GAP_ACROSS) / n_columns
     panel_height = panel_width * ASPECT
@@ -174,7 +174,7 @@ def _make_panels(titles: Sequence[tuple[str, str]]) -> "tuple[Figure, list[Axes]
         left = LEFT + column * (panel_width + GAP_ACROSS)
         bottom = height - TOP - panel_height - row * (panel_height + GAP_DOWN)
         panel = figure.add_axes((left / width, bottom / height, panel_width / width, panel_height / height))
-        # Names are no formulas, whatever dollar signs they hold.
+        # Names are not formulas, even if they contain dollar signs.
         panel.set_title(f"{_shorten(name)}\n{numbers}", loc="left", parse_math=False)
         panels.append(panel)
     return figure, panels
@@ -189,7 +189,7 @@ def _label_distances(panel: "Axes") -> None:
 
 
 def _explain(figure: "Figure", entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Say once for all panels what their lines are, above them."""
+    """Draw one legend for all panels, above them."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=label, **style) for label, style in entries]
@@ -215,21 +215,21 @@ def _pixels(value: float) -> str:
 
 
 def _shorten(name: str) -> str:
-    # SVG has no place for control characters and halves of surrogate pairs.
+    # SVG cannot contain control characters or halves of surrogate pairs.
     clean = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in name)
     return clean if len(clean) <= MAX_TITLE else clean[: MAX_TITLE - 1] + "…"
 
 
 def _measurements_of(report: EvaluationReport) -> Measurements:
     if report.measurements is None:
-        raise ValueError("a report that was read back from a checkpoint has no curves; measure again: `kpd validate`.")
+        raise ValueError("a report read back from a checkpoint has no curves; measure again with `kpd validate`.")
     return report.measurements
 
 
 def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> "Figure":
-    """Draw the true over the claimed probability of being right: a line a threshold, on the diagonal where it is true.
+    """Draw true over claimed probability of being right: a line per threshold, on the diagonal if the claim holds.
 
-    Markers are the larger the more detections a bin has. See Guo et al. 2017, figure 1,
+    The more detections a bin has, the larger its marker. See Guo et al. 2017, figure 1,
     https://arxiv.org/abs/1706.04599.
 
     Args:
@@ -255,11 +255,11 @@ def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> "Figure":
                 marker=RELIABILITY_MARKERS[index % len(RELIABILITY_MARKERS)],
                 alpha=0.85,
                 edgecolors="none",
-                # A claim of 0 or 1 is drawn whole.
+                # Markers at 0 and 1 are not cut off.
                 clip_on=False,
                 label=name,
             )
-        axes.set(xlabel="claimed probability of being right", ylabel="share of the detections that is right")
+        axes.set(xlabel="claimed probability of being right", ylabel="share of detections that are right")
         axes.set_axisbelow(True)
         for handle in axes.legend(loc="upper left").legend_handles:
             if handle is not None and hasattr(handle, "set_sizes"):
@@ -273,8 +273,8 @@ def draw_learning_curve(
     """Draw the error against the number of training images, both on logarithmic axes, and write it as PNG.
 
     Args:
-        curve: sizes, mean errors with intervals, and the fit with its forecast where there is one.
-        points: (images, error) of every single training.
+        curve: sizes, mean errors with intervals, and the fit with its forecast, if there is one.
+        points: (images, error) of every training.
         error_label: what the error is, with its unit.
         path: the file to write.
     """
@@ -302,7 +302,7 @@ def draw_learning_curve(
             _draw_estimates(axes, ticks[-1:], [curve.forecast], **style)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
-        # A logarithmic axis of less than a decade would have hardly a number on it.
+        # A logarithmic axis that spans less than a decade would show hardly any numbers.
         axes.yaxis.set_major_locator(AutoLocator())
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(ScalarFormatter())
@@ -321,6 +321,6 @@ def _draw_fit(axes: "Axes", curve: LearningCurve) -> None:
 
 def _draw_estimates(axes: "Axes", sizes: Sequence[float], estimates: Sequence[Estimate], **style: str) -> None:
     values = np.array(estimates).T
-    # The value of few trainings may lie outside of what their resamples give.
+    # The estimate from a few trainings may lie outside the range of its resamples.
     spread = np.array([values[0] - values[1], values[2] - values[0]]).clip(0)
     axes.errorbar(sizes, values[0], spread, capsize=3, zorder=4, **style)  # type: ignore[arg-type]

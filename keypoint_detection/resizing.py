@@ -1,4 +1,4 @@
-"""Images as tensors: read, and brought to the size of the network's input with the exact affine map back."""
+"""Images as tensors: read, and resized to the network's input with the exact affine map back to the image."""
 
 from typing import NamedTuple
 
@@ -20,12 +20,12 @@ def read_image(path: str) -> Tensor:
 
 
 class Placement(NamedTuple):
-    """Where an image lies in the input, (height, width) in pixels and the corner nearest to the origin.
+    """Where an image lies in the input: its (height, width) in pixels and the corner nearest to the origin.
 
     Attributes:
-        inner: the size that the image gets.
+        inner: the size of the resized image.
         top: the rows above it.
-        left: the columns left of it.
+        left: the columns to the left of it.
         to_source: (3, 3) the affine map from the input to the image.
     """
 
@@ -36,12 +36,12 @@ class Placement(NamedTuple):
 
 
 def place(source: tuple[int, int], size: tuple[int, int], mode: ResizeMode) -> Placement:
-    """Say where an image goes that is brought to an exact size; see `resize`.
+    """Determine where an image lies once it is resized to an exact size; see `resize`.
 
     Args:
         source: (height, width) of the image.
         size: (height, width) of the result.
-        mode: how it is brought to it.
+        mode: how it is resized.
     """
     height, width = source
     inner = size if mode == "stretch" else fit_size(source, size)
@@ -52,7 +52,7 @@ def place(source: tuple[int, int], size: tuple[int, int], mode: ResizeMode) -> P
 
 
 def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> tuple[Tensor, Tensor]:
-    """Bring an image to an exact size.
+    """Resize an image to an exact size.
 
     Args:
         image: (3, H, W) uint8.

@@ -1,6 +1,6 @@
-"""The words and the tensors that every other module speaks in.
+"""The vocabulary and the tensors that every other module uses.
 
-Letters in shapes, everywhere in the package:
+Letters in shapes, throughout the package:
 
 ======  ==================================================================
 letter  meaning
@@ -17,8 +17,8 @@ h, w    height and width of a heatmap, in cells; a cell is `stride` input pixels
 ======  ==================================================================
 
 Points are (x, y); sizes are (height, width). Coordinates are continuous: (0, 0) is the outer corner of the top-left
-pixel and (0.5, 0.5) its centre. A name says its frame where it could be mistaken: `points_input` are pixels of the
-network's input, `points_image` pixels of the original image.
+pixel and (0.5, 0.5) its centre. A name states its frame where it could be mistaken: `points_input` are in pixels of the
+network's input, `points_image` in pixels of the original image.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,13 +43,13 @@ NOT_LABELLED = 0
 OCCLUDED = 1
 VISIBLE = 2
 
-# What a detector gives by default, of a channel in one image: here, so that data can be checked without loading one.
+# A detector's default maximum per channel and image; here, so that data can be checked without loading a detector.
 MAX_KEYPOINTS = 20
 MIN_DISTANCE_PX = 2.0
 
 
 class DataError(ValueError):
-    """The user's data cannot be used; the message lists all that is wrong with it."""
+    """The user's data cannot be used; the message lists everything wrong with it."""
 
 
 class Batch(NamedTuple):
@@ -59,12 +59,12 @@ class Batch(NamedTuple):
         images: (B, 3, H, W) uint8 RGB.
         points: (B, C, K, 2) float32, input pixels; padded.
         visibility: (B, C, K) int64; 0 padding or not labelled, 1 occluded, 2 visible.
-        image_ids: (B,) int64, the ids of the COCO file: unique in a data set.
+        image_ids: (B,) int64, the ids in the COCO file; unique in a data set.
         input_to_image: (B, 2, 3) float32, the affine map from input pixels to pixels of the original image.
         image_sizes: (B, 2) int64, (height, width) of the original image in pixels.
-        instances: (B, C, K) int64, the index in its image of the annotation that a point belongs to; -1 for padding.
-        box_sizes: (B, C, K) float32, the longer side of that annotation's box in image pixels; NaN where it has none.
-        areas: (B, C, K) float32, the area of that annotation in square image pixels; NaN where it has none.
+        instances: (B, C, K) int64, the index in the image of the annotation that a point belongs to; -1 for padding.
+        box_sizes: (B, C, K) float32, the longer side of that annotation's box in image pixels; NaN if it has none.
+        areas: (B, C, K) float32, the area of that annotation in square image pixels; NaN if it has none.
     """
 
     images: "Tensor"
@@ -85,8 +85,8 @@ class ImageBatch(NamedTuple):
         images: (B, 3, H, W) uint8 RGB.
         input_to_image: (B, 2, 3) float32, the affine map from input pixels to pixels of the original image.
         image_sizes: (B, 2) int64, (height, width) of the original image in pixels.
-        indices: (B,) int64, which of the images to find points in each is.
-        failures: the index of every image that could not be read, and why.
+        indices: (B,) int64, the position of each image among the images to predict on.
+        failures: the index of each image that could not be read, and why.
     """
 
     images: "Tensor"
@@ -100,10 +100,10 @@ class Detections(NamedTuple):
     """Detected points; the field names are those of the exported model's outputs.
 
     Attributes:
-        points: (B, C, D, 2) float32; the caller's name says in which frame.
+        points: (B, C, D, 2) float32; the caller's variable name gives the frame.
         scores: (B, C, D) float32 in [0, 1], descending along D; 0 marks an unused slot.
-        covariances: (B, C, D, 2, 2) float32, square pixels of that frame: those of the peaks where they come from
-            decoding, those of the points' errors where they come from a calibration; None where nobody asked.
+        covariances: (B, C, D, 2, 2) float32, square pixels of that frame: those of the peaks after decoding, those of
+            the points' errors after calibration; None if not requested.
         probabilities: (B, C, D, T) float32, of being right within each threshold; None without a calibration.
     """
 

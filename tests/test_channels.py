@@ -50,7 +50,7 @@ def test_channels_change_places_in_a_mirror_with_the_types_they_collect(channels
 @pytest.mark.parametrize(
     ("channels", "pairs", "message"),
     [
-        ({"l": ["left"], "n": ["nose"]}, [("left", "right")], "channel 'l' becomes right in a mirror"),
+        ({"l": ["left"], "n": ["nose"]}, [("left", "right")], "channel 'l' becomes right when mirrored"),
         ({"l": ["left"], "n": ["nose"]}, None, "train with data.flip_pairs"),
     ],
 )

@@ -66,7 +66,7 @@ def test_an_unknown_command_is_refused_with_the_nearest(capsys):
     with pytest.raises(SystemExit) as caught:
         run(["fitt"])
     assert caught.value.code == 2
-    assert f"there are {', '.join(COMMANDS)}. Did you mean `kpd fit`?" in capsys.readouterr().err
+    assert f"the commands are {', '.join(COMMANDS)}. Did you mean `kpd fit`?" in capsys.readouterr().err
 
 
 def test_the_module_runs_like_the_console_script():

@@ -1,6 +1,6 @@
 """A seeded data set of drawn images: open cardboard boxes, written as an ordinary COCO keypoint data set.
 
-Every image has a random generator of its own, made from (seed, split, index): the first images of a data set do not
+Every image has its own random generator, seeded with (seed, split, index): the first images of a data set do not
 depend on how many follow, and no image is in two splits.
 """
 
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-GENERATOR_VERSION = 2  # raise it whenever the same options would give other images or labels
-RECORD = "synthetic.json"  # says what a folder holds
+GENERATOR_VERSION = 2  # raise it whenever the same options would give different images or labels
+RECORD = "synthetic.json"  # records what a folder holds
 SMALLEST_SIDE = 64  # pixels; the corners of smaller boxes run together
 JPEG_QUALITY = 93
-# 1-based, as COCO has it: the opening, then round each flap.
+# 1-based, as in COCO: the opening, then around each flap.
 OPENING = [[1, 2], [2, 3], [3, 4], [4, 1]]
 FLAPS = [edge for i in range(4) for edge in ([i + 1, 2 * i + 5], [2 * i + 5, 2 * i + 6], [2 * i + 6, (i + 1) % 4 + 1])]
 CATEGORY = {
@@ -56,7 +56,7 @@ class SyntheticBoxes:
     Each image shows one box with four flaps on a cluttered ground; about one in 25 shows none. The corners of the
     opening are box_corner0 to box_corner3, counter-clockwise seen from above. Flap i hangs on the edge from box_corner
     i to the next one; its outer corners are flap_corner 2i, beside box_corner i, and flap_corner 2i + 1. Nothing in an
-    image tells which corner is number 0, so collect them in two channels:
+    image shows which corner is number 0, so collect them in two channels:
     `[[box_corner0, ..., box_corner3], [flap_corner0, ..., flap_corner7]]`.
 
     A keypoint is flagged 2 (visible), 1 (hidden behind the box or something else) or 0 (outside the image).
@@ -64,14 +64,15 @@ class SyntheticBoxes:
     set; raising a number of images adds images and changes none.
 
     Args:
-        folder: Where to write train.json, val.json, test.json and images/. It is made; where it already holds exactly
-            this data set nothing is drawn, and where it holds anything else it is left alone and an error is raised.
+        folder: Where to write train.json, val.json, test.json and images/. It is created if missing. If it already
+            holds exactly this data set, nothing is drawn; if it holds anything else, it is left alone and an error is
+            raised.
         n_train: Number of training images.
-        n_val: Number of validation images; with 0 there is no val.json.
-        n_test: Number of test images; with 0 there is no test.json.
-        height: Height of an image in pixels, 64 at least.
-        width: Width of an image in pixels, 64 at least.
-        seed: Which images to draw.
+        n_val: Number of validation images; 0 writes no val.json.
+        n_test: Number of test images; 0 writes no test.json.
+        height: Height of an image in pixels, at least 64.
+        width: Width of an image in pixels, at least 64.
+        seed: Seed of the random generators; another seed draws other images.
     """
 
     folder: str = "kpd_boxes"
@@ -106,9 +107,9 @@ class SyntheticFiles(NamedTuple):
 def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
     """Write the data set that `options` describe, unless it is there already.
 
-    It is drawn in a folder beside the final one and renamed at the end, so that an interrupted run leaves no half data
-    set. Of the processes of a machine that start together one draws and the others wait; of several machines, the first
-    to finish wins, and all use its copy.
+    It is drawn in a folder beside the final one and renamed at the end, so that an interrupted run leaves no partial
+    data set. Of processes that start together on one machine, one draws and the others wait; of several machines, the
+    first to finish wins, and all use its copy.
 
     Returns:
         The COCO files.
@@ -152,21 +153,21 @@ def draw(folder: Path, options: SyntheticBoxes) -> None:
 
 
 def publish(draft: Path, folder: Path, options: SyntheticBoxes) -> None:
-    """Rename the finished draft to its final place, unless another process was faster with the same data set."""
+    """Move the finished draft to its final place, unless another process has already put the same data set there."""
     try:
         if folder.is_dir() and not os.listdir(folder):
-            folder.rmdir()  # not every system renames onto an empty folder
+            folder.rmdir()  # not every system can rename onto an empty folder
         draft.rename(folder)
     except OSError:
-        if not is_drawn(folder, options):  # it says what else is there
+        if not is_drawn(folder, options):  # raises if something else is there
             raise
 
 
 def is_drawn(folder: Path, options: SyntheticBoxes) -> bool:
-    """Say whether the folder holds this data set (True) or nothing (False).
+    """Whether the folder holds this data set (True) or nothing (False).
 
     Raises:
-        FileExistsError: It holds anything else.
+        FileExistsError: It holds something else.
     """
     if not folder.exists() or (folder.is_dir() and not os.listdir(folder)):
         return False
@@ -189,12 +190,12 @@ def is_drawn(folder: Path, options: SyntheticBoxes) -> bool:
         raise FileExistsError(f"{folder}: holds a data set drawn with other options: {', '.join(changes)}. {way_out}")
     missing = [str(path) for path in list_files(folder, options) if path is not None and not path.is_file()]
     if missing:
-        raise FileExistsError(f"{folder}: the drawn data set is not complete, missing {', '.join(missing)}. {way_out}")
+        raise FileExistsError(f"{folder}: the drawn data set is incomplete, missing {', '.join(missing)}. {way_out}")
     return True
 
 
 def make_record(options: SyntheticBoxes) -> dict[str, int]:
-    """Return what decides the content of a data set: all options but the folder, and the generator's version."""
+    """Return what determines the content of a data set: all options but the folder, and the generator's version."""
     numbers = {
         field.name: int(getattr(options, field.name)) for field in dataclasses.fields(options) if field.name != "folder"
     }
@@ -208,14 +209,14 @@ def count_images(options: SyntheticBoxes) -> dict[Split, int]:
 
 
 def list_files(folder: Path, options: SyntheticBoxes) -> SyntheticFiles:
-    """Return the COCO files that a data set with these options has in a folder."""
+    """Return the COCO files of a data set with these options in a folder."""
     val = folder / "val.json" if options.n_val else None
     test = folder / "test.json" if options.n_test else None
     return SyntheticFiles(folder / "train.json", val, test)
 
 
 def draw_examples(count: int, height: int = 240, width: int = 320) -> list[NDArray[np.uint8]]:
-    """Draw images that are kept nowhere, (height, width, 3) uint8 RGB."""
+    """Draw images without writing them, (height, width, 3) uint8 RGB."""
     rngs = [np.random.default_rng(index) for index in range(count)]
     return [render(sample_scene(rng, height, width), rng).image for rng in rngs]
 
@@ -259,7 +260,7 @@ def describe_keypoints(points: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
 
 
 def describe_silhouette(is_box: Bools) -> dict[str, Any]:
-    """Return the COCO fields of what can be seen of a box, from half-pixel samples."""
+    """Return the COCO fields of the visible part of a box, from half-pixel samples."""
     rows, columns = np.flatnonzero(is_box.any(axis=1)), np.flatnonzero(is_box.any(axis=0))
     left, top, right, bottom = (int(end) for end in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     box = [edge / SUPERSAMPLING for edge in (left, top, right - left, bottom - top)]

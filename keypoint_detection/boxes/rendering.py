@@ -1,4 +1,4 @@
-"""Draw a box scene: exact perspective and hiding, soft shadows, textures, and the faults of a real camera."""
+"""Draw a box scene: exact perspective and occlusion, soft shadows, textures, and the flaws of a real camera."""
 
 from typing import NamedTuple
 
@@ -26,20 +26,20 @@ Owners = npt.NDArray[np.int16]
 Pixels = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
 
-SUPERSAMPLING = 2  # samples a pixel in each direction
+SUPERSAMPLING = 2  # samples per pixel in each direction
 GROUND = -1  # the owner of a sample that shows no face and no ball
 COARSE_NOISE, FINE_NOISE = 256, 512  # texels along a noise tile, for images of up to 256 pixels and for larger ones
-FACE_TEXELS, CLUTTER_TEXELS, GROUND_TEXELS = 10, 4, 36  # light is computed on so many cells along each side
-GROUND_HALF_M = 1.3  # half the side of the lit square of ground: beyond it nothing throws a shadow
+FACE_TEXELS, CLUTTER_TEXELS, GROUND_TEXELS = 10, 4, 36  # number of cells along each side that light is computed on
+GROUND_HALF_M = 1.3  # half the side of the lit square of ground: nothing beyond it casts a shadow
 GROUND_AXES = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
 LIGHT_ZOOM = 6  # light maps are interpolated to this multiple before they are read
 SKY_RAYS, SUN_RAYS = 15, 5
 NO_HIT_M = 1e-3  # a shadow ray must travel this far, or a face would shade itself
-SHADOW_REACH = 2.5  # no shadow worth seeing falls further than this multiple of the size of what throws it
-SLANT = 1.3  # surfaces are seen at an angle, and a pixel covers that much more of them
+SHADOW_REACH = 2.5  # no visible shadow falls further than this multiple of the size of what casts it
+SLANT = 1.3  # surfaces are seen at an angle, so a pixel covers this much more of them
 FARTHEST_M = 50.0
 HAZE_M = 2.6  # beyond about this distance the ground's texture is finer than a pixel and fades to its mean
-SHOULDER = 0.7  # linear light beyond this share of white is compressed
+SHOULDER = 0.7  # linear light above this share of white is compressed
 GROUND_BOUNCE = 0.35
 DECAL_SHARE = 0.6
 
@@ -100,7 +100,7 @@ def render(scene: Scene, rng: np.random.Generator) -> Rendering:
 def find_fragments(samples: Owners, owner: int) -> Fragments:
     """Find the pixels in which an owner shows, given the (4, N) owners of the samples of N pixels.
 
-    Colours are computed once a fragment and edges come from the shares: a quarter of the work of colouring samples.
+    Colours are computed once per fragment and edges come from the shares: a quarter of the work of colouring samples.
     """
     counts = (samples == owner).sum(axis=0, dtype=np.uint8)
     pixels = np.flatnonzero(counts)
@@ -108,7 +108,7 @@ def find_fragments(samples: Owners, owner: int) -> Fragments:
 
 
 def rasterise(scene: Scene) -> Owners:
-    """Say what each sample shows: (2 height, 2 width) index of a face, then of a ball, or GROUND."""
+    """Find what each sample shows: (2 height, 2 width) index of a face, then of a ball, or GROUND."""
     x, y = sample_positions(scene.size)
     camera = scene.camera
     to_ground = camera.plane_map(*GROUND_AXES)
@@ -149,7 +149,7 @@ def linear(row: Array, x: Floats, y: Floats) -> Floats:
 
 
 def find_window(corners: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return the rows and columns of samples that hold the convex hull of (N, 2) pixels."""
+    """Return the rows and columns of samples that contain the convex hull of (N, 2) pixels."""
     low = np.floor(corners.min(axis=0) * SUPERSAMPLING).astype(int)
     high = np.ceil(corners.max(axis=0) * SUPERSAMPLING).astype(int)
     (left, top), (right, bottom) = np.clip(low, 0, shape[::-1]), np.clip(high, 0, shape[::-1])
@@ -176,10 +176,10 @@ def sample_look(rng: np.random.Generator, size: tuple[int, int]) -> Look:
 
 
 def compute_light_maps(scene: Scene, shown: list[int], look: Look) -> dict[int, Floats]:
-    """Compute the light on the ground and on the visible side of the faces that show, by casting rays.
+    """Compute the light on the ground and on the visible side of the shown faces, by casting rays.
 
     Returns:
-        (n, n, 3) light, by the number of the face or GROUND.
+        (n, n, 3) light, keyed by the number of the face or GROUND.
     """
     ground = Face("sheet", *np.array([[-1, -1, 0], [2, 0, 0], [0, 2, 0], [0, 0, 0]]) * GROUND_HALF_M)
     surfaces = [(GROUND, ground, GROUND_TEXELS)]
@@ -196,7 +196,7 @@ def compute_light_maps(scene: Scene, shown: list[int], look: Look) -> dict[int, 
 
 
 def enlarge(cells: Floats) -> Floats:
-    """Interpolate (n, n, 3) cells linearly, so that reading the nearest one is good enough."""
+    """Interpolate (n, n, 3) cells linearly, so that reading the nearest one is accurate enough."""
     size = (LIGHT_ZOOM * len(cells),) * 2
     layers = [Image.fromarray(np.ascontiguousarray(layer)) for layer in np.moveaxis(cells, 2, 0)]
     return np.stack([np.asarray(layer.resize(size, Image.Resampling.BILINEAR)) for layer in layers], axis=2)
@@ -214,18 +214,18 @@ def receive_light(scene: Scene, points: Array, normals: Array, look: Look) -> Fl
     sky = cosines[:SKY_RAYS].sum(axis=0) / look.directions[:SKY_RAYS, 2].sum()
     sun = cosines[SKY_RAYS:].mean(axis=0)
     up = normals[:, 2].astype(np.float32)
-    # What hides the sky is seldom black: it throws some light of its own.
+    # What hides the sky is seldom black: it reflects some light itself.
     bounced = np.maximum((1 + up) / 2 - sky, 0)
     from_below = (1 - up) / 2 * np.float32(GROUND_BOUNCE)
     return np.asarray(np.stack([sky + from_below, sun, bounced], axis=1) @ look.colours)
 
 
 def find_blocked(scene: Scene, points: Floats, directions: Floats) -> Bools:
-    """Say which rays in (R, 3) directions from (N, 3) points meet a face or a ball: (R, N)."""
+    """Find which rays in (R, 3) directions from (N, 3) points hit a face or a ball: (R, N)."""
     blocked = np.zeros((len(directions), len(points)), np.bool_)
     for face in scene.faces:
         if face.part == "sheet":
-            continue  # paper throws no shadow worth its time
+            continue  # the shadow of paper is not worth computing
         offset = points - face.origin.astype(np.float32)
         reach = SHADOW_REACH * (np.linalg.norm(face.along) + np.linalg.norm(face.across))
         near = np.flatnonzero(np.einsum("nc,nc->n", offset, offset) < reach**2)
@@ -258,13 +258,13 @@ def locate(to_plane: Array, pixels: Pixels, scene: Scene) -> tuple[Floats, Float
     """Return s, t and the depth in metres of a plane at (N,) pixels."""
     x, y = find_centres(pixels, scene.size)
     s, t, inverse_depth = (linear(row, x, y) for row in to_plane)
-    # The centre of a pixel that a face fills in part may lie beyond the face's horizon.
+    # The centre of a pixel that a face only partly fills may lie beyond the face's horizon.
     depth = 1 / np.maximum(inverse_depth, np.float32(1 / FARTHEST_M))
     return s * depth, t * depth, depth
 
 
 def read_light(light_map: Floats, s: Floats, t: Floats) -> Floats:
-    """Read the (N, 3) light at places of a surface; beyond its rim the light is that of the rim."""
+    """Read the (N, 3) light at positions on a surface; beyond its rim, the light is that of the rim."""
     side = len(light_map)
     column = np.clip(s * np.float32(side), 0, side - 1).astype(np.int32)
     row = np.clip(t * np.float32(side), 0, side - 1).astype(np.int32)
@@ -288,7 +288,7 @@ def shade_face(
 ) -> Floats:
     """Return the (N, 3) linear colours of pixels that show a face; `rng` chooses what is printed on it."""
     to_face = scene.camera.plane_map(face.origin, face.along, face.across)
-    assert to_face is not None, "a face that is seen edge-on owns no samples"
+    assert to_face is not None, "a face seen edge-on owns no samples"
     s, t, depth = locate(to_face, pixels, scene)
     s, t = np.clip(s, 0, 1), np.clip(t, 0, 1)
     length, height = (np.float32(np.linalg.norm(edge)) for edge in (face.along, face.across))
@@ -305,24 +305,24 @@ def shade_ball(scene: Scene, ball: Ball, pixels: Pixels, look: Look) -> Floats:
     """Return the (N, 3) linear colours of pixels that show a ball."""
     x, y = find_centres(pixels, scene.size)
     depth = intersect_ball(scene.camera, ball, x, y)
-    # At the rim a pixel's centre may miss the ball: there its outline is as far as its middle.
+    # At the rim a pixel's centre may miss the ball: its outline there is as far away as its centre.
     depth = np.where(np.isnan(depth), (ball.centre - scene.camera.position) @ scene.camera.rotation[2], depth)
     normals = (scene.camera.rays(x, y) * depth).T @ scene.camera.rotation + scene.camera.position - ball.centre
     towards_sun = look.directions[SKY_RAYS:].mean(axis=0)
     facing = np.maximum(normals @ towards_sun / np.linalg.norm(normals, axis=1), 0)
-    # The light above the ball stands for all of it: a ball is small against the shadows that fall on it.
+    # The light above the ball is used for all of it: a ball is small compared to the shadows that fall on it.
     above = ball.centre[None] + (0, 0, 1.05 * ball.radius)
     received = receive_light(scene, above, np.array([[0.0, 0, 1]]), look)
     return np.asarray((0.4 + 0.8 * facing[:, None]) * received * ball.colour, np.float32)
 
 
 def expose(colours: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Turn (height, width, 3) linear light into an image, as a camera with its faults does."""
+    """Turn (height, width, 3) linear light into an image, as a camera with its flaws does."""
     bright = colours * np.float32(rng.uniform(0.5, 1.0) / np.quantile(colours[::4, ::4], 0.93))
     # A soft shoulder: highlights roll off instead of clipping.
     above = np.maximum(bright - SHOULDER, 0)
     display = np.minimum(bright, SHOULDER) + above * (1 - SHOULDER) / (above + 1 - SHOULDER)
-    # A square root is close to the sRGB curve, and quick.
+    # A square root is close to the sRGB curve, and fast.
     image = Image.fromarray((255 * np.sqrt(display) + np.float32(0.5)).astype(np.uint8))
     blurred = np.asarray(image.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.6))))
     noise = np.float32(rng.uniform(0.5, 3.5)) * rng.standard_normal((*blurred.shape[:2], 1), dtype=np.float32)

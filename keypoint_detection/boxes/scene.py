@@ -1,7 +1,7 @@
 """Scenes with an open cardboard box in three dimensions, and what a pinhole camera sees of them.
 
 World coordinates are metres with z up; the ground is z = 0 and the box stands on it, centred on the origin and aligned
-with the axes. Every solid is made of flat faces and balls, so that hiding is decided exactly, without any raster.
+with the axes. Everything is made of flat faces and balls, so that occlusion is computed exactly, without a raster.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ Array = npt.NDArray[np.float64]
 Part = Literal["wall", "floor", "flap", "carton", "sheet"]
 
 KEYPOINT_NAMES = [*(f"box_corner{i}" for i in range(4)), *(f"flap_corner{i}" for i in range(8))]
-NEGATIVE_SHARE = 0.04  # images without a box: a detector should see what it must stay silent on
+NEGATIVE_SHARE = 0.04  # images without a box: a detector should see some where it must find nothing
 BOX_WIDTH_M, BOX_DEPTH_M, BOX_HEIGHT_M = (0.28, 0.6), (0.24, 0.45), (0.15, 0.4)
 CLUTTER_SPREAD_M = 0.95  # clutter lies within this distance of the box's centre, about what the camera sees
 EDGE_ON = 0.07  # the sine of 4 degrees
-PARALLEL = 1e-12  # a face whose plane runs through the camera has no area in the image
+PARALLEL = 1e-12  # a face whose plane passes through the camera has no area in the image
 NEARER = 1 + 1e-7  # an occluder must be nearer than this, or a corner would hide behind its own faces
 
 
@@ -47,7 +47,7 @@ class Face:
         along: (3,) edge vector of s.
         across: (3,) edge vector of t; along x across points out of the solid.
         colour: (3,) linear reflectance.
-        taper: What is cut off both sides at t = 1, as a share of `along`.
+        taper: How much is cut off each side at t = 1, as a share of `along`.
     """
 
     part: Part
@@ -59,18 +59,18 @@ class Face:
 
     @property
     def is_box(self) -> bool:
-        """Whether it belongs to the open box, and not to the clutter."""
+        """Whether it belongs to the open box rather than to the clutter."""
         return self.part in ("wall", "floor", "flap")
 
     @cached_property
     def normal(self) -> Array:
-        """(3,) the unit normal that points out of the solid."""
+        """(3,) the unit normal pointing out of the solid."""
         normal = np.cross(self.along, self.across)
         return np.asarray(normal / np.linalg.norm(normal))
 
     @property
     def corners(self) -> Array:
-        """(4, 3) its corners in metres, going round."""
+        """(4, 3) its corners in metres, in order around the face."""
         cut = self.taper * self.along
         far = self.origin + self.across
         return np.stack([self.origin, self.origin + self.along, far + self.along - cut, far + cut])
@@ -116,7 +116,7 @@ class Camera(NamedTuple):
         All three are linear in the pixel, which makes texture and depth exact in perspective.
 
         Returns:
-            (3, 3), or None where the plane is seen edge-on.
+            (3, 3), or None if the plane is seen edge-on.
         """
         local = self.rotation @ np.stack([along, across, origin - self.position], axis=1)
         if abs(np.linalg.det(local)) < PARALLEL:
@@ -127,14 +127,14 @@ class Camera(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What stands in front of the camera.
+    """What is in front of the camera.
 
     Attributes:
         camera: The camera.
         size: (height, width) of the image in pixels.
         faces: The flat pieces of the box and of the clutter.
         balls: The round clutter.
-        keypoints: (12, 3) metres in the order of KEYPOINT_NAMES, or None where there is no box.
+        keypoints: (12, 3) metres in the order of KEYPOINT_NAMES, or None if there is no box.
     """
 
     camera: Camera
@@ -145,7 +145,7 @@ class Scene(NamedTuple):
 
 
 class OpenBox(NamedTuple):
-    """The nine faces of an open box, its (12, 3) keypoints, and the half (x, y) size of what it covers in metres."""
+    """The nine faces of an open box, its (12, 3) keypoints, and half the (x, y) size of its footprint in metres."""
 
     faces: list[Face]
     keypoints: Array
@@ -153,7 +153,7 @@ class OpenBox(NamedTuple):
 
 
 def sample_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
-    """Draw a scene at random: a box in nearly all of them, clutter around it and a camera that looks at it."""
+    """Draw a random scene: nearly always a box, clutter around it, and a camera that looks at it."""
     box = sample_open_box(rng)
     outline = np.concatenate([box.keypoints, *(face.corners for face in box.faces)])
     camera = sample_camera(rng, outline, height, width)
@@ -169,7 +169,7 @@ def sample_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
 
 
 def label_keypoints(scene: Scene) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Project the keypoints and say which of them can be seen.
+    """Project the keypoints and tell which of them are visible.
 
     Returns:
         (12, 2) continuous pixels and (12,) COCO flags: 2 visible, 1 hidden behind something, 0 outside the image.
@@ -183,7 +183,7 @@ def label_keypoints(scene: Scene) -> tuple[Array, npt.NDArray[np.int64]]:
 
 
 def find_hidden(scene: Scene, points: Array, depths: Array) -> npt.NDArray[np.bool_]:
-    """Say whether anything stands before the (N,) depths in metres on the rays of (N, 2) pixels."""
+    """Tell whether anything is in front of the (N,) depths in metres on the rays of (N, 2) pixels."""
     hidden = np.zeros(len(points), np.bool_)
     homogeneous = np.concatenate([points.T, np.ones((1, len(points)))])
     for face in scene.faces:
@@ -200,7 +200,7 @@ def find_hidden(scene: Scene, points: Array, depths: Array) -> npt.NDArray[np.bo
 
 
 def intersect_ball(camera: Camera, ball: Ball, x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
-    """Return the depth in metres at which the rays through pixels meet a ball first; NaN where they miss."""
+    """Return the depth in metres at which the rays through pixels first hit a ball; NaN where they miss."""
     rays = camera.rays(*np.broadcast_arrays(x, y))  # (3, ...)
     centre = camera.rotation @ (ball.centre - camera.position)
     along = np.tensordot(centre, rays, 1)
@@ -238,7 +238,7 @@ def sample_open_box(rng: np.random.Generator) -> OpenBox:
 def sample_flap_angles(rng: np.random.Generator, steepest: float) -> Array:
     """Draw four opening angles in radians: 0 points up, pi/2 lies flat outwards, negative leans inwards.
 
-    Only two opposite flaps may lean inwards: neighbours that both did would pass through each other.
+    Only two opposite flaps may lean inwards: two neighbours leaning inwards would pass through each other.
     """
     hanging = rng.uniform(50, 165, 4)
     raised = rng.uniform(-14, 30, 4)
@@ -261,7 +261,7 @@ def sample_camera(rng: np.random.Generator, points: Array, height: int, width: i
     size = np.array([width, height])
     fill = rng.uniform(0.66, 0.96)
     distance = 2.0
-    for _ in range(5):  # the size in the image is nearly inverse to the distance: this converges at once
+    for _ in range(5):  # the size in the image is almost inversely proportional to the distance: this converges at once
         camera = Camera(target + distance * back, rotation, focal_px, size / 2)
         projected = camera.project(points)[0]
         extent = projected.max(axis=0) - projected.min(axis=0)
@@ -274,13 +274,13 @@ def sample_camera(rng: np.random.Generator, points: Array, height: int, width: i
 
 
 def is_edge_on(camera: Camera, face: Face) -> bool:
-    """Say whether a face is seen so much from the side that real cardboard would show its thickness, and this none."""
+    """Tell whether a face is so nearly edge-on that real cardboard would show its thickness, which a face lacks."""
     sight = face.corners.mean(axis=0) - camera.position
     return bool(abs(sight @ face.normal) < EDGE_ON * np.linalg.norm(sight))
 
 
 def is_near_image(camera: Camera, points: Array, height: int, width: int) -> bool:
-    """Say whether one of the (N, 3) points is in the image, or so near to it that its shadow may be."""
+    """Tell whether one of the (N, 3) points is in the image, or so near to it that its shadow may be."""
     projected, depths = camera.project(points)
     margin = 0.25 * np.array([width, height])
     is_near = (projected > -margin) & (projected - margin < (width, height))
@@ -288,7 +288,7 @@ def is_near_image(camera: Camera, points: Array, height: int, width: int) -> boo
 
 
 def sample_clutter(rng: np.random.Generator, half_cover: Array) -> tuple[list[Face], list[Ball]]:
-    """Draw things that lie about on the ground, outside the rectangle that the box and its flaps cover."""
+    """Draw things lying on the ground, outside the rectangle that the box and its flaps cover."""
     faces: list[Face] = []
     balls: list[Ball] = []
     taken: list[tuple[Array, float]] = []

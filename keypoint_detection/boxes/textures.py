@@ -1,4 +1,4 @@
-"""What the surfaces of box scenes look like close up: noise, grounds, cardboard, and what is printed on it."""
+"""The surfaces of box scenes close up: noise, grounds, cardboard, and what is printed on it."""
 
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -22,16 +22,16 @@ __all__ = [
     "sample_noises",
 ]
 
-Floats = npt.NDArray[np.floating[Any]]  # single precision wherever there are many
+Floats = npt.NDArray[np.floating[Any]]  # single precision for large arrays
 
-TILE_M = 1.1  # side of a noise tile: it repeats beyond that, seldom twice in an image
+TILE_M = 1.1  # side of a noise tile, which repeats beyond it: seldom twice in an image
 PLANK_M = (0.09, 0.19)
 FLOOR_TILE_M = (0.22, 0.4)
 SEAM_M = 0.003  # half the width
 RIM_M = 0.004  # the thickness of the cardboard
 RIM_SHADE = {"wall": -0.22, "flap": 0.3, "carton": 0.25}  # worn edges and cut cardboard are paler, folded edges darker
-DECAL_SIZE = (48, 64)  # texels: about one a pixel when a wall fills an image of 160 x 224
-DECAL_BOX = (0.52, 0.32, 0.92, 0.84)  # left, low, right and high edge on a wall, as shares of it
+DECAL_SIZE = (48, 64)  # texels: about one per pixel when a wall fills an image of 160 x 224
+DECAL_BOX = (0.52, 0.32, 0.92, 0.84)  # left, bottom, right and top edge on a wall, as shares of its size
 WOODS = [[0.34, 0.2, 0.1], [0.2, 0.1, 0.05], [0.5, 0.36, 0.22], [0.27, 0.22, 0.18]]
 PLAINS = [[0.33, 0.32, 0.3], [0.1, 0.13, 0.24], [0.26, 0.07, 0.06], [0.12, 0.2, 0.13], [0.4, 0.36, 0.3]]
 INKS = [(70, 38, 22), (40, 40, 45), (150, 30, 28), (30, 60, 120)]
@@ -94,7 +94,7 @@ def sample_noises(rng: np.random.Generator, size: int) -> Noises:
 
 @lru_cache(maxsize=4)
 def spectral_gain(size: int, stretch: float, slope: float) -> Floats:
-    """Return the (size, size // 2 + 1) gain of a noise that falls off with this slope and is stretched along x."""
+    """Return the (size, size // 2 + 1) gain of noise that falls off with this slope and is stretched along x."""
     gain = np.hypot(np.fft.fftfreq(size, 1 / size)[:, None], stretch * np.fft.rfftfreq(size, 1 / size))
     gain[0, 0] = np.inf  # no mean
     return np.asarray(gain**-slope, np.float32)
@@ -133,7 +133,7 @@ def paint(face: Face, x: Floats, y: Floats, pixel: Floats, noises: Noises, offse
         y: (N,) positions across it.
         pixel: (N,) sizes of the pixels in metres.
         noises: Noise tiles.
-        offset: A number in [0, 1) that tells the face from others of its kind.
+        offset: A number in [0, 1) that distinguishes the face from others of its kind.
     """
     length, height = np.float32(np.linalg.norm(face.along)), np.float32(np.linalg.norm(face.across))
     shade = 1 + 0.06 * look_up(noises.cloudy, x + np.float32(offset), y)
@@ -155,11 +155,11 @@ def paint(face: Face, x: Floats, y: Floats, pixel: Floats, noises: Noises, offse
 
 
 def paste_decal(surface: Floats, decal: Image.Image, s: Floats, t: Floats, width_px: float) -> None:
-    """Lay a label or a print, `width_px` pixels wide, over the part of a (N, 3) wall that DECAL_BOX names.
+    """Lay a label or a print, `width_px` pixels wide, over the part of a (N, 3) wall given by DECAL_BOX.
 
     The positions s and t go from 0 to 1.
     """
-    width = int(np.clip(width_px, 1, decal.width))  # shrunk to the pixels, or fine print would flicker
+    width = int(np.clip(width_px, 1, decal.width))  # shrunk to pixel size, or fine print would flicker
     height = max(1, width * decal.height // decal.width)
     texels = np.asarray(decal.resize((width, height), Image.Resampling.BOX), np.float32) / 255
     left, low, right, high = (np.float32(edge) for edge in DECAL_BOX)
@@ -170,7 +170,7 @@ def paste_decal(surface: Floats, decal: Image.Image, s: Floats, t: Floats, width
 
 
 def sample_decal(rng: np.random.Generator) -> Image.Image:
-    """Draw what may stand on a wall of a box, RGBA: a white label with a bar code, or a print with an arrow."""
+    """Draw what may be on a wall of a box, RGBA: a white label with a bar code, or a print with an arrow."""
     height, width = DECAL_SIZE
     is_label = rng.random() < 0.5
     ink = (25, 25, 30, 255) if is_label else (*INKS[rng.integers(len(INKS))], 210)

@@ -18,13 +18,13 @@ FILE_NAME = "calibrated.ckpt"
 
 
 class CalibratedCopy(Callback):
-    """Let `kpd validate` write a copy of a checkpoint that has no calibration, with one.
+    """Make `kpd validate` write a calibrated copy of a checkpoint that has no calibration.
 
-    Those that a training writes have one, unless its validation found too few points or an older version wrote them.
+    Checkpoints from a training have one, unless its validation found too few points or an older version wrote them.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the copy into the folder of the run."""
+        """Write the copy into the run folder."""
         model: Any = pl_module
         path = trainer.ckpt_path
         if trainer.state.fn != "validate" or not trainer.is_global_zero or path is None:
@@ -33,7 +33,7 @@ class CalibratedCopy(Callback):
             return
         calibration = model.report.fit_calibration()
         if calibration is None:
-            logger.warning("No calibration: fewer than %d points were found at the right place.", MIN_RIGHT)
+            logger.warning("No calibration: fewer than %d detections are right.", MIN_RIGHT)
             return
         checkpoint = read_checkpoint(str(path))
         measured_at = {"epoch": checkpoint.get("epoch", 0) + 1, "step": checkpoint.get("global_step", 0)}

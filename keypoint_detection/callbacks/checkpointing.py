@@ -1,4 +1,4 @@
-"""Which checkpoints a training keeps, and what the best one of them is."""
+"""Which checkpoints a training keeps, and which of them is the best."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -25,8 +25,8 @@ class BestCheckpoint(ModelCheckpoint):
     """Keep the best state of a training as `best.ckpt`.
 
     Args:
-        monitor: the metric of the validation that decides.
-        mode: whether more of it is better, or less.
+        monitor: the validation metric that decides.
+        mode: whether a higher value is better (`max`) or a lower one (`min`).
     """
 
     def __init__(self, monitor: str = "val/mAP", mode: Literal["max", "min"] = "max") -> None:
@@ -36,30 +36,30 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(ModelCheckpoint):
     """Keep the latest state of a training as `last.ckpt`, so that it can be resumed.
 
-    It is written after every validation, whatever that found, and after every epoch of a training that has none. Every
-    training has one.
+    It is written after every validation, whatever the result, and after every epoch of a training without validation.
+    Every training has one.
     """
 
     def __init__(self) -> None:
-        # At the end of an epoch Lightning has counted it as done, even if the training stopped in its middle.
+        # At the end of an epoch, Lightning counts it as done, even if the training stopped in the middle of it.
         super().__init__(
             filename=ModelCheckpoint.CHECKPOINT_NAME_LAST, enable_version_counter=False, save_on_train_epoch_end=False
         )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save where no validation does."""
+        """Save if no validation does."""
         if not trainer.enable_validation:
             super().on_validation_end(trainer, pl_module)
 
 
 class ChosenCheckpoint(NamedTuple):
-    """The best checkpoint of a training, as the callback that chose it says.
+    """The best checkpoint of a training, according to the callback that chose it.
 
     Attributes:
-        path: the file; None before the first.
+        path: the file; None before the first one.
         monitor: the metric that decides.
-        mode: `min` or `max`: which way is better.
-        score: its value in that file; None before the first.
+        mode: `min` or `max`, whichever is better.
+        score: its value for that file; None before the first one.
     """
 
     path: Path | None
@@ -69,12 +69,12 @@ class ChosenCheckpoint(NamedTuple):
 
 
 class MeasuredCheckpoint(NamedTuple):
-    """A validation that was read back from a checkpoint.
+    """A validation read back from a checkpoint.
 
     Attributes:
-        epoch: the epoch that it measured, counted from 1.
-        step: optimiser steps taken until then.
-        report: without the measurements that it was computed from.
+        epoch: the epoch that was measured, counted from 1.
+        step: optimiser steps taken by then.
+        report: the report, without the measurements that it was computed from.
         rows: what `KeypointMetrics.pool` computes the report from; empty in checkpoints of older versions.
     """
 
@@ -85,7 +85,7 @@ class MeasuredCheckpoint(NamedTuple):
 
 
 def find_best_checkpoint(trainer: Trainer) -> ChosenCheckpoint | None:
-    """Ask the callback that chooses the best checkpoint: the first one that monitors a metric; None without one."""
+    """Find the best checkpoint according to the first callback that monitors a metric; None without one."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
             score = callback.best_model_score
@@ -95,12 +95,12 @@ def find_best_checkpoint(trainer: Trainer) -> ChosenCheckpoint | None:
 
 
 def find_last_checkpoint(trainer: Trainer) -> LastCheckpoint | None:
-    """Find the callback that keeps `last.ckpt`; None where checkpoints are switched off."""
+    """Find the callback that keeps `last.ckpt`; None if checkpoints are switched off."""
     return next((one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
 
 
 def read_best_validation(trainer: Trainer) -> MeasuredCheckpoint | None:
-    """Read from the best checkpoint what its validation measured; None where there is none to read."""
+    """Read the validation stored in the best checkpoint; None if there is none."""
     best = find_best_checkpoint(trainer)
     if best is None or best.path is None or not best.path.is_file():
         return None

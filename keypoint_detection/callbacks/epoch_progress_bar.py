@@ -1,4 +1,4 @@
-"""The progress bar of a training whose length is said in steps."""
+"""The progress bar of a training whose length may be given in steps."""
 
 import math
 
@@ -9,7 +9,7 @@ __all__ = ["EpochProgressBar"]
 
 
 class EpochProgressBar(RichProgressBar):
-    """Count epochs from 1, as all else that a run shows, and to the last one, also where a number of steps ends it."""
+    """Count epochs from 1, like everything else in a run, up to the last one, even if the length is given in steps."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         n_epochs = _count_epochs(self.trainer)
@@ -19,7 +19,7 @@ class EpochProgressBar(RichProgressBar):
 
 
 def _count_epochs(trainer: Trainer) -> float:
-    """Count the epochs of a whole training; infinite where only time, or nothing, ends it."""
+    """Count the epochs of a whole training; infinite if only time, or nothing, ends it."""
     limits = [math.inf]
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         limits.append(trainer.max_epochs)

@@ -7,19 +7,19 @@ __all__ = ["FinalValidation"]
 
 
 class FinalValidation(Callback):
-    """Let every training end with a validation, so that its result is known and can become the best checkpoint.
+    """Make every training end with a validation, so that its result is known and can become the best checkpoint.
 
-    Without it a training that `max_steps` or `max_time` ends between two validations, or whose number of epochs is not
-    a multiple of `check_val_every_n_epoch`, would end unmeasured.
+    Without it, a training that `max_steps` or `max_time` ends between two validations, or whose number of epochs is not
+    a multiple of `check_val_every_n_epoch`, would end without being measured.
     """
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Ask for a validation after this batch if it is the last one."""
+        """Request a validation after this batch if it is the last one."""
         if not (trainer.should_stop or _is_last_batch(trainer, batch_idx)):
             return
-        # A training that stops validates, but only in epochs that are due.
+        # A training that stops does validate, but only in epochs in which a validation is due.
         trainer.should_stop = True
         if trainer.check_val_every_n_epoch is not None:
             trainer.check_val_every_n_epoch = 1

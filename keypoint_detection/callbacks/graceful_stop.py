@@ -1,4 +1,4 @@
-"""End a training in good order when somebody asks for it: Ctrl-C, a sweep's agent, a cluster."""
+"""End a training cleanly when asked to: by Ctrl-C, a sweep's agent or a cluster."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ __all__ = ["GracefulStop"]
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# A process that a signal ended exits with this and the signal's number.
+# A process ended by a signal exits with this plus the number of the signal.
 SIGNAL_EXIT_BASE = 128
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
@@ -34,8 +34,8 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 class GracefulStop(Callback):
     """Answer SIGINT (Ctrl-C) and SIGTERM with a checkpoint, one validation and a normal end.
 
-    `last.ckpt` is written as soon as the batch at hand is done; then the training validates once, so that its metrics
-    exist, and ends. A second signal ends it at once, without losing anything. On SLURM with automatic requeueing
+    `last.ckpt` is written as soon as the current batch is done; then the training validates once, so that its metrics
+    exist, and ends. A second signal ends it at once, without losing anything. On SLURM with automatic requeueing,
     SIGTERM is left to Lightning.
     """
 
@@ -47,13 +47,13 @@ class GracefulStop(Callback):
 
     @property
     def exit_code(self) -> int:
-        """0, or 128 and the number of the signal; 0 in a sweep, whose agent takes any other for a failure."""
+        """0, or 128 plus the number of the signal; 0 in a sweep, whose agent takes anything else for a failure."""
         if self.signal_number is None or os.environ.get("WANDB_SWEEP_ID"):
             return 0
         return SIGNAL_EXIT_BASE + self.signal_number
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to the signals from here on."""
+        """Handle the signals from here on."""
         environment = cluster_environment(trainer)
         is_requeued = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
         for number in SIGNALS:
@@ -62,13 +62,13 @@ class GracefulStop(Callback):
             try:
                 self._previous[number] = signal.signal(number, self._note_signal)
             except ValueError:
-                return  # not the main thread, as in a notebook's worker: signals go elsewhere
+                return  # not in the main thread, e.g. in a notebook's worker: signals go elsewhere
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number
         name = signal.Signals(number).name
         if getattr(rank_zero_only, "rank", 0) == 0:
-            logger.warning("%s: saving a checkpoint, validating and ending. Once more ends at once.", name)
+            logger.warning("%s: saving a checkpoint, validating and stopping. A second signal stops at once.", name)
         self._stop_listening()
 
     def _stop_listening(self) -> None:
@@ -79,11 +79,11 @@ class GracefulStop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """End after this batch if a signal came to any process."""
+        """End after this batch if any process received a signal."""
         self._stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End after a validation in which a signal came."""
+        """End after a validation during which a signal came."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._stop_if_asked(trainer)
 
@@ -93,7 +93,7 @@ class GracefulStop(Callback):
             is_asked = trainer.strategy.reduce_boolean_decision(is_asked, all=False)
         if is_asked and not self._has_saved:
             self._save(trainer)
-            # Somebody who stops a training has thought better of its least length.
+            # Whoever stops a training no longer wants its minimum length.
             trainer.fit_loop.min_epochs = None
             trainer.fit_loop.epoch_loop.min_steps = None
             trainer.should_stop = True
@@ -101,7 +101,7 @@ class GracefulStop(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save what a second signal, or one that ended a worker process, would otherwise lose."""
         if (isinstance(exception, SIGTERMException) or trainer.received_sigterm) and self.signal_number is None:
-            self.signal_number = signal.SIGTERM  # it came before training, to Lightning's own handler
+            self.signal_number = signal.SIGTERM  # it came before training began, to Lightning's own handler
         is_training = trainer.state.fn == "fit"
         if is_training and self.signal_number is not None and not self._has_saved and trainer.world_size == 1:
             self._save(trainer)
@@ -127,6 +127,6 @@ class GracefulStop(Callback):
             logger.warning("Saved %s.", path)
 
     def say_how_to_resume(self) -> None:
-        """Give the command that goes on from the checkpoint of a stopped training; the command line does so last."""
+        """Show the command that resumes a stopped training; the command line does so last."""
         if self._saved_path is not None:
-            logger.warning("To go on: kpd fit --ckpt_path=%s", shlex.quote(str(self._saved_path)))
+            logger.warning("To resume: kpd fit --ckpt_path=%s", shlex.quote(str(self._saved_path)))

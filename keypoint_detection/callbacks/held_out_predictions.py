@@ -21,11 +21,11 @@ __all__ = ["HeldOutPredictions"]
 class HeldOutPredictions(Callback):
     """Write `predictions.npz` beside `metrics.json`: the detections and ground truths of the validation images.
 
-    After training they are those of the best checkpoint. `kpd summarize` pools those of several runs.
+    After training, they are those of the best checkpoint. `kpd summarize` pools those of several runs.
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what the best checkpoint found; without one, what the latest validation did."""
+        """Write what the best checkpoint found, or the latest validation if there is none."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         validation = read_best_validation(trainer)
@@ -63,7 +63,7 @@ def _describe(data: KeypointsDataModule, metrics: KeypointMetrics) -> dict[str, 
         "group_by": data.group_by,
         "val_fraction": float(data.val_fraction),
         "split_seed": int(data.split_seed),
-        # What was trained on is not known to a validation alone.
+        # A validation by itself does not know what was trained on.
         "train_fraction": float(data.train_fraction) if train else None,
         "n_train_images": train.get("images"),
         "seed": int(os.environ.get(SEED_VARIABLE, 0)),

@@ -1,4 +1,4 @@
-"""A measurement as a page to look at: tables, curves, the worst images, and what was measured with what."""
+"""A measurement as an HTML page: tables, curves, the worst images, and what was measured with which settings."""
 
 import logging
 import math
@@ -36,7 +36,7 @@ __all__ = ["HtmlReport"]
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "report.html"
-# Twice what a page shows of an image of two panels on a common screen, so that marks stay sharp.
+# Twice the width at which a common screen shows an image of two panels, so that marks stay sharp.
 MAX_IMAGE_WIDTH_PX = 1440
 SVG = "image/svg+xml"
 
@@ -44,7 +44,7 @@ SVG = "image/svg+xml"
 class HtmlReport(MeasuringCallback):
     """Write `report.html` after `kpd validate` and `kpd test`: one file that a browser opens without a network.
 
-    It stands beside `metrics.json` and holds the tables with their intervals, precision-recall curves, cumulative
+    It is beside `metrics.json` and contains the tables with their intervals, precision-recall curves, cumulative
     errors, the worst images, the config, and what was measured.
 
     Args:
@@ -58,18 +58,18 @@ class HtmlReport(MeasuringCallback):
         self._drawings = WorstDrawings(n_images, self.min_score)
 
     def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
-        """Draw those of the batch that are among the worst so far."""
+        """Draw those images of the batch that are among the worst so far."""
         if self.n_images:
             self._drawings.consider(outputs, batch, list(pl_module.channels))  # type: ignore[arg-type]
 
     def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the page, in the first of several processes."""
+        """Write the page, on the first of several processes."""
         drawn = _gather({image_id: _compress(image) for image_id, image in self._drawings.take().items()})
         report = getattr(pl_module, "report", None)
         if not trainer.is_global_zero or not isinstance(report, EvaluationReport):
             return
         table = next((one for one in trainer.callbacks if isinstance(one, ResultTable)), None)  # type: ignore[attr-defined]
-        # The table has worked out the intervals already.
+        # The table has already computed the intervals.
         report = (table and table.latest) or report
         folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class _Subject(NamedTuple):
 
     Attributes:
         facts: names and values.
-        file_names: of the images, by id.
+        file_names: file names of the images, by id.
         config: the settings as YAML.
     """
 
@@ -123,9 +123,9 @@ def _summarise(report: EvaluationReport) -> str:
 def _write_results(report: EvaluationReport) -> str:
     note = "Errors are in pixels of the original images. "
     if report.bounds:
-        note += "Below each number stands its 95 % interval (bootstrap over images)."
+        note += "Below each number is its 95 % interval (bootstrap over images)."
     without = "".join(
-        pages.paragraph(f"Channel '{name}' has no labelled point here; the means leave it out.")
+        pages.paragraph(f"Channel '{name}' has no labelled points here; the means leave it out.")
         for name in report.channels_without_truth
     )
     images = [(f"images with every point within {d:g} px", share) for d, share in _shares_of_images(report)]
@@ -139,8 +139,8 @@ def _write_results(report: EvaluationReport) -> str:
             _write_table(
                 report,
                 list_further_columns(report),
-                "PCK: share of the points within a distance, or within a part of the box. Precision, recall and F1 are "
-                f"those at the score threshold, within {report.thresholds_px[-1]:g} px.",
+                "PCK: share of the points within a distance, or within a fraction of the box. Precision, recall and F1 "
+                f"are those at the score threshold, within {report.thresholds_px[-1]:g} px.",
             ),
             pages.definitions(list(DEFINITIONS.items())),
         ),
@@ -179,29 +179,29 @@ def _write_curves(report: EvaluationReport) -> str:
             SVG,
             f"Precision over recall of each channel, within {thresholds} pixels.",
             "Precision-recall curves. The score threshold falls from left to right; a detection is right if it takes a "
-            "free ground truth within the distance. Precision is the highest at that or a higher recall, so that the "
+            "free ground truth within the distance. Precision is the maximum at that recall or above, so that the "
             "area below a line is its AP.",
         ),
         pages.figure(
             as_svg(plot_cumulative_errors(report)),
             SVG,
-            "Share of the labelled points of each channel with at most a given error.",
-            "Cumulative errors: the share of the labelled points whose prediction is at most so far away. Where a line "
+            "Share of the labelled points of each channel within a given error.",
+            "Cumulative errors: the share of the labelled points whose prediction is within that distance. If a line "
             f"ends below 1, predictions are missing. Dotted: {thresholds} px.",
         ),
     )
 
 
 def _write_reliability(report: EvaluationReport) -> str:
-    """Show how far probabilities can be trusted, where the detector gives any."""
+    """Show how far probabilities can be trusted, if the detector gives any."""
     curves = report.reliability_curves
     if not curves:
         return ""
     caption = (
-        "The share of the detections that are right over the probability that the detector claims: on the dashed line "
-        "claims are true, below it too confident. The larger a marker, the more detections it stands for."
+        "The share of detections that are right against the probability that the detector claims: on the dashed line, "
+        "claims are true; below it, too confident. The larger a marker, the more detections it represents."
     )
-    description = "Share of right detections over their claimed probability."
+    description = "Share of right detections against their claimed probability."
     return pages.section("Reliability", pages.figure(as_svg(reliability_diagram(curves)), SVG, description, caption))
 
 
@@ -221,8 +221,8 @@ def _write_worst(
         for row in errors
     ]
     intro = (
-        "Most missing predictions first, then the largest error. Circles are true points, crosses predicted ones with "
-        f"a score of at least {min_score:.2g}; on the right the heatmaps in the colours of their channels."
+        "Ordered by missing predictions, then by maximum error. Circles are true points, crosses predicted ones with "
+        f"a score of at least {min_score:.2g}; on the right, the heatmaps in the colours of their channels."
     )
     return pages.section("Worst images", pages.paragraph(intro), *images)
 
@@ -232,9 +232,9 @@ def _describe_image(row: ImageErrors, file_name: str) -> str:
     if row.n_missing:
         parts.append(f"{row.n_missing} without a prediction")
     if not math.isnan(row.max_error_px):
-        parts.append(f"largest error {row.max_error_px:.1f} px, mean {row.mean_error_px:.1f} px")
+        parts.append(f"maximum error {row.max_error_px:.1f} px, mean {row.mean_error_px:.1f} px")
     if row.n_false_positives:
-        parts.append(f"{row.n_false_positives} false detections")
+        parts.append(f"{row.n_false_positives} false positives")
     return "; ".join(parts)
 
 
@@ -270,7 +270,7 @@ def _compress(image: Image.Image) -> bytes:
 
 
 def _gather(drawn: dict[int, bytes]) -> dict[int, bytes]:
-    """Bring the drawings of all processes together; every process has to take part."""
+    """Gather the drawings of all processes; every process must take part."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return drawn
     parts: list[dict[int, bytes]] = [{} for _ in range(torch.distributed.get_world_size())]

@@ -1,4 +1,4 @@
-"""What callbacks that look at a measurement share: `kpd validate` and `kpd test`, not the validations of a training."""
+"""The base of callbacks for `kpd validate` and `kpd test`, but not for the validations during a training."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ __all__ = ["MeasuringCallback"]
 
 
 class MeasuringCallback(Callback):
-    """Look at every batch of a measurement and at its end; subclasses say what for."""
+    """Look at every batch of a measurement and at its end; subclasses define what to do."""
 
     def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
         """Look at a batch.
 
         Args:
-            trainer: of the measurement.
+            trainer: the trainer.
             pl_module: the detector.
             outputs: its `Predictions`.
             batch: the images and their ground truth.
@@ -52,10 +52,10 @@ class MeasuringCallback(Callback):
         self.on_measured_batch(trainer, pl_module, outputs, batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the whole, when validating alone."""
+        """Look at the whole result of `kpd validate`."""
         if trainer.state.fn == "validate":
             self.on_measured(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the whole."""
+        """Look at the whole result of `kpd test`."""
         self.on_measured(trainer, pl_module)

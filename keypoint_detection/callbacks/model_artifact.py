@@ -19,23 +19,23 @@ __all__ = ["ModelArtifact"]
 class ModelArtifact(Callback):
     """Send the best checkpoint of a training to Weights & Biases when it ends, under the alias `best`.
 
-    It can then be named wherever a checkpoint is expected: `--ckpt_path=wandb://entity/project/NAME:best`. Channels,
-    metrics and the whole config stand in its metadata. Use it with `--trainer.callbacks+=ModelArtifact`.
+    It can then be given wherever a checkpoint is expected: `--ckpt_path=wandb://entity/project/NAME:best`. Channels,
+    metrics and the whole config are in its metadata. Use it with `--trainer.callbacks+=ModelArtifact`.
 
     Args:
-        name: of the artifact. Several runs with the same name make versions of one model; left out, every run has a
-            model of its own, `detector-` and the run's id.
+        name: the name of the artifact. Runs with the same name make versions of one model; if left out, every run has
+            its own model, `detector-` followed by the run's id.
     """
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send the checkpoint of a training that came to its end, or was stopped."""
+        """Send the checkpoint of a training that has finished or was stopped."""
         self._send(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Send what was best until a training broke off."""
+        """Send the best checkpoint of a training that failed."""
         if trainer.state.fn == "fit":
             self._send(trainer, pl_module)
 

@@ -1,4 +1,4 @@
-"""Images of the same few validation images over time, as PNG files and in the logger."""
+"""Overlays of the same few validation images over time, as PNG files and in the logger."""
 
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ __all__ = ["PredictionOverlays"]
 
 
 class PredictionOverlays(Callback):
-    """Draw predicted heatmaps, predicted and true points of the first validation images.
+    """Draw predicted heatmaps and predicted and true points on the first validation images.
 
-    They are written to `overlays/` in the run's folder and sent to Weights & Biases or TensorBoard, after
+    They are written to `overlays/` in the run folder and sent to Weights & Biases or TensorBoard, after
     validations 1, 2, 4, 8, … and the last one, so that a long run stays small.
 
     Args:
@@ -46,7 +46,7 @@ class PredictionOverlays(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the images of the batch that are still wanted."""
+        """Draw those images of the batch that are still needed."""
         n_wanted = self.n_images - len(self._pending)
         if not trainer.is_global_zero or n_wanted <= 0 or not self._is_due(trainer):
             return
@@ -64,7 +64,7 @@ class PredictionOverlays(Callback):
         folder = find_run_folder(trainer) / "overlays"
         folder.mkdir(parents=True, exist_ok=True)
         self.latest = []
-        # Where validations are counted in steps, there may be several in an epoch.
+        # If validations are counted in steps, an epoch may have several.
         is_counted_in_steps = trainer.state.fn == "fit" and trainer.check_val_every_n_epoch is None
         when = f"step-{trainer.global_step:06d}" if is_counted_in_steps else f"epoch-{trainer.current_epoch + 1:04d}"
         for image_id, overlay in overlays:
@@ -72,7 +72,7 @@ class PredictionOverlays(Callback):
             overlay.save(path)
             self.latest.append(path)
         for logger in trainer.loggers:
-            # The step that Lightning gives to the metrics of a validation.
+            # The step at which Lightning logs the metrics of a validation.
             _log_overlays(logger, overlays, max(0, trainer.global_step - 1))
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -84,7 +84,7 @@ class PredictionOverlays(Callback):
 
 
 def _log_overlays(logger: Logger, overlays: list[tuple[int, Image.Image]], step: int) -> None:
-    """Send overlays to a logger that can hold images; the others have the files."""
+    """Send overlays to a logger that accepts images; for the others, there are the files."""
     if isinstance(logger, WandbLogger):
         images = [overlay for _, overlay in overlays]
         captions = [f"image {image_id}" for image_id, _ in overlays]

@@ -1,4 +1,4 @@
-"""Write the points that `kpd predict` finds: complete or not at all, and resumable."""
+"""Write the points that `kpd predict` finds: completely or not at all, and resumable."""
 
 import hashlib
 import json
@@ -44,20 +44,20 @@ class PredictionWriter(Callback):
     """Write predictions to files that other programs read.
 
     Args:
-        folder: where the files go; left out, the folder of the run. Files appear in it when all is done.
+        folder: where the files go; by default, the run folder. Files appear in it once everything is done.
         format: `csv` (image, channel, x, y, score, probability, spread; for a video, frame after image), `jsonl` (one
-            line an image, with covariances), `coco` (results for `COCO.loadRes`), `coco_labels` (a COCO data set to be
-            corrected in a labelling tool); one or a list.
-        score_threshold: points that score less are left out. `best_f1` takes the threshold with the best F1 of the
-            validation that the checkpoint carries; without one, the low threshold of training.
-        coordinates: the convention of the points: `continuous` or `pixel_index`; left out, that of the labels that the
-            detector was trained on.
+            line per image, with covariances), `coco` (results for `COCO.loadRes`), `coco_labels` (a COCO data set to
+            correct in a labelling tool); one or a list.
+        score_threshold: points that score less are left out. `best_f1` takes the threshold with the best F1 in the
+            validation stored in the checkpoint; without one, the low threshold of training.
+        coordinates: the convention of the points: `continuous` or `pixel_index`; by default, that of the labels that
+            the detector was trained on.
         overlays: draw the points on every image, or on every frame of a video.
-        resume: go on with an interrupted prediction of the same images by the same checkpoint in `folder`; `--resume`
-            for short.
+        resume: resume an interrupted prediction of the same images by the same checkpoint in `folder`; `--resume` for
+            short.
 
     Raises:
-        DataError: no format is given, labels are asked for frames of a video, or resuming is without a folder.
+        DataError: no format is given, labels are requested for frames of a video, or there is no folder to resume in.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class PredictionWriter(Callback):
         resume: bool = False,
     ) -> None:
         if not format:
-            raise DataError(f"output.format is empty; one or several of {', '.join(FILE_NAMES)} are expected.")
+            raise DataError(f"output.format is empty; one or more of {', '.join(FILE_NAMES)} are expected.")
         if resume and folder is None:
             raise DataError("output.resume needs the folder of the interrupted prediction: give --output.folder.")
         self.folder = None if folder is None else Path(folder).expanduser()
@@ -79,19 +79,19 @@ class PredictionWriter(Callback):
         self.coordinates: Coordinates | None = coordinates
         self.overlays = overlays
         self.resume = resume
-        # The names of the images that could not be read, and why; known on the first process when all is done.
+        # The names of the images that could not be read, and why; known on the first process once everything is done.
         self.failures: list[tuple[str, str]] = []
         self._part: Any = None
         self._threshold = 0.0
         self._offset = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for what an interrupted prediction has left, before images are read."""
+        """Look for what an interrupted prediction left, before images are read."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         video = is_video(data.predict)
         if video and "coco_labels" in self.formats:
             raise DataError("output.format is coco_labels, but a labelling tool cannot open the frames of a video.")
-        # The run has no folder yet: where none was given, there is nothing to look for in it either.
+        # The run has no folder yet: if none was given, there is nothing to look for.
         if self.folder is None:
             return
         if self.resume:
@@ -100,16 +100,16 @@ class PredictionWriter(Callback):
             self._begin(_source(trainer))
 
     def _begin(self, source: str) -> None:
-        """Make the folder, unless it holds something that would be lost."""
+        """Create the folder, unless it contains something that would be lost."""
         assert self.folder is not None
         if any(self.folder.glob(PART_PATTERN)):
             raise DataError(
-                f"{self.folder} holds an interrupted prediction. Go on with it: --resume; or give "
+                f"{self.folder} contains an interrupted prediction. Resume it with --resume, or give "
                 "another --output.folder."
             )
         finished = [name for name in map(FILE_NAMES.__getitem__, self.formats) if (self.folder / name).exists()]
         if finished:
-            raise DataError(f"{self.folder / finished[0]} exists already; give another --output.folder.")
+            raise DataError(f"{self.folder / finished[0]} already exists; give another --output.folder.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / SETTINGS_FILE).write_text(json.dumps({"images": source}), encoding="utf-8")
@@ -119,27 +119,27 @@ class PredictionWriter(Callback):
             ) from error
 
     def _read_interrupted(self, source: str) -> set[int]:
-        """Find the images that an interrupted prediction has had."""
+        """Find the images that an interrupted prediction has finished."""
         assert self.folder is not None
         stored = self.folder / SETTINGS_FILE
         if not stored.is_file():
-            raise DataError(f"{self.folder} holds no interrupted prediction to resume.")
+            raise DataError(f"{self.folder} contains no interrupted prediction to resume.")
         before = json.loads(stored.read_text(encoding="utf-8"))
         if before["images"] != source:
             raise DataError(
-                f"{self.folder} holds an interrupted prediction of {before['images']}; this one is of {source}. Give "
-                "the same images, or another --output.folder."
+                f"{self.folder} contains an interrupted prediction of {before['images']}; this one is of {source}. "
+                "Give the same images, or another --output.folder."
             )
         return {record["index"] for record in self._records() if "error" not in record}
 
     def _compare_weights(self, trainer: Trainer, digest: str) -> None:
-        """Note the weights of a prediction that begins, and refuse to go on with those of another detector."""
+        """Record the weights of a new prediction, and refuse to resume one made with other weights."""
         assert self.folder is not None
         stored = self.folder / SETTINGS_FILE
         if self.resume:
             if json.loads(stored.read_text(encoding="utf-8")).get("weights", digest) != digest:
                 raise DataError(
-                    f"{self.folder} holds an interrupted prediction by another detector. Give its --ckpt_path, or "
+                    f"{self.folder} contains an interrupted prediction by another detector. Give its --ckpt_path, or "
                     "another --output.folder."
                 )
         elif trainer.is_global_zero:
@@ -191,12 +191,12 @@ class PredictionWriter(Callback):
         self._part.flush()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say how an interrupted prediction goes on."""
+        """Say how to resume an interrupted prediction."""
         if self._part is not None and trainer.is_global_zero:
-            logger.warning("Interrupted: --output.folder=%s --resume goes on from here.", self.folder)
+            logger.warning("Interrupted: --output.folder=%s --resume resumes from here.", self.folder)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the parts of all processes together."""
+        """Merge the parts of all processes."""
         self._part.close()
         trainer.strategy.barrier()
         if trainer.is_global_zero:
@@ -227,14 +227,14 @@ class PredictionWriter(Callback):
         (self.folder / SETTINGS_FILE).unlink(missing_ok=True)
 
     def _find_records(self) -> list[tuple[Path, int]]:
-        """Find where the record of every image begins, in the order of the images."""
+        """Find where the record of each image begins, in the order of the images."""
         assert self.folder is not None
         places: dict[int, tuple[Path, int]] = {}
         for path in sorted(self.folder.glob(PART_PATTERN), key=lambda file: file.stat().st_mtime):
             with path.open("rb") as file:
                 start = 0
                 for line in file:
-                    if line.endswith(b"\n"):  # what was cut off is done again
+                    if line.endswith(b"\n"):  # a line that was cut off is done again
                         places[json.loads(line)["index"]] = (path, start)
                     start += len(line)
         return [place for _, place in sorted(places.items())]
@@ -279,13 +279,13 @@ class PredictionWriter(Callback):
 
 
 def _source(trainer: Trainer) -> str:
-    """Name what points are found in, which an interrupted prediction and its continuation have in common."""
+    """Name the images, which must be the same when an interrupted prediction is resumed."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return str(Path(data.predict).absolute())
 
 
 def _digest(model: LightningModule) -> str:
-    """Name the weights: the file they come from may be written over by another training."""
+    """Identify the weights themselves: another training may overwrite the file that they come from."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for tensor in model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -297,7 +297,7 @@ def _parts(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, Any]:
 
 
 def _identify(data: Any, index: int) -> tuple[str, int]:
-    """The name and the id of an image, or of a frame of a video: its number from 0, and from 1."""
+    """Return the name and the id of an image or video frame; the latter are its numbers from 0 and from 1."""
     if data.unlabelled:
         image = data.unlabelled[index]
         return image.name, image.image_id
@@ -305,7 +305,7 @@ def _identify(data: Any, index: int) -> tuple[str, int]:
 
 
 def _as_points(detections: Detections, row: int, channels: list[str], threshold: float) -> list[Record]:
-    """List the points of one image of a batch that count."""
+    """List the points of one image of a batch that reach the threshold."""
     scores = detections.scores[row]
     is_point = (scores > 0) & (scores >= threshold)
     found = []
@@ -327,7 +327,7 @@ def _confidence(probability: float, covariance: Tensor) -> Record:
 
 
 def _category(source: str, channels: dict[str, list[str]]) -> dict[str, Any] | None:
-    """The category of a COCO file that has all of the detector's keypoint types, if there is just one."""
+    """Return the category of a COCO file that has all of the detector's keypoint types, if there is exactly one."""
     if not source.lower().endswith(".json"):
         return None
     found = [

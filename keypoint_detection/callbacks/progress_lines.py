@@ -1,4 +1,4 @@
-"""How a training goes, where no progress bar shows it: a line at each validation."""
+"""The progress of a training without a progress bar: a line at each validation."""
 
 import logging
 import math
@@ -15,17 +15,17 @@ __all__ = ["ProgressLines"]
 
 logger = logging.getLogger(__name__)
 
-# The precision in which nothing is computed in fewer bits.
+# The precision in which nothing is computed in fewer than 32 bits.
 FULL_PRECISION = "32-true"
 SECONDS_PER_MINUTE = 60
 SECONDS_PER_HOUR = 3600
 
 
 class ProgressLines(Callback):
-    """Write a line at each validation where there is no terminal, as in the log file of a cluster, or no progress bar.
+    """Write a line at each validation if there is no terminal, as in a cluster's log file, or no progress bar.
 
-    It gives epoch and step, the losses, mAP and median error, whether they are the best so far, and the time left. When
-    the training starts, a line says if the processor would be faster in another precision.
+    It gives the epoch and step, the losses, mAP and median error, whether they are the best so far, and the time left.
+    At the start of the training, a line says if the processor would be faster in another precision.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class ProgressLines(Callback):
         return is_better
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
-        """Reckon the time left from the steps so far; None where the training has no end."""
+        """Estimate the time left from the steps so far; None if the training has no end."""
         n_done, n_all = trainer.global_step - self._first_step, float(trainer.estimated_stepping_batches)
         if not n_done or math.isinf(n_all):
             return None
@@ -100,6 +100,6 @@ def _has_fast_bfloat16() -> bool:
     """Whether this machine multiplies in bfloat16 natively: GPUs from Ampere on, processors with AMX or AVX512-bf16."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Torch tells of processors from 2.10 on.
+    # Torch reports this for processors from 2.10 on.
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

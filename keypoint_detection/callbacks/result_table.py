@@ -21,9 +21,9 @@ __all__ = ["ResultTable", "make_table"]
 
 
 class ResultTable(Callback):
-    """End a run with a table of AP and pixel errors per channel, `metrics.json`, and where everything is.
+    """End a run with a table of AP and pixel errors per channel, `metrics.json`, and a list of its files.
 
-    After training the table shows the epoch that `best.ckpt` holds, whatever metric chose it.
+    After training, the table shows the epoch in `best.ckpt`, whatever metric chose it.
 
     Args:
         n_resamples: bootstrap resamples of the images for the 95 % intervals of `kpd validate` and `kpd test`; 0 for
@@ -54,7 +54,7 @@ class ResultTable(Callback):
         elif (report := _report_of(pl_module)) is not None:
             self._publish(trainer, report, "Validation, the latest", "val")
         else:
-            self._shown.append("No validation took place: nothing is known of this training's result.")
+            self._shown.append("No validation took place, so the result of this training is unknown.")
         self._shown += _list_paths(trainer)
         self._show(trainer)
 
@@ -78,12 +78,12 @@ class ResultTable(Callback):
         self._show(trainer)
 
     def print_result(self) -> None:
-        """Print what the run has come to; the command line does so last of all."""
+        """Print the result of the run; the command line does so last of all."""
         print_parts(self._shown)
         self._shown = []
 
     def _show(self, trainer: Trainer) -> None:
-        """Print the result now where no command line does so later."""
+        """Print the result now if no command line does so later."""
         if find_saved_run(trainer) is None:
             self.print_result()
 
@@ -91,7 +91,7 @@ class ResultTable(Callback):
         """Show the table, write the file, and send the table to Weights & Biases."""
         self._shown.append(make_table(report, title))
         for name in report.channels_without_truth:
-            self._shown.append(f"Channel '{name}' has no labelled point here; the means leave it out.")
+            self._shown.append(f"Channel '{name}' has no labelled points here; the means leave it out.")
         folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.json"
@@ -125,7 +125,7 @@ def _list_paths(trainer: Trainer) -> list[str]:
 
 
 def _short(path: str | Path) -> str:
-    """The path from the working folder, where that is shorter."""
+    """Return the path relative to the working folder if that is shorter."""
     path = Path(path)
     return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
 

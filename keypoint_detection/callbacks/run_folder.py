@@ -1,4 +1,4 @@
-"""The folder of a run: its resolved config, checkpoints, images and results, side by side."""
+"""The run folder: resolved config, checkpoints, images and results, side by side."""
 
 import json
 import logging
@@ -23,17 +23,17 @@ DEFAULT_ROOT = "runs"
 
 
 class SavedRun(SaveConfigCallback):
-    """Give every run a folder of its own and save the resolved config in it.
+    """Give every run its own folder and save the resolved config in it.
 
-    The folder is `<default_root_dir>/<date>-<time>-<command>`; several runs that start in the same second get numbers.
-    A training that is resumed goes on in the folder of its checkpoint. Checkpoints go to its `checkpoints/` unless the
-    checkpoint callback names another place. The config also goes to the loggers as hyper-parameters, defaults included.
+    The folder is `<default_root_dir>/<date>-<time>-<command>`; runs that start in the same second get numbers. Resumed
+    trainings continue in the folder of their checkpoint. Checkpoints go to `checkpoints/` in it unless the checkpoint
+    callback names another place. The config also goes to the loggers as hyperparameters, including defaults.
     """
 
     path: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the folder on the first process and tell its name to the others; a trial run leaves none."""
+        """Create the folder on the first process and tell the others its name; a trial run leaves none."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if self.path is None:
@@ -49,14 +49,14 @@ class SavedRun(SaveConfigCallback):
         return (resumed and find_run(resumed)) or _make_folder(Path(self._root(trainer)), _command(trainer))
 
     def _root(self, trainer: Trainer) -> str:
-        # Lightning fills a root that was left out with the working folder; the config still says that it was left out.
+        # Lightning replaces a missing root with the working folder; the config still shows that it was left out.
         configured = self.config.trainer.default_root_dir
         return str(trainer.default_root_dir) if configured else DEFAULT_ROOT
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the resolved config and give it to the loggers; called on the first process."""
+        """Write the resolved config and pass it to the loggers; called on the first process."""
         assert self.path is not None
-        # The file repeats the run, from its start: it does not say where this process resumed it.
+        # The file reproduces the run from its start: it does not say where this process resumed it.
         config = self.config.clone()
         config.ckpt_path = None
         text = self.parser.dump(config, skip_none=False)
@@ -78,7 +78,7 @@ class SavedRun(SaveConfigCallback):
                 checkpoint["callbacks"][callback.state_key] = _move_checkpoints(state, Path(callback.dirpath))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Remove the folder of a run that failed before it had done anything."""
+        """Remove the folder of a run that failed before it did anything."""
         if self.path is not None and trainer.is_global_zero and not trainer.global_step:
             contents = list(self.path.iterdir()) if self.path.is_dir() else []
             if [path.name for path in contents] == [self.config_filename]:
@@ -87,20 +87,20 @@ class SavedRun(SaveConfigCallback):
 
 
 def find_run_folder(trainer: Trainer) -> Path:
-    """Find where a run keeps its files; without the command line, Lightning's own folder for it."""
+    """Find the run folder; without the command line, the folder that Lightning uses."""
     run = find_saved_run(trainer)
     return run.path if run is not None and run.path is not None else Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def find_saved_run(trainer: Trainer) -> SavedRun | None:
-    """Find the callback that keeps the run's folder; None without the command line."""
+    """Find the callback that manages the run folder; None without the command line."""
     return next((one for one in trainer.callbacks if isinstance(one, SavedRun)), None)  # type: ignore[attr-defined]
 
 
 def _move_checkpoints(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Rewrite the paths in the state of a checkpoint callback to the files that stand in `folder` now.
+    """Rewrite the paths in the state of a checkpoint callback to the files that are in `folder` now.
 
-    Checkpoints that stand neither there nor where they were are forgotten: the next one is the best again.
+    Checkpoints that are neither there nor where they were are dropped: the next one saved is then the best.
     """
 
     def move(path: str) -> str:
@@ -113,7 +113,7 @@ def _move_checkpoints(state: dict[str, Any], folder: Path) -> dict[str, Any]:
         moved[name] = move(state[name])
     if state["best_k_models"] and not Path(moved["best_model_path"]).is_file():
         logger.warning(
-            "The best checkpoint so far, %s, is gone; the best from here on takes its place.",
+            "The best checkpoint so far, %s, no longer exists; the best one from here on replaces it.",
             state["best_model_path"],
         )
         moved |= {"best_model_path": "", "best_model_score": None, "kth_best_model_path": "", "best_k_models": {}}
@@ -126,7 +126,7 @@ def _command(trainer: Trainer) -> str:
 
 
 def _make_folder(root: Path, command: str) -> Path:
-    """Make a new folder; `mkdir` itself decides which of several runs gets a name."""
+    """Create a new folder; `mkdir` itself decides which of several runs gets a name."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{command}"
     number = 1
     while True:
@@ -137,13 +137,13 @@ def _make_folder(root: Path, command: str) -> Path:
             number += 1
         except OSError as error:
             raise MisconfigurationException(
-                f"the folder {path} cannot be made ({error.strerror}). Give another --trainer.default_root_dir."
+                f"the folder {path} cannot be created ({error.strerror}). Give another --trainer.default_root_dir."
             ) from error
         else:
             return path
 
 
 def as_loggable(value: Any) -> Any:
-    """Turn what a parsed config holds into what every logger can store; what has no plain form becomes a text."""
+    """Turn a value of a parsed config into what every logger can store; without a plain form, it becomes text."""
     plain = as_plain(value)
     return json.loads(json.dumps(plain, default=str))

@@ -1,4 +1,4 @@
-"""Stop a training that diverged, and say so."""
+"""Stop a training that has diverged, and say so."""
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -13,10 +13,10 @@ class TrainingDivergedError(RuntimeError):
 
 
 class TrainingHealth(Callback):
-    """Stop at the first loss that is NaN or infinite, instead of training on for nothing.
+    """Stop at the first loss that is NaN or infinite instead of continuing in vain.
 
     The loggers get `diverged: 1`, and a `val/mAP` of 0 if none was measured before; the message says when it happened
-    and what to try, and `kpd fit` ends with exit code 1. Checkpoints of earlier epochs stay.
+    and what to try, and `kpd fit` ends with exit code 1. Checkpoints of earlier epochs are kept.
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class TrainingHealth(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Look at the loss of the batch before: it has arrived from the device, so that nobody waits for it."""
+        """Check the loss of the previous batch, which has arrived from the device, so that nothing waits for it."""
         self._check_loss(trainer)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
             self._loss, self._step = loss.detach(), trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the last loss, and at the weights that its step has left."""
+        """Check the last loss, and the weights after its step."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._check_loss(trainer)
@@ -43,11 +43,11 @@ class TrainingHealth(Callback):
             self._stop(trainer, f"weights are NaN or infinite after step {trainer.global_step}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember that there are metrics."""
+        """Record that there are metrics."""
         self._has_validated |= not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the last loss where no validation does."""
+        """Check the last loss if no validation does."""
         self._check_loss(trainer)
 
     def _check_loss(self, trainer: Trainer) -> None:
@@ -56,7 +56,7 @@ class TrainingHealth(Callback):
             self._stop(trainer, f"the loss of step {self._step} is {loss.item():g}")
 
     def _stop(self, trainer: Trainer, problem: str) -> None:
-        # A sweep wants its metric from every run: what never reached a validation has found nothing.
+        # A sweep expects its metric from every run; a run that never reached a validation has found nothing.
         metrics = {"diverged": 1.0} if self._has_validated else {"diverged": 1.0, "val/mAP": 0.0}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, trainer.global_step)
@@ -70,7 +70,7 @@ class TrainingHealth(Callback):
 
 
 def _agree(trainer: Trainer, is_finite: Tensor) -> bool:
-    """Whether all processes see numbers; they must stop together, or the others wait forever."""
+    """Whether all processes see finite numbers; they must stop together, or the others would wait forever."""
     if trainer.world_size == 1:
         return bool(is_finite)
     return trainer.strategy.reduce_boolean_decision(bool(is_finite), all=True)

@@ -1,4 +1,4 @@
-"""What a Weights & Biases run says about itself: data, size of the network, config file."""
+"""The description of a run in Weights & Biases: data, size of the network, config file."""
 
 import math
 import shutil
@@ -20,10 +20,10 @@ DATA_SET_COLUMNS = ("part", "channel", "points", "images", "file", "sha256")
 class WandbRun(Callback):
     """Describe a run to Weights & Biases; without a `WandbLogger` it does nothing.
 
-    The run's config gets the data set (files, SHA-256, images, points per channel; a table shows them too), the number
-    of parameters and the run's folder; its files get the resolved config. Commit, diff and the versions of packages are
-    recorded by Weights & Biases itself. The summary of `val/mAP`, and of the metric that
-    chooses `best.ckpt`, is the best value; `best` in the summary holds every number of that checkpoint.
+    The data set (files, SHA-256, images, points per channel; also shown in a table), the number of parameters and the
+    run folder are added to the run's config, and the resolved config to its files. Weights & Biases itself records
+    commit, diff and package versions. The summary of `val/mAP`, and of the metric that chooses `best.ckpt`, is the best
+    value; `best` in the summary holds every number of that checkpoint.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,12 +68,12 @@ class WandbRun(Callback):
             for metric, way in _summarised_metrics(trainer).items():
                 run.define_metric(metric, summary=way, step_metric="trainer/global_step", step_sync=True)
             _save_config(trainer, run)
-            # The first table also makes the client ask who it is: later ones then wait for a server that has gone away.
+            # The first table also makes the client look up its account: later ones then wait for an unreachable server.
             log_table(logger, "data_set", DATA_SET_COLUMNS, _data_set_rows(description.get("data_set", {})))
 
 
 def _summarised_metrics(trainer: Trainer) -> dict[str, str]:
-    """The metrics whose best value the summary keeps, and which way that is."""
+    """List the metrics whose best value the summary keeps, and whether that is the minimum or maximum."""
     best = find_best_checkpoint(trainer)
     return {"val/mAP": "max"} | ({best.monitor: best.mode} if best is not None else {})
 
@@ -87,11 +87,11 @@ def _data_set_rows(description: dict[str, dict[str, Any]]) -> list[list[Any]]:
 
 
 def _save_config(trainer: Trainer, run: Any) -> None:
-    """Put the resolved config among the files of the run, beside the one that Weights & Biases writes itself."""
+    """Add the resolved config to the files of the run, beside the one that Weights & Biases writes."""
     saved = find_saved_run(trainer)
     if saved is None or saved.path is None or not Path(run.dir).is_dir():
-        return  # a run that is switched off (WANDB_MODE=disabled) has no folder
-    # The files of the run hold a `config.yaml` of another form already.
+        return  # a disabled run (WANDB_MODE=disabled) has no folder
+    # The files of the run already include a `config.yaml` of another form.
     target = Path(run.dir).resolve() / f"kpd-{saved.config_filename}"
     shutil.copyfile(saved.path / saved.config_filename, target)
     run.save(str(target), base_path=str(target.parent), policy="now")

@@ -1,4 +1,4 @@
-"""The images that a detector does worst on, as a list and as overlays."""
+"""The images on which a detector does worst, as a list and as overlays."""
 
 import csv
 import math
@@ -29,7 +29,7 @@ class _Candidate(NamedTuple):
 
 
 class WorstDrawings:
-    """Draw the images of a process that are worst, as their batches come by.
+    """Draw the worst images of a process as their batches are processed.
 
     Args:
         n_images: how many drawings to keep.
@@ -41,7 +41,7 @@ class WorstDrawings:
         self._candidates: list[_Candidate] = []
 
     def consider(self, outputs: Any, batch: Batch, channels: Sequence[str]) -> None:
-        """Keep a drawing of every image that is worse than the best of the worst so far."""
+        """Keep a drawing of each image that is worse than the least bad of those kept so far."""
         is_labelled = batch.visibility != NOT_LABELLED
         errors = pair_nearest(
             outputs.detections_image.points.flatten(0, 1),
@@ -64,7 +64,7 @@ class WorstDrawings:
             del self._candidates[self.n_images :]
 
     def take(self) -> dict[int, Image.Image]:
-        """Give the drawings by the id of their image, and begin anew."""
+        """Return the drawings by image id, and start over."""
         candidates, self._candidates = self._candidates, []
         return {candidate.image_id: candidate.image for candidate in candidates}
 
@@ -72,7 +72,7 @@ class WorstDrawings:
 class WorstImages(MeasuringCallback):
     """Write the errors of every image, worst first, and draw the worst ones, after `kpd validate` and `kpd test`.
 
-    The list is `per_image.csv` and the images are in `worst/` of the run's folder; Weights & Biases gets a table of
+    The list is `per_image.csv` and the images are in `worst/` in the run folder; Weights & Biases gets a table of
     them. Use it with `--trainer.callbacks+=WorstImages`.
 
     Args:
@@ -86,12 +86,12 @@ class WorstImages(MeasuringCallback):
         self._drawings = WorstDrawings(n_images, self.min_score)
 
     def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
-        """Draw those of the batch that are among the worst so far."""
+        """Draw those images of the batch that are among the worst so far."""
         self._drawings.consider(outputs, batch, list(pl_module.channels))  # type: ignore[arg-type]
 
     def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the list and the images."""
-        # Every process holds the drawings of its own images.
+        # Each process has the drawings of its own images.
         drawn = self._drawings.take()
         report = getattr(pl_module, "report", None)
         if not isinstance(report, EvaluationReport):

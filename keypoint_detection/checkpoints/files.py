@@ -28,15 +28,15 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Of the folder of a run: its resolved config, and the folder of its checkpoints.
+# In a run folder: its resolved config, and the folder of its checkpoints.
 CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoints"
-# Where a checkpoint keeps the validation that was the latest when it was saved: epoch, step and report.
+# Key of the latest validation when the checkpoint was saved: epoch, step and report.
 VALIDATION_KEY = "validation"
-# Of that validation: what it has found out about scores and peaks; None where too few points were right.
+# In that validation: what it found out about scores and peaks; None if too few points were right.
 CALIBRATION_KEY = "calibration"
 WANDB_SCHEME = "wandb://"
-# A folder of its own in the cache of Weights & Biases, which WANDB_CACHE_DIR moves.
+# A separate folder in the Weights & Biases cache, which WANDB_CACHE_DIR relocates.
 CACHE_FOLDER = "kpd-checkpoints"
 API_TIMEOUT_S = 20
 
@@ -46,10 +46,10 @@ class CheckpointError(ValueError):
 
 
 def resolve_checkpoint(reference: str) -> Path:
-    """Find the file of a checkpoint, fetching it from Weights & Biases where the reference says so.
+    """Find the file of a checkpoint, fetching it from Weights & Biases if the reference says so.
 
-    What was fetched is kept: an artifact of a fixed version (`:v3`) is then found without a network, and an alias
-    (`:best`) costs one question to the server.
+    Downloads are kept: an artifact of a fixed version (`:v3`) is then found without a network, and an alias (`:best`)
+    takes a single request to the server.
 
     Args:
         reference: a path, or `wandb://entity/project/name:alias`.
@@ -68,7 +68,7 @@ def resolve_checkpoint(reference: str) -> Path:
 
 
 def find_run(checkpoint: str | Path) -> Path | None:
-    """Find the folder of the run that a checkpoint belongs to; None where the file stands alone.
+    """Find the run folder that a checkpoint belongs to; None if the file is not in one.
 
     Args:
         checkpoint: the path of its file.
@@ -79,12 +79,12 @@ def find_run(checkpoint: str | Path) -> Path | None:
 
 
 def _shorten(path: Path) -> Path:
-    """The path from the working folder, where it lies below that."""
+    """Return the path relative to the working folder if it is below that."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def read_checkpoint(reference: str) -> dict[str, Any]:
-    """Read a checkpoint of a detector without running any code that it may hold.
+    """Read a checkpoint of a detector without running any code in it.
 
     Args:
         reference: a path, or `wandb://entity/project/name:alias`.
@@ -101,16 +101,16 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({explain_unreadable(error)}).") from error
     if not isinstance(content, dict) or "channels" not in content.get("hyper_parameters", {}):
-        raise CheckpointError(f"{path} is not a checkpoint of kpd: it holds no hyper-parameters of a KeypointDetector.")
+        raise CheckpointError(f"{path} is not a kpd checkpoint: it contains no hyper-parameters of a KeypointDetector.")
     return content
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, complete or not at all.
+    """Write a checkpoint, completely or not at all.
 
     Args:
-        content: what `read_checkpoint` gave, changed.
-        path: of the file; one that is there is replaced.
+        content: what `read_checkpoint` returned, changed.
+        path: the file to write; an existing one is replaced.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         partial = Path(folder) / path.name
@@ -121,7 +121,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 def explain_unreadable(error: Exception) -> str:
     """Say in a few words why torch could not read a file, without its advice on how to run the code in it."""
     if isinstance(error, pickle.UnpicklingError):
-        return "it is damaged, not a file of torch, or holds objects that would run code"
+        return "it is damaged, not a torch file, or contains objects that would run code"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -133,7 +133,7 @@ def _fetch(reference: str) -> Path:
     from wandb.env import get_cache_dir
 
     folder = get_cache_dir() / CACHE_FOLDER / entity / project / name
-    # A version never changes; any other alias may have moved on to a new one.
+    # A version never changes; any other alias may have moved to a new one.
     if re.fullmatch(r"v\d+", alias) and (found := _checkpoint_in(folder / alias)):
         return found
     artifact = _find_artifact(reference)
@@ -153,7 +153,7 @@ def _find_artifact(reference: str) -> "Artifact":
     try:
         if not wandb.login(prompt=False, verify=False):  # type: ignore[attr-defined, unused-ignore]
             raise CheckpointError(
-                f"{reference}: no account of Weights & Biases is logged in. Run `wandb login`, or set WANDB_API_KEY."
+                f"{reference}: not logged in to Weights & Biases. Run `wandb login`, or set WANDB_API_KEY."
             )
         artifact: Artifact = wandb.Api(timeout=API_TIMEOUT_S).artifact(reference.removeprefix(WANDB_SCHEME))
         return artifact
@@ -161,13 +161,13 @@ def _find_artifact(reference: str) -> "Artifact":
         raise
     except (Error, ValueError, OSError) as error:
         raise CheckpointError(
-            f"{reference} cannot be fetched: {_first_line(error)} Check entity, project, name and alias (they stand on "
-            "the artifact's page), and that this machine reaches the server."
+            f"{reference} cannot be fetched: {_first_line(error)} Check entity, project, name and alias (they are on "
+            "the artifact's page), and that this machine can reach the server."
         ) from error
 
 
 def _download(artifact: "Artifact", target: Path, reference: str) -> Path:
-    """Download next to the target and rename, so that nobody finds half a checkpoint."""
+    """Download next to the target and rename, so that there is never a partial checkpoint."""
     from wandb.errors import Error
 
     try:
@@ -175,11 +175,11 @@ def _download(artifact: "Artifact", target: Path, reference: str) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as folder:
             artifact.download(root=folder, skip_cache=True)
             if _checkpoint_in(Path(folder)) is None:
-                raise CheckpointError(f"{reference} holds no .ckpt file; the artifact of a checkpoint is expected.")
+                raise CheckpointError(f"{reference} contains no .ckpt file; the artifact of a checkpoint is expected.")
             try:
                 os.rename(folder, target)
             except OSError:
-                if _checkpoint_in(target) is None:  # else another process has just fetched the same
+                if _checkpoint_in(target) is None:  # otherwise another process has just fetched it
                     raise
             else:
                 Path(folder).mkdir()  # for TemporaryDirectory to remove

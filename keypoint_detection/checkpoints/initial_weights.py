@@ -13,9 +13,9 @@ __all__ = ["load_initial_weights"]
 logger = logging.getLogger(__name__)
 
 N_EXAMPLES = 3
-# Of the weights of a backbone; less is another network.
+# Minimum share of a backbone's weights; with less, it is another network.
 SMALLEST_SHARE = 0.5
-# Counts of batches, which fit between any two networks and mean nothing.
+# Batch counters, which match between any two networks and mean nothing.
 COUNTER = "num_batches_tracked"
 
 
@@ -25,19 +25,19 @@ def load_initial_weights(
     head: nn.Module,
     hyper_parameters: Mapping[str, Any],
 ) -> None:
-    """Copy the weights of a checkpoint into a new detector's backbone and head, and say what was not copied.
+    """Copy the weights of a checkpoint into a new detector's backbone and head, and log what was not copied.
 
-    Weights fit by name and shape; a head with another number of channels starts new.
+    Weights match by name and shape; a head with another number of channels starts afresh.
 
     Args:
         reference: the checkpoint's path, or `wandb://entity/project/name:alias`.
-        backbone: changed in place; what does not fit stays as it is.
-        head: changed in place, if the checkpoint's has the same shape.
-        hyper_parameters: those of the new detector: `channels` and `backbone` as the checkpoint holds them.
+        backbone: changed in place; weights that do not match are left unchanged.
+        head: changed in place if the checkpoint's has the same shape.
+        hyper_parameters: those of the new detector: `channels` and `backbone` in the form that a checkpoint has them.
 
     Raises:
-        ValueError: the checkpoint cannot be found or read, or its backbone is another one: less than half of the
-            smaller of the two fits.
+        ValueError: the checkpoint cannot be found or read, or its backbone is a different one: less than half of the
+            smaller of the two matches.
     """
     try:
         checkpoint = read_checkpoint(reference)
@@ -65,7 +65,7 @@ def load_initial_weights(
     old_channels, new_channels = list(stored["channels"]), list(hyper_parameters["channels"])
     if _differences(of_head, head.state_dict()):
         logger.info(
-            "model.init_from: backbone from %s; the head starts new, for channels %s (the checkpoint has %s).",
+            "model.init_from: backbone from %s; the head starts afresh, for channels %s (the checkpoint has %s).",
             reference,
             ", ".join(new_channels),
             ", ".join(old_channels),
@@ -85,7 +85,7 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _differences(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[str]:
-    """Name what keeps the weights of one module out of the other, counted and with examples."""
+    """Name the weights that do not match between two modules, counted and with examples."""
     old, new = _without_counters(old), _without_counters(new)
     missing = [name for name in new if name not in old]
     surplus = [name for name in old if name not in new]
@@ -97,7 +97,7 @@ def _differences(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[s
         texts.append(f"{len(surplus)} weights are only there, e.g. {', '.join(surplus[:N_EXAMPLES])}")
     if reshaped:
         examples = [f"{name} {tuple(old[name].shape)} -> {tuple(new[name].shape)}" for name in reshaped[:N_EXAMPLES]]
-        texts.append(f"{len(reshaped)} weights have another shape, e.g. {', '.join(examples)}")
+        texts.append(f"{len(reshaped)} weights have a different shape, e.g. {', '.join(examples)}")
     return texts
 
 

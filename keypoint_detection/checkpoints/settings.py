@@ -1,4 +1,4 @@
-"""The settings that a checkpoint brings along, which rank below everything that the user says."""
+"""The settings in a checkpoint, which rank below everything that the user sets."""
 
 import json
 import logging
@@ -23,10 +23,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Which images of the training file were kept aside for validation.
+# Which images of the training file were held out for validation.
 SPLIT_SETTINGS = ("val_fraction", "split_seed", "n_folds", "fold", "group_by")
-# Of the data settings that a checkpoint carries, those that say what the network gets to see, which images were kept
-# aside, and what a mirrored image shows: measuring repeats them.
+# The data settings in a checkpoint that say what the network sees, which images were held out, and what a mirrored
+# image shows: measuring reuses them.
 CARRIED_DATA_SETTINGS = (
     "image_size",
     "resize",
@@ -36,9 +36,9 @@ CARRIED_DATA_SETTINGS = (
     *SPLIT_SETTINGS,
     "flip_pairs",
 )
-# The parts of a config whose entries are options of their own.
+# The sections of a config whose entries are options themselves.
 SETTING_GROUPS = ("model", "data", "trainer")
-# What the state of the optimiser in a checkpoint belongs to, and what its validations were held out by.
+# The settings that the optimiser's state in a checkpoint belongs to, and those that defined its validation images.
 FIXED_SETTINGS = (
     "channels",
     "backbone",
@@ -52,12 +52,12 @@ FIXED_SETTINGS = (
 
 
 def settings_of(checkpoint: dict[str, Any], with_files: bool) -> dict[str, Any]:
-    """Give a checkpoint's model and its settings of the data, by the names of their options.
+    """Return a checkpoint's model and data settings, by option name.
 
     Args:
-        checkpoint: what `read_checkpoint` gave.
-        with_files: all settings of the data, its files included, to resume a training; else only those that say what
-            the network saw and which images were kept aside.
+        checkpoint: what `read_checkpoint` returned.
+        with_files: return all data settings, including the files, to resume a training; otherwise only those that say
+            what the network saw and which images were held out.
     """
     data = checkpoint.get("datamodule_hyper_parameters", {}) if with_files else _carried(checkpoint)
     named = {f"model.{name}": value for name, value in _public(checkpoint["hyper_parameters"]).items()}
@@ -65,7 +65,7 @@ def settings_of(checkpoint: dict[str, Any], with_files: bool) -> dict[str, Any]:
 
 
 def read_settings(config: Path) -> dict[str, Any]:
-    """Read the settings of a saved config, by the names of their options; where it resumed a training is left out."""
+    """Read the settings of a saved config, by option name, without the checkpoint that it may have resumed."""
     content = yaml.safe_load(config.read_text(encoding="utf-8"))
     settings: dict[str, Any] = {}
     for group, value in content.items():
@@ -77,20 +77,20 @@ def read_settings(config: Path) -> dict[str, Any]:
 
 
 def report_overrides(checkpoint: dict[str, Any], config: Namespace) -> None:
-    """Say which settings differ from the checkpoint's, because the user's win."""
+    """Log which settings differ from the checkpoint's, since the user's take precedence."""
     for change in _changes(checkpoint, config):
         logger.info("%s: %s as given (the checkpoint has %s)", *change)
 
 
 def refuse_other_training(checkpoint: dict[str, Any], config: Namespace) -> None:
-    """Refuse settings that a resumed training could not follow, because the checkpoint fixes them.
+    """Refuse settings that a resumed training cannot change, because the checkpoint fixes them.
 
     Args:
         checkpoint: the one to resume from.
         config: the parsed settings of `kpd fit`.
 
     Raises:
-        ValueError: model, optimiser, schedule or split differ, or the training is past its new end.
+        ValueError: model, optimiser, schedule or split differ, or the training is already past its new end.
     """
     fixed = [change for change in _changes(checkpoint, config) if change.name.split(".")[1] in FIXED_SETTINGS]
     if fixed:
@@ -98,16 +98,16 @@ def refuse_other_training(checkpoint: dict[str, Any], config: Namespace) -> None
         raise ValueError(
             f"--ckpt_path resumes a training with its network, optimiser, schedule and split as they were: {listed}. "
             "Leave these settings out to resume, or start a new training from the checkpoint's weights: "
-            "--model.init_from=FILE.ckpt in place of --ckpt_path."
+            "--model.init_from=FILE.ckpt instead of --ckpt_path."
         )
     n_epochs, n_steps = trained_so_far(checkpoint)
     limits = (("max_epochs", n_epochs, config.trainer.max_epochs), ("max_steps", n_steps, config.trainer.max_steps))
     for name, done, limit in limits:
         if limit is not None and 0 <= limit < done:
             raise ValueError(
-                f"--trainer.{name}={limit}: the checkpoint has been trained for {done} {name.removeprefix('max_')} "
-                f"already. Give more than {done} to resume it, or start a new training from its weights: "
-                "--model.init_from=FILE.ckpt in place of --ckpt_path."
+                f"--trainer.{name}={limit}: the checkpoint has already been trained for {done} "
+                f"{name.removeprefix('max_')}. Give more than {done} to resume it, or start a new training from its "
+                "weights: --model.init_from=FILE.ckpt instead of --ckpt_path."
             )
 
 
@@ -115,21 +115,21 @@ def refuse_training_images(checkpoint: dict[str, Any], config: Namespace) -> Non
     """Refuse to validate on images of the training file that were trained on.
 
     Raises:
-        ValueError: no validation file is given, and the training had one or held other images out.
+        ValueError: no validation file is given, and the training had one or held out other images.
     """
     stored = checkpoint.get("datamodule_hyper_parameters", {})
     if not config.data.train or config.data.val:
         return
     if stored.get("val"):
         raise ValueError(
-            f"the training kept nothing of {config.data.train} aside: it validated on {stored['val']}. A part of its "
+            f"the training held out nothing of {config.data.train}: it validated on {stored['val']}. A part of its "
             f"training images would measure too well; give --data.val, e.g. --data.val={stored['val']}."
         )
     changed = [name for name in SPLIT_SETTINGS if _as_json(config.data.get(name)) != _as_json(stored.get(name))]
     if stored and changed:
         listed = "; ".join(f"data.{name} is {config.data.get(name)}, it was {stored.get(name)}" for name in changed)
         raise ValueError(
-            f"the training held other images out ({listed}): what it was trained on would measure too well. Leave "
+            f"the training held out other images ({listed}): those it was trained on would measure too well. Leave "
             "these settings out, or give --data.val."
         )
 
@@ -138,15 +138,15 @@ def refuse_training_file(checkpoint: dict[str, Any], config: Namespace) -> None:
     """Refuse to test a detector of one fold on the file that it was trained on.
 
     Raises:
-        ValueError: it is that file.
+        ValueError: the test file is that file.
     """
     stored = checkpoint.get("datamodule_hyper_parameters", {})
     train, n_folds = stored.get("train"), stored.get("n_folds")
     if n_folds and train and config.data.test and Path(train).resolve() == Path(config.data.test).resolve():
         raise ValueError(
-            f"this detector was trained on all of {train} but fold {stored['fold']} of {n_folds}, so that most of the "
+            f"this detector was trained on all of {train} except fold {stored['fold']} of {n_folds}, so most of the "
             f"file would measure too well. `kpd validate --ckpt_path=… --data.train={train}` measures its fold, and "
-            "`kpd summarize` all folds together; a test takes a file of its own."
+            "`kpd summarize` all folds together; a test needs a separate file."
         )
 
 
@@ -154,7 +154,7 @@ def refuse_other_network(checkpoint: dict[str, Any], config: Namespace) -> None:
     """Refuse a network that the checkpoint's weights do not fit.
 
     Raises:
-        ValueError: the backbone or the number of channels differ from the checkpoint's.
+        ValueError: the backbone or the number of channels differs from the checkpoint's.
     """
     changes = [change for change in _changes(checkpoint, config) if change.name.startswith("model.backbone.")]
     n_given, n_stored = len(config.model.channels), len(checkpoint["hyper_parameters"]["channels"])
@@ -166,10 +166,10 @@ def refuse_other_network(checkpoint: dict[str, Any], config: Namespace) -> None:
 
 
 def trained_so_far(checkpoint: dict[str, Any]) -> tuple[int, int]:
-    """Count the finished epochs and the optimiser steps that a checkpoint has behind it."""
+    """Count the finished epochs and optimiser steps behind a checkpoint."""
     loops = checkpoint["loops"]["fit_loop"]
     progress = loops["epoch_progress"]["current"]
-    # A checkpoint of a validation is saved before Lightning counts the epoch that it closed.
+    # A checkpoint is saved at validation, before Lightning counts the epoch that just ended.
     is_over = progress["ready"] > progress["processed"] and loops["epoch_loop.batch_progress"]["is_last_batch"]
     return int(progress["processed"]) + bool(is_over), int(checkpoint["global_step"])
 
@@ -181,7 +181,7 @@ class _Change(NamedTuple):
 
 
 def _changes(checkpoint: dict[str, Any], config: Namespace) -> list[_Change]:
-    """List the settings of which the parsed ones differ from the checkpoint's."""
+    """List the parsed settings that differ from the checkpoint's."""
     stored = {f"model.{name}": value for name, value in _public(checkpoint["hyper_parameters"]).items()}
     stored |= {f"data.{name}": value for name, value in _carried(checkpoint).items()}
     changes = []
@@ -189,7 +189,7 @@ def _changes(checkpoint: dict[str, Any], config: Namespace) -> list[_Change]:
         parsed = config.get(name)
         new = _flatten(name, parsed.as_dict() if isinstance(parsed, Namespace) else parsed)
         for key, value in _flatten(name, old).items():
-            # A class that differs brings other arguments: it is enough to name it.
+            # A different class has other arguments: naming the class is enough.
             is_comparable = key in new or not key.startswith(f"{name}.init_args.")
             if is_comparable and _as_json(new.get(key)) != _as_json(value):
                 changes.append(_Change(key, _as_json(new.get(key)), _as_json(value)))
@@ -206,7 +206,7 @@ def _public(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flatten(name: str, value: Any) -> dict[str, Any]:
-    """Take a class specification apart, so that one changed parameter is reported alone."""
+    """Flatten a class specification, so that a changed parameter is reported by itself."""
     if not (isinstance(value, dict) and "class_path" in value):
         return {name: value}
     flat = {f"{name}.class_path": canonical_class_path(value["class_path"])}

@@ -15,9 +15,9 @@ def describe_class(cls: type, init_args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def canonical_class_path(path: str) -> str:
-    """Name the module in which a class is defined, of the several that it may be imported from.
+    """Return the path of a class in the module that defines it, among those it may be imported from.
 
-    A path that leads to no imported module is returned as it is.
+    A path that leads to no imported module is returned unchanged.
 
     >>> import json
     >>> canonical_class_path("json.JSONDecoder")
@@ -33,14 +33,14 @@ def describe_factory(factory: object) -> str | dict[str, Any] | None:
     if isinstance(factory, str):
         return factory
     if isinstance(factory, functools.partial):
-        # jsonargparse hands out a partial of a function of its own, with the class as its last argument.
+        # jsonargparse returns a partial of its own function, with the class as the last argument.
         cls = ([factory.func, *factory.args])[-1]
         return describe_class(cls, factory.keywords) if isinstance(cls, type) else None
     return describe_class(factory, {}) if isinstance(factory, type) else None
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a checkpoint can hold a value that anybody can read: numbers, texts, lists and mappings of them."""
+    """Whether a checkpoint can hold a value: numbers, strings, and lists and mappings of them."""
     if isinstance(value, dict):
         return all(is_plain(entry) for entry in value.values())
     if isinstance(value, list):
@@ -49,7 +49,7 @@ def is_plain(value: Any) -> bool:
 
 
 def as_plain(value: Any) -> Any:
-    """Turn the parser's restricted numbers and paths, which no checkpoint may hold, into ordinary values."""
+    """Turn the parser's restricted numbers and paths, which a checkpoint cannot hold, into ordinary values."""
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, dict):

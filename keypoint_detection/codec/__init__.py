@@ -1,1 +1,1 @@
-"""Between points and heatmaps: the pixel convention."""
+"""Convert between points and heatmaps; home of the pixel convention."""

@@ -25,16 +25,16 @@ from keypoint_detection.types import NOT_LABELLED, Detections
 
 __all__ = ["HeatmapCodec", "decode", "encode", "heatmap_size"]
 
-# A Gaussian is written up to this many sigmas from its centre: beyond, it is below 2e-8, the rounding of 1.
+# A Gaussian is drawn up to this many sigmas from its centre; beyond that it is below 2e-8, the rounding error of 1.
 _REACH_SIGMAS = 6
-# And to this many cells at least: decoding looks two cells beyond a peak on the border.
+# And at least this many cells: decoding looks two cells beyond a peak on the border.
 _REACH_CELLS = 3
-# How many more candidates are fetched when the first ones did not decide the result.
+# How many more candidates are fetched if the first ones do not decide the result.
 _GROWTH = 8
 
 
 def heatmap_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Give the (height, width) in cells of the heatmaps of an input of `size` (height, width) pixels."""
+    """Return the (height, width) in cells of the heatmaps for an input of `size` (height, width) pixels."""
     return math.ceil(size[0] / stride), math.ceil(size[1] / stride)
 
 
@@ -47,14 +47,14 @@ def encode(
     sigma_px: float,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw points as Gaussian heatmaps; where several reach a cell, the highest counts.
+    """Draw points as Gaussian heatmaps; where several overlap, the highest counts.
 
     The Gaussians are computed in float32 and rounded to `dtype`. Values below 2e-8 are written as 0.
 
     Args:
-        points: (B, C, K, 2) float, input pixels. Points outside the input draw what reaches into it. A labelled NaN
-            makes cells of its heatmap NaN, so that it cannot pass unseen.
-        visibility: (B, C, K); where 0 (padding, not labelled), the point is ignored, whatever it holds.
+        points: (B, C, K, 2) float, input pixels. Of points outside the input, the part that reaches into it is drawn. A
+            labelled NaN makes cells of its heatmap NaN, so that it cannot go unnoticed.
+        visibility: (B, C, K); where it is 0 (padding, not labelled), the point is ignored, whatever its value.
         size: (height, width) of the input in pixels.
         stride: Input pixels per heatmap cell, along each axis.
         sigma_px: Standard deviation of the Gaussians in input pixels.
@@ -65,7 +65,7 @@ def encode(
         A channel without labelled points is all zero.
 
     Raises:
-        ValueError: If a shape, type, the size, the stride or sigma is none that can be drawn.
+        ValueError: If a shape or type, the size, the stride or sigma is invalid.
 
     >>> encode(torch.tensor([[[[2.5, 0.5]]]]), torch.tensor([[[2]]]), (1, 4), stride=1, sigma_px=1.0)[0, 0].tolist()
     [[0.1353352814912796, 0.6065306663513184, 1.0, 0.6065306663513184]]
@@ -89,7 +89,7 @@ def encode(
 
 
 def _gaussian_window(centres: Tensor, sigma: float, length: int) -> tuple[Tensor, Tensor]:
-    """Give the (..., n) indices of the cells that 1-D Gaussians at `centres` reach, and their values there."""
+    """Return the (..., n) indices of the cells that 1-D Gaussians at `centres` reach, and their values there."""
     reach = max(math.ceil(_REACH_SIGMAS * sigma), _REACH_CELLS)
     n_cells = min(2 * reach + 1, length)
     first = centres.nan_to_num(0.0).round().sub(reach).clamp(0, length - n_cells)
@@ -109,9 +109,9 @@ def decode(
     """Find the peaks of heatmaps, to a fraction of a cell.
 
     A peak is a cell above the threshold that none of its eight neighbours exceeds; of equal neighbours, only the first
-    by column, then row. Its centre is the top of a parabola fitted to the logarithms of five cells per axis, held
-    within the peak's cell: between two or four equal cells, their common centre. From the highest peak down, peaks too
-    close to one already taken are dropped.
+    by column, then row, counts. Its centre is the top of a parabola fitted to the logarithms of five cells per axis,
+    clamped to the peak's cell; for two or four equal cells, that is their common centre. From the highest peak down,
+    peaks too close to one already taken are dropped.
 
     Args:
         heatmaps: (B, C, h, w) probabilities in [0, 1], of any floating-point type.
@@ -122,7 +122,7 @@ def decode(
 
     Returns:
         Points in input pixels and scores: the value of the heatmap in the peak's cell, descending, equal scores
-        ordered by column, then row. Unused slots are all zero. `decode_plainly` says the same in forty lines.
+        ordered by column, then row. Unused slots are all zero. `decode_plainly` defines the same in forty lines.
 
     Raises:
         ValueError: If the heatmaps hold NaN or inf, or an argument is out of range.
@@ -139,7 +139,7 @@ def decode(
     if len(maps) == 0:
         return Detections(torch.zeros(*shape, 2, device=maps.device), torch.zeros(shape, device=maps.device))
     spacing = min_distance_px / stride
-    # On most heatmaps, few more candidates than slots decide.
+    # On most heatmaps, a few more candidates than slots are enough.
     count = 2 * max_keypoints + _GROWTH
     peaks = find_peaks(maps, count, score_threshold)
     _check_finite(peaks.totals.view(heatmaps.shape[:2]))
@@ -156,7 +156,7 @@ def decode(
 
 
 class _Selection(NamedTuple):
-    """What is left of the peaks: (N, D, 2) points in cells, (N, D) scores, (N,) whether more peaks could fill slots."""
+    """The peaks kept: (N, D, 2) points in cells, (N, D) scores, (N,) whether more peaks could fill slots."""
 
     points: Tensor
     scores: Tensor
@@ -175,7 +175,7 @@ def _select(maps: Tensor, peaks: Peaks, max_keypoints: int, spacing: float) -> _
         scores[:, slot], best = left.max(1)  # the first of equal ones
         points[:, slot] = centres[every_map, best]
         distances = torch.linalg.vector_norm(centres - points[:, slot, None], dim=2)
-        # Two peaks never share a point, so at spacing 0 only the one just taken leaves.
+        # Two peaks never share a point, so at spacing 0 only the one just taken is dropped.
         left = left * (distances > 0 if spacing == 0 else distances >= spacing)
     points.masked_fill_(scores[..., None] == 0, 0.0)
     return _Selection(points, scores, peaks.is_cut & (scores[:, -1] == 0))
@@ -194,7 +194,7 @@ def _refine(maps: Tensor, peaks: Peaks) -> Tensor:
 
 def _logarithms(values: Tensor) -> Tensor:
     kind = torch.finfo(values.dtype)
-    # What has vanished was at most the smallest number of its type.
+    # A value that underflowed to 0 was at most the smallest number of its type.
     smallest = max(kind.smallest_normal * kind.eps, torch.finfo(torch.float32).tiny)
     return values.float().clamp(min=smallest).log()
 
@@ -206,7 +206,7 @@ def _check_encoding(points: Tensor, visibility: Tensor, size: tuple[int, int], d
         )
     if visibility.shape != points.shape[:-1]:
         raise ValueError(
-            f"visibility: expected shape {tuple(points.shape[:-1])}, one flag a point, found {tuple(visibility.shape)}"
+            f"visibility: expected one flag per point, {tuple(points.shape[:-1])}, found {tuple(visibility.shape)}"
         )
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size: expected a positive (height, width) in pixels, found {tuple(size)}")
@@ -242,13 +242,13 @@ def _check_heatmaps(heatmaps: Tensor) -> None:
 
 
 def _check_finite(totals: Tensor) -> None:
-    """Refuse heatmaps by their (B, C) sums, which NaN and inf pass on."""
+    """Refuse heatmaps by their (B, C) sums, which propagate NaN and inf."""
     bad = (~totals.isfinite()).nonzero().tolist()
     if bad:
         image, channel = bad[0]
         raise ValueError(
-            f"heatmaps: image {image}, channel {channel} holds NaN or inf ({len(bad)} of {totals.numel()} maps do); "
-            "expected probabilities in [0, 1]. In training, this is a loss that diverged: lower the learning rate."
+            f"heatmaps: image {image}, channel {channel} contains NaN or inf ({len(bad)} of {totals.numel()} maps do); "
+            "expected probabilities in [0, 1]. In training, this means that the loss diverged: lower the learning rate."
         )
 
 
@@ -292,7 +292,7 @@ class HeatmapCodec:
             score_threshold=self.score_threshold,
             min_distance_px=self.min_distance_px,
         )
-        # Most slots are unused; those that are used come first.
+        # Most slots are unused; used ones come first.
         n_used = int((found.scores > 0).sum(-1).max()) if found.scores.numel() else 0
         shapes = found.points.new_zeros(*found.points.shape, 2)
         shapes[:, :, :n_used] = measure_shapes(heatmaps, found.points[:, :, :n_used], self.stride, self.sigma_px)

@@ -1,7 +1,7 @@
-"""How wide the peaks of heatmaps are, in every direction: what a network says of its own doubt about a place.
+"""How wide the peaks of heatmaps are in every direction: the network's own uncertainty about a position.
 
-A network that is trained on Gaussians and cannot tell where a point lies predicts the mean of the Gaussians that it
-thinks possible, which is wider than each of them, and lower.
+A network trained on Gaussians that cannot tell where a point lies predicts the mean of the Gaussians it considers
+possible, which is wider and lower than any one of them.
 """
 
 import math
@@ -13,28 +13,28 @@ __all__ = ["measure_shapes"]
 
 # The window in which a peak is looked at ends where its weight is below 1.2 %.
 _REACH_SIGMAS = 3
-# Peaks whose weighted variance comes nearer than this to that of the window have no width that could be measured: they
-# are flat, and count as nine times the variance of the window.
+# If the weighted variance of a peak is closer than this to that of the window, its width cannot be measured: it is
+# flat, and given nine times the variance of the window.
 _MAX_SHARE = 0.9
 _MIN_SHARE = 0.01
 
 
 def measure_shapes(heatmaps: Tensor, points: Tensor, stride: int, sigma_px: float) -> Tensor:
-    """Measure the covariance matrices of peaks, each a Gaussian for this purpose.
+    """Measure the covariance matrices of peaks, treating each as a Gaussian.
 
-    The second moments about the peak are taken under a Gaussian window of `sigma_px`, which keeps other peaks out, and
-    its effect is taken back: the product of two Gaussians has the sum of their inverse covariances. These are the
+    The second moments about the peak are taken under a Gaussian window of `sigma_px`, which keeps other peaks out. Its
+    effect is then undone: the inverse covariance of a product of two Gaussians is the sum of theirs. These are the
     adaptive moments of Bernstein and Jarvis 2002, section 3.1, https://arxiv.org/abs/astro-ph/0107431, with a window
     that stays round. Only operations that can be traced and exported are used.
 
     Args:
         heatmaps: (B, C, h, w) probabilities.
-        points: (B, C, D, 2) the peaks' places in input pixels.
+        points: (B, C, D, 2) the positions of the peaks in input pixels.
         stride: input pixels per heatmap cell, along each axis.
-        sigma_px: standard deviation of the window, in input pixels: that of the Gaussians of training.
+        sigma_px: standard deviation of the window, in input pixels: that of the training Gaussians.
 
     Returns:
-        (B, C, D, 2, 2) symmetric and positive definite, in square input pixels; of any value where no peak is.
+        (B, C, D, 2, 2) symmetric and positive definite, in square input pixels; arbitrary in slots without a peak.
     """
     B, C, height, width = heatmaps.shape
     maps = heatmaps.float().flatten(0, 1).flatten(1)  # (N, h*w)
@@ -59,7 +59,7 @@ def measure_shapes(heatmaps: Tensor, points: Tensor, stride: int, sigma_px: floa
 
 
 def _undo_window(xx: Tensor, xy: Tensor, yy: Tensor, limit: float) -> Tensor:
-    """Turn moments under a window of variance `limit` into those without: (N, D, 2, 2), the axes staying."""
+    """Turn moments under a window of variance `limit` into those without it, (N, D, 2, 2); the axes stay the same."""
     middle, half = (xx + yy) / 2, (xx - yy) / 2
     radius = torch.sqrt(half**2 + xy**2)
     smallest, largest = _MIN_SHARE * limit, _MAX_SHARE * limit

@@ -1,8 +1,8 @@
 """Find the peaks of many heatmaps at once, in whole cells.
 
-A peak is a cell that none of its eight neighbours exceeds and that exceeds those that come before it by column, then
-by row: of two equal neighbours, the first. The search reads each heatmap once, in a few passes over blocks that stay in
-the cache of the processor; ties are looked for among the few peaks that it finds.
+A peak is a cell that none of its eight neighbours exceeds and that exceeds those before it by column, then by row: of
+two equal neighbours, the first is the peak. The search reads each heatmap once, in a few passes over blocks that stay
+in the processor's cache; ties are resolved among the few peaks that it finds.
 """
 
 import math
@@ -13,22 +13,22 @@ from torch import Tensor
 
 __all__ = ["Peaks", "find_peaks", "keep_first_of_equals"]
 
-# Cells that decoding works on at a time, so that its buffers stay in the processor's cache.
+# Number of cells decoded at a time, so that the buffers stay in the processor's cache.
 _CELLS_AT_A_TIME = 2**20
-# Cells of a column whose largest peak stands for them in the first round of the search for the highest peaks.
+# Cells of a column represented by their largest peak in the first round of the search for the highest peaks.
 _STRIP = 16
-# The lower part of a sorting key numbers the cells; the bits of a float stand above it.
+# The lower part of a sorting key is the number of the cell; the upper part, the bits of a float.
 _NUMBER_BITS = 31
 _LAST_NUMBER = 2**_NUMBER_BITS - 1
 
 
 class Peaks(NamedTuple):
-    """The highest peaks of N maps, by falling score, then by column, then by row.
+    """The highest peaks of N maps, by descending score, then by column, then by row.
 
     Attributes:
         scores: (N, M) float32, 0 in slots without a peak.
         cells: (N, M, 2) int64, (column, row).
-        totals: (N,) sums over cells, finite where all of a map is.
+        totals: (N,) sums over cells, finite if all of the map is.
         is_cut: (N,) bool, whether lower peaks may have been left out.
     """
 
@@ -39,11 +39,11 @@ class Peaks(NamedTuple):
 
 
 def find_peaks(maps: Tensor, count: int, threshold: float) -> Peaks:
-    """Find the `count` highest cells that no neighbour exceeds, above the threshold, of each of (N, h, w) maps."""
+    """Find the `count` highest cells above the threshold that no neighbour exceeds, in each of (N, h, w) maps."""
     N, height, width = maps.shape
     few = min(N, max(1, _CELLS_AT_A_TIME // (height * width)))
-    # A frame below every probability isolates the maps, so that all work can run along one flat line of cells. The
-    # three buffers serve one handful of maps after another: fresh memory would cost as much as the work itself.
+    # A frame lower than every probability isolates the maps, so that all work can run along one flat line of cells. The
+    # three buffers are reused for each handful of maps: fresh memory would cost as much as the work itself.
     rows = math.ceil(height / _STRIP) * _STRIP + 2
     levels = torch.full((few, rows, width + 2), -1.0, device=maps.device)
     buffers = torch.empty(2, levels.numel(), device=maps.device)
@@ -52,18 +52,18 @@ def find_peaks(maps: Tensor, count: int, threshold: float) -> Peaks:
         levels[: len(part), 1 : height + 1, 1:-1] = part
         found.append(_find_framed(levels[: len(part)], buffers, count, threshold))
     scores, cells, totals, is_cut = (torch.cat(parts) for parts in zip(*found, strict=True))
-    n_most = int((scores > 0).sum(1).amax())
-    return Peaks(scores[:, :n_most], cells[:, :n_most], totals, is_cut)
+    n_used = int((scores > 0).sum(1).amax())
+    return Peaks(scores[:, :n_used], cells[:, :n_used], totals, is_cut)
 
 
 def _find_framed(levels: Tensor, buffers: Tensor, count: int, threshold: float) -> Peaks:
-    """Do the work of `find_peaks` on maps in a frame one cell wide, filled up below to whole strips of rows."""
+    """Do the work of `find_peaks` on maps in a frame one cell wide, padded at the bottom to whole strips of rows."""
     N, line = len(levels), levels.shape[2]
     n_strips = levels.shape[1] // _STRIP
     every_map = torch.arange(N, device=levels.device)[:, None]
     peaks = _keep_local_maxima(levels.view(-1), line, buffers).view_as(levels)[:, 1:-1]
 
-    # First the strips with the highest peaks, then the highest peaks of those. Both are numbered by columns, so that
+    # First the strips with the highest peaks, then their highest peaks. Both are numbered by columns, so that
     # equal ones are taken in the same order.
     strips = peaks.view(N, n_strips, _STRIP, line).amax(2)  # (N, n_strips, line)
     strip = _highest(strips.mT.flatten(1), torch.arange(n_strips * line, device=levels.device), count)[1]
@@ -80,23 +80,23 @@ def _find_framed(levels: Tensor, buffers: Tensor, count: int, threshold: float) 
 
 
 def _highest(scores: Tensor, numbers: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Give the `count` highest of (N, n) scores and their numbers, by falling score, then by number."""
-    # Whole numbers that sort that way, whatever the device: the bits of non-negative floats sort as the floats do.
+    """Return the `count` highest of (N, n) scores and their numbers, by descending score, then by number."""
+    # Integers sort that way on every device, and the bits of non-negative floats sort as the floats do.
     keys = (scores.clamp(min=0.0).contiguous().view(torch.int32).long() << _NUMBER_BITS) + (_LAST_NUMBER - numbers)
     keys = keys.topk(min(count, keys.shape[1])).values
     return (keys >> _NUMBER_BITS).int().view(torch.float32), _LAST_NUMBER - (keys & _LAST_NUMBER)
 
 
 def _keep_local_maxima(levels: Tensor, line: int, buffers: Tensor) -> Tensor:
-    """Keep the cells that no neighbour exceeds, of framed maps laid in one line of cells.
+    """Keep the cells that no neighbour exceeds, in framed maps laid out as one line of cells.
 
     Args:
         levels: (n,) values of the maps.
         line: Cells per row.
-        buffers: (2, n or more), overwritten; the result lies in the first.
+        buffers: (2, n or more), overwritten; the result is in the first.
 
     Returns:
-        (n,) the values of the cells kept, 0 in others; NaN or inf wherever the maps are neither.
+        (n,) the values of the cells kept, 0 in all others; not finite wherever the maps are not.
     """
     # Maxima over 3x3 cells as four maxima of shifted lines, between two buffers: many times as fast as pooling.
     one, other = buffers[0, : len(levels)], buffers[1, : len(levels)]

@@ -1,7 +1,7 @@
 """The definition of decoding, in plain operations on tensors that can be traced and exported.
 
-`heatmaps.decode` computes the same several times as fast, by ways that no exporter can follow; tests hold it to this.
-The two differ only where probabilities are so close to 1 that float32 rounds them to it, which logits still tell apart.
+`heatmaps.decode` computes the same several times faster, in ways that no exporter can follow; tests hold it to this.
+The two differ only for probabilities so close to 1 that float32 rounds them to 1, while their logits still differ.
 """
 
 import math
@@ -16,19 +16,19 @@ from keypoint_detection.types import Detections
 
 __all__ = ["decode_plainly"]
 
-# So many candidates a slot suffice: around a peak there is room for eight others that it makes fall.
+# This many candidates per slot suffice: around a peak there is room for eight others that it suppresses.
 _CANDIDATES_PER_SLOT = 9
-# The longest chain of peaks each of which would make the next one fall that is followed.
+# The longest chain that is followed of peaks each of which would suppress the next.
 _N_ROUNDS = 8
 
 
 def decode_plainly(
     logits: Tensor, stride: int, *, max_keypoints: int, score_threshold: float, min_distance_px: float
 ) -> Detections:
-    """Find the peaks of heatmaps that are given as logits; see `heatmaps.decode`, whose result this is.
+    """Find the peaks of heatmaps given as logits; returns what `heatmaps.decode` returns.
 
     Args:
-        logits: (B, C, h, w) of any size from three cells a side; `sigmoid` makes them probabilities.
+        logits: (B, C, h, w) of any size from three cells per side; `sigmoid` makes them probabilities.
         stride: input pixels per heatmap cell, along each axis.
         max_keypoints: detections kept per channel, the D of the result.
         score_threshold: only peaks above it count.
@@ -41,7 +41,7 @@ def decode_plainly(
     maps = logits.flatten(0, 1).float()  # (N, h, w)
     # Pooling pads with minus infinity, so that cells on the border count.
     is_peak = (maps == F.max_pool2d(maps, 3, stride=1, padding=1)) & (maps > _logit(score_threshold))
-    # Of equal neighbours the first by column, then row, counts: one of a cell's left column, or the one above it.
+    # Of equal neighbours, the first by column, then row, counts: one in the column to the left, or the one above.
     framed = F.pad(maps, (1, 1, 1, 1), value=-torch.inf)
     left = torch.maximum(torch.maximum(framed[:, :-2, :-2], framed[:, 1:-1, :-2]), framed[:, 2:, :-2])
     is_peak &= maps > torch.maximum(left, framed[:, :-2, 1:-1])
@@ -49,7 +49,7 @@ def decode_plainly(
     n_candidates = torch.sym_min(_CANDIDATES_PER_SLOT * max_keypoints, height * width)
     peaks, cells = candidates.topk(n_candidates)  # (N, M)
     column = (cells // height)[..., None]
-    row = cells[..., None] - height * column  # no exporter knows the remainder of a size that is not known yet
+    row = cells[..., None] - height * column  # exporters cannot take the remainder of a dynamic size
     logs = F.logsigmoid(maps)
 
     def read(columns: Tensor, rows: Tensor) -> Tensor:
@@ -61,17 +61,17 @@ def decode_plainly(
     points = stride * (torch.cat([column, row], dim=2) + 0.5 + torch.stack([across, down], dim=2))  # (N, M, 2)
 
     distances = torch.linalg.vector_norm(points[:, :, None] - points[:, None], dim=3)
-    makes_fall = (distances < min_distance_px).tril(-1)  # (N, M, M): row falls to column, which is higher
+    suppresses = (distances < min_distance_px).tril(-1)  # (N, M, M): the column, which is higher, suppresses the row
     is_real = peaks > -torch.inf
-    stands = is_real
+    is_kept = is_real
     for _ in range(_N_ROUNDS):
-        stands = is_real & ~(makes_fall & stands[:, None]).any(2)
+        is_kept = is_real & ~(suppresses & is_kept[:, None]).any(2)
 
     order = torch.arange(n_candidates, device=maps.device)
-    # Those that stand come first, in their order; fewer candidates than slots leave slots unused.
+    # Those kept come first, in order; with fewer candidates than slots, some slots stay unused.
     slots = torch.sym_min(max_keypoints, n_candidates)
-    first = torch.where(stands, -order, -order - n_candidates).topk(slots).indices  # (N, D)
-    is_used = stands.gather(1, first)
+    first = torch.where(is_kept, -order, -order - n_candidates).topk(slots).indices  # (N, D)
+    is_used = is_kept.gather(1, first)
     scores = peaks.gather(1, first).sigmoid().masked_fill(~is_used, 0.0)
     chosen = points.gather(1, first[..., None].expand(-1, -1, 2)).masked_fill(~is_used[..., None], 0.0)
     missing: Any = max_keypoints - slots

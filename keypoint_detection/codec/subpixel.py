@@ -1,4 +1,4 @@
-"""The place of a peak to a fraction of a cell, which the fast decoder and its definition share."""
+"""The position of a peak to a fraction of a cell, shared by the fast decoder and its definition."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 __all__ = ["top_of_parabola"]
 
-# How far above a parabola through its three highest cells, in logarithms, noise may lift a peak's flank. A network's
-# noise seldom does; other peaks do, when they are less than five cells away.
+# How far, in logarithms, noise may lift a peak's flank above the parabola through its three highest cells. A network's
+# noise seldom exceeds it; another peak less than five cells away does.
 _EXCESS = 0.2
 
 
@@ -16,15 +16,15 @@ def top_of_parabola(read: Callable[[Tensor], Tensor], cell: Tensor, length: int)
     """Place the top of a parabola fitted to cells along an axis, at most half a cell from the peak.
 
     Two parabolas give the slope and the bend: through the peak and the cells beside it (at an end of the axis, the
-    three outermost cells), and through the peak and the cells two away. Each counts as much as the cells it stands on.
+    three outermost cells), and through the peak and the cells two away. Each is weighted by the cells it rests on.
 
     Args:
-        read: Gives the logarithms of (N, M, n) cells of the axis.
-        cell: (N, M, 1) the places of the peaks.
+        read: Returns the logarithms of (N, M, n) cells of the axis.
+        cell: (N, M, 1) the positions of the peaks.
         length: Cells of the axis; with fewer than three, the top is in the middle of the peak's cell.
 
     Returns:
-        (N, M) the way from the middle of the peak's cell, in cells.
+        (N, M) the offset from the middle of the peak's cell, in cells.
     """
     if length < 3:
         return torch.zeros(cell.shape[:-1], device=cell.device)

@@ -1,4 +1,4 @@
-"""How long a training is if nobody says: a number of optimiser steps, whatever the number of images."""
+"""The default length of a training: a number of optimiser steps, whatever the number of images."""
 
 import logging
 
@@ -8,15 +8,15 @@ __all__ = ["fill_in_budget"]
 
 logger = logging.getLogger(__name__)
 
-# An epoch of 20 images is two steps, one of 60 000 images is thousands: steps are what a network learns by. This many
-# were enough on data sets of 20 to 400 images.
+# An epoch of 20 images is two steps, one of 60 000 images is thousands; what a network learns depends on steps. This
+# many were enough on data sets of 20 to 400 images.
 DEFAULT_STEPS = 1000
-# How often a training whose length is counted in steps validates.
+# How often a training measured in steps validates.
 N_VALIDATIONS = 25
 
 
 def fill_in_budget(trainer: Namespace) -> None:
-    """Fill in the length of a training that was left out, and how often it validates, and say so.
+    """Fill in the length of a training if it was left out, and how often it validates, and log that.
 
     Args:
         trainer: the parsed settings of the Trainer; changed in place.
@@ -26,7 +26,7 @@ def fill_in_budget(trainer: Namespace) -> None:
     if trainer.max_epochs is None and trainer.max_steps == -1:
         trainer.max_steps = DEFAULT_STEPS
         logger.info(
-            "Training for %d steps, for want of a --trainer.max_steps or --trainer.max_epochs.",
+            "Training for %d steps, since neither --trainer.max_steps nor --trainer.max_epochs is given.",
             DEFAULT_STEPS,
         )
     counts_steps = trainer.max_epochs is None and trainer.max_steps > 0

@@ -37,7 +37,7 @@ class Augmentation(NamedTuple):
 
     Attributes:
         transform: a torchvision v2 transform; None: the default one.
-        flip_pairs: types that change places in a mirror; None: not known, so that images are not mirrored.
+        flip_pairs: types that swap when an image is mirrored; None: unknown, so images are not mirrored.
         is_on: whether images are changed at all.
     """
 
@@ -47,7 +47,7 @@ class Augmentation(NamedTuple):
 
 
 def run(words: Sequence[str]) -> None:
-    """Check the data that the words describe, of which the first is `check`.
+    """Check the data described by the words, the first of which is `check`.
 
     Raises:
         SystemExit: errors were found (1), or the words are wrong (2).
@@ -81,16 +81,16 @@ def check(
     sheet: str | None = "contact_sheet.png",
     n_images: PositiveInt = 12,
 ) -> bool:
-    """Read all labels and images of a data set, and report what a training or its result would suffer from.
+    """Read all labels and images of a data set, and report what would harm a training or its result.
 
-    Give a COCO keypoint file, or what `kpd fit` takes: --config FILE.yaml and flags of `data` and `model`. Errors make
-    a training impossible or worthless, warnings deserve a look, notes are good to know. The exit code is 1 if there
-    are errors.
+    Give a COCO keypoint file, or the options of `kpd fit`: --config FILE.yaml and flags of `data` and `model`. Errors
+    make a training impossible or worthless, warnings deserve a look, notes are good to know. The exit code is 1 if
+    there are errors.
 
     Args:
-        data: what to check.
+        data: the data to check.
         augmentation: how training images are changed.
-        json: write the report as JSON: --json to the terminal in place of the text, --json=FILE to a file.
+        json: write the report as JSON: --json to the terminal instead of text, --json=FILE to a file.
         sheet: the contact sheet to write: random images with their labels, before and after augmentation; null: none.
         n_images: how many images the contact sheet shows.
 
@@ -98,10 +98,10 @@ def check(
         Whether there are no errors.
 
     Raises:
-        DataError: a file to write has another kind of name than it should.
+        DataError: the name of a file to write has the wrong ending.
     """
     if sheet is not None and Path(sheet).suffix.lower() not in SHEET_SUFFIXES:
-        raise DataError(f"--sheet is {sheet!r}; a name that ends in {', '.join(SHEET_SUFFIXES)} is expected.")
+        raise DataError(f"--sheet is {sheet!r}; a name ending in {', '.join(SHEET_SUFFIXES)} is expected.")
     _refuse_unwritable({"--sheet": sheet, "--json": None if json == STANDARD_OUTPUT else json})
     found = audit(data, _track)
     part = next((part for part in found.parts if part.name in ("", "train") and part.sizes.any()), None)
@@ -115,7 +115,7 @@ def check(
 
 
 def _refuse_unwritable(targets: Mapping[str, str | None]) -> None:
-    """Say before minutes of reading that a result could not be written after them."""
+    """Refuse files that could not be written, before spending minutes on reading."""
     for option, target in targets.items():
         if target is None:
             continue
@@ -133,11 +133,11 @@ def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) ->
         raise DataError("nothing to check: give a COCO keypoint file, or --config with a config of `kpd fit`.")
     if Path(options.file).suffix.lower() in CONFIG_SUFFIXES:
         raise DataError(
-            f"{options.file}: a COCO keypoint file (JSON) is expected. If this is a config of `kpd fit`, give it by "
+            f"{options.file}: a COCO keypoint file (JSON) is expected. If this is a config of `kpd fit`, give it with "
             f"its option: kpd check --config {options.file}"
         )
     if not Path(options.file).is_file():
-        raise DataError(f"there is no file {options.file!r}; a COCO keypoint file (JSON) is expected.")
+        raise DataError(f"{options.file!r} is not a file; a COCO keypoint file (JSON) is expected.")
     demands = Demands(None, "letterbox", False, MAX_KEYPOINTS, MIN_DISTANCE_PX)
     files = {"": Path(options.file)}
     return DataDescription(files, None, "continuous", None, None, demands, False), Augmentation(None, None, True)
@@ -167,7 +167,7 @@ def _look_at_augmentation(
         )
         for example in examples
     ]
-    # Two images a row, each beside its augmented self.
+    # Two images per row, each beside its augmented version.
     rows = [[panel for pair in panels[start : start + 2] for panel in pair] for start in range(0, len(panels), 2)]
     heading = (
         f"{part.path}: {len(examples)} of {len(part.sizes)} images with their labels, before and after augmentation"
@@ -180,7 +180,7 @@ def _look_at_augmentation(
 
 
 def _track(scans: Iterator[ImageScan | ImageError], n_images: int) -> Iterable[ImageScan | ImageError]:
-    """Show on a terminal how many images have been read."""
+    """Show on the terminal how many images have been read."""
     if not sys.stderr.isatty():
         return scans
     from rich.console import Console

@@ -30,7 +30,7 @@ CONTINUOUS = "continuous: (0, 0) is the outer corner of the top-left pixel, (0.5
 
 
 def run(words: Sequence[str]) -> None:
-    """Convert what the words describe, of which the first is `convert`.
+    """Convert the labels described by the words, the first of which is `convert`.
 
     Raises:
         SystemExit: the words or the labels are wrong (2).
@@ -39,7 +39,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _spell(words: Sequence[str]) -> list[str]:
-    """Spell the source, the short names `--from` and `--to`, and hyphens as the parameters are spelt."""
+    """Rewrite the source, the short names `--from` and `--to`, and hyphens as parameter names."""
     spelt = []
     for position, word in enumerate(words):
         if position == 0 and not word.startswith("-"):
@@ -69,32 +69,32 @@ def convert(
 ) -> None:
     """Convert keypoint labels of other programs to COCO files and back: kpd convert SOURCE --output=OUT.
 
-    Half a pixel is added or taken off where one format counts from the corner of the top-left pixel (COCO, CVAT, Label
+    Half a pixel is added or subtracted if one format counts from the corner of the top-left pixel (COCO, CVAT, Label
     Studio, YOLO) and the other from its centre (DeepLabCut, SLEAP).
 
     Args:
         source: COCO file, or folder with train.json and val.json; DeepLabCut project, folder or table; SLEAP file; JSON
             export of Label Studio; XML of CVAT for images; YOLO-pose data.yaml or its folder; box data set of Blender;
-            or a folder that holds one such file.
-        output: what to write: a file (.json COCO, .slp SLEAP, .xml CVAT) or a folder that is missing or empty.
+            or a folder that contains one such file.
+        output: a file to write (.json COCO, .slp SLEAP, .xml CVAT), or a folder that is missing or empty.
         source_format: format of the source, if it is not recognised; short: --from.
-        output_format: format to write; left out, by the name of the output, and COCO for a folder; short: --to.
-        val_fraction: share of the images to write as validation part.
-        test_fraction: share of the images to write as test part.
-        group_by: what must not lie in two parts: image, folder, a folder level (2 for the one above), or a regular
-            expression that is found in the image's name, such as '^(.*)_[0-9]+', whose parentheses are the group.
-            Left out, the video where the source says it, else image.
-        seed: of the draw of these parts.
-        image_root: folder of the source's images; left out, they are looked for beside it.
-        categories: names of the categories to keep; left out, all.
-        keypoints: names of the keypoint types in order, for YOLO without names, or to set the order of Label Studio,
+        output_format: format to write; by default, given by the name of the output, and COCO for a folder; short: --to.
+        val_fraction: share of the images to write as the validation part.
+        test_fraction: share of the images to write as the test part.
+        group_by: what must not be in two parts: image, folder, a folder level (2 for the one above), or a regular
+            expression to find in the image's name, such as '^(.*)_[0-9]+', whose parentheses mark the group. By
+            default, the video if the source gives it, otherwise the image.
+        seed: seed for drawing these parts.
+        image_root: folder of the source's images; by default, they are looked for beside it.
+        categories: names of the categories to keep; by default, all.
+        keypoints: names of the keypoint types in order, for YOLO without names, or to set the order for Label Studio,
             CVAT and DeepLabCut.
-        coordinates: what the source's numbers mean, if not what is usual in its format: continuous, (0, 0) being the
-            corner of the top-left pixel, or pixel_index, its centre (the official COCO persons).
-        images: how images get into the folders of YOLO, DeepLabCut and Label Studio: copy, or link to them.
+        coordinates: what the source's numbers mean, if not the usual for its format: in continuous, (0, 0) is the
+            corner of the top-left pixel, in pixel_index its centre (the official COCO persons).
+        images: how images get into the folders of YOLO, DeepLabCut and Label Studio: copy them or link to them.
 
     Raises:
-        ValueError: the source cannot be read, or the format cannot hold it.
+        ValueError: the source cannot be read, or the output format cannot represent it.
     """
     target = Path(output).expanduser()
     refuse_unwritable(target, "--output")
@@ -120,7 +120,7 @@ def convert(
 
 def _check_parts(target: Path, write_as: OutputName) -> None:
     if write_as in WITHOUT_PARTS:
-        raise DataError(f"{FORMATS[write_as].title} does not tell training from validation: leave the fractions out.")
+        raise DataError(f"{FORMATS[write_as].title} has no separate validation part: leave the fractions out.")
     if target.suffix in (".json", ".slp"):
         raise DataError(f"output is {target}; to write several parts, give a folder: train{target.suffix} and so on.")
 

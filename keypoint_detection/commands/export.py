@@ -1,4 +1,4 @@
-"""The command `kpd export`: one file that takes images and gives points, held to PyTorch."""
+"""The command `kpd export`: one file that takes images and returns points, compared with PyTorch."""
 
 import sys
 import tempfile
@@ -32,10 +32,10 @@ N_IMAGES = 16
 
 
 def run(words: Sequence[str]) -> None:
-    """Export the detector that the words describe, of which the first is `export`.
+    """Export the detector described by the words, the first of which is `export`.
 
     Raises:
-        SystemExit: the words are wrong (2), or the exported file does not do what PyTorch does (1).
+        SystemExit: the words are wrong (2), or the exported file does not match PyTorch (1).
     """
     is_kept = call_with_words(export, "kpd export", words[1:])
     if not is_kept:
@@ -51,23 +51,23 @@ def export(
     images: str | None = None,
     flip_test: bool | None = None,
 ) -> bool:
-    """Write a detector as one file that takes images of any size and gives points in their pixels.
+    """Write a detector as one file that takes images of any size and returns points in their pixels.
 
-    Resizing, normalisation, the network and decoding are inside. A report compares the file with PyTorch.
+    Resizing, normalisation, the network and decoding are included. A report compares the file with PyTorch.
 
     Args:
         ckpt_path: checkpoint of the detector, a path or wandb://entity/project/name:alias.
-        output: the file to write; left out, detector.onnx or detector.pt2 in the working folder.
+        output: the file to write; by default, detector.onnx or detector.pt2 in the working folder.
         format: `onnx`, for onnxruntime and others; `torch_export`, for `torch.export.load` without this package.
-        precision: of the network's weights and arithmetic. `float16` halves the file, runs faster where the processor
-            has it, and moves points: the report says how far, and the file stays whatever it says.
+        precision: precision of the network's weights and arithmetic. `float16` halves the file, is faster on processors
+            that support it, and moves points: the report says how far, and the file is kept whatever it says.
         heatmaps: add a last output, the heatmaps.
-        images: what to compare on: an image, a folder, a pattern or a COCO file. Left out, drawn images.
+        images: what to compare on: an image, a folder, a pattern or a COCO file. By default, drawn images.
         flip_test: average the heatmaps with those of the mirrored image, inside the file, which takes twice the time;
-            needs a training with data.flip_pairs. Left out, it is as in the training.
+            needs a training with data.flip_pairs. By default, as in the training.
 
     Returns:
-        Whether the file is kept: both find the same points to 0.05 px, or it is in half precision.
+        Whether the file is kept: both find the same points to within 0.05 px, or it is in half precision.
 
     Raises:
         ValueError: the checkpoint or the images cannot be used, or onnx is not installed.
@@ -75,15 +75,15 @@ def export(
     suffix = SUFFIXES[format]
     path = Path(output or f"detector{suffix}").expanduser()
     if path.suffix != suffix:
-        raise DataError(f"output is {output!r}; with format {format}, a name that ends in {suffix} is expected.")
+        raise DataError(f"output is {output!r}; with format {format}, a name ending in {suffix} is expected.")
     if path.exists():
-        raise DataError(f"{path} exists already; give another --output.")
+        raise DataError(f"{path} already exists; give another --output.")
     refuse_unwritable(path, "--output")
     detector = load_detector(ckpt_path, may_import=True, flip_test=flip_test)
     examples = _read_examples(images) if images else draw_examples(N_IMAGES)
     path.parent.mkdir(parents=True, exist_ok=True)
     write = write_onnx if format == "onnx" else write_program
-    # The file appears when it is complete and known to do what PyTorch does.
+    # The file appears once it is complete and known to match PyTorch.
     with tempfile.TemporaryDirectory(prefix=".kpd-export-", dir=path.parent) as folder:
         partial = Path(folder) / path.name
         write(detector, partial, precision=precision, heatmaps=heatmaps, version=__version__)
@@ -94,9 +94,9 @@ def export(
         if is_kept:
             partial.replace(path)
     if not is_kept:
-        sys.stderr.write(f"kpd export: the points are not the same to {MAX_DIFFERENCE_PX} px: {path} was not kept.\n")
+        sys.stderr.write(f"kpd export: the points differ by more than {MAX_DIFFERENCE_PX} px: {path} was not kept.\n")
     elif not parity.n_points:
-        sys.stderr.write("kpd export: no point was found, so nothing is known of the difference: give --images.\n")
+        sys.stderr.write("kpd export: no point was found, so the difference is unknown: give --images.\n")
     return is_kept
 
 
@@ -110,7 +110,7 @@ def _report(path: Path, n_bytes: int, parity: Parity, is_calibrated: bool) -> No
         f"Compared with PyTorch in float32 on {count_in_words(parity.n_images, 'image')}, "
         f"{count_in_words(parity.n_points, 'point')} with a score from "
         f"{parity.min_score:.2f}:\n"
-        f"  largest difference   {parity.max_difference_px:.4f} px ({parity.max_weak_difference_px:.4f} px below that "
+        f"  maximum difference   {parity.max_difference_px:.4f} px ({parity.max_weak_difference_px:.4f} px below that "
         "score)\n"
         f"  median difference    {parity.median_difference_px:.4f} px\n"
         f"  in score             {parity.max_score_difference:.5f}\n"

@@ -20,26 +20,28 @@ if TYPE_CHECKING:
 
 __all__ = ["add_fit_options", "describe_fit_data", "names_fit_options", "read_fit_words"]
 
-# Of the model, what its data must suit.
+# The options of the model that concern its data.
 MODEL_OPTIONS = ("channels", "max_keypoints", "min_distance_px")
 HELP = ("-h", "--help")
 
 
 def names_fit_options(words: Sequence[str]) -> bool:
-    """Whether words take up options of `kpd fit`, or the help that lists them."""
+    """Whether words contain options of `kpd fit`, or request the help that lists them."""
     starts = (*CONFIG_OPTIONS, "--data", "--model", *HELP)
     return any(word in HELP or word.startswith(starts) for word in words)
 
 
 def add_fit_options(parser: Parser) -> None:
-    """Add `--config`, all options of the data and those of the model that concern it; it loads Lightning."""
+    """Add `--config`, all options of the data and those of the model that concern it; loads Lightning."""
     # Registers how the arguments of torchvision's transforms are read.
     import keypoint_detection.commands.training  # noqa: F401
     from keypoint_detection.data.datamodule import KeypointsDataModule
     from keypoint_detection.detector import KeypointDetector
 
     parser.add_argument(
-        *CONFIG_OPTIONS, action="config", help="YAML file of `kpd fit`; what is not of the data is skipped."
+        *CONFIG_OPTIONS,
+        action="config",
+        help="YAML file of `kpd fit`; only settings that concern the data are used.",
     )
     parser.add_class_arguments(KeypointsDataModule, "data", skip={"channels"})
     others = set(inspect.signature(KeypointDetector).parameters) - set(MODEL_OPTIONS)
@@ -47,7 +49,7 @@ def add_fit_options(parser: Parser) -> None:
 
 
 def read_fit_words(words: Sequence[str]) -> list[str]:
-    """Leave out of flags and config files what does not concern the data, so that those of `kpd fit` can be given.
+    """Drop from flags and config files what does not concern the data, so that those of `kpd fit` can be given.
 
     Raises:
         DataError: a config cannot be read.
@@ -79,13 +81,13 @@ def _is_of_training(word: str) -> bool:
 
 
 def _read_config(word: str) -> str:
-    """Give the sections of a config that concern the data, as text."""
+    """Return the sections of a config that concern the data, as text."""
     try:
         content = yaml.safe_load(word if "\n" in word else Path(word).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"--config: {word[:80]!r} cannot be read as a YAML file ({error}).") from error
     if not isinstance(content, dict):
-        raise DataError(f"--config: {word[:80]!r} holds no settings; a config of `kpd fit` is expected.")
+        raise DataError(f"--config: {word[:80]!r} contains no settings; a config of `kpd fit` is expected.")
     sections: dict[str, Any] = {}
     if isinstance(content.get("data"), dict):
         sections["data"] = content["data"]
@@ -95,7 +97,7 @@ def _read_config(word: str) -> str:
 
 
 def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescription, KeypointsDataModule]":
-    """Say what a training with these options would read.
+    """Describe what a training with these options would read.
 
     Raises:
         DataError: no file is given, or options contradict each other.

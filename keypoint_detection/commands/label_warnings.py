@@ -1,4 +1,4 @@
-"""Warn at the start of a training of what `kpd check` would find in the labels without reading an image."""
+"""Warn at the start of a training of what `kpd check` would find in the labels, without reading images."""
 
 import logging
 
@@ -14,11 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
-    """Warn of channels with few points, points that are too close, and images that are in both parts of a split.
+    """Warn of channels with few points, of points too close together, and of images in both parts of a split.
 
     Args:
-        data: set up for a training.
-        model: which says what the channels are and how close two points may be.
+        data: the data, set up for a training.
+        model: defines the channels and how close two points may be.
     """
     demands = Demands(
         image_size=data.image_size,

@@ -1,4 +1,4 @@
-"""The metrics that callbacks and schedules watch: filled in where left out, refused where they do not exist."""
+"""The metrics that callbacks and schedules watch: filled in if left out, refused if they do not exist."""
 
 import difflib
 from typing import Any
@@ -15,12 +15,12 @@ __all__ = ["check_monitors", "fill_in_monitors"]
 
 MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
 N_OFFERED = 3
-# How many names of metrics are listed at most where none is near.
+# Maximum number of metrics listed if none has a similar name.
 N_LISTED = 12
 
 
 def fill_in_monitors(trainer: Namespace) -> None:
-    """Let checkpoints of which several are to be kept be the best ones, if nobody says which.
+    """Make callbacks that keep several checkpoints keep the best ones, unless the user says otherwise.
 
     `--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.save_top_k=3` then keeps the three best.
 
@@ -45,7 +45,7 @@ def check_monitors(trainer: Trainer, model: KeypointDetector) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LearningRateMonitor) and not trainer.loggers:
             raise MisconfigurationException(
-                "LearningRateMonitor writes to a logger, and there is none: give e.g. --trainer.logger=CSVLogger, or "
+                "LearningRateMonitor writes to a logger, but there is none: give e.g. --trainer.logger=CSVLogger, or "
                 "leave the callback out."
             )
         if isinstance(callback, EarlyStopping | ModelCheckpoint):

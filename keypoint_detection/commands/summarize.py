@@ -23,12 +23,12 @@ __all__ = ["run", "summarize"]
 
 logger = logging.getLogger(__name__)
 
-# What a summary says that it is, so that nothing else is overwritten.
+# Identifies a summary, so that nothing else is overwritten.
 KIND = "kpd summary"
 
 
 def run(words: Sequence[str]) -> None:
-    """Summarise the runs that the words name, of which the first is `summarize`.
+    """Summarise the runs named by the words, the first of which is `summarize`.
 
     Raises:
         SystemExit: the words are wrong, or the runs cannot be summarised together (2).
@@ -36,7 +36,7 @@ def run(words: Sequence[str]) -> None:
     parser = Parser(prog="kpd summarize", description=summarize.__doc__)
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
     parser.add_argument(
-        "runs", nargs="+", help="folders of runs, a folder that holds them, or patterns of these: 'runs/*-fit*'."
+        "runs", nargs="+", help="run folders, a folder that contains them, or patterns of either: 'runs/*-fit*'."
     )
     parser.add_function_arguments(summarize, skip={"runs"})
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -57,25 +57,25 @@ def summarize(
     """Measure the held-out images of several runs as one, with intervals; or draw a learning curve of them.
 
     Runs of several folds (`data.n_folds`) are pooled into one table. Runs on several parts of the training images
-    (`data.train_fraction`) become a curve of the error against the number of images, with what twice the labels would
-    bring; their folds are pooled first.
+    (`data.train_fraction`) become a curve of the error against the number of images, with a forecast for twice the
+    labels; their folds are pooled first.
 
     Args:
-        runs: folders of runs, a folder that holds them, or patterns of these.
-        output: the file to write, JSON. The figure of a learning curve has the same name and ends in .png.
-        error: what a learning curve shows, over all channels.
-        n_resamples: bootstrap resamples of the held-out images for the 95 % intervals. Where `data.group_by` was given,
+        runs: run folders, a folder that contains them, or patterns of either.
+        output: the JSON file to write. The figure of a learning curve has the same name but ends in .png.
+        error: the error that a learning curve shows, over all channels.
+        n_resamples: bootstrap resamples of the held-out images for the 95 % intervals. If `data.group_by` was given,
             whole groups are drawn.
         seed: seed of the resampling.
 
     Raises:
-        DataError: the runs were measured differently or hold out the same images, or `output` is something else.
+        DataError: the runs were measured differently or hold out the same images, or `output` is not a summary.
     """
     path = Path(output).expanduser()
     _check_output(path)
     found = find_runs(runs)
     for folder in found.unfinished:
-        logger.warning("%s has no predictions and is left out: it has not finished, or does not validate.", folder)
+        logger.warning("%s has no predictions and is left out: it has not finished, or it did not validate.", folder)
     if has_fractions(found.runs):
         summary, parts = _summarize_trainings(found.runs, path, error, n_resamples, seed)
     else:
@@ -87,7 +87,7 @@ def summarize(
 
 def _check_output(path: Path) -> None:
     if path.suffix != ".json":
-        raise DataError(f"output is {str(path)!r}; a name that ends in .json is expected.")
+        raise DataError(f"output is {str(path)!r}; a name ending in .json is expected.")
     refuse_unwritable(path, "--output")
     if not path.exists():
         return
@@ -96,7 +96,7 @@ def _check_output(path: Path) -> None:
     except (ValueError, AttributeError):
         is_summary = False
     if not is_summary:
-        raise DataError(f"{path} exists already and is not a summary; give another --output.")
+        raise DataError(f"{path} already exists and is not a summary; give another --output.")
 
 
 def _pool_folds(runs: list[Run], n_resamples: int, seed: int) -> tuple[dict[str, Any], list[Table | str]]:
@@ -109,12 +109,12 @@ def _pool_folds(runs: list[Run], n_resamples: int, seed: int) -> tuple[dict[str,
     if n_groups > 1:
         report = report.with_intervals(n_resamples, seed, groups=groups)
     else:
-        logger.warning("All held-out images are of one group: how far the numbers would vary is not known.")
+        logger.warning("All held-out images are in one group, so it is unknown how much the numbers would vary.")
     what = "images" if groups is None else f"{n_groups} groups of images"
     title = f"{len(runs)} runs, {report.n_images} held-out images"
     parts: list[Table | str] = [make_table(report, title, resampled=what)]
     parts += [
-        f"Channel '{name}' has no labelled point; the means leave it out." for name in report.channels_without_truth
+        f"Channel '{name}' has no labelled points; the means leave it out." for name in report.channels_without_truth
     ]
     summary = {
         "runs": [_describe(run) for run in runs],
@@ -197,23 +197,21 @@ def _make_curve_table(curve: LearningCurve, error: str) -> Table:
 
 
 def conclude(curve: LearningCurve) -> str:
-    """Say in words what a learning curve shows of more labels, and what it does not."""
+    """Say in words what a learning curve shows about more labels, and what it does not."""
     first, last = curve.sizes[0], curve.sizes[-1]
     fell = f"{_percent(curve.fell.value)} (95 % interval {_percent(curve.fell.low)} to {_percent(curve.fell.high)})"
     text = f"From {first:g} to {last:g} training images the error fell by {fell}."
     if min(curve.n_runs) == 1:
-        text += " Some sizes were trained once only: how much trainings vary is not in these intervals."
+        text += " Some sizes were trained only once: these intervals do not include how much trainings vary."
     if not curve.shows_a_fall:
-        return (
-            f"{text} That more images help is not shown by these trainings; more seeds or held-out images would tell."
-        )
+        return f"{text} These trainings do not show that more images help; more seeds or held-out images would tell."
     if curve.forecast is None or curve.gain is None:
-        return f"{text} What twice the labels would bring takes trainings on at least three numbers of images."
+        return f"{text} A forecast for twice the labels needs trainings on at least three numbers of images."
     span = f"{_percent(curve.gain.low)} to {_percent(curve.gain.high)}"
     forecast = f"{curve.forecast.value:.3g} ({curve.forecast.low:.3g}–{curve.forecast.high:.3g})"
     if not curve.determines_gain:
         return (
-            f"{text} What twice the labels ({2 * last:g}) would bring is not determined: an error smaller by anything "
+            f"{text} The effect of twice the labels ({2 * last:g}) is not determined: an error smaller by anything "
             f"from {span} fits these trainings. More seeds, held-out images or sizes would narrow it down."
         )
     gain = f"smaller by {_percent(curve.gain.value)} ({span})"

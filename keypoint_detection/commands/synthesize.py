@@ -11,7 +11,7 @@ __all__ = ["run"]
 
 
 def run(words: Sequence[str]) -> None:
-    """Draw the data set that the words describe, of which the first is `synthesize`.
+    """Draw the data set described by the words, the first of which is `synthesize`.
 
     Raises:
         SystemExit: the words are wrong, or the folder holds something else (2).

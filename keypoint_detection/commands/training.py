@@ -1,4 +1,4 @@
-"""LightningCLI for `kpd fit`, `validate`, `test`, `predict`: typed signatures of model and data are the options."""
+"""LightningCLI for `kpd fit`, `validate`, `test`, `predict`: the typed signatures of model and data are the options."""
 
 import logging
 import numbers
@@ -88,7 +88,7 @@ DEFAULT_CALLBACKS: list[dict[str, Any]] = [
     {"class_path": "keypoint_detection.callbacks.html_report.HtmlReport"},
 ]
 
-# What can be named in `callbacks` without its module: short names stand for classes that are imported.
+# What `callbacks` can name without its module: short names refer to imported classes.
 CALLBACKS = (BestCheckpoint, HtmlReport, ModelArtifact, PredictionOverlays, ResultTable, WorstImages)
 
 DEFAULT_LOGGER = {
@@ -104,19 +104,19 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Name the commands and the arguments of the Trainer's methods that they do not take."""
+        """List the commands and the arguments of the Trainer's methods that are not options."""
         fit, *others = LightningCLI.subcommands().items()
         return dict([fit, *(entry for entry in others if entry[0] in ("validate", "test", "predict"))])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Say channels once, on the model, and show the default callbacks as any other setting."""
+        """Set channels once, on the model, and show the default callbacks like any other setting."""
         parser.link_arguments("model.channels", "data.channels", apply_on="instantiate")
         parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS})
 
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
-        """Log by default when training only, and never unpickle code from a checkpoint."""
+        """By default log only when training, and never unpickle code from a checkpoint."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
         parsers = command_parsers(self)
         for name, parser in parsers.items():
@@ -124,14 +124,14 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             if name != "fit":
                 parser.set_defaults({"trainer.logger": False})
             if name in ("validate", "test"):
-                # The result table takes the place of Lightning's own list of every number.
+                # The result table replaces Lightning's own list of every number.
                 parser.set_defaults({"verbose": False})
         parsers["predict"].add_lightning_class_args(PredictionWriter, "output")
-        # What has been written need not be held in memory.
+        # Predictions already written need not be kept in memory.
         parsers["predict"].set_defaults({"return_predictions": False})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, the settings of a checkpoint ranking below everything that the user says."""
+        """Parse; the settings of a checkpoint rank below everything that the user sets."""
         assert isinstance(args, list)
         command, *typed = args
         if command == "predict":
@@ -147,11 +147,11 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if command != "fit" and path is None and not _asks_for_help(words):
             parser.error(
                 f"`kpd {command}` needs a trained detector: give --ckpt_path=FILE.ckpt, e.g. "
-                "runs/…/checkpoints/best.ckpt. Without one it would measure random weights."
+                "runs/…/checkpoints/best.ckpt. Without one, it would measure random weights."
             )
         if path is not None:
             try:
-                # Lightning knows files only: what stands at Weights & Biases is fetched here.
+                # Lightning only knows files: checkpoints at Weights & Biases are fetched here.
                 path = str(resolve_checkpoint(path))
                 self.checkpoint = read_checkpoint(path)
             except CheckpointError as error:
@@ -162,14 +162,14 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             self.config[command].ckpt_path = path
             if command == "fit" and find_run(path) is None and not gives_config(words):
                 logger.warning(
-                    "%s is not in the checkpoints/ folder of a run with its %s: what is not given here, such as length "
-                    "or logger, is the default, and the run gets a new folder. To go on as it was, give the "
-                    "%s of its run by --config.",
+                    "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as "
+                    "length or logger, take their defaults, and the run gets a new folder. To resume as before, give "
+                    "the %s of its run with --config.",
                     *(path, CONFIG_FILE, CONFIG_FILE),
                 )
 
     def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> None:
-        """Let the settings that a checkpoint brings along take the place of the defaults."""
+        """Replace the defaults by the settings of a checkpoint."""
         assert self.checkpoint is not None
         run = find_run(path) if command == "fit" else None
         if run is not None:
@@ -180,7 +180,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         parser.set_defaults(settings)
 
     def before_instantiate_classes(self) -> None:
-        """Fill in what was left out, and say where the user overrules the checkpoint."""
+        """Fill in what was left out, and report where the user overrides the checkpoint."""
         config = self.config[self.subcommand]
         if self.checkpoint is not None:
             try:
@@ -228,7 +228,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             self._refuse(error)
 
     def instantiate_classes(self) -> None:
-        """Make trainer, model and data, and read the data's files: what is wrong with them is said before training."""
+        """Create trainer, model and data, and read the data's files, to report errors in them before training."""
         try:
             super().instantiate_classes()
             check_precision(str(self.trainer.precision))
@@ -242,7 +242,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         prepare_wandb(self.trainer.loggers)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer, with the progress bar, and without what keeps checkpoints where they are switched off."""
+        """Create the trainer, with the progress bar, and without callbacks that keep checkpoints if switched off."""
         trainer = self.config_init[self.subcommand].trainer
         own = [trainer.callbacks] if isinstance(trainer.callbacks, Callback) else list(trainer.callbacks or [])
         always = list(self.trainer_defaults["callbacks"])
@@ -308,12 +308,12 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
     """Run `fit`, `validate`, `test` or `predict`.
 
     Args:
-        words: the command and what comes after it.
-        cli_class: the command line to run them with.
+        words: the command and its arguments.
+        cli_class: the class of the command line to run.
 
     Raises:
-        SystemExit: help was asked for (0), the words or the data are wrong (2), the training diverged (1), or a signal
-            ended it (128 and its number; 0 in a sweep).
+        SystemExit: help was requested (0), the words or the data are wrong (2), the training diverged (1), or a signal
+            ended it (128 plus its number; 0 in a sweep).
     """
     _show_log()
     _silence_advice()
@@ -321,7 +321,7 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
     try:
         cli = _start(words, cli_class, stop)
     except (DataError, ImageError) as error:
-        # From a process that reads images its whole traceback comes along.
+        # An error from a process that reads images includes its whole traceback.
         _leave(words, str(error).strip().splitlines()[-1], error)
     except MisconfigurationException as error:
         _leave(words, str(error), error)
@@ -330,7 +330,7 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
         finish_wandb(exit_code=1)
         raise SystemExit(1) from error
     except (SIGTERMException, RuntimeError) as error:
-        # A signal to the whole group has ended the reading processes too, which is an error to whoever reads from them.
+        # A signal to the whole group also ended the processes that read images, which is an error for their consumer.
         if stop.signal_number is None and not isinstance(error, SIGTERMException):
             raise
         finish_wandb(stop.exit_code)
@@ -344,7 +344,7 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
 
 
 def _leave(words: Sequence[str], message: str, error: Exception) -> NoReturn:
-    """Leave with what is wrong with the user's data or settings."""
+    """Exit with what is wrong with the user's data or settings."""
     sys.stderr.write(f"kpd {words[0]}: error: {message}\n")
     finish_wandb(exit_code=USAGE_ERROR)
     raise SystemExit(USAGE_ERROR) from error
@@ -367,10 +367,10 @@ def _start(words: Sequence[str], cli_class: type[DetectorCLI], stop: GracefulSto
         },
         save_config_callback=SavedRun,
         save_config_kwargs={"save_to_log_dir": False},
-        # Callbacks here are there whatever the user's own list holds.
+        # These callbacks are present whatever the user's own list contains.
         trainer_defaults={
             "logger": DEFAULT_LOGGER,
-            # Lightning's own table counts FLOPs that it does not know and modes that nobody asked for.
+            # Lightning's own table shows FLOPs that it does not know and modes that users do not need.
             "enable_model_summary": False,
             "callbacks": [
                 WandbRun(),
@@ -410,7 +410,7 @@ def _instantiate_synthetic(options: Any) -> Any:
 
 
 def _show_log() -> None:
-    """Show what the package has to say on the terminal, unless whoever uses it has arranged for it."""
+    """Show the package's log on the terminal, unless its user has configured logging."""
     package = logging.getLogger("keypoint_detection")
     package.setLevel(logging.INFO)
     if not package.hasHandlers():
@@ -424,11 +424,11 @@ def _silence_advice() -> None:
         ".*LeafSpec.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
-        # The norms of a frozen encoder are meant to be.
+        # The normalisation layers of a frozen encoder are meant to be.
         r".*Found \d+ module\(s\) in eval mode at the start of training.*",
-        # The order of the images follows from the seed and the epoch, and a resumed epoch goes on in it.
+        # The order of the images follows from the seed and the epoch, and a resumed epoch continues in it.
         ".*your dataloader is not resumable.*",
-        # Where the checkpoints of a moved run are, `SavedRun` finds out.
+        # `SavedRun` finds the checkpoints of a moved run.
         ".*The dirpath has changed from.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
     ):
@@ -437,5 +437,5 @@ def _silence_advice() -> None:
 
 
 def _concerns_this_run(record: logging.LogRecord) -> bool:
-    """Whether Lightning says something about this run, rather than advertise or list hardware that is not there."""
+    """Whether a message of Lightning's is about this run, rather than an advertisement or a list of absent hardware."""
     return not re.search(r"litlogger|available: False|Loading `\w+` to estimate", record.getMessage())

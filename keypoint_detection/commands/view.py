@@ -24,7 +24,7 @@ GROUND_TRUTH = "ground_truth"
 
 
 def run(words: Sequence[str]) -> None:
-    """Show the data set that the words describe, of which the first is `view`.
+    """Show the data set described by the words, the first of which is `view`.
 
     Raises:
         SystemExit: the words or the data are wrong, or FiftyOne is missing (2).
@@ -41,15 +41,15 @@ def view(
 ) -> None:
     """Show the labels of a data set and the predictions of detectors side by side in a browser, with FiftyOne.
 
-    The field `ground_truth` has the labels; every checkpoint has a field of its own. Ctrl-C ends it.
+    The field `ground_truth` has the labels; every checkpoint has its own field. Ctrl-C quits.
 
     Args:
         data: the COCO keypoint file.
         ckpt_path: checkpoint of a detector, or a list of them: paths or wandb://entity/project/name:alias.
-        image_root: folder that the images' file names are relative to. Left out, it is the folder of the file.
-        coordinates: of the file: `continuous` where (0, 0) is the outer corner of the top-left pixel; `pixel_index`
-            where integers name pixels.
-        score_threshold: points that score less are left out. `best_f1` takes the score with the best F1 of each
+        image_root: folder that the images' file names are relative to; by default, the folder of the file.
+        coordinates: convention of the file: in `continuous`, (0, 0) is the outer corner of the top-left pixel; in
+            `pixel_index`, integers name pixels.
+        score_threshold: points that score less are left out. `best_f1` takes the score with the best F1 in each
             detector's validation.
 
     Raises:
@@ -74,14 +74,14 @@ def make_samples(fiftyone: Any, table: CocoKeypoints, predictors: Mapping[str, P
     """Make a sample of each image, with its labels and the predictions of each detector.
 
     Args:
-        fiftyone: the module.
+        fiftyone: the imported module.
         table: the data set.
-        predictors: by the field that their predictions go to.
+        predictors: the predictors, by the field for their predictions.
     """
     for index, stored in enumerate(table.image_paths):
         path = stored.decode()
         height, width = read_sizes(path).shown
-        # FiftyOne wants shares of the width and the height.
+        # FiftyOne expects shares of the width and the height.
         scale = np.array([width, height])
         rows = slice(table.offsets[index], table.offsets[index + 1])
         types, points = table.types[rows], table.points[rows]
@@ -96,7 +96,7 @@ def make_samples(fiftyone: Any, table: CocoKeypoints, predictors: Mapping[str, P
 
 
 def name_fields(paths: Sequence[str]) -> list[str]:
-    """Name the field of each checkpoint after its file, in letters that FiftyOne allows, and none twice.
+    """Name the field of each checkpoint after its file, in characters that FiftyOne allows, without repeats.
 
     >>> name_fields(["a/best.ckpt", "b/best.ckpt", "wandb://me/p/model:v3"])
     ['best', 'best_2', 'model_v3']
@@ -116,7 +116,7 @@ def name_fields(paths: Sequence[str]) -> list[str]:
 def _as_keypoints(
     fiftyone: Any, points: Mapping[str, NDArray[np.floating[Any]]], scores: Mapping[str, NDArray[np.float32]] | None
 ) -> Any:
-    """Make one label of the points of each name, in shares of the image."""
+    """Make one label of the points of each name, as shares of the image size."""
     return fiftyone.Keypoints(
         keypoints=[
             fiftyone.Keypoint(

@@ -1,1 +1,1 @@
-"""Labels of other programs to COCO keypoints and back, one module a format."""
+"""Labels of other programs to COCO keypoints and back, one module per format."""

@@ -2,8 +2,8 @@
 
 `dataset` lists the images: `image_path`, and lists of points such as `corner_keypoints`, `flap_corner_keypoints` and
 `flap_center_keypoints`, each also with `_visible` at its end. A point is [x, y] or [x, y, depth] in shares of the
-image's width and height, with the origin at the BOTTOM left. What is in a `_visible` list has v=2, what is in the full
-list alone v=1. The points of an image have no order that means anything, so train them on one channel:
+image's width and height, with the origin at the BOTTOM left. Points in a `_visible` list have v=2, points only in the
+full list v=1. The order of the points in an image means nothing, so train them on one channel:
 `model.channels: {corner: [corner0, corner1, …]}`.
 """
 
@@ -29,10 +29,10 @@ __all__ = ["looks_like_blender", "read_blender"]
 
 CATEGORY = "box"
 SUFFIX, VISIBLE_SUFFIX = "_keypoints", "_keypoints_visible"
-# Points of the two lists are the same to the generator's rounding.
+# Points in the two lists agree to within the generator's rounding.
 SAME_POINT = 1e-6
 
-# A point in shares, and its flag.
+# A point as shares of the image size, and its flag.
 _Flagged = tuple[float, float, int]
 
 
@@ -74,7 +74,7 @@ def read_blender(source: Path, reading: Reading) -> LabelSet:
 
 
 def _number(images: list[dict[str, list[_Flagged]]]) -> tuple[dict[str, int], list[str]]:
-    """Name as many keypoint types of each kind as one image has at most; where each kind starts, and all names."""
+    """Name as many keypoint types of each kind as any image has; return where each kind starts, and all names."""
     starts: dict[str, int] = {}
     names: list[str] = []
     for kind in dict.fromkeys(kind for kinds in images for kind in kinds):
@@ -95,7 +95,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _read_kinds(entry: dict[str, Any], problems: Problems) -> dict[str, list[_Flagged]]:
-    """Read the points of an image by kind; those that only the list of visible ones has are added to the full list."""
+    """Read the points of an image by kind; those only in the list of visible ones are added to the full list."""
     kinds: dict[str, list[_Flagged]] = {}
     for key in entry:
         if key.endswith((SUFFIX, VISIBLE_SUFFIX)):

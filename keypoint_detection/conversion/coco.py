@@ -1,4 +1,4 @@
-"""COCO keypoint files, with everything that the other formats may want of them."""
+"""COCO keypoint files, with everything that the other formats may need."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from keypoint_detection.types import NOT_LABELLED, DataError
 __all__ = ["SPLITS", "read_coco_labels", "round_px", "write_coco_labels"]
 
 SPLITS = ("train", "val", "test")
-# Of pixels in text: a millionth is far below what anybody can see, and hides the noise of binary fractions.
+# Decimals of pixels in text: a millionth is far below anything visible, and hides the noise of binary fractions.
 DECIMALS = 6
 
 
@@ -52,7 +52,7 @@ def _merge_categories(files: list[Path], per_file: list[list[Category]]) -> list
     for path, categories in zip(files, per_file, strict=True):
         if [(one.name, one.keypoints) for one in categories] != [(one.name, one.keypoints) for one in per_file[0]]:
             raise DataError(
-                f"{path}: its categories are not those of {files[0]}: "
+                f"{path}: its categories differ from those of {files[0]}: "
                 f"{[(one.name, one.keypoints) for one in categories]}. Convert the files one by one."
             )
     return per_file[0]
@@ -62,7 +62,7 @@ def _read_file(path: Path, split: str, reading: Reading) -> LabelSet:
     try:
         read_coco(path, reading.image_root)  # lists every problem of the file
     except DataError as error:
-        # The option has another name here than in a training.
+        # The option has a different name here than in a training.
         raise DataError(str(error).replace("`data.image_root`", "`--image_root`")) from error
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     labelled = [one for one in content["annotations"] if one.get("keypoints") is not None]
@@ -88,7 +88,7 @@ def _read_file(path: Path, split: str, reading: Reading) -> LabelSet:
 def _read_categories(
     entries: list[dict[str, Any]], annotations: list[dict[str, Any]]
 ) -> tuple[list[Category], dict[Any, int]]:
-    """Index the categories that have keypoints; unnamed ones get the names that training gives them."""
+    """Index the categories that have keypoints; unnamed keypoints get the names that training gives them."""
     n_values = {one["category_id"]: len(one["keypoints"]) for one in reversed(annotations)}
     categories: list[Category] = []
     indices: dict[Any, int] = {}
@@ -116,9 +116,9 @@ def write_coco_labels(labels: LabelSet, path: Path, info: Mapping[str, Any]) -> 
     """Write a COCO keypoint file; the paths of the images in it are relative to its folder.
 
     Args:
-        labels: what to write; every image has a file.
-        path: of the JSON.
-        info: what the file says of itself.
+        labels: the labels to write; every image has a file.
+        path: path of the JSON file.
+        info: the file's description of itself.
     """
     content: dict[str, Any] = {"info": dict(info), "images": [], "annotations": [], "categories": []}
     for number, category in enumerate(labels.categories, start=1):
@@ -139,7 +139,7 @@ def write_coco_labels(labels: LabelSet, path: Path, info: Mapping[str, Any]) -> 
 
 
 def relate(image: LabelledImage, path: Path) -> str:
-    """Give the path of an image relative to the folder of a file."""
+    """Return the path of an image relative to the folder of a file."""
     assert image.path is not None
     file, folder = image.path.absolute(), path.parent.absolute()
     try:

@@ -1,7 +1,8 @@
 """CVAT for images 1.1: one XML file with the points of all images.
 
-Read are skeletons (a category each) and single points, whose label is a keypoint type; points of one `group_id` are
-one object. A point that is `outside` is not labelled, one that is `occluded` has v=1. Coordinates are continuous.
+Skeletons (one category each) and single points, whose label is a keypoint type, are read; points with the same
+`group_id` are one object. A point that is `outside` is not labelled, one that is `occluded` has v=1. Coordinates are
+continuous.
 
 https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/
 """
@@ -27,7 +28,7 @@ from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
 
 __all__ = ["looks_like_cvat", "read_cvat", "write_cvat"]
 
-# The category of points that belong to no skeleton.
+# The category of points that do not belong to a skeleton.
 LOOSE = "object"
 
 
@@ -39,15 +40,15 @@ class _Point(NamedTuple):
 
 
 def looks_like_cvat(source: Path) -> bool:
-    """Whether this is an XML file, or the folder of an export of CVAT."""
+    """Whether this is an XML file, or the folder of a CVAT export."""
     return source.suffix.lower() == ".xml" or (source / "annotations.xml").is_file()
 
 
 def read_cvat(source: Path, reading: Reading) -> LabelSet:
-    """Read an XML file of CVAT, or the unpacked folder of an export.
+    """Read a CVAT XML file, or the unpacked folder of an export.
 
     Raises:
-        DataError: it is not a file of CVAT for images, is broken, or its images are missing.
+        DataError: it is not a CVAT for images file, is broken, or its images are missing.
     """
     path = source / "annotations.xml" if source.is_dir() else source
     root = _parse(path)
@@ -67,7 +68,7 @@ def read_cvat(source: Path, reading: Reading) -> LabelSet:
             image.split = split if split in SPLITS else ""
             images.append(image)
     problems.raise_if_any(path)
-    # Labels for points that nobody drew outside a skeleton.
+    # Labels of points that were never drawn outside a skeleton.
     if categories and not categories[-1].keypoints:
         categories.pop()
     notes = [f"Shapes of the kind {kind!r} are left out: {count}." for kind, count in n_others.items()]
@@ -78,20 +79,20 @@ def _parse(path: Path) -> ElementTree.Element:
     try:
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; expected an XML file of CVAT.") from error
+        raise DataError(f"{path}: no such file; expected a CVAT XML file.") from error
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        raise DataError(f"{path}: not valid XML ({error}); expected a file of CVAT for images 1.1.") from error
+        raise DataError(f"{path}: not valid XML ({error}); expected a CVAT for images 1.1 file.") from error
     if root.tag != "annotations":
-        raise DataError(f"{path}: begins with <{root.tag}>; a file of CVAT begins with <annotations>.")
+        raise DataError(f"{path}: begins with <{root.tag}>; a CVAT file begins with <annotations>.")
     if root.find("track") is not None:
-        raise DataError(f"{path}: is of CVAT for video (it has tracks); export it again as 'CVAT for images 1.1'.")
+        raise DataError(f"{path}: is a CVAT for video file (it has tracks); export it again as 'CVAT for images 1.1'.")
     if root.find("image") is None:
-        raise DataError(f"{path}: has no <image>; expected a file of CVAT for images 1.1.")
+        raise DataError(f"{path}: has no <image>; expected a CVAT for images 1.1 file.")
     return root
 
 
 def _read_categories(root: ElementTree.Element, keypoints: list[str]) -> list[Category]:
-    """Read the skeletons that the task declares; what it leaves out is taken from the shapes in order."""
+    """Read the skeletons that the task declares; what is not declared is taken from the shapes, in order."""
     categories: dict[str, Category] = {}
     loose = Category(LOOSE, list(keypoints))
     for label in root.iter("label"):
@@ -117,7 +118,7 @@ def _read_categories(root: ElementTree.Element, keypoints: list[str]) -> list[Ca
 
 
 def _read_edges(root: ElementTree.Element, categories: dict[str, Category]) -> None:
-    """Read the lines of a skeleton from its drawing, where they join numbered nodes."""
+    """Read the lines of a skeleton from its drawing, in which they join numbered nodes."""
     for label in root.iter("label"):
         category, drawing = categories.get(label.findtext("name") or ""), label.findtext("svg")
         if category is None or not drawing or label.findtext("parent"):
@@ -138,7 +139,7 @@ def _read_shapes(image: ElementTree.Element, categories: list[Category], problem
     instances = []
     for skeleton in image.findall("skeleton"):
         index = indices.get(skeleton.get("label", ""))
-        if index is None:  # neither the task nor a shape says that this skeleton has points
+        if index is None:  # neither the task nor a shape gives this skeleton any points
             continue
         instance = make_instance(index, len(categories[index].keypoints))
         for element in skeleton.findall("points"):
@@ -151,7 +152,7 @@ def _read_shapes(image: ElementTree.Element, categories: list[Category], problem
 def _gather_loose(
     image: ElementTree.Element, category: int, keypoints: list[str], problems: Problems
 ) -> list[Instance]:
-    """Make objects of points outside skeletons: by their group, or the n-th point of every label to the n-th object."""
+    """Make objects of points outside skeletons: by group, or the n-th point of every label goes to the n-th object."""
     instances: dict[tuple[str, int], Instance] = {}
     n_seen: Counter[tuple[str, str]] = Counter()
     for element in image.findall("points"):
@@ -191,12 +192,12 @@ def write_cvat(labels: LabelSet, path: Path, name: str) -> list[str]:
     """Write an XML file for CVAT, in which every category is a skeleton.
 
     Args:
-        labels: what to write.
-        path: of the file.
-        name: of the task.
+        labels: the labels to write.
+        path: path of the file.
+        name: name of the task.
 
     Returns:
-        What the file does not hold.
+        Notes on what the file does not contain.
     """
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
@@ -221,9 +222,9 @@ def write_cvat(labels: LabelSet, path: Path, name: str) -> list[str]:
 
 
 def _declare(entries: ElementTree.Element, category: Category) -> None:
-    """Declare a skeleton and its points, with a drawing in which the points stand on a circle."""
+    """Declare a skeleton and its points, with a drawing in which the points are on a circle."""
     angles = 2 * np.pi * np.arange(len(category.keypoints)) / len(category.keypoints)
-    # Shares of the drawing in percent.
+    # In percent of the drawing.
     xs, ys = (50 + 40 * np.sin(angles)).round(2).tolist(), (50 - 40 * np.cos(angles)).round(2).tolist()
     drawing = ElementTree.Element("svg")
     for a, b in category.skeleton:

@@ -1,15 +1,14 @@
-"""Label tables of DeepLabCut: CollectedData_*.csv or .h5, of one animal or of several.
+"""Label tables of DeepLabCut: CollectedData_*.csv or .h5, of one or several animals.
 
-The columns have a header of several rows: scorer, bodyparts and coords, and individuals between the first two where
-there are several animals. Body parts that only one thing in the image has stand under the individual `single`. The
-rows begin with the image: `labeled-data/VIDEO/img0001.png` in one cell or in three. A point that is not labelled is
-empty.
+The columns have a header of several rows: scorer, bodyparts and coords, with individuals between the first two if
+there are several animals. Body parts that occur only once in an image are under the individual `single`. Each row
+begins with the image: `labeled-data/VIDEO/img0001.png` in one cell or in three. An unlabelled point is empty.
 
 Coordinates name pixels: DeepLabCut's labelling tools (napari, matplotlib) show the centre of the top-left pixel at (0,
-0). There is no visibility: what is labelled is read as visible.
+0). There is no visibility: labelled points are read as visible.
 
-https://deeplabcut.github.io/DeepLabCut/docs/convert_maDLC.html. sleap-io reads such tables too, but leaves out rows
-whose image is missing without saying so, and sorts the body parts of a project by name.
+https://deeplabcut.github.io/DeepLabCut/docs/convert_maDLC.html. sleap-io reads such tables too, but silently leaves out
+rows whose image is missing, and sorts the body parts of a project by name.
 """
 
 import csv
@@ -38,12 +37,12 @@ from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
 __all__ = ["IMAGE_FOLDER", "SINGLE", "looks_like_deeplabcut", "read_deeplabcut", "write_deeplabcut"]
 
-# The individual whose body parts only one thing in the image has.
+# The individual of body parts that occur only once in an image.
 SINGLE = "single"
 ANIMAL = "animal"
 SCORER = "kpd"
 IMAGE_FOLDER = "labeled-data"
-# The columns of the image in tables that keep its path in three cells.
+# The columns of the image in tables that store its path in three cells.
 N_PATH_CELLS = 3
 
 
@@ -54,7 +53,7 @@ class _Column(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """A table as it lies in its file; the columns are those behind the image's."""
+    """A table as stored in its file; the columns are those after the image's."""
 
     path: Path
     columns: list[_Column]
@@ -62,7 +61,7 @@ class _Table(NamedTuple):
 
 
 def looks_like_deeplabcut(source: Path) -> bool:
-    """Whether this is a table, a project, its config or a folder with tables of DeepLabCut."""
+    """Whether this is a DeepLabCut table, project, project config or folder with tables."""
     if source.is_dir():
         return bool(_find_tables(source))
     if source.suffix == ".csv":
@@ -75,12 +74,12 @@ def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
     """Read a table, or all tables of a project.
 
     Raises:
-        DataError: there is none, it is broken, or its images are missing.
+        DataError: there is no table, it is broken, or its images are missing.
     """
     root = source.parent if source.name == "config.yaml" else source
     paths = _find_tables(root) if root.is_dir() else [source]
     if not paths:
-        raise DataError(f"{source}: has no table CollectedData_*.csv or .h5, nor has a folder in {IMAGE_FOLDER}/.")
+        raise DataError(f"{source}: has no table CollectedData_*.csv or .h5, nor does any folder in {IMAGE_FOLDER}/.")
     tables = [_read_table(path) for path in paths]
     categories = _collect_categories(tables, _read_config(root if root.is_dir() else source.parent), reading.keypoints)
     images: list[LabelledImage] = []
@@ -90,7 +89,7 @@ def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
 
 
 def _find_tables(root: Path) -> list[Path]:
-    """Find the tables of a project or folder; where one is kept as .csv and as .h5, the .csv."""
+    """Find the tables of a project or folder; if one is stored as both .csv and .h5, the .csv."""
     found = {
         path.with_suffix(""): path
         for suffix in ("h5", "csv")
@@ -109,11 +108,11 @@ def _read_table(path: Path) -> _Table:
         headers[line[0]] = line
     if not {"scorer", "bodyparts", "coords"} <= set(headers):
         raise DataError(
-            f"{path}: its first column begins with {', '.join(repr(line[0]) for line in lines[:4])}; a table of labels "
-            "of DeepLabCut begins with 'scorer', 'bodyparts', 'coords' (and 'individuals' for several animals)."
+            f"{path}: its first column begins with {', '.join(repr(line[0]) for line in lines[:4])}; a DeepLabCut "
+            "table of labels begins with 'scorer', 'bodyparts', 'coords' (and 'individuals' for several animals)."
         )
     body = lines[len(headers) :]
-    # The path's further cells have an empty header.
+    # The remaining cells of the path have an empty header.
     n_path = N_PATH_CELLS if not any(headers["coords"][1:N_PATH_CELLS]) else 1
     individuals = headers.get("individuals") or [""] * len(headers["coords"])
     columns = [
@@ -129,7 +128,7 @@ def _read_table(path: Path) -> _Table:
             )
         rows.append(("/".join(line[:n_path]), line[n_path:]))
     if any(column.coordinate == "likelihood" for column in columns):
-        raise DataError(f"{path}: holds predictions of a network (it has a column 'likelihood'); labels are expected.")
+        raise DataError(f"{path}: has predictions of a network (there is a column 'likelihood'); labels are expected.")
     if not rows:
         problems.add("empty", "has no rows below its header.")
     problems.raise_if_any(path)
@@ -145,19 +144,19 @@ def _read_csv(path: Path) -> list[list[str]]:
 
 
 def _read_h5(path: Path) -> list[list[str]]:
-    """Read a table that pandas wrote, as the cells that its .csv has."""
+    """Read a table written by pandas, as the cells that its .csv has."""
     try:
         import pandas as pd
         import tables  # noqa: F401
     except ModuleNotFoundError as error:
         raise DataError(
             f"{path}: tables in .h5 need pandas and PyTables: pip install 'keypoint-detection[convert]'. "
-            "DeepLabCut keeps the same table as .csv beside it."
+            "DeepLabCut stores the same table as .csv beside it."
         ) from error
     try:
         frame = pd.read_hdf(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as a table of pandas ({error}).") from error
+        raise DataError(f"{path}: cannot be read as a pandas table ({error}).") from error
     index = [list(one) if isinstance(one, tuple) else [one] for one in frame.index]
     pad = [""] * (len(index[0]) - 1 if index else 0)
     header = [
@@ -169,7 +168,7 @@ def _read_h5(path: Path) -> list[list[str]]:
 
 
 def _collect_categories(tables: list[_Table], config: dict[str, Any], keypoints: list[str]) -> list[Category]:
-    """Make a category of the animals and one of what is there only once; the order is that of the columns."""
+    """Make a category for the animals and one for what occurs only once; the order is that of the columns."""
     columns = [column for table in tables for column in table.columns]
     animals = list(dict.fromkeys(one.bodypart for one in columns if one.individual != SINGLE))
     singles = list(dict.fromkeys(one.bodypart for one in columns if one.individual == SINGLE))
@@ -189,7 +188,7 @@ def _collect_categories(tables: list[_Table], config: dict[str, Any], keypoints:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Read the config of the project that a folder is in, empty if there is none."""
+    """Read the config of the project that a folder is in; empty if there is none."""
     for place in (folder, *list(folder.absolute().parents)[:2]):
         path = place / "config.yaml"
         if path.is_file():
@@ -221,7 +220,7 @@ def _read_rows(table: _Table, categories: list[Category], reading: Reading) -> l
 
 
 def _find_frame(name: str, finder: ImageFinder, videos: dict[str, VideoFrames]) -> LabelledImage | None:
-    """Find a frame whose image was left out of a copy of the project in the video it was taken from."""
+    """Find a frame; if its image is not in the copy of the project, in the video that it was taken from."""
     tidy = tidy_name(name)
     folder = tidy.rpartition("/")[0]
     number = re.fullmatch(r"img(\d+)", Path(tidy).stem)
@@ -229,7 +228,7 @@ def _find_frame(name: str, finder: ImageFinder, videos: dict[str, VideoFrames]) 
     paths = (finder.look_for(f"videos/{video}{suffix}") for suffix in sorted(VIDEO_SUFFIXES))
     path = next((path for path in paths if path is not None), None)
     if number is None or path is None:
-        return finder.find(name)  # which notes that it is missing
+        return finder.find(name)  # which records that it is missing
     frames = videos.setdefault(video, VideoFrames(path))
     index = int(number[1])
     return LabelledImage(f"{folder}/{Path(tidy).stem}.png", (0, 0), None, read=lambda: frames[index])
@@ -264,22 +263,22 @@ def _read_row(
 
 
 def write_deeplabcut(labels: LabelSet, folder: Path) -> list[str]:
-    """Write a table for each folder of images, and what a project's config says of them.
+    """Write a table for each folder of images, and the entries of the project's config about them.
 
     Args:
-        labels: what to write; the images lie in labeled-data/ already.
-        folder: of the project.
+        labels: the labels to write; the images are already in labeled-data/.
+        folder: folder of the project.
 
     Returns:
-        What the tables do not hold.
+        Notes on what the tables do not contain.
 
     Raises:
-        DataError: there are categories that the tables cannot tell apart.
+        DataError: there are categories that the tables cannot distinguish.
     """
     animals = [index for index, one in enumerate(labels.categories) if one.name != SINGLE]
     if len(animals) > 1:
         names = ", ".join(labels.categories[index].name for index in animals)
-        raise DataError(f"DeepLabCut labels one kind of animal; there are {names}. Choose one by --categories.")
+        raise DataError(f"DeepLabCut labels one kind of animal; there are {names}. Choose one with --categories.")
     folders: dict[Path, list[LabelledImage]] = {}
     for image in labels.images:
         assert image.path is not None
@@ -308,7 +307,7 @@ def write_deeplabcut(labels: LabelSet, folder: Path) -> list[str]:
 
 
 def _write_config(categories: list[Category], columns: list[_Column], has_individuals: bool, folder: Path) -> None:
-    """Write the entries of a project's config that go with the tables; the others are DeepLabCut's to set."""
+    """Write the entries of a project's config that go with the tables; DeepLabCut sets the others."""
     parts = {category.name == SINGLE: category.keypoints for category in categories}
     content: dict[str, Any] = {
         "Task": next((one.name for one in categories if one.name != SINGLE), ANIMAL),

@@ -1,4 +1,4 @@
-"""The formats: which there are, how they are recognised, read and written."""
+"""The formats, and how they are recognised and read."""
 
 import json
 from collections.abc import Callable
@@ -26,10 +26,10 @@ class Format(NamedTuple):
     """A format of labels.
 
     Attributes:
-        title: what people call it.
-        coordinates: what its numbers mean: `continuous`, (0, 0) being the corner of the top-left pixel, or
-            `pixel_index`, that pixel's centre.
-        read: gives the labels in the format's own coordinates.
+        title: its usual name.
+        coordinates: what its numbers mean: in `continuous`, (0, 0) is the corner of the top-left pixel, in
+            `pixel_index` its centre.
+        read: returns the labels in the format's own coordinates.
     """
 
     title: str
@@ -78,7 +78,7 @@ def find_format(source: Path) -> FormatName:
     """Recognise the format of a file or folder.
 
     Raises:
-        DataError: it is missing or of no known format.
+        DataError: it is missing or of an unknown format.
     """
     _refuse_missing(source)
     found = _recognise(source)
@@ -102,7 +102,7 @@ def _choose_file(folder: Path, name: FormatName | None) -> Path:
 
 
 def _not_recognised(source: Path) -> DataError:
-    return DataError(f"{source}: its format is not recognised; say it by --from: {', '.join(FORMATS)}.")
+    return DataError(f"{source}: its format is not recognised; give it with --from: {', '.join(FORMATS)}.")
 
 
 def _refuse_missing(source: Path) -> None:
@@ -128,7 +128,7 @@ def _find_json_format(source: Path) -> FormatName:
     try:
         content = json.loads(source.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
-        return "coco"  # whose reader says best what is wrong
+        return "coco"  # its reader best explains what is wrong
     if looks_like_blender(content):
         return "blender"
     return "label_studio" if looks_like_label_studio(content) else "coco"
@@ -139,12 +139,12 @@ def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: C
 
     Args:
         source: a file or folder.
-        name: of its format.
-        reading: what is said beyond it.
-        coordinates: what the numbers of this file mean, if not what they mean in its format.
+        name: its format.
+        reading: further options for reading it.
+        coordinates: what the numbers in this file mean, if not the usual for its format.
 
     Raises:
-        DataError: it cannot be read, or holds no keypoints.
+        DataError: it cannot be read, or contains no keypoints.
     """
     labels = FORMATS[name].read(source, reading)
     if (coordinates or FORMATS[name].coordinates) == "pixel_index":

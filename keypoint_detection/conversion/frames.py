@@ -15,9 +15,9 @@ __all__ = ["VideoFrames", "save_frames"]
 
 
 class VideoFrames:
-    """Gives frames of a video by their number; cheap as long as the numbers rise.
+    """Returns frames of a video by number; cheap as long as the numbers increase.
 
-    Decoding from the start finds exactly the frame that was labelled; jumping in a video does not in every file.
+    Decoding from the start finds exactly the frame that was labelled; seeking does not in every file.
 
     Args:
         path: the video.
@@ -32,7 +32,7 @@ class VideoFrames:
         """Decode a frame, (H, W, 3) uint8 RGB.
 
         Raises:
-            DataError: the video is shorter, cannot be read, or PyAV is not installed.
+            DataError: the video is too short or cannot be read, or PyAV is not installed.
         """
         if number < self._next or not self._next:
             self._frames, self._next = read_frames(str(self.path)), 0
@@ -44,14 +44,14 @@ class VideoFrames:
 
 
 def save_frames(labels: LabelSet, folder: Path) -> int:
-    """Write the images that have no file yet as PNG, and give them their path and size.
+    """Write the images that have no file yet as PNG, and set their path and size.
 
     Args:
         labels: their images are changed.
         folder: where to write; an image's name is its path below it.
 
     Returns:
-        How many were written.
+        The number of images written.
 
     Raises:
         DataError: frames cannot be read.

@@ -1,16 +1,16 @@
 """Label Studio: its JSON export (not JSON-MIN), and pre-annotations to import.
 
-Keypoints are `keypointlabels`, objects `rectanglelabels` whose label is the category. A keypoint is of the rectangle
-that is its parent (`parentID`), that it has a relation to, or, failing both, of the only one around it. Without
-rectangles the n-th point of every label is of the n-th object, of the category `object`. A point whose region has a
-choice or a text like "occluded" has v=1, others v=2. Coordinates are percents of the image's width and height, hence
-continuous.
+Keypoints are `keypointlabels`, objects `rectanglelabels` whose label is the category. A keypoint belongs to the
+rectangle that is its parent (`parentID`), that it has a relation to, or, failing both, the only one around it. Without
+rectangles, the n-th point of every label belongs to the n-th object, of the category `object`. A point whose region has
+a choice or a text like "occluded" has v=1, others v=2. Coordinates are in percent of the image's width and height,
+hence continuous.
 
-The order of the keypoints is that of `label_config.xml` beside the export, if there is one, else of `--keypoints`,
-else the order of their first appearance.
+The order of the keypoints is that of `label_config.xml` beside the export, if there is one, otherwise of `--keypoints`,
+otherwise the order of their first appearance.
 
-https://labelstud.io/guide/task_format. sleap-io reads only tasks that were made from its own videos, and gives the
-keypoints an order that changes with every run.
+https://labelstud.io/guide/task_format. sleap-io reads only tasks made from its own videos, and returns the keypoints in
+an order that changes with every run.
 """
 
 import json
@@ -40,17 +40,17 @@ __all__ = ["CONFIG_NAME", "looks_like_label_studio", "read_label_studio", "write
 CONFIG_NAME = "label_config.xml"
 LOOSE = "object"
 OCCLUDED_WORDS = re.compile(r"occlu|hidden|invisible|not visible", re.IGNORECASE)
-# Uploaded files get eight hexadecimal digits and a hyphen in front.
+# Uploaded files get a prefix of eight hexadecimal digits and a hyphen.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 IMAGE_ADDRESS = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp)\b", re.IGNORECASE)
 LOCAL_FILES = "/data/local-files/"
-# Diameter of the points to show, in percent of the image's width.
+# Diameter of the displayed points, in percent of the image's width.
 POINT_PERCENT = 0.5
 
 
 @dataclass
 class _Region:
-    """One thing that was drawn; coordinates are in percent."""
+    """One drawn region; coordinates are in percent."""
 
     label: str
     x: float
@@ -76,7 +76,7 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
     """Read a JSON export of Label Studio; of a task with several annotations, the ground truth or the first.
 
     Raises:
-        DataError: it is not one, is broken, or its images are missing.
+        DataError: it is not such an export, is broken, or its images are missing.
     """
     tasks = _load(source)
     key = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
@@ -98,7 +98,7 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
             image = _find_image(task, finder, problems)
             objects = _read_objects(chosen.get("result") or [], task, problems, others)
         except (AttributeError, TypeError, KeyError, IndexError) as error:
-            problems.add("layout", f"task {task.get('id')} is not laid out as in an export of Label Studio ({error}).")
+            problems.add("layout", f"task {task.get('id')} is not laid out as in a Label Studio export ({error}).")
             continue
         if image is not None:
             found.append((image, objects))
@@ -123,7 +123,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}).") from error
     if not looks_like_label_studio(content):
-        raise DataError(f"{path}: is not a list of tasks; expected a JSON export of Label Studio.")
+        raise DataError(f"{path}: is not a list of tasks; expected a JSON export from Label Studio.")
     if not any("annotations" in task or "predictions" in task for task in content):
         raise DataError(f"{path}: no task has 'annotations'. Is this JSON-MIN? Export again as JSON.")
     tasks: list[dict[str, Any]] = content
@@ -131,7 +131,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
 
 
 def _find_image(task: dict[str, Any], finder: ImageFinder, problems: Problems) -> LabelledImage | None:
-    """Find the image of a task by its address; what differs between addresses and files is taken off."""
+    """Find the image of a task by its address, stripped of what differs between addresses and files."""
     texts = [value for value in (task.get("data") or {}).values() if isinstance(value, str)]
     images = [
         text for text in texts if re.search(r"\.(jpe?g|png|bmp|tiff?|webp|gif)$", text.split("&")[0], re.IGNORECASE)
@@ -186,7 +186,7 @@ def _read_region(
     x, y = value.get("x"), value.get("y")
     where = f"task {task.get('id')}, region {entry.get('id')}"
     if not isinstance(x, int | float) or not isinstance(y, int | float):
-        problems.add("place", f"{where}: x is {x!r} and y is {y!r}; percents of the image's size are expected.")
+        problems.add("place", f"{where}: x is {x!r} and y is {y!r}; percentages of the image's size are expected.")
         return None
     if entry.get("image_rotation"):
         problems.add("rotated", f"{where}: the image was rotated in Label Studio; rotate the file and label it again.")
@@ -205,7 +205,7 @@ def _read_region(
 
 
 def _apply_to_regions(entry: dict[str, Any], points: dict[str, _Region], rectangles: dict[str, _Region]) -> None:
-    """Let relations, choices and labels, which are entries of their own, say what they say of a region."""
+    """Apply relations, choices and labels, which are separate entries, to their regions."""
     kind, value = entry.get("type"), entry.get("value") or {}
     if kind == "relation":
         ends = str(entry.get("from_id")), str(entry.get("to_id"))
@@ -236,7 +236,7 @@ def _gather(points: dict[str, _Region], rectangles: dict[str, _Region]) -> list[
 
 
 def _find_rectangle(point: _Region, rectangles: dict[str, _Region]) -> str:
-    """Name the only rectangle around a point, or none."""
+    """Return the name of the only rectangle around a point, or an empty one."""
     around = [
         key
         for key, one in rectangles.items()
@@ -257,7 +257,7 @@ def _collect_categories(images: list[list[_Object]], source: Path, keypoints: li
             f"{source}: also has the keypoints {', '.join(unknown)}; keypoints names {', '.join(keypoints)}."
         )
     if sum(bool(labels) for labels in names.values()) == 1:
-        # What nobody has drawn yet is a keypoint of the only category all the same.
+        # What has not been drawn yet is still a keypoint of the only category.
         names = {name: list(dict.fromkeys([*order, *labels])) for name, labels in names.items() if labels}
     place = {label: index for index, label in enumerate([*order, *unknown])}
     return [
@@ -274,7 +274,7 @@ def _read_order(path: Path) -> list[str]:
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise DataError(f"{path}: not valid XML ({error}); expected the labelling config of Label Studio.") from error
+        raise DataError(f"{path}: not valid XML ({error}); expected a Label Studio labelling config.") from error
     return [label.get("value", "") for tag in root.iter("KeyPointLabels") for label in tag.iter("Label")]
 
 
@@ -300,10 +300,10 @@ def _make_instances(objects: list[_Object], size: tuple[int, int], categories: l
 
 
 def write_label_studio(labels: LabelSet, folder: Path) -> list[str]:
-    """Write tasks.json with pre-annotations, and the labelling config that fits them; images/ is there already.
+    """Write tasks.json with pre-annotations and a matching labelling config; images/ already exists.
 
     Returns:
-        What the file does not hold.
+        Notes on what the file does not contain, and on how to import it.
     """
     tasks = []
     for number, image in enumerate(labels.images, start=1):
@@ -337,7 +337,7 @@ def write_label_studio(labels: LabelSet, folder: Path) -> list[str]:
 
 
 def _describe(instance: Instance, image: LabelledImage, categories: list[Category], key: str) -> list[dict[str, Any]]:
-    """Make a rectangle around an instance, and its points with that for a parent."""
+    """Make a rectangle around an instance, and its points with the rectangle as their parent."""
     height, width = image.size
     frame = {"to_name": "image", "original_width": width, "original_height": height, "image_rotation": 0}
     category = categories[instance.category]

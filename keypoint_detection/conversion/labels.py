@@ -1,6 +1,6 @@
-"""Labels between two formats: what every reader gives and every writer takes.
+"""Labels between two formats: what every reader returns and every writer takes.
 
-Coordinates are continuous here, (0, 0) being the outer corner of the top-left pixel, whatever the format has.
+Coordinates are continuous here, (0, 0) being the outer corner of the top-left pixel, whatever the format uses.
 """
 
 import re
@@ -36,7 +36,7 @@ class Category:
     """A kind of object and its keypoint types.
 
     Attributes:
-        name: of the kind.
+        name: the name of the kind.
         keypoints: names of its keypoint types.
         skeleton: pairs of keypoints to join by a line, counted from 0.
     """
@@ -51,10 +51,10 @@ class Instance:
     """One object in an image.
 
     Attributes:
-        category: index of its kind.
-        points: (K, 2) float64, continuous pixels, a row for each keypoint type of the kind; (0, 0) where not labelled.
+        category: index of its category.
+        points: (K, 2) float64, continuous pixels, a row per keypoint type of the category; (0, 0) if not labelled.
         visibility: (K,) int64, the flags of COCO: 0 not labelled, 1 occluded, 2 visible.
-        box: (left, top, width, height) in continuous pixels, if somebody drew one.
+        box: (left, top, width, height) in continuous pixels, if one was drawn.
     """
 
     category: int
@@ -64,11 +64,11 @@ class Instance:
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
-        """(K,) which of the points are labelled."""
+        """(K,) whether each point is labelled."""
         return np.asarray(self.visibility != NOT_LABELLED)
 
     def enclose(self) -> tuple[float, float, float, float]:
-        """Give the box, or the smallest one around the labelled points: (left, top, width, height) in pixels."""
+        """Return the box, or the smallest one around the labelled points: (left, top, width, height) in pixels."""
         if self.box is not None or not self.is_labelled.any():
             return self.box or (0.0, 0.0, 0.0, 0.0)
         labelled = self.points[self.is_labelled]
@@ -78,16 +78,16 @@ class Instance:
 
 @dataclass
 class LabelledImage:
-    """An image and what is labelled in it.
+    """An image and its labels.
 
     Attributes:
-        name: relative path by which the source calls it, with forward slashes.
+        name: relative path that the source uses as its name, with forward slashes.
         size: (height, width) in pixels, upright.
-        path: its file; None for a frame of a video that is still to be written.
-        read: gives the pixels where there is no file.
-        group: what it was taken from, such as a video; empty where the format does not say.
-        split: the part of the data set that the source has it in, such as `val`; empty where there are no parts.
-        instances: the objects; none in an image that is a negative.
+        path: its file; None for a video frame that is yet to be written.
+        read: returns the pixels if there is no file.
+        group: what it was taken from, such as a video; empty if the format does not say.
+        split: its part of the data set in the source, such as `val`; empty if there are no parts.
+        instances: the objects; empty for a negative.
     """
 
     name: str
@@ -106,7 +106,7 @@ class LabelSet:
     Attributes:
         categories: the kinds of objects.
         images: the images, in the source's order.
-        notes: what the source held and this does not, to be told to the user.
+        notes: what the source contained and this does not, to report to the user.
     """
 
     categories: list[Category]
@@ -116,7 +116,7 @@ class LabelSet:
 
 @dataclass
 class Reading:
-    """What a user says of a source beyond where it is.
+    """What the user specifies about a source besides its path.
 
     Attributes:
         image_root: the folder of the images; None: beside the labels.
@@ -128,11 +128,11 @@ class Reading:
 
 
 def read_edges(entries: Any, n_keypoints: int, start: int) -> list[tuple[int, int]]:
-    """Read the lines of a skeleton, leaving out what is none: they are for drawing alone.
+    """Read the lines of a skeleton, ignoring invalid ones: they are only for drawing.
 
     Args:
-        entries: pairs of whole numbers, if the file is as it should be.
-        n_keypoints: of the category.
+        entries: pairs of integers, if the file is valid.
+        n_keypoints: number of keypoints of the category.
         start: the number of the first keypoint.
 
     >>> read_edges([[1, 2], [2, 9], None], n_keypoints=2, start=1)
@@ -149,7 +149,7 @@ def make_instance(category: int, n_keypoints: int) -> Instance:
 
 
 def tidy_name(name: str) -> str:
-    r"""Give a name as a relative path with forward slashes that leads nowhere else.
+    r"""Return a name as a relative path with forward slashes that stays below its folder.
 
     >>> tidy_name("C:\\data\\a b.png"), tidy_name("../frames/./1.png"), tidy_name("/x/1.png")
     ('data/a b.png', 'frames/1.png', 'x/1.png')
@@ -163,7 +163,7 @@ class ImageFinder:
 
     Args:
         roots: folders in which to look, the best first.
-        problems: takes what is wrong.
+        problems: collects what is wrong.
     """
 
     def __init__(self, roots: list[Path], problems: Problems) -> None:
@@ -171,23 +171,23 @@ class ImageFinder:
         self.problems = problems
 
     def find(self, name: str, stated_size: tuple[Any, Any] = (None, None)) -> LabelledImage | None:
-        """Find an image by the name that the labels give it, and read its size.
+        """Find an image by its name in the labels, and read its size.
 
-        A path that leads nowhere is tried again without its first folders: labels are moved more often than renamed.
+        A path that does not exist is tried again without its leading folders: labels are moved more often than renamed.
 
         Args:
             name: a path, relative to one of the folders.
-            stated_size: (height, width) in pixels, if the labels say it.
+            stated_size: (height, width) in pixels, if the labels give it.
 
         Returns:
-            None: it is missing or unreadable, which is noted.
+            The image; None if it is missing or unreadable, which is recorded.
         """
         tidy = tidy_name(name)
         path = self.look_for(name)
         if path is None:
             looked = " or ".join(dict.fromkeys(map(str, self.roots)))
             self.problems.add(
-                "missing image", f"there is no image {name!r:.120} in {looked}. Say where it is by --image_root."
+                "missing image", f"there is no image {name!r:.120} in {looked}. Say where it is with --image_root."
             )
             return None
         try:
@@ -205,7 +205,7 @@ class ImageFinder:
         return image
 
     def look_for(self, name: str) -> Path | None:
-        """Find a file by its name, or by what is left of it without its first folders."""
+        """Find a file by its name, or by the name without its leading folders."""
         parts = tidy_name(name).split("/")
         exact = [root / name for root in self.roots]
         shorter = [root.joinpath(*parts[start:]) for start in range(len(parts)) for root in self.roots]

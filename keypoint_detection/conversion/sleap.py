@@ -1,11 +1,11 @@
-"""SLEAP label files: .slp, and .pkg.slp with the images inside; by sleap-io.
+"""SLEAP label files: .slp, and .pkg.slp with the images inside; read and written with sleap-io.
 
-Coordinates name pixels: SLEAP has the centre of the top-left pixel at (0, 0) since version 1.1 of its format, and
-sleap-io brings older files to that. A point marked "not visible" has a place that nobody chose, and SLEAP does not
-train on it: it is read as not labelled, except in files that kpd wrote, where it is an occluded point (v=1).
+Coordinates name pixels: SLEAP has had the centre of the top-left pixel at (0, 0) since version 1.1 of its format, and
+sleap-io converts older files. A point marked "not visible" has an arbitrary position, and SLEAP does not train on it:
+it is read as not labelled, except in files written by kpd, where it is an occluded point (v=1).
 
-Only what a person labelled is read, no predictions. sleap-io's own COCO writer is not used: it knows no occluded
-points, writes 0x0 for the size of videos that it cannot open, and keeps no folders of images.
+Only labels made by people are read, not predictions. sleap-io's own COCO writer is not used: it does not support
+occluded points, writes 0x0 as the size of videos that it cannot open, and does not keep folders of images.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
 __all__ = ["read_sleap", "write_sleap"]
 
-# In the provenance of the files that are written here: what it means that a point is not visible.
+# In the provenance of files written here: the meaning of points that are not visible.
 INVISIBLE_KEY, OCCLUDED_MARK = "kpd_invisible_points", "occluded"
 
 
@@ -46,10 +46,10 @@ def _import_sleap_io(path: Path) -> Any:
 
 
 def read_sleap(source: Path, reading: Reading) -> LabelSet:
-    """Read what people labelled in a SLEAP file.
+    """Read the labels that people made in a SLEAP file.
 
     Raises:
-        DataError: it is not such a file, holds no labels, or images and videos are missing.
+        DataError: it is not such a file, contains no labels, or images and videos are missing.
     """
     try:
         content = _import_sleap_io(source).load_slp(str(source))
@@ -76,7 +76,7 @@ def read_sleap(source: Path, reading: Reading) -> LabelSet:
             image.instances.append(instance)
     problems.raise_if_any(source)
     if not images:
-        raise DataError(f"{source}: no frame has labels that a person made; predictions are not read.")
+        raise DataError(f"{source}: no frame has labels made by a person; predictions are not read.")
     notes = [f"Left out, as only predicted: {count_in_words(n_predicted, 'frame')}."] if n_predicted else []
     if n_invisible:
         marked = count_in_words(n_invisible, "point that is", "points that are")
@@ -89,7 +89,7 @@ def read_sleap(source: Path, reading: Reading) -> LabelSet:
 
 
 def _read_instance(one: Any, category: int, invisible: int) -> tuple[Instance, int]:
-    """Give an instance and the number of points that count as not labelled because they are not visible."""
+    """Return an instance and the number of points that count as not labelled because they are not visible."""
     points: NDArray[np.float64] = one.points["xy"]
     is_placed = np.isfinite(points).all(axis=1)
     is_visible = one.points["visible"].astype(bool)
@@ -100,7 +100,7 @@ def _read_instance(one: Any, category: int, invisible: int) -> tuple[Instance, i
 
 
 def _open(video: Any, source: Path, reading: Reading, problems: Problems) -> Callable[[int], LabelledImage | None]:
-    """Give a function from the number of a frame to its image, without instances."""
+    """Return a function from the number of a frame to its image, without instances."""
     finder = ImageFinder([reading.image_root or source.parent], problems)
     if isinstance(video.filename, list):
         names = [str(name) for name in video.filename]
@@ -119,11 +119,11 @@ def _open(video: Any, source: Path, reading: Reading, problems: Problems) -> Cal
     if Path(str(video.filename)).suffix.lower() in VIDEO_SUFFIXES:
         path = finder.look_for(str(video.filename))
         if path is None:
-            problems.add("missing video", f"there is no video {video.filename!r}. Say where it is by --image_root.")
+            problems.add("missing video", f"there is no video {video.filename!r}. Say where it is with --image_root.")
             return lambda number: None
         return _give_frames(VideoFrames(path), group)
     if not video.exists() or video.backend is None:
-        problems.add("missing images", f"{video.filename}: cannot be opened, nor are its images inside the file.")
+        problems.add("missing images", f"{video.filename}: cannot be opened, and its images are not inside the file.")
     return _give_frames(video, group)
 
 
@@ -132,7 +132,7 @@ def _give_frames(frames: Any, group: str) -> Callable[[int], LabelledImage | Non
         pixels: NDArray[np.uint8] = np.asarray(frames[number])
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
-    # Six digits put the frames of two hours in order.
+    # Six digits are enough to sort the frames of two hours.
     return lambda number: LabelledImage(
         f"{group}/{number:06d}.png", (0, 0), None, read=lambda: read(number), group=group
     )
@@ -143,10 +143,10 @@ def _common_folder(names: list[str]) -> str:
 
 
 def write_sleap(labels: LabelSet, path: Path) -> list[str]:
-    """Write a SLEAP file; one whose name ends in .pkg.slp holds the images, others name their files.
+    """Write a SLEAP file; one whose name ends in .pkg.slp contains the images, others refer to their files.
 
     Returns:
-        What the file does not hold.
+        Notes on what the file does not contain.
 
     Raises:
         DataError: sleap-io is not installed.
@@ -156,7 +156,7 @@ def write_sleap(labels: LabelSet, path: Path) -> list[str]:
         sio.Skeleton(nodes=[sio.Node(name) for name in one.keypoints], edges=list(one.skeleton), name=one.name)
         for one in labels.categories
     ]
-    # SLEAP takes the images of a list for frames of one size.
+    # SLEAP expects the images of a list to be frames of one size.
     folders: dict[tuple[Path, tuple[int, int]], list[LabelledImage]] = {}
     for image in labels.images:
         assert image.path is not None

@@ -1,4 +1,4 @@
-"""Dividing images into parts for training, validation and test, such that a group of images never lies in two."""
+"""Dividing images into parts for training, validation and test, so that no group of images is in two."""
 
 import numpy as np
 
@@ -14,16 +14,16 @@ def split_images(
 ) -> None:
     """Set the `split` of every image to train, val or test.
 
-    Groups are drawn in a random order; each part takes groups until another one would bring it no closer to its
-    fraction, but one at least.
+    Groups are drawn in random order; each part takes groups until another one would bring it no closer to its fraction,
+    but at least one.
 
     Args:
         images: the images.
         val_fraction: share of the images to validate on.
         test_fraction: share of the images to test on.
-        group_by: a folder level or a regular expression, see `name_groups`; `folder` for level 1, `image` where each
-            is a group of its own. None: what the source says, such as the video; else `image`.
-        seed: of the draw.
+        group_by: a folder level or a regular expression, see `name_groups`; `folder` for level 1, `image` to make each
+            image its own group. None: the groups in the source, such as videos; otherwise `image`.
+        seed: seed of the draw.
 
     Raises:
         DataError: there are too few groups, or the expression does not match.
@@ -42,13 +42,13 @@ def split_images(
         kind = f"groups by {group_by!r}" if group_by else "images or videos"
         raise DataError(
             f"there are {len(groups)} {kind} ({', '.join(sorted(groups)[:3])}), too few for train, "
-            f"{' and '.join(parts)}. If images of one group may lie in two parts, which "
-            "flatters the result, say --group_by=image."
+            f"{' and '.join(parts)}. If images of one group may be in two parts, which "
+            "flatters the result, give --group_by=image."
         )
     names = sorted(groups)
     order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
     for position, split in enumerate(parts):
-        n_parts_after = len(parts) - position  # those that come later, and training
+        n_parts_after = len(parts) - position  # the later ones, and training
         taken = _take(order, groups, wanted[split], len(order) - n_parts_after)
         order = [name for name in order if name not in taken]
         for name in taken:
@@ -81,5 +81,5 @@ def _name_groups(images: list[LabelledImage], group_by: int | str | None) -> lis
     try:
         return name_groups(names, 1 if group_by == "folder" else group_by)
     except DataError as error:
-        # The option has another name here than in a training.
+        # The option has a different name here than in a training.
         raise DataError(str(error).replace("data.group_by", "group_by")) from error

@@ -1,4 +1,4 @@
-"""Writing labels in a format: where its files lie, and its images with them."""
+"""Writing labels in a format: where its files go, and its images with them."""
 
 import os
 import shutil
@@ -25,11 +25,11 @@ __all__ = ["ImageTransfer", "OutputName", "find_output_format", "write_labels"]
 OutputName: TypeAlias = Literal["coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo"]
 ImageTransfer: TypeAlias = Literal["copy", "link"]
 
-# The formats that may be a single file, and what its name ends in.
+# The formats that may be a single file, and its suffix.
 SUFFIXES: dict[OutputName, str] = {"coco": ".json", "sleap": ".slp", "cvat": ".xml"}
-# The formats whose images lie in folders of their own.
+# The formats that keep their images in folders of their own.
 WITH_IMAGES: tuple[OutputName, ...] = ("yolo", "deeplabcut", "label_studio")
-# The formats that do not tell training from validation.
+# The formats that do not distinguish training from validation.
 WITHOUT_PARTS: tuple[OutputName, ...] = ("deeplabcut", "label_studio")
 
 
@@ -44,20 +44,20 @@ def find_output_format(output: Path) -> OutputName:
 def write_labels(
     labels: LabelSet, output: Path, name: OutputName, transfer: ImageTransfer, info: Mapping[str, Any]
 ) -> list[str]:
-    """Write labels; when that fails, what was written of them is removed.
+    """Write labels; if that fails, anything already written is removed.
 
     Args:
         labels: in continuous coordinates; they are changed.
         output: a file, or a folder that is missing or empty.
-        name: of the format.
-        transfer: how images get into the folders of a format that wants them there.
-        info: what a COCO file says of itself.
+        name: the format.
+        transfer: how images get into the folders of a format that needs them there.
+        info: a COCO file's description of itself.
 
     Returns:
-        What the user should know: what the format does not hold, and how to go on.
+        Notes for the user: what the format does not contain, and what to do next.
 
     Raises:
-        DataError: something is there already, or the format cannot hold the labels.
+        DataError: the output already exists, or the format cannot represent the labels.
     """
     is_file = output.suffix.lower() == SUFFIXES.get(name)
     if output.suffix and output.suffix.lower() in SUFFIXES.values() and not is_file:
@@ -67,7 +67,7 @@ def write_labels(
     made = [output, frames] if is_file else [output]
     for path in made:
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise DataError(f"{path} exists already; give another --output.")
+            raise DataError(f"{path} already exists; give another --output.")
     with _removing_on_failure(made):
         if name in WITH_IMAGES:
             _bring_images(labels, output, name, transfer)
@@ -116,7 +116,7 @@ def _write(labels: LabelSet, output: Path, name: OutputName, is_file: bool, info
 
 
 def _list_parts(labels: LabelSet, output: Path, suffix: str, is_file: bool) -> Iterator[tuple[Path, LabelSet]]:
-    """List the files to write and what is in each: one a part of the data set."""
+    """List the files to write and their contents, one per part of the data set."""
     if is_file:
         yield output, labels
         return
@@ -127,7 +127,7 @@ def _list_parts(labels: LabelSet, output: Path, suffix: str, is_file: bool) -> I
 
 
 def _bring_images(labels: LabelSet, folder: Path, name: OutputName, transfer: ImageTransfer) -> None:
-    """Copy or link all images to where the format wants them."""
+    """Copy or link all images to where the format expects them."""
     taken: dict[Path, str] = {}
     for image in labels.images:
         place = folder / _place(image, name)
@@ -150,9 +150,9 @@ def _bring_images(labels: LabelSet, folder: Path, name: OutputName, transfer: Im
 
 
 def _place(image: LabelledImage, name: OutputName) -> Path:
-    """Give an image's path below the folder of the data set."""
+    """Return an image's path below the folder of the data set."""
     parts = image.name.split("/")
-    # What the formats put in front themselves.
+    # Folders that the formats prepend themselves.
     while len(parts) > 1 and parts[0] in ("images", IMAGE_FOLDER, *SPLITS):
         parts = parts[1:]
     if name == "yolo":

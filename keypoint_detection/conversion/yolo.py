@@ -1,12 +1,12 @@
-"""YOLO-pose data sets of Ultralytics: data.yaml, images/ and labels/, one text file an image.
+"""YOLO-pose data sets of Ultralytics: data.yaml, images/ and labels/, one text file per image.
 
-A line is an object: class, then the box (centre and size), then the points, each with x, y and, where `kpt_shape` says
-3, a visibility as in COCO. Coordinates are shares of the image's width and height, hence continuous. Where `kpt_shape`
-says 2, a point at (0, 0) or below is not labelled. `kpt_names` (or `node_names`) name the points; without them give
+A line is an object: class, then the box (centre and size), then the points, each with x, y and, if `kpt_shape` says 3,
+a visibility as in COCO. Coordinates are shares of the image's width and height, hence continuous. If `kpt_shape` says
+2, a point at (0, 0) or below is not labelled. `kpt_names` (or `node_names`) name the points; without them, give
 --keypoints.
 
 https://docs.ultralytics.com/datasets/pose/. sleap-io reads such data sets too, but makes occluded points visible,
-knows one class only, and takes objects without visibility for outlines.
+supports only one class, and takes objects without visibility for outlines.
 """
 
 from collections.abc import Iterator
@@ -36,8 +36,8 @@ __all__ = ["find_yolo_config", "label_path", "read_yolo", "write_yolo"]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".mpo", ".dng", ".pfm", ".heic"})
 N_BOX_CELLS = 5  # class, and the box's centre and size
-WITH_VISIBILITY = 3  # numbers of a point
-# Of shares: 1e-8 of an image 10 000 pixels wide are a ten thousandth of a pixel.
+WITH_VISIBILITY = 3  # numbers per point
+# Decimals of shares: 1e-8 of an image 10 000 pixels wide is a ten-thousandth of a pixel.
 SHARE_DECIMALS = 8
 
 
@@ -50,14 +50,14 @@ class _Config(NamedTuple):
 
 
 def find_yolo_config(source: Path) -> Path | None:
-    """Find the data.yaml of a data set: the file itself, or that of a folder."""
+    """Find the data.yaml of a data set: the file itself, or the one in a folder."""
     if source.suffix in (".yaml", ".yml"):
         return source
     return next((path for path in (source / "data.yaml", *sorted(source.glob("*.yaml"))) if path.is_file()), None)
 
 
 def label_path(image: Path) -> Path:
-    """Give the labels' file of an image, as Ultralytics does: labels/ in place of the last images/ in its path."""
+    """Return the label file of an image as Ultralytics does, with labels/ for the last images/ in its path."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "images":
@@ -70,7 +70,7 @@ def read_yolo(source: Path, reading: Reading) -> LabelSet:
     """Read a YOLO-pose data set by its data.yaml.
 
     Raises:
-        DataError: the data.yaml is missing or says too little, or files of labels are broken.
+        DataError: the data.yaml is missing or incomplete, or label files are broken.
     """
     config = _read_config(source, reading)
     categories = _read_categories(config, reading.keypoints)
@@ -105,10 +105,10 @@ def _read_config(source: Path, reading: Reading) -> _Config:
     shape = content.get("kpt_shape") if isinstance(content, dict) else None
     if not isinstance(shape, list) or len(shape) != 2 or not isinstance(shape[0], int) or shape[1] not in (2, 3):
         raise DataError(
-            f"{path}: kpt_shape is {shape!r}; [number of keypoints, 2 or 3] is expected. Without it the data set "
+            f"{path}: kpt_shape is {shape!r}; [number of keypoints, 2 or 3] is expected. Without it, the data set "
             "is one of boxes."
         )
-    # `path` is often that of another machine.
+    # `path` is often from another machine.
     stated = Path(str(content.get("path") or "."))
     candidates = [reading.image_root] if reading.image_root else [path.parent / stated, path.parent]
     keys = [value for split in SPLITS if isinstance(value := content.get(split), str)]
@@ -131,22 +131,22 @@ def _read_categories(config: _Config, keypoints: list[str]) -> list[Category]:
         names = [str(name) for name in names or [f"point{number}" for number in range(config.n_keypoints)]]
         if not len(names) <= config.n_keypoints or (keypoints and len(names) != config.n_keypoints):
             raise DataError(
-                f"{config.path}: {len(names)} names of keypoints ({', '.join(names)}) for {config.n_keypoints} "
+                f"{config.path}: {len(names)} keypoint names ({', '.join(names)}) for {config.n_keypoints} "
                 "keypoints of kpt_shape."
             )
-        # No key of Ultralytics' own; sleap-io reads and writes it.
+        # Not one of Ultralytics' own keys; sleap-io reads and writes it.
         edges = read_edges(config.content.get("skeleton"), len(names), start=0)
         categories.append(Category(str(classes[index]), names, edges))
     return categories
 
 
 def _list_images(config: _Config, split: str, problems: Problems) -> Iterator[Path]:
-    """List the images of a split: those of folders, or the lines of text files."""
+    """List the images of a split: those in folders, or the lines of text files."""
     value = config.content.get(split)
     for entry in value if isinstance(value, list) else [value] if value else []:
         place = config.root / str(entry)
         if not place.exists():
-            # Exports of Roboflow say ../train/images, from a folder that is not there.
+            # Roboflow's exports say ../train/images, from a folder that does not exist.
             place = config.root / str(entry).replace("../", "")
         if place.is_dir():
             yield from sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -180,7 +180,7 @@ def _read_labels(
                 f"{config.n_keypoints} keypoints of {config.n_numbers}.",
             )
         elif values[0] not in range(len(categories)):
-            problems.add("class", f"{path}, line {number} is of class {cells[0]}; names has {len(categories)}.")
+            problems.add("class", f"{path}, line {number} has class {cells[0]}; names has {len(categories)}.")
         elif config.n_numbers == WITH_VISIBILITY and not np.isin(values[N_BOX_CELLS + 2 :: 3], (0, 1, VISIBLE)).all():
             problems.add("visibility", f"{path}, line {number} has a visibility that is not 0, 1 or 2.")
         else:
@@ -203,15 +203,15 @@ def _read_line(values: NDArray[np.float64], image: LabelledImage, config: _Confi
 
 
 def write_yolo(labels: LabelSet, folder: Path) -> list[str]:
-    """Write data.yaml and the files of labels; the images lie in images/ already.
+    """Write data.yaml and the label files; the images are already in images/.
 
     Returns:
-        What the data set does not hold.
+        Notes on what the data set does not contain.
     """
     n_keypoints = max(len(one.keypoints) for one in labels.categories)
     used = [split for split in SPLITS if any((image.split or "train") == split for image in labels.images)]
     content: dict[str, Any] = {"path": "."}
-    # Ultralytics asks for both, also where nothing is kept aside.
+    # Ultralytics requires both, even if nothing is held out.
     content |= {split: f"images/{split}" for split in used} | ({} if "val" in used else {"val": f"images/{used[0]}"})
     content["names"] = {index: one.name for index, one in enumerate(labels.categories)}
     content["kpt_shape"] = [n_keypoints, WITH_VISIBILITY]
@@ -245,7 +245,7 @@ def _make_line(instance: Instance, size: tuple[int, int], n_keypoints: int) -> s
         return ""
     height, width = size
     left, top, box_width, box_height = instance.enclose()
-    # Inside the image, and a pixel wide at least: Ultralytics refuses others.
+    # Inside the image, and at least one pixel wide: Ultralytics refuses others.
     left, right = np.clip([left, max(left + box_width, left + 1)], 0, width).tolist()
     top, bottom = np.clip([top, max(top + box_height, top + 1)], 0, height).tolist()
     shares = [(left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height]

@@ -1,8 +1,8 @@
-"""Augment images and their points alike, with the exact affine map back.
+"""Augment images and their points together, with the exact inverse affine map.
 
 Augmentation is any list of torchvision v2 transforms. Points are continuous coordinates (see `heatmaps`), which
-torchvision treats exactly in everything but flips, expanding rotations, centre crops that pad and elastic transforms:
-`ContinuousKeyPoints` mends those.
+torchvision handles exactly except in flips, expanding rotations, centre crops that pad and elastic transforms:
+`ContinuousKeyPoints` corrects those.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,20 +30,20 @@ __all__ = [
 ]
 
 
-# After as many steps the solution of an elastic transform has stopped moving, at every strength that leaves an image
+# After this many steps the solution of an elastic transform has converged, at every strength that leaves an image
 # recognisable.
 N_ITERATIONS = 50
-# How often an augmentation is tried before a training: most of its random choices occur.
+# How often an augmentation is tried before a training, enough for most of its random choices to occur.
 N_TRIALS = 10
-# What mirrors images.
+# The transforms that mirror images.
 FLIPS = (v2.RandomHorizontalFlip, v2.RandomVerticalFlip)
 
 
 class ContinuousKeyPoints(tv_tensors.KeyPoints):  # type: ignore[misc, unused-ignore]
     """Points (N, 2) in continuous coordinates.
 
-    A flip maps x to W - x, where torchvision's own maps to W - 1 - x; and an expanding rotation goes where the image
-    goes, where torchvision's own is up to a pixel off.
+    A flip maps x to W - x, whereas torchvision's own maps it to W - 1 - x; and an expanding rotation follows the image,
+    whereas torchvision's own is up to a pixel off.
     """
 
 
@@ -70,11 +70,11 @@ def _rotate(
     center: list[float] | None = None,
     fill: Any = None,
 ) -> Any:
-    """Rotate as images are: about the centre, which an expanded canvas (a whole number of pixels) shares."""
+    """Rotate as images are rotated: about the centre, which an expanded canvas of whole pixels shares."""
     flat, (height, width) = points.as_subclass(Tensor), points.canvas_size
     rotated, canvas_size = F.rotate_keypoints(flat, (height, width), angle, center=None if expand else center)
     if expand:
-        # The size that images get; the one that torchvision computes for points can differ by a pixel.
+        # The size that images get; the one torchvision computes for points may differ by a pixel.
         blank = torch.empty(1, height, width, dtype=torch.uint8)
         canvas_size = tuple(F.rotate_image(blank, angle, expand=True).shape[-2:])
         rotated = rotated + torch.tensor([canvas_size[1] - width, canvas_size[0] - height]) / 2
@@ -83,9 +83,9 @@ def _rotate(
 
 @F.register_kernel(F.center_crop, ContinuousKeyPoints)  # type: ignore[untyped-decorator, unused-ignore]
 def _center_crop(points: ContinuousKeyPoints, output_size: list[int]) -> Any:
-    """Move points as pixels are moved: images that are smaller than the crop get the odd pixel at their far end."""
+    """Move points as pixels are moved: images smaller than the crop get the odd pixel at their far end."""
     size = tuple(output_size) * 2 if len(output_size) == 1 else tuple(output_size)
-    # From left and top; a crop takes what an image has too much of, rounded as torchvision does.
+    # From left and top; a crop removes the excess, rounded as in torchvision.
     moves = [
         (new - old) // 2 if new > old else -round((old - new) / 2)
         for new, old in zip(size, points.canvas_size, strict=True)
@@ -96,9 +96,9 @@ def _center_crop(points: ContinuousKeyPoints, output_size: list[int]) -> Any:
 
 @F.register_kernel(F.elastic, ContinuousKeyPoints)  # type: ignore[untyped-decorator, unused-ignore]
 def _elastic(points: ContinuousKeyPoints, displacement: Tensor, interpolation: Any = None, fill: Any = None) -> Any:
-    """Find where an elastic transform brings points: the place whose pixel it takes from there.
+    """Find where an elastic transform moves points: to the position whose pixel it samples at the point.
 
-    Images are sampled at x + d(x), so that a point p is seen at the x that solves x + d(x) = p: by fixed-point
+    Images are sampled at x + d(x), so a point p appears at the x that solves x + d(x) = p, found by fixed-point
     iteration, which converges because the displacement changes slowly.
     """
     flat, (height, width) = points.as_subclass(Tensor), points.canvas_size
@@ -113,13 +113,13 @@ def _elastic(points: ContinuousKeyPoints, displacement: Tensor, interpolation: A
 
 
 class Augmented(NamedTuple):
-    """What an augmentation made of an image.
+    """The result of an augmentation.
 
     Attributes:
         image: (3, H, W) uint8.
-        points: (N, 2) float32 pixels of the augmented image, in the order given; some may lie outside it.
-        is_mirrored: the image shows its scene as in a mirror, so left is right.
-        to_source: (2, 3) affine map from the augmented image to the given one; where the augmentation is not affine
+        points: (N, 2) float32 pixels of the augmented image, in the order given; some may be outside it.
+        is_mirrored: whether the image shows its scene as in a mirror, with left and right swapped.
+        to_source: (2, 3) affine map from the augmented image to the given one; if the augmentation is not affine
             (perspective, elastic), the map that agrees with it at three points around the centre.
     """
 
@@ -141,7 +141,7 @@ def augment(image: Tensor, points: Tensor, transform: Callable[..., Any]) -> Aug
         ValueError: the transform changed the number of points or the type of the image.
     """
     height, width = image.shape[-2:]
-    # Three points that travel along tell what the transform did: mirrored or not, and the inverse map.
+    # Three additional points show what the transform did: whether it mirrored, and its inverse map.
     reference = torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75]]) * torch.tensor([width, height])
     carried = ContinuousKeyPoints(torch.cat([reference, points]), canvas_size=(height, width))
     image_out, moved_points = transform(tv_tensors.Image(image), carried)
@@ -163,7 +163,7 @@ def augment(image: Tensor, points: Tensor, transform: Callable[..., Any]) -> Aug
 
 
 def _affine_through(sources: Tensor, targets: Tensor) -> Tensor:
-    """The (2, 3) affine map that takes three points (3, 2) to three others (3, 2)."""
+    """Return the (2, 3) affine map that takes three points (3, 2) to three others (3, 2)."""
     homogeneous = torch.cat([sources.double(), torch.ones(3, 1, dtype=torch.float64)], dim=1)
     matrix: Tensor = torch.linalg.solve(homogeneous, targets.double()).T.float()
     return matrix
@@ -172,21 +172,21 @@ def _affine_through(sources: Tensor, targets: Tensor) -> Tensor:
 def try_augmentation(
     transform: Callable[..., Any], size: Sequence[int], flip_pairs: Sequence[tuple[str, str]] | None
 ) -> None:
-    """Try an augmentation on a grey image before a training, whose reading processes would only fail later.
+    """Try an augmentation on a grey image before a training; otherwise its reading processes would fail later.
 
     Args:
         transform: the augmentation.
         size: (height, width) of the image in pixels.
-        flip_pairs: the types that change places in a mirror; None where that is not known.
+        flip_pairs: the types that swap when an image is mirrored; None if unknown.
 
     Raises:
-        DataError: it mirrors images and it is not known which types change places; or it fails.
+        DataError: it mirrors images but it is unknown which types swap; or it fails.
     """
     flips = sorted({type(one).__name__ for one in _walk(transform) if isinstance(one, FLIPS) or _is_flipping(one)})
     if flips and flip_pairs is None:
         raise DataError(
-            f"data.augmentation has {' and '.join(flips)}, but it is not known which keypoint types change places in a "
-            "mirror. Give data.flip_pairs, e.g. [[left_ear, right_ear]], or [] when no type has a twin."
+            f"data.augmentation has {' and '.join(flips)}, but it is unknown which keypoint types swap in a mirrored "
+            "image. Give data.flip_pairs, e.g. [[left_ear, right_ear]], or [] if no type has a twin."
         )
     image = torch.full((3, *size), LETTERBOX_GREY, dtype=torch.uint8)
     with torch.random.fork_rng(devices=[]):
@@ -206,7 +206,7 @@ def _is_flipping(transform: Any) -> bool:
 
 
 def _walk(transform: Any) -> Iterator[Any]:
-    """Give a transform and all that it contains."""
+    """Yield a transform and all those that it contains."""
     yield transform
     for one in getattr(transform, "transforms", ()):
         yield from _walk(one)
@@ -225,6 +225,6 @@ def default_augmentation(may_flip: bool) -> list[v2.Transform]:
     """List the augmentations that suit most keypoint data.
 
     Args:
-        may_flip: mirror half of the images; only right where it is known which types change places.
+        may_flip: mirror half of the images; correct only if it is known which types swap.
     """
     return [DefaultAugmentation(flip=may_flip)]

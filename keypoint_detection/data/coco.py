@@ -1,7 +1,7 @@
 """Read COCO keypoint files into flat arrays, and report every problem of a file at once.
 
 The format: https://cocodataset.org/#format-data (keypoint detection). `categories[].keypoints` names the keypoint
-types, `annotations[].keypoints` holds one (x, y, v) triple for each of them.
+types, `annotations[].keypoints` has one (x, y, v) triple for each of them.
 """
 
 import logging
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 Coordinates = Literal["continuous", "pixel_index"]
 
-# How far an integer that names a pixel lies from the centre of that pixel.
+# The distance of an integer that names a pixel from the centre of that pixel.
 PIXEL_INDEX_OFFSET_PX = 0.5
 
 
@@ -35,17 +35,17 @@ class CocoKeypoints(NamedTuple):
 
     Attributes:
         path: the JSON file.
-        keypoint_types: all keypoint types of the file; equal names of several categories are told apart.
+        keypoint_types: all keypoint types in the file; equal names in several categories are distinguished.
         image_ids: (I,) int64.
-        image_paths: (I,) UTF-8 bytes, the images' files.
-        image_sizes: (I, 2) int64, (height, width) of the images according to the file; 0 where it does not say.
+        image_paths: (I,) UTF-8 bytes, the files of the images.
+        image_sizes: (I, 2) int64, (height, width) of the images according to the file; 0 if not given.
         offsets: (I + 1,) int64; the points of image i are the rows offsets[i] to offsets[i + 1].
         points: (P, 2) float32 continuous image pixels.
         visibility: (P,) int64, 1 or 2: unlabelled points are left out.
         types: (P,) int64, indices into `keypoint_types`.
-        instances: (P,) int64, the index in its image of the annotation that the point belongs to.
-        box_sizes: (P,) float32, the longer side of that annotation's box in pixels; NaN where it has none.
-        areas: (P,) float32, the area of that annotation in square pixels; NaN where it has none.
+        instances: (P,) int64, the index in the image of the annotation that the point belongs to.
+        box_sizes: (P,) float32, the longer side of that annotation's box in pixels; NaN if it has none.
+        areas: (P,) float32, the area of that annotation in square pixels; NaN if it has none.
     """
 
     path: Path
@@ -66,8 +66,8 @@ class ExaminedCoco(NamedTuple):
     """A file as far as it can be read.
 
     Attributes:
-        table: what can be used of it.
-        problems: all that is wrong with it.
+        table: the usable part of it.
+        problems: everything wrong with it.
         file: its entries.
     """
 
@@ -84,19 +84,19 @@ def read_coco(
 ) -> CocoKeypoints:
     """Read and validate a COCO keypoint file.
 
-    Images without annotations are kept: they are negatives. Annotations of categories without keypoints, and those
-    that carry no keypoints, are left out; the log says how many.
+    Images without annotations are kept as negatives. Annotations of categories without keypoints, and those
+    that have no keypoints, are left out; the log says how many.
 
     Args:
         path: the JSON file.
-        image_root: the folder that the file names of the images are relative to; the JSON's own when left out.
-        coordinates: `continuous` where (0, 0) is the corner of the top-left pixel, `pixel_index` where the numbers name
-            pixels: half a pixel is then added to reach their centres.
-        picked: the names of the categories whose annotations count; all that have keypoints when left out.
+        image_root: the folder that the images' file names are relative to; by default, that of the JSON file.
+        coordinates: in `continuous`, (0, 0) is the corner of the top-left pixel; in `pixel_index`, the numbers name
+            pixels, so half a pixel is added to reach their centres.
+        picked: the names of the categories whose annotations count; by default, all that have keypoints.
 
     Raises:
-        DataError: the file is missing, is not a COCO keypoint file, or holds inconsistent entries; all problems of the
-            file are listed together.
+        DataError: the file is missing, is not a COCO keypoint file, or has inconsistent entries; all problems are
+            listed together.
     """
     examined = examine_coco(path, image_root, coordinates, picked)
     examined.problems.raise_if_any(Path(path))
@@ -106,7 +106,7 @@ def read_coco(
 def examine_coco(
     path: str | Path, image_root: str | Path | None, coordinates: Coordinates, picked: Sequence[str] | None
 ) -> ExaminedCoco:
-    """Read what can be read of a COCO keypoint file, and collect all that is wrong with it; see `read_coco`.
+    """Read as much as possible of a COCO keypoint file, and collect everything wrong with it; see `read_coco`.
 
     Raises:
         DataError: the file is missing or is not a COCO file.
@@ -146,7 +146,7 @@ def _read(
 
 
 def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:
-    """Name the keypoints of categories that leave them unnamed though their annotations carry them (as WFLW does)."""
+    """Name the keypoints of categories that leave them unnamed although their annotations have them (as in WFLW)."""
     if all(category.keypoints for category in file.categories):
         return file.categories
     n_values: dict[Any, int] = {}
@@ -174,15 +174,13 @@ def _name(category: CategoryEntry) -> str:
 def _read_categories(
     entries: list[CategoryEntry], picked: Sequence[str] | None, problems: Problems
 ) -> tuple[tuple[KeypointType, ...], dict[Any, CocoCategory | None]]:
-    """Index the keypoint types; a category without keypoints, or that is not picked, maps to None."""
+    """Index the keypoint types; a category that has no keypoints, or is not picked, maps to None."""
     named: dict[Any, tuple[str, list[str]]] = {}
     categories: dict[Any, CocoCategory | None] = {}
     for entry in entries:
         identifier, names, name = entry.id, entry.keypoints, _name(entry)
         if not is_identifier(identifier) or identifier in categories:
-            problems.add(
-                "category id", f"category '{name}' has the id {identifier!r:.80}; each needs a number of its own."
-            )
+            problems.add("category id", f"category '{name}' has the id {identifier!r:.80}; each needs its own number.")
             continue
         categories[identifier] = None
         if not names:
@@ -202,7 +200,7 @@ def _read_categories(
             "no category has 'keypoints'; a box or mask data set cannot train a keypoint detector. "
             "Expected e.g. {'id': 1, 'name': 'box', 'keypoints': ['corner0', 'corner1']}.",
         )
-    # Over all categories, so that a type keeps its name whichever of them are picked.
+    # Over all categories, so that a type's name does not depend on which of them are picked.
     counts = Counter(keypoint for _, names in named.values() for keypoint in set(names))
     if picked is not None:
         named = _pick_categories(named, picked, problems)

@@ -19,11 +19,11 @@ __all__ = ["CocoCategory", "LabelledPoints", "is_identifier", "read_annotations"
 
 logger = logging.getLogger(__name__)
 
-# Further from an image than this is nothing that anybody has labelled.
+# No labelled point is further from an image than this.
 COORDINATE_LIMIT = 1e9
-# Annotations that become arrays together: enough that NumPy's own time counts, few enough to take no memory.
+# Annotations converted to arrays together: enough to keep NumPy's overhead small, few enough to need little memory.
 N_TOGETHER = 2048
-# No box and no object that anybody has labelled is larger, in pixels or square pixels.
+# No labelled box or object is larger than this, in pixels or square pixels.
 EXTENT_LIMIT = COORDINATE_LIMIT**2
 # The types of JSON values that are numbers, which its true and false are not.
 NUMBERS = {int, float}
@@ -34,7 +34,7 @@ class CocoCategory(NamedTuple):
     """A category with keypoints.
 
     Attributes:
-        name: of the category.
+        name: the name of the category.
         type_indices: the keypoint type of each of its keypoints.
     """
 
@@ -47,12 +47,12 @@ class LabelledPoints(NamedTuple):
 
     Attributes:
         n_points: (I,) int64, how many points each image has.
-        points: (P, 2) float32, as the file has them.
+        points: (P, 2) float32, as in the file.
         visibility: (P,) int64, 1 or 2.
         types: (P,) int64.
-        instances: (P,) int64, the index in its image of the annotation that the point belongs to.
-        box_sizes: (P,) float32, the longer side of that annotation's box; NaN where it has none.
-        areas: (P,) float32, the area of that annotation; NaN where it has none.
+        instances: (P,) int64, the index in the image of the annotation that the point belongs to.
+        box_sizes: (P,) float32, the longer side of that annotation's box; NaN if it has none.
+        areas: (P,) float32, the area of that annotation; NaN if it has none.
     """
 
     n_points: NDArray[np.int64]
@@ -83,20 +83,20 @@ class _Part(NamedTuple):
 
 
 def is_identifier(value: Any) -> bool:
-    """Whether a value can name a category or an image in a file of COCO."""
+    """Whether a value can identify a category or an image in a COCO file."""
     return type(value) in IDENTIFIERS
 
 
 def read_annotations(
     file: CocoFile, image_ids: Sequence[int], categories: Mapping[Any, CocoCategory | None], problems: Problems
 ) -> LabelledPoints:
-    """Read the labelled points of a file; the log says how many annotations carry no keypoints.
+    """Read the labelled points of a file; the log says how many annotations have no keypoints.
 
     Args:
         file: the content of the file.
-        image_ids: the images of the result, in its order.
+        image_ids: the images of the result, in order.
         categories: the categories by id; None for those without keypoints.
-        problems: where what is wrong is noted; the points are of no use then.
+        problems: collects what is wrong; if there is anything, the points are not usable.
     """
     images = {identifier: index for index, identifier in enumerate(image_ids)}
     parts: list[_Part] = []
@@ -110,10 +110,10 @@ def read_annotations(
     for position, entry in enumerate(file.read_annotations()):
         category_id, image_id = entry.category_id, entry.image_id
         if type(category_id) not in IDENTIFIERS or category_id not in categories:
-            finish()  # so that problems are noted in the order of the file
+            finish()  # so that problems are recorded in the order of the file
             problems.add(
                 "category",
-                f"{_call(entry, position)} is of category {category_id!r:.80}, which 'categories' does not list.",
+                f"{_call(entry, position)} has category {category_id!r:.80}, which is not in 'categories'.",
             )
             continue
         category = categories[category_id]
@@ -122,9 +122,7 @@ def read_annotations(
             continue
         if type(image_id) not in IDENTIFIERS or image_id not in images:
             finish()
-            problems.add(
-                "image", f"{_call(entry, position)} is of image {image_id!r:.80}, which 'images' does not list."
-            )
+            problems.add("image", f"{_call(entry, position)} has image {image_id!r:.80}, which is not in 'images'.")
             continue
         pending.append(_Annotation(position, entry, category, images[image_id]))
         if len(pending) == N_TOGETHER:
@@ -160,7 +158,7 @@ def _read_part(annotations: Sequence[_Annotation], problems: Problems) -> _Part:
 
 
 def _read_together(values: list[Any], n_keypoints: NDArray[np.int32]) -> NDArray[np.float64] | None:
-    """The (x, y, v) of several annotations, (N, 3); None where any of them needs a closer look."""
+    """Return the (x, y, v) of several annotations, (N, 3); None if any of them needs a closer look."""
     if not all(type(one) is list for one in values) or [len(one) for one in values] != (3 * n_keypoints).tolist():
         return None
     numbers = list(chain.from_iterable(values))
@@ -168,7 +166,7 @@ def _read_together(values: list[Any], n_keypoints: NDArray[np.int32]) -> NDArray
         return None
     try:
         triples = np.fromiter(numbers, np.float64, len(numbers)).reshape(-1, 3)
-    except OverflowError:  # an integer that is larger than any float
+    except OverflowError:  # an integer larger than any float
         return None
     visibility = triples[:, 2]
     is_known = (visibility == NOT_LABELLED) | (visibility == OCCLUDED) | (visibility == VISIBLE)
@@ -177,7 +175,7 @@ def _read_together(values: list[Any], n_keypoints: NDArray[np.int32]) -> NDArray
 
 
 def _read_triples(annotation: _Annotation, problems: Problems) -> list[tuple[float, float, int]]:
-    """The (x, y, v) of one annotation, zeros for what is not labelled, not usable or not there."""
+    """Return the (x, y, v) of one annotation, with zeros for points that are unlabelled, unusable or missing."""
     values, category = annotation.entry.keypoints, annotation.category
     name = _call(annotation.entry, annotation.position)
     nothing = (0.0, 0.0, NOT_LABELLED)
@@ -206,7 +204,7 @@ def _read_triples(annotation: _Annotation, problems: Problems) -> list[tuple[flo
 
 
 def _read_extent(entry: AnnotationEntry) -> tuple[float, float]:
-    """The longer side of the box and the area, NaN where the annotation has none that can be used."""
+    """Return the longer side of the box and the area; NaN if the annotation has no usable one."""
     box, area = entry.bbox, entry.area
     width, height = (box[2], box[3]) if type(box) is list and len(box) == 4 else (0, 0)
     is_box = (
@@ -217,7 +215,7 @@ def _read_extent(entry: AnnotationEntry) -> tuple[float, float]:
 
 
 def _join(parts: list[_Part], n_images: int) -> LabelledPoints:
-    """Put the annotations of one image next to each other."""
+    """Join the parts, with the annotations of each image together."""
 
     def column(name: str) -> NDArray[Any]:
         return np.concatenate([getattr(part, name) for part in parts])

@@ -1,8 +1,8 @@
 """Load the JSON of a COCO keypoint file: only the fields that are used, and annotations one by one.
 
 A file of 60 000 images takes seconds and most of a gigabyte as Python objects. Fields are therefore picked while the
-text is parsed, whatever else a file carries (segmentations, captions), and an annotation exists only as long as it is
-looked at. Fields are of any type here: what is wrong with them is said, all together, by those who read them.
+text is parsed, whatever else a file contains (segmentations, captions), and an annotation exists only while it is
+processed. Fields may have any type here: their readers report everything wrong with them together.
 """
 
 import json
@@ -24,7 +24,7 @@ __all__ = [
     "load_quickly",
 ]
 
-# What files begin with that are not text in UTF-8, and what to say of them.
+# The first bytes of files that are not UTF-8 text, and what to say about them.
 MAGIC = {
     b"\x1f\x8b": "is compressed by gzip; unpack it first (gunzip)",
     b"PK": "is a ZIP archive; unpack it first",
@@ -38,7 +38,7 @@ NotPlainJson = msgspec.DecodeError
 
 
 class ImageEntry(msgspec.Struct, gc=False):
-    """What is used of an entry of `images`; None where it has no such field."""
+    """The fields used of an entry of `images`; None for those it lacks."""
 
     id: Any = None
     file_name: Any = None
@@ -47,7 +47,7 @@ class ImageEntry(msgspec.Struct, gc=False):
 
 
 class AnnotationEntry(msgspec.Struct, gc=False):
-    """What is used of an entry of `annotations`; None, and UNSET for the id, where it has no such field."""
+    """The fields used of an entry of `annotations`; None, or UNSET for the id, for those it lacks."""
 
     id: Any = msgspec.UNSET
     image_id: Any = None
@@ -59,7 +59,7 @@ class AnnotationEntry(msgspec.Struct, gc=False):
 
 
 class CategoryEntry(msgspec.Struct, gc=False):
-    """What is used of an entry of `categories`; None, and UNSET for the name, where it has no such field."""
+    """The fields used of an entry of `categories`; None, or UNSET for the name, for those it lacks."""
 
     id: Any = None
     name: Any = msgspec.UNSET
@@ -71,7 +71,7 @@ class CocoFile(NamedTuple):
 
     Attributes:
         images: all images.
-        annotations: what `read_annotations` makes entries of.
+        annotations: the input of `read_annotations`.
         categories: all categories.
     """
 
@@ -80,10 +80,10 @@ class CocoFile(NamedTuple):
     categories: list[CategoryEntry]
 
     def read_annotations(self) -> Iterator[AnnotationEntry]:
-        """Give the annotations one by one.
+        """Yield the annotations one by one.
 
         Raises:
-            NotPlainJson: an annotation of a file that was loaded quickly is not plain JSON.
+            NotPlainJson: an annotation of a file loaded by `load_quickly` is not plain JSON.
         """
         read: Any = _ANNOTATION.decode if self.annotations and isinstance(self.annotations[0], msgspec.Raw) else _pick
         return map(read, self.annotations)
@@ -103,10 +103,10 @@ def _pick(annotation: dict[str, Any]) -> AnnotationEntry:
 
 
 def load_quickly(path: Path) -> CocoFile:
-    """Load a COCO keypoint file, as long as it is plain JSON.
+    """Load a COCO keypoint file, provided that it is plain JSON.
 
     Raises:
-        NotPlainJson: it is not, or not laid out as COCO files are; `load_leniently` reads it or says what is wrong.
+        NotPlainJson: it is not, or is not laid out like a COCO file; `load_leniently` reads it or says what is wrong.
         DataError: there is no such file, or it is of another kind.
     """
     shell = msgspec.json.decode(memoryview(_read_text(path)), type=_Shell)
@@ -127,8 +127,8 @@ def load_leniently(path: Path) -> CocoFile:
         raise DataError(f"{path}: not valid JSON ({error}); expected a COCO keypoint file.") from error
     expected = "a COCO keypoint file is an object with the lists 'images', 'annotations' and 'categories'"
     if not isinstance(content, dict):
-        hint = " A list is what detection results look like; give the ground-truth file." if content else ""
-        raise DataError(f"{path}: holds a {type(content).__name__}; {expected}.{hint}")
+        hint = " Detection results are a list; give the ground-truth file." if content else ""
+        raise DataError(f"{path}: contains a {type(content).__name__}; {expected}.{hint}")
     for key in ("images", "annotations", "categories"):
         entries = content.get(key)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

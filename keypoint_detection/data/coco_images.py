@@ -11,21 +11,21 @@ from keypoint_detection.data.problems import Problems
 
 __all__ = ["CocoImages", "read_images"]
 
-# Ids are kept in 64 bits with a sign.
+# Ids are stored as signed 64-bit integers.
 ID_LIMIT = 2**63
-# Asked for as many files of a folder, it is cheaper to list it once than to ask the disk for each.
+# For this many files in a folder, listing it once is cheaper than looking up each file.
 N_BEFORE_LISTING = 32
-# File names that need no tidying to be joined to a folder: no empty part, no part that begins with a dot.
+# File names that can be joined to a folder as they are: no empty part, no part that begins with a dot.
 PLAIN_NAME = re.compile(r"(?:[^/\\:.][^/\\:]*/)*[^/\\:.][^/\\:]*")
 
 
 class CocoImages(NamedTuple):
-    """The images of a file in its order.
+    """The images of a file, in order.
 
     Attributes:
-        ids: each once.
+        ids: unique.
         paths: UTF-8 bytes.
-        sizes: (height, width) in pixels, (0, 0) where the file does not say.
+        sizes: (height, width) in pixels; (0, 0) if not given.
     """
 
     ids: list[int]
@@ -34,7 +34,7 @@ class CocoImages(NamedTuple):
 
 
 class _Folders:
-    """Tells which files exist, asking the disk as seldom as possible."""
+    """Tells which files exist, accessing the disk as rarely as possible."""
 
     def __init__(self) -> None:
         self._n_questions: Counter[str] = Counter()
@@ -45,7 +45,7 @@ class _Folders:
         self._n_questions[folder] += 1
         if self._n_questions[folder] == N_BEFORE_LISTING:
             self._names[folder] = _list_files(folder)
-        # A disk that ignores case, or writes accents another way, lists a file under another name than it answers to.
+        # A disk that ignores case, or encodes accents differently, may list a file under another name than it accepts.
         return name in self._names.get(folder, ()) or os.path.isfile(path)
 
 
@@ -53,7 +53,7 @@ def _list_files(folder: str) -> set[str]:
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name for entry in entries if entry.is_file()}
-    except OSError:  # there is none, or it may not be listed though its files may be read
+    except OSError:  # it does not exist, or it may not be listed although its files may be read
         return set()
 
 
@@ -61,9 +61,9 @@ def read_images(entries: list[ImageEntry], root: Path, problems: Problems) -> Co
     """Read the images of a file.
 
     Args:
-        entries: what the file says of them.
+        entries: their entries in the file.
         root: the folder that their file names are relative to.
-        problems: where what is wrong is noted; an image whose file is missing is kept.
+        problems: collects what is wrong; an image whose file is missing is kept.
     """
     images = CocoImages([], [], [])
     seen: set[int] = set()
@@ -89,7 +89,7 @@ def read_images(entries: list[ImageEntry], root: Path, problems: Problems) -> Co
 
 
 def _is_new_id(identifier: Any, file_name: Any, seen: set[int], problems: Problems) -> bool:
-    """Whether an id names an image, and none before it; otherwise the problem is noted."""
+    """Whether an id is valid and new; otherwise the problem is recorded."""
     if isinstance(identifier, bool) or not isinstance(identifier, int):
         kind = " (a text)" if isinstance(identifier, str) else ""
         problems.add("image id", f"image {file_name!r} has the id {identifier!r:.80}{kind}; an integer is expected.")

@@ -50,12 +50,12 @@ __all__ = ["KeypointsDataModule"]
 
 logger = logging.getLogger(__name__)
 
-# More workers than this seldom help, and each holds a copy of the interpreter.
+# More workers than this seldom help, and each is another copy of the interpreter.
 MAX_AUTOMATIC_WORKERS = 8
 
-# Fewer pixels show nothing that a network could find.
+# Fewer pixels do not show anything that a network could find.
 SMALLEST_SIDE_PX = 8
-# Where Lightning keeps the seed of `seed_everything`.
+# Where Lightning stores the seed of `seed_everything`.
 SEED_VARIABLE = "PL_GLOBAL_SEED"
 
 
@@ -64,44 +64,44 @@ class KeypointsDataModule(LightningDataModule):
 
     Args:
         train: COCO keypoint file (JSON) to train on.
-        val: COCO keypoint file to validate on. Left out, a part of `train` is kept aside.
+        val: COCO keypoint file to validate on. If left out, a part of `train` is held out.
         test: COCO keypoint file for `kpd test`.
-        predict: what `kpd predict` finds points in: an image, a folder and all below it, a pattern such as
+        predict: where `kpd predict` finds points: an image, a folder and everything below it, a pattern such as
             'frames/**/*.jpg', a COCO file, or a video.
-        image_root: folder that the images' file names are relative to. Left out, it is the folder of each JSON file.
-        categories: names of the categories whose annotations count, e.g. [person]; in images without them nothing is
-            to be found. Left out, all that have keypoints.
-        synthetic: draw a data set of cardboard boxes once and use it in place of the files.
-        channels: set by `model.channels`; used from Python only. Channel name to the keypoint types it collects.
-        val_fraction: part of the training images that is kept aside for validation where `val` is left out.
+        image_root: folder that the images' file names are relative to; by default, the folder of each JSON file.
+        categories: names of the categories whose annotations count, e.g. [person]; images without them have nothing to
+            find. By default, all that have keypoints.
+        synthetic: draw a data set of cardboard boxes once and use it instead of the files.
+        channels: set by `model.channels`; used only from Python. Channel name to the keypoint types it collects.
+        val_fraction: share of the training images held out for validation if `val` is left out.
         split_seed: seed of that split. The same seed and file give the same split.
-        n_folds: cut the training images into so many parts of about equal size, of which one is held out for
-            validation and the others are trained on, in place of `val` and `val_fraction`.
+        n_folds: divide the training images into this many parts of about equal size, of which one is held out for
+            validation and the others are trained on, instead of `val` and `val_fraction`.
         fold: which of the parts is held out, from 0 to n_folds - 1. `kpd summarize` pools the results of all.
         group_by: images that belong together, such as the frames of one video, are never on both sides of a split: 1
-            for the folder that an image is in, 2 for the one above it, or a regular expression that is searched for in
-            the file name, e.g. 'mouse([0-9]+)'. Left out, every image stands for itself.
-        train_fraction: part of the training images to use, drawn by `split_seed` and `seed_everything` in whole groups;
-            a smaller part is always a part of a larger one. The validation images stay the same.
-        image_size: height and width in pixels that every image is brought to. Left out, images keep their size,
+            for the folder that an image is in, 2 for the one above it, or a regular expression searched for in the file
+            name, e.g. 'mouse([0-9]+)'. By default, images are not grouped.
+        train_fraction: share of the training images to use, drawn by `split_seed` and `seed_everything` in whole
+            groups; a larger part always contains the smaller ones. The validation images stay the same.
+        image_size: height and width in pixels that every image is resized to. If left out, images keep their size,
             which must then be the same for all. Smaller is faster; larger finds smaller things.
-        resize: how images are brought to it: `letterbox` keeps the aspect ratio and adds bars, `stretch` does not.
-        coordinates: `continuous` where (0, 0) is the outer corner of the top-left pixel (CVAT, Label Studio,
-            Roboflow); `pixel_index` where integers name pixels (the official COCO person keypoints).
+        resize: how images are resized: `letterbox` keeps the aspect ratio and adds bars, `stretch` does not.
+        coordinates: in `continuous`, (0, 0) is the outer corner of the top-left pixel (CVAT, Label Studio, Roboflow);
+            in `pixel_index`, integers name pixels (the official COCO person keypoints).
         visible_only: leave out occluded points (v=1), in training and in measuring.
         augment: change the training images at random. Validation and test images are never changed.
-        augmentation: torchvision v2 transforms in place of the default ones (crop, scale, rotate, colour, blur, and
-            flip where `flip_pairs` is given). Points that leave the image are dropped.
-        flip_pairs: keypoint types that change places in a mirrored image, e.g. [[left_ear, right_ear]]; [] where
-            none does. Left out, images are not mirrored, and `model.flip_test` is not possible.
+        augmentation: torchvision v2 transforms instead of the default ones (crop, scale, rotate, colour, blur, and
+            flip if `flip_pairs` is given). Points that leave the image are dropped.
+        flip_pairs: keypoint types that swap in a mirrored image, e.g. [[left_ear, right_ear]]; [] if none do. If left
+            out, images are not mirrored, and `model.flip_test` is not possible.
         batch_size: images per batch and device.
-        num_workers: processes that read images; 0 reads in the training process. Left out, one less than the cores.
-        cache: keep decoded images of the input's size, so that all epochs but the first read them much faster: `ram`
-            in memory that all processes of the machine share, for as long as one of them runs; `disk` in files that
-            later runs find again. An image whose file changes is read anew.
-        cache_folder: where a cache on disk lies.
-        cache_gb: how many gigabytes the cache may take. What does not fit is read from its file every time; a cache
-            that is full when a run begins makes room by dropping what is oldest.
+        num_workers: processes that read images; 0 reads in the training process. By default, one less than the cores.
+        cache: keep decoded images at input size, so that all epochs but the first read them much faster: `ram` in
+            memory shared by all processes of the machine, for as long as one of them runs; `disk` in files that later
+            runs reuse. An image whose file changes is read again.
+        cache_folder: folder of a cache on disk.
+        cache_gb: maximum size of the cache in gigabytes. What does not fit is read from its file every time; a cache
+            that is full when a run begins makes room by dropping its oldest images.
 
     Raises:
         ValueError: the options contradict each other.
@@ -139,12 +139,12 @@ class KeypointsDataModule(LightningDataModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         if "_instantiator" not in self.hparams:
-            # Made in Python: these are objects, not the specifications of a config file; no checkpoint may hold them.
+            # From Python, these are objects and not specifications from a config file; a checkpoint cannot hold them.
             self.remove_ignored_hparams(["augmentation", "synthetic"])
             self.hparams.update({name: as_plain(value) for name, value in self.hparams.items()})
         if image_size is not None and min(image_size) < SMALLEST_SIDE_PX:
             raise DataError(
-                f"data.image_size is {tuple(image_size)} (height, width); the minimum is {SMALLEST_SIDE_PX} px a side."
+                f"data.image_size is {tuple(image_size)} (height, width); the minimum is {SMALLEST_SIDE_PX} px each."
             )
         check_folds(n_folds, fold)
         if not train_fraction:
@@ -169,19 +169,19 @@ class KeypointsDataModule(LightningDataModule):
         self.cache: CacheKind = cache
         self.cache_folder, self.cache_gb = cache_folder, float(cache_gb)
         self._image_cache: ImageCache | None = None
-        # Where a training that is resumed goes on: its epoch, and the batches that it has had of that.
+        # Where a resumed training continues: its epoch, and the number of batches already processed in it.
         self._epoch, self._n_batches = 0, 0
         self._datasets: dict[str, KeypointsDataset] = {}
-        # What points are to be found in; empty for a video, whose frames are counted only in reading them.
+        # The images to find points in; empty for a video, whose frames are counted only while reading.
         self.unlabelled: list[UnlabelledImage] = []
-        # The images or frames that an interrupted prediction has had already.
+        # The images or frames that an interrupted prediction has already finished.
         self.predicted: set[int] = set()
 
     def prepare_data(self) -> None:
-        """Draw the procedural data set if it is not there yet, and tidy the cache; Lightning calls it once a machine.
+        """Draw the procedural data set if it is missing, and tidy the cache; Lightning calls this once per machine.
 
         Raises:
-            FileExistsError: its folder holds something else.
+            FileExistsError: its folder contains something else.
         """
         if self.synthetic is not None and not is_drawn(Path(self.synthetic.folder).expanduser(), self.synthetic):
             draw_data_set(self.synthetic)
@@ -229,8 +229,8 @@ class KeypointsDataModule(LightningDataModule):
         if not dataset.used_points().any():
             raise DataError(
                 f"{files.train}: not a single labelled keypoint (v=1 or v=2) is left to train on. The file has "
-                f"{len(dataset.table.points)}; what leaves them out are the channels, visible_only, the borders of the "
-                f"images, and the split ({len(dataset)} of {len(dataset.table.image_ids)} images)."
+                f"{len(dataset.table.points)}; they are excluded by the channels, visible_only, the borders of the "
+                f"images, or the split ({len(dataset)} of {len(dataset.table.image_ids)} images)."
             )
         if self.transform is not None:
             try_augmentation(self.transform, self.image_size or dataset.first_size(), self.flip_pairs)
@@ -248,11 +248,11 @@ class KeypointsDataModule(LightningDataModule):
         return read_table(path, self.image_root, self.coordinates, self.categories)
 
     def _training_images(self, path: Path, val: Path | None) -> NDArray[np.int64]:
-        """Indices of the images to train on, in the order of the file."""
+        """Return the indices of the images to train on, in the order of the file."""
         if val is not None and self.n_folds is not None:
             whose = "data.synthetic draws validation images" if self.synthetic else f"data.val is {val}"
             raise DataError(
-                f"{whose}, but data.n_folds cuts the training images into folds to validate on; leave one of them out."
+                f"{whose}, but data.n_folds validates on folds of the training images; leave one of them out."
             )
         groups = number_groups(self._table(path), self.image_root, self.group_by)
         indices = np.arange(len(groups)) if val else self._split(path).train
@@ -303,7 +303,7 @@ class KeypointsDataModule(LightningDataModule):
         return {part: _describe(dataset, self.channels) for part, dataset in self._datasets.items()}
 
     def held_out_groups(self) -> NDArray[np.int64]:
-        """Give the ids of the validation images and their groups, (I, 2); no rows where each stands for itself."""
+        """Return the ids of the validation images and their groups, (I, 2); no rows if images are not grouped."""
         dataset = self._datasets["val"]
         table = dataset.table
         if self.group_by is None:
@@ -312,7 +312,7 @@ class KeypointsDataModule(LightningDataModule):
         return np.stack([table.image_ids[dataset.indices], groups[dataset.indices]], axis=1)
 
     def image_names(self, part: str, image_ids: Sequence[int]) -> dict[int, str]:
-        """Give the files of some images of a part that is set up, relative to its JSON file where they are below it."""
+        """Return the files of some images of a part that is set up, relative to its JSON file if they are below it."""
         table = self._datasets[part].table
         names = {}
         for image_id in image_ids:
@@ -322,7 +322,7 @@ class KeypointsDataModule(LightningDataModule):
         return names
 
     def first_size(self) -> tuple[int, int]:
-        """Give (height, width) in pixels of what the network gets to see first."""
+        """Return (height, width) in pixels of the first image that the network sees."""
         return self.image_size or next(iter(self._datasets.values())).first_size()
 
     def most_points(self) -> dict[str, MostPoints]:
@@ -330,7 +330,7 @@ class KeypointsDataModule(LightningDataModule):
         return {part: dataset.most_points() for part, dataset in self._datasets.items()}
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Make the loader of the training part: shuffled and augmented, from where a resumed training was."""
+        """Make the loader of the training part: shuffled, augmented, and starting where a resumed training stopped."""
         return self._loader("train", self._epoch_sampler())
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -363,7 +363,7 @@ class KeypointsDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, int]:
-        """Say for a checkpoint where its training is: in which epoch, and how many of its batches it has had."""
+        """Return the position of the training for a checkpoint: its epoch, and the batches processed in it."""
         if self.trainer is None:
             return {}
         progress: Any = self.trainer.fit_loop.epoch_progress.current
@@ -373,7 +373,7 @@ class KeypointsDataModule(LightningDataModule):
         return {"epoch": progress.processed + is_over, "n_batches": 0 if is_over else n_batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the loader of the training part begin where the checkpoint was saved."""
+        """Make the loader of the training part start where the checkpoint was saved."""
         self._epoch, self._n_batches = state_dict["epoch"], state_dict["n_batches"]
 
     def _epoch_sampler(self) -> EpochSampler:
@@ -385,7 +385,7 @@ class KeypointsDataModule(LightningDataModule):
             int(os.environ.get(SEED_VARIABLE, 0)),
             epoch=self._epoch,
             n_skipped=self._n_batches * self.batch_size,
-            # Overfitting is tried on the same few batches again and again.
+            # Overfitting uses the same few batches again and again.
             shuffle=not (trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
         )
 
@@ -404,7 +404,7 @@ class KeypointsDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Batch | ImageBatch, device: Any, dataloader_idx: int
     ) -> Batch | ImageBatch:
-        """Move every tensor of a batch, while the previous one is being worked on."""
+        """Move every tensor of a batch while the previous one is being processed."""
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in batch._asdict().items()
@@ -414,7 +414,7 @@ class KeypointsDataModule(LightningDataModule):
 
 
 def _start_worker(worker_id: int) -> None:
-    """Seed a reading process as Lightning would, and leave Ctrl-C, which the terminal sends to all, to the main one."""
+    """Seed a reading process as Lightning would, and leave Ctrl-C, which goes to all processes, to the main one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pl_worker_init_function(worker_id)
 

@@ -21,7 +21,7 @@ __all__ = ["KeypointsDataset", "MostPoints", "Sample", "collate"]
 
 
 class Sample(NamedTuple):
-    """One image with the points of every channel, one row a point (P rows).
+    """One image with the points of every channel, one row per point (P rows).
 
     Attributes:
         image: (3, H, W) uint8 RGB.
@@ -34,7 +34,7 @@ class Sample(NamedTuple):
         image_id: the id in the COCO file.
         input_to_image: (2, 3) float32.
         image_size: (height, width) of the original image.
-        n_channels: the number of channels, those without points included.
+        n_channels: the number of channels, including those without points.
     """
 
     image: Tensor
@@ -54,7 +54,7 @@ class MostPoints(NamedTuple):
     """The most points of one channel in one image.
 
     Attributes:
-        n_points: how many.
+        n_points: their number.
         channel: the name of the channel.
         image_id: the id of the image.
     """
@@ -65,19 +65,19 @@ class MostPoints(NamedTuple):
 
 
 class KeypointsDataset(Dataset[Sample]):
-    """Read the images of a keypoint file and give them with the points of each channel.
+    """Read the images of a keypoint file, with the points of each channel.
 
     Args:
-        table: the file's content.
+        table: the content of the file.
         channels: channel name to the keypoint types it collects.
-        indices: which images of the table to use, in this order; all of them when left out.
-        image_size: (height, width) that every image is brought to; left out, images keep their size.
-        resize_mode: how they are brought to it.
-        transform: the augmentation, a torchvision v2 transform; none when left out.
-        flip_pairs: the types that change places in a mirrored image; None: mirroring is an error.
+        indices: which images of the table to use, in this order; by default, all of them.
+        image_size: (height, width) that every image is resized to; if left out, images keep their size.
+        resize_mode: how they are resized.
+        transform: the augmentation, a torchvision v2 transform; none if left out.
+        flip_pairs: the types that swap in a mirrored image; None: mirroring is an error.
         visible_only: leave out occluded points.
-        image_sizes: (N, 2) height and width of the images in pixels; where they are known, points outside do not count.
-        cache: keeps resized images; every image is read anew where there is none.
+        image_sizes: (N, 2) height and width of the images in pixels; if they are known, points outside do not count.
+        cache: keeps resized images; without one, every image is read from its file each time.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class KeypointsDataset(Dataset[Sample]):
         self.mirrored_types = _mirrored_types(table.keypoint_types, flip_pairs)
 
     def used_points(self) -> NDArray[np.bool_]:
-        """Say which points of the table this data set uses, (P, C) by channel: those of its images that count."""
+        """Tell which points of the table this data set uses, (P, C) by channel."""
         table = self.table
         is_used = np.zeros(len(table.points), dtype=bool)
         for position, index in enumerate(self.indices):
@@ -119,7 +119,7 @@ class KeypointsDataset(Dataset[Sample]):
         return used
 
     def first_size(self) -> tuple[int, int]:
-        """Give (height, width) of the first image in pixels."""
+        """Return (height, width) of the first image in pixels."""
         return read_sizes(self.table.image_paths[self.indices[0]].decode()).shown
 
     def most_points(self) -> MostPoints:
@@ -143,7 +143,7 @@ class KeypointsDataset(Dataset[Sample]):
         """Read one image; raises OSError naming the file when it cannot be read.
 
         Args:
-            draw: which image. With a `Draw` its augmentation depends on nothing but its seed.
+            draw: which image. With a `Draw`, its augmentation depends only on the seed of the draw.
         """
         position, seed = draw if isinstance(draw, Draw) else (draw, None)
         table, index = self.table, int(self.indices[position])
@@ -171,8 +171,8 @@ class KeypointsDataset(Dataset[Sample]):
     def _mirror(self, types: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.mirrored_types is None:
             raise DataError(
-                "data.augmentation mirrored an image, but it is not known which keypoint types change places then. "
-                "Give data.flip_pairs, e.g. [[left_ear, right_ear]], or [] when no type has a twin."
+                "data.augmentation mirrored an image, but it is unknown which keypoint types then swap. "
+                "Give data.flip_pairs, e.g. [[left_ear, right_ear]], or [] if no type has a twin."
             )
         mirrored: NDArray[np.int64] = self.mirrored_types[types]
         return mirrored
@@ -181,10 +181,10 @@ class KeypointsDataset(Dataset[Sample]):
 def _mirrored_types(
     types: Sequence[KeypointType], flip_pairs: Sequence[tuple[str, str]] | None
 ) -> NDArray[np.int64] | None:
-    """The type that each type becomes in a mirror, as indices; None where that is not known.
+    """Return the type that each type becomes when mirrored, as indices; None if unknown.
 
     Raises:
-        DataError: a pair names a type that is not there, or a type stands in several pairs.
+        DataError: a pair names a type that does not exist, or a type is in several pairs.
     """
     if flip_pairs is None:
         return None
@@ -193,17 +193,17 @@ def _mirrored_types(
         for text in pair:
             if not any(one.answers_to(text) for one in types):
                 raise DataError(
-                    f"data.flip_pairs names {text!r}, which the file does not have. Its keypoint types are: "
+                    f"data.flip_pairs names {text!r}, which the file does not contain. Its keypoint types are: "
                     f"{', '.join(map(str, types))}."
                 )
         for text, twin in (pair, pair[::-1]):
             for index in (index for index, one in enumerate(types) if one.answers_to(text)):
                 twins = [other for other, one in enumerate(types) if one.answers_to(twin)]
-                # Of twins in several categories, that of the same one.
+                # Of twins in several categories, the one in the same category.
                 twins = [other for other in twins if types[other].category == types[index].category] or twins
                 if mirrored[index] != index or len(twins) != 1 or twins[0] == index:
                     raise DataError(
-                        f"data.flip_pairs: {str(types[index])!r} has no single twin. A type stands in one pair, with "
+                        f"data.flip_pairs: {str(types[index])!r} has no single twin. A type must be in one pair, with "
                         "another type: [[left_ear, right_ear], [left_eye, right_eye]]."
                     )
                 mirrored[index] = twins[0]
@@ -250,7 +250,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def _slot_numbers(groups: Tensor) -> Tensor:
-    """Number the members of each group (N,) from 0, in their order."""
+    """Number the members of each group (N,) from 0, in order."""
     order = torch.argsort(groups, stable=True)
     ordered = groups[order]
     starts = torch.searchsorted(ordered, ordered)  # where the group of each row begins

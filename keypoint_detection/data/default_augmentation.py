@@ -1,4 +1,4 @@
-"""The augmentation that suits most keypoint data, done in one step with the reading of an image."""
+"""The augmentation that suits most keypoint data, in a single step with reading the image."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ from keypoint_detection.data.warping import blur, recolour, warp
 
 __all__ = ["DefaultAugmentation", "View", "draw_seed", "render"]
 
-# Hue turns about the axis of greys in the YIQ colour space of NTSC television.
+# Hue rotates about the axis of greys in the YIQ colour space of NTSC television.
 RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-# The weakest blur that is drawn changes nothing.
+# The weakest blur drawn, which changes nothing.
 SMALLEST_BLUR_PX = 0.1
 FLIP_PROBABILITY = 0.5
 
@@ -26,12 +26,12 @@ class View(NamedTuple):
     """One way to look at an image, drawn at random.
 
     Attributes:
-        angle: of the rotation in radians.
-        scale: the size of what is seen, 1 being that of the image.
-        shift: to the right and down, as parts of the width and of the height.
-        is_mirrored: left and right are exchanged before.
+        angle: angle of the rotation in radians.
+        scale: magnification of what is seen; 1 keeps its size.
+        shift: shift to the right and down, as shares of the width and the height.
+        is_mirrored: whether left and right are swapped first.
         colour: (3, 3) the matrix that changes (red, green, blue); greys stay grey.
-        contrast: 1 keeps it.
+        contrast: contrast factor; 1 keeps it.
         blur_px: the standard deviation of a Gaussian blur; 0 for none.
     """
 
@@ -44,7 +44,7 @@ class View(NamedTuple):
     blur_px: float
 
     def to_canvas(self, size: tuple[int, int]) -> NDArray[np.float64]:
-        """Give the affine map from the view to the image that it is a view of, (3, 3).
+        """Return the affine map from the view to its image, (3, 3).
 
         Args:
             size: (height, width) of both in pixels.
@@ -59,22 +59,22 @@ class View(NamedTuple):
 
 
 class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
-    """Turn, shift, scale, recolour and blur an image at random, all in one step with its reading.
+    """Rotate, shift, scale, recolour and blur an image at random, all in a single step with reading it.
 
-    As the first of `data.augmentation` it can be set to other strengths, and others can follow it.
+    As the first of `data.augmentation`, it can be given other strengths, and other transforms can follow it.
 
     Args:
-        flip: mirror half of the images; only right where `data.flip_pairs` says which types change places.
-        degrees: the largest rotation to either side.
-        translate: the largest shift, as a part of the width and of the height.
-        min_scale: the smallest size, 1 being that of the image.
-        max_scale: the largest size.
-        brightness: the largest part by which the image becomes darker or brighter.
-        contrast: the largest part by which it becomes flatter or harder.
-        saturation: the largest part by which colours become paler or stronger, where they are changed.
-        hue: the largest turn of the hue, as a part of the full circle, where colours are changed.
+        flip: mirror half of the images; correct only if `data.flip_pairs` says which types swap.
+        degrees: maximum rotation in either direction.
+        translate: maximum shift, as a share of the width and the height.
+        min_scale: minimum scale, 1 being the original size.
+        max_scale: maximum scale.
+        brightness: maximum share by which the image becomes darker or brighter.
+        contrast: maximum share by which its contrast decreases or increases.
+        saturation: maximum share by which colours become paler or stronger, if they are changed.
+        hue: maximum rotation of the hue, as a share of the full circle, if colours are changed.
         colour_probability: how often saturation and hue are changed.
-        max_blur_px: the largest standard deviation of the blur in pixels, where there is any.
+        max_blur_px: maximum standard deviation of the blur in pixels, if there is any.
         blur_probability: how often an image is blurred.
     """
 
@@ -104,7 +104,7 @@ class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
             raise ValueError(f"min_scale is {min_scale:g}, which is above max_scale, {max_scale:g}.")
 
     def draw(self, seed: int) -> View:
-        """Draw a view that depends on nothing but the seed."""
+        """Draw a view that depends only on the seed."""
         rng = np.random.default_rng(seed)
         brightness = rng.uniform(1 - self.brightness, 1 + self.brightness)
         colour = np.eye(3) * brightness
@@ -123,7 +123,7 @@ class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
         )
 
     def forward(self, image: Any, points: Any) -> tuple[Any, Any]:
-        """Change an image and its points, as any transform of torchvision does; see `augment`."""
+        """Change an image and its points, like any torchvision transform; see `augment`."""
         size = (int(image.shape[-2]), int(image.shape[-1]))
         view = self.draw(draw_seed())
         to_canvas = view.to_canvas(size)
@@ -134,12 +134,12 @@ class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
 
 
 def draw_seed() -> int:
-    """Draw a seed from the global generator of torch, as torchvision's transforms draw their numbers."""
+    """Draw a seed from torch's global generator, from which torchvision's transforms draw too."""
     return int(torch.randint(2**62, ()))
 
 
 def _turn_colours(saturation: float, hue: float) -> NDArray[np.float64]:
-    """The (3, 3) matrix on (red, green, blue) that scales saturation and turns the hue by a part of the circle."""
+    """Return the (3, 3) matrix on (red, green, blue) that scales saturation and rotates hue, 1 being a full circle."""
     angle = 2 * math.pi * hue
     cosine, sine = saturation * math.cos(angle), saturation * math.sin(angle)
     turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
@@ -148,13 +148,13 @@ def _turn_colours(saturation: float, hue: float) -> NDArray[np.float64]:
 
 
 def render(pixels: Tensor, to_pixels: NDArray[np.float64], size: tuple[int, int], view: View) -> Tensor:
-    """Show pixels as a view shows them.
+    """Render pixels as a view shows them.
 
     Args:
         pixels: (h, w, 3) uint8.
-        to_pixels: (3, 3) the affine map from the view to `pixels`, whatever lies between them.
+        to_pixels: (3, 3) the affine map from the view to `pixels`, including everything in between.
         size: (height, width) of the view.
-        view: how its colours are changed.
+        view: gives the change of colours.
 
     Returns:
         (3, *size) uint8.

@@ -1,4 +1,4 @@
-"""The COCO files of a data set: which there are, and what is in them."""
+"""The COCO files of a data set: where they are, and what is in them."""
 
 import functools
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from keypoint_detection.types import DataError
 
 __all__ = ["DataFiles", "find_files", "read_table"]
 
-# Training, validation and test file; more are seldom open at a time.
+# Training, validation and test file; more are seldom open at once.
 N_TABLES = 3
 
 
 class DataFiles(NamedTuple):
-    """The COCO files of a data set; None where there is none."""
+    """The COCO files of a data set; None for missing ones."""
 
     train: Path | None
     val: Path | None
@@ -24,7 +24,7 @@ class DataFiles(NamedTuple):
 
 
 def find_files(train: str | None, val: str | None, test: str | None, synthetic: SyntheticBoxes | None) -> DataFiles:
-    """Name the files of each part; those of the procedural data set have to be drawn first.
+    """Name the file of each part; those of the procedural data set must be drawn first.
 
     Raises:
         DataError: files and the procedural data set are both given.
@@ -32,16 +32,14 @@ def find_files(train: str | None, val: str | None, test: str | None, synthetic: 
     if synthetic is None:
         return DataFiles(*(Path(path) if path else None for path in (train, val, test)))
     if train or val or test:
-        raise DataError(
-            "data.synthetic draws its own files; leave it out (null) where data.train, val or test are given."
-        )
+        raise DataError("data.synthetic draws its own files; leave it out (null) if data.train, val or test is given.")
     return DataFiles(*list_files(Path(synthetic.folder).expanduser(), synthetic))
 
 
 def read_table(
     path: Path, image_root: str | None, coordinates: Coordinates, categories: Sequence[str] | None
 ) -> CocoKeypoints:
-    """Read a COCO keypoint file, once in a process as long as it does not change; see `read_coco`."""
+    """Read a COCO keypoint file, once per process as long as it does not change; see `read_coco`."""
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
     return _read(path, image_root, coordinates, None if categories is None else tuple(categories), stamp)
 

@@ -1,4 +1,4 @@
-"""Decoded images of the input's size, kept in files that all processes of a machine share."""
+"""Decoded images at input size, kept in files that all processes of a machine share."""
 
 import hashlib
 import logging
@@ -27,22 +27,22 @@ logger = logging.getLogger(__name__)
 
 CacheKind = Literal["none", "ram", "disk"]
 
-# Mark of an entry, checksum, (height, width) of the original image, (height, width) of the pixels that follow.
+# Signature of an entry, checksum, (height, width) of the original image, (height, width) of the pixels that follow.
 HEADER = struct.Struct("<4sIIIII8x")
-# Changes with all that changes pixels: the layout of entries, decoding, resizing.
+# Changes with anything that changes pixels: the layout of entries, decoding, resizing.
 MARK = b"kpd1"
 SHARED_MEMORY = Path("/dev/shm")
-# Of the memory that is free; the rest is for training.
+# Share of the free memory; the rest is for training.
 LARGEST_PART_OF_MEMORY = 0.5
-# A cache that is full when a run begins loses its oldest entries down to this part.
+# A cache that is full when a run begins drops its oldest entries until it is down to this share.
 PART_AFTER_TIDYING = 0.5
 
 
 class CachedImage(NamedTuple):
-    """An image of the input's size.
+    """An image at input size.
 
     Attributes:
-        image: (3, H, W) uint8, as `resize` gives it.
+        image: (3, H, W) uint8, as `resize` returns it.
         image_size: (height, width) of the original image.
     """
 
@@ -51,12 +51,12 @@ class CachedImage(NamedTuple):
 
 
 def read_resized(path: str, image_size: tuple[int, int] | None, resize_mode: ResizeMode) -> CachedImage:
-    """Read an image from its file as the cache keeps it.
+    """Read an image from its file in the form that the cache stores.
 
     Args:
         path: the file.
         image_size: (height, width) of the input; None: the image's own.
-        resize_mode: how the image is brought to it.
+        resize_mode: how the image is resized.
 
     Raises:
         ImageError: the file cannot be read.
@@ -67,16 +67,16 @@ def read_resized(path: str, image_size: tuple[int, int] | None, resize_mode: Res
 
 
 class ImageCache:
-    """Read images, each from its file once and from then on from the cache, as long as there is room.
+    """Read images, each from its file once and from the cache after that, as long as there is room.
 
-    An entry is found by path, time and size of the image's file and by how it is resized. It is written beside its
-    place and moved there, so that no process reads half of it; one that is damaged is made again.
+    The key of an entry is the path, time and size of the image's file and how it is resized. An entry is written beside
+    its final place and moved there, so that no process reads half of it; a damaged one is replaced.
 
     Args:
-        folder: where the entries lie.
-        max_bytes: how large all entries together may become.
+        folder: the folder of the entries.
+        max_bytes: maximum size of all entries together.
         image_size: (height, width) of the input; None: the image's own.
-        resize_mode: how images are brought to it.
+        resize_mode: how images are resized.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ImageCache:
         return read
 
     def _entry(self, path: str) -> Path | None:
-        """Where the entry of an image lies; None where there is no such image."""
+        """Return the path of an image's entry; None if there is no such image."""
         try:
             status = os.stat(path)
         except OSError:
@@ -121,22 +121,22 @@ class ImageCache:
                 return
             entry.parent.mkdir(exist_ok=True)
             _write(entry, header, pixels.data)
-        except OSError as error:  # the disk is full, or somebody has removed the folder: training goes on without
-            logger.warning("%s: the cache of images takes no more (%s).", self.folder, error.strerror)
+        except OSError as error:  # the disk is full, or the folder was removed: training continues without it
+            logger.warning("%s: the image cache cannot take more (%s).", self.folder, error.strerror)
             self._is_full = True
 
     def _reserve(self, n_bytes: int) -> bool:
-        """Count bytes as used, unless they are too many; all processes of the machine count together."""
+        """Count bytes as used, unless they are too many; all processes of the machine share the count."""
         with _locked(self.folder / "used") as file:
             text = file.read()
-            used = n_bytes + (int(text) if text.isdigit() else 0)  # not a number: damaged, and mended by `tidy`
+            used = n_bytes + (int(text) if text.isdigit() else 0)  # not a number: damaged, and repaired by `tidy`
             if used > self.max_bytes:
                 return False
             _overwrite(file, used)
             return True
 
     def tidy(self) -> None:
-        """Count what there is, and make room where the cache is full: what is oldest goes first."""
+        """Count the entries, and make room if the cache is full, dropping the oldest first."""
         with _locked(self.folder / "used") as file:
             entries = sorted(
                 (
@@ -163,7 +163,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _write(entry: Path, header: bytes, pixels: memoryview) -> None:
-    """Write an entry beside its place and move it there."""
+    """Write an entry beside its final place and move it there."""
     with tempfile.NamedTemporaryFile(dir=entry.parent, suffix=".part", delete=False) as file:
         try:
             file.write(header)
@@ -176,7 +176,7 @@ def _write(entry: Path, header: bytes, pixels: memoryview) -> None:
 
 
 def _load(entry: Path) -> CachedImage | None:
-    """Read an entry; None where there is none, or a damaged one."""
+    """Read an entry; None if it is missing or damaged."""
     try:
         content = np.fromfile(entry, dtype=np.uint8)
     except OSError:
@@ -192,7 +192,7 @@ def _load(entry: Path) -> CachedImage | None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[Any]:
-    """Open a file for reading and writing that no other process opens so at the same time."""
+    """Open a file for reading and writing, which no other process can do at the same time."""
     import fcntl  # not on Windows
 
     with open(path, "a+") as file:
@@ -210,17 +210,17 @@ def _overwrite(file: Any, number: int) -> None:
 def open_cache(
     kind: CacheKind, folder: str, max_gb: float, image_size: tuple[int, int] | None, resize_mode: ResizeMode
 ) -> ImageCache | None:
-    """Open the cache of this machine, or None where none is wanted; see `ImageCache`.
+    """Open the cache of this machine, or return None if none is wanted; see `ImageCache`.
 
     Args:
-        kind: `ram` is emptied when the last process that has it open ends; `disk` stays for later runs.
-        folder: of a cache on disk.
-        max_gb: how large it may become, in gigabytes.
+        kind: `ram` is emptied when the last process that has it open ends; `disk` is kept for later runs.
+        folder: folder of a cache on disk.
+        max_gb: maximum size in gigabytes.
         image_size: (height, width) of the input; None: the image's own.
-        resize_mode: how images are brought to it.
+        resize_mode: how images are resized.
 
     Raises:
-        DataError: its folder cannot be written to.
+        DataError: its folder is not writable.
     """
     if kind == "none":
         return None
@@ -233,7 +233,7 @@ def open_cache(
             pass
     except OSError as error:
         raise DataError(
-            f"data.cache: {place} cannot be written to ({error.strerror}). Give data.cache_folder, or data.cache=none."
+            f"data.cache: {place} is not writable ({error.strerror}). Give data.cache_folder, or data.cache=none."
         ) from error
     cache = ImageCache(place, max_bytes, image_size, resize_mode)
     if kind == "ram":
@@ -243,12 +243,12 @@ def open_cache(
 
 
 def _share(cache: ImageCache) -> None:
-    """Say that this process uses a cache in memory, and empty it when the last one ends."""
+    """Register this process as a user of a cache in memory, which is emptied when the last user ends."""
     import fcntl
 
     lock = open(cache.folder / "users", "a")  # noqa: SIM115 - open as long as the cache is in use
     if _is_alone(lock):
-        _empty(cache.folder)  # left over from a process that was killed
+        _empty(cache.folder)  # left behind by a process that was killed
     fcntl.flock(lock, fcntl.LOCK_SH)
     weakref.finalize(cache, _leave, lock, cache.folder, os.getpid())
 

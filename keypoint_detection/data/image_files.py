@@ -1,4 +1,4 @@
-"""What the headers of a data set's images say: that the files are images, and that the labels were made on them."""
+"""Checks on the headers of a data set's images: that the files are images, and that the labels were made on them."""
 
 import logging
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ __all__ = ["check_images", "compare_sizes", "count_points_outside"]
 
 logger = logging.getLogger(__name__)
 
-# Opening a file waits for the disk, so that threads help even where cores are few.
+# Opening a file waits for the disk, so threads help even with few cores.
 N_THREADS = 16
 
 
 def check_images(table: CocoKeypoints, indices: NDArray[np.int64], needs_equal_sizes: bool) -> NDArray[np.int64]:
-    """Read the headers of images and compare them with what the labels say.
+    """Read the headers of images and compare them with the labels.
 
     Args:
         table: the labels.
-        indices: which images of the table to look at.
+        indices: which images of the table to check.
         needs_equal_sizes: also refuse images of different sizes.
 
     Returns:
         (N, 2) the sizes of these images, (height, width) in pixels, upright according to EXIF.
 
     Raises:
-        DataError: files that are not images, or whose size is not the one that the labels were made on; all together.
+        DataError: files are not images, or differ in size from those that were labelled; all are listed together.
     """
     paths = [table.image_paths[index].decode() for index in indices]
     with ThreadPoolExecutor(N_THREADS) as pool:
@@ -48,12 +48,12 @@ def check_images(table: CocoKeypoints, indices: NDArray[np.int64], needs_equal_s
 def compare_sizes(
     table: CocoKeypoints, indices: NDArray[np.int64], found: Sequence[ImageSizes | ImageError]
 ) -> Problems:
-    """Collect the images that cannot be read, or whose size is not the one that the labels were made on.
+    """Collect the images that cannot be read, or that differ in size from those that were labelled.
 
     Args:
         table: the labels.
         indices: (N,) which images of the table.
-        found: (N) what was found of each.
+        found: (N) the sizes of each image, or why it cannot be read.
     """
     problems = Problems()
     for index, sizes in zip(indices, found, strict=True):
@@ -67,7 +67,7 @@ def compare_sizes(
 
 
 def count_points_outside(table: CocoKeypoints, indices: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
-    """Count the labelled points that lie outside their image, and warn of them: they are left out.
+    """Count the labelled points outside their image, which are left out, and warn of them.
 
     Args:
         table: the labels.
@@ -84,11 +84,11 @@ def count_points_outside(table: CocoKeypoints, indices: NDArray[np.int64], sizes
             example = f"({x:g}, {y:g}) in image {table.image_ids[index]} of {height}x{width} (height x width)"
     if len(table.points) and table.points.max() <= 1:
         logger.warning(
-            "%s: all coordinates lie between 0 and 1; pixels are expected, not shares of a side.", table.path
+            "%s: all coordinates are between 0 and 1; pixels are expected, not shares of a side.", table.path
         )
     if n_outside:
         logger.warning(
-            "%s: %d of %d labelled points lie outside their image and are left out, e.g. %s.",
+            "%s: %d of %d labelled points are outside their image and are left out, e.g. %s.",
             table.path,
             n_outside,
             len(table.points),
@@ -113,12 +113,12 @@ def _describe_difference(name: str, path: str, labelled: tuple[int, ...], sizes:
     text = f"{name}: the labels are for {labelled[0]}x{labelled[1]} (height x width), {path} has {height}x{width}"
     if labelled == sizes.stored:
         return (
-            f"{text} as it is shown: the labels look made on the image before its EXIF rotation. Label it upright, or "
+            f"{text} as shown: the labels seem to be made on the image before its EXIF rotation. Label it upright, or "
             "strip the rotation from the files' metadata."
         )
     if labelled == sizes.shown[::-1]:
-        return f"{text}: height and width have changed places. Correct them, or rotate the image as it was labelled."
-    return f"{text}: the labels were made on another size. Use the images that were labelled, or scale the labels."
+        return f"{text}: height and width are swapped. Correct them, or rotate the image as it was labelled."
+    return f"{text}: the labels were made at another size. Use the images that were labelled, or scale the labels."
 
 
 def _refuse_different_sizes(table: CocoKeypoints, shown: Sequence[tuple[int, int]], paths: Sequence[str]) -> None:

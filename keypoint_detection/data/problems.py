@@ -12,12 +12,12 @@ N_EXAMPLES = 3
 
 @dataclass
 class Problems:
-    """Collects the problems of one file by kind, so that a thousand of the same are one line."""
+    """Collects the problems of one file by kind, so that a thousand of the same take up one line."""
 
     by_kind: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, message: str) -> None:
-        """Note a problem; those of one kind are shown together."""
+        """Record a problem; those of one kind are shown together."""
         self.by_kind.setdefault(kind, []).append(message)
 
     def raise_if_any(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Read an image as the network gets to see it, with its points."""
+"""Read an image as the network sees it, with its points."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,13 +22,13 @@ __all__ = ["ImageReader", "ShownImage"]
 
 
 class ShownImage(NamedTuple):
-    """An image as the network gets to see it, and its points (P rows).
+    """An image as the network sees it, and its points (P rows).
 
     Attributes:
         image: (3, H, W) uint8 RGB.
         points: (P, 2) float32 input pixels.
-        is_inside: (P,) whether each point lies in the original image and in what is shown of it.
-        is_mirrored: it is shown as in a mirror.
+        is_inside: (P,) whether each point is inside both the original image and the part that is shown.
+        is_mirrored: whether it is shown as in a mirror.
         input_to_image: (2, 3) float32.
         image_size: (height, width) of the original image.
     """
@@ -42,16 +42,16 @@ class ShownImage(NamedTuple):
 
 
 class ImageReader:
-    """Read images, bring them to the size of the network's input, and augment them.
+    """Read images, resize them to the network's input, and augment them.
 
-    Without augmentation, images are resized to the bit as a `Predictor` and an exported detector do it. The default
-    augmentation alone needs no image in between: it is one step with the reading.
+    Without augmentation, images are resized exactly as in a `Predictor` and an exported detector, to the bit. The
+    default augmentation on its own needs no intermediate image: it is a single step with reading.
 
     Args:
         image_size: (height, width) of the input; None: the image's own.
-        resize_mode: how images are brought to it.
+        resize_mode: how images are resized.
         transform: the augmentation, a torchvision v2 transform; None for none.
-        cache: keeps what images look like before they are augmented; None: every image is read anew.
+        cache: keeps images as they are before augmentation; None: every image is read from its file each time.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class ImageReader:
         """Read one image.
 
         Args:
-            path: its file.
-            points_image: (P, 2) its points in image pixels.
-            seed: what the augmentation depends on; None: the global generator of torch.
+            path: the file.
+            points_image: (P, 2) the points in image pixels.
+            seed: seed of the augmentation; None: torch's global generator.
 
         Raises:
             ImageError: the file cannot be read.
@@ -136,13 +136,13 @@ class ImageReader:
 
 
 def _find_default(transform: Callable[..., Any] | None) -> DefaultAugmentation | None:
-    """The default augmentation, where nothing else is to be done."""
+    """Return the default augmentation if it is the only one."""
     transforms = list(transform.transforms) if isinstance(transform, v2.Compose) else [transform]
     return transforms[0] if len(transforms) == 1 and isinstance(transforms[0], DefaultAugmentation) else None
 
 
 def _is_inside(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Whether points (N, 2) lie in an image of (height, width), its border included."""
+    """Whether points (N, 2) are inside an image of (height, width), including its border."""
     inside: NDArray[np.bool_] = np.all((points >= 0) & (points <= (size[1], size[0])), axis=1)
     return inside
 
@@ -153,7 +153,7 @@ def _size_of(image: Tensor) -> tuple[int, int]:
 
 @contextmanager
 def _random_numbers(seed: int | None) -> Iterator[None]:
-    """Let what torchvision draws from the global generator come from a seed, and leave that generator as it was."""
+    """Make torchvision's draws from the global generator depend on a seed, and restore that generator afterwards."""
     if seed is None:
         yield
         return

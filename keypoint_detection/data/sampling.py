@@ -1,4 +1,4 @@
-"""The order and the random numbers of a training's images, which depend on nothing but seed, epoch and process."""
+"""The order and the random numbers of a training's images, which depend only on seed, epoch and process."""
 
 from collections.abc import Iterator, Sized
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Draw(NamedTuple):
 
     Attributes:
         position: which image of the data set.
-        seed: of the random numbers that augment it.
+        seed: seed of its augmentation.
     """
 
     position: int
@@ -22,19 +22,19 @@ class Draw(NamedTuple):
 
 
 class EpochSampler(DistributedSampler[Draw]):
-    """Shuffle the images of an epoch, and give each one a seed of its own for augmentation.
+    """Shuffle the images of an epoch, and give each one its own seed for augmentation.
 
-    An epoch is the same whether the training came to it without a break or was resumed there, also in its middle, and
-    however many processes read the images.
+    An epoch is the same whether the training reached it without interruption or was resumed there, even in the middle
+    of it, and however many processes read the images.
 
     Args:
-        data: what has as many images as the data set.
+        data: any collection as long as the data set.
         n_processes: processes that share the epoch; the images are repeated until they divide evenly.
-        process: which of them this is.
-        seed: of the order and of the augmentation.
-        epoch: the first epoch that will be drawn; Lightning sets the later ones.
-        n_skipped: how many images of that first epoch this process has had before.
-        shuffle: draw the images in another order in every epoch.
+        process: the index of this one.
+        seed: seed of the order and of the augmentation.
+        epoch: the first epoch to draw; Lightning sets the later ones.
+        n_skipped: how many images of that first epoch this process has already processed.
+        shuffle: draw the images in a different order in every epoch.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class EpochSampler(DistributedSampler[Draw]):
         self._n_skipped = n_skipped
 
     def __iter__(self) -> Iterator[Draw]:
-        """Draw the epoch that is set."""
+        """Draw the current epoch."""
         n_skipped = self._n_skipped if self.epoch == self._first_epoch else 0
         positions = [int(position) for position in super().__iter__()]  # type: ignore[call-overload]
         for position in positions[n_skipped:]:

@@ -1,7 +1,7 @@
 """Which images are trained on and which are held out: by group, by fold, and a growing part of them.
 
-Pure functions of the groups and a seed: every process and every later measurement comes to the same split. A group is
-never divided. Where every image is a group of its own, the splits are as even as they can be.
+Pure functions of the groups and a seed: every process and every later measurement arrives at the same split. A group is
+never divided. If every image is a group of its own, the splits are as even as possible.
 """
 
 import re
@@ -19,16 +19,16 @@ __all__ = ["Split", "check_folds", "hold_out_fold", "keep_aside", "name_groups",
 
 Integers = NDArray[np.int64]
 
-# Apart from the seeds of the split itself: what a training leaves out has nothing to do with what is held out.
+# Distinct from the seeds of the split itself: what a training leaves out is independent of what is held out.
 FRACTION_STREAM = 1
 
 
 class Split(NamedTuple):
-    """Indices of images, each in the order of the file.
+    """Indices of images, in the order of the file.
 
     Attributes:
-        train: (N,) to train on.
-        val: (M,) held out.
+        train: (N,) those to train on.
+        val: (M,) those held out.
     """
 
     train: Integers
@@ -40,7 +40,7 @@ def number_groups(table: CocoKeypoints, image_root: str | None, group_by: int | 
 
     Args:
         table: the file's content.
-        image_root: the folder that the file names are relative to; the file's own when left out.
+        image_root: the folder that the file names are relative to; None for that of the file.
         group_by: a folder level or a regular expression, see `name_groups`.
 
     Raises:
@@ -64,8 +64,8 @@ def name_groups(file_names: Sequence[str], group_by: int | str) -> list[str]:
 
     Args:
         file_names: as in the COCO file, with forward slashes.
-        group_by: 1 for the folder that a file lies in, 2 for the one above it, and so on; or a regular expression that
-            is searched for in the name, where the text of its groups (of all that matches, without groups) counts.
+        group_by: 1 for the folder that a file is in, 2 for the one above it, and so on; or a regular expression
+            searched for in the name, where the text of its groups counts (or of the whole match if it has none).
 
     Raises:
         DataError: a file has no such folder, or the expression is wrong or does not match.
@@ -79,14 +79,14 @@ def name_groups(file_names: Sequence[str], group_by: int | str) -> list[str]:
         what = f"have fewer than {group_by} folders" if isinstance(group_by, int) else "do not match it"
         raise DataError(
             f"data.group_by={group_by!r}: {len(missing)} of {len(names)} file names {what}, e.g. {missing[0]!r}. Every "
-            "image needs a group: give a folder level (1 for the folder that an image lies in, 2 for the one above it) "
-            r"or a regular expression that is found in every file name, such as '(session\d+)'."
+            "image needs a group: give a folder level (1 for the folder that an image is in, 2 for the one above it) "
+            r"or a regular expression that matches every file name, such as '(session\d+)'."
         )
     return [name for name in names if name is not None]
 
 
 def _name_group(file: PurePosixPath, group_by: int | str) -> str | None:
-    """Name the group of a file; None where it has none."""
+    """Name the group of a file; None if it has none."""
     if isinstance(group_by, int):
         parents = [str(parent) for parent in file.parents if parent.name]
         return parents[group_by - 1] if group_by <= len(parents) else None
@@ -98,11 +98,11 @@ def _name_group(file: PurePosixPath, group_by: int | str) -> str | None:
 
 
 def keep_aside(groups: Integers, fraction: float, seed: int) -> Split:
-    """Hold out about a part of the images, in whole groups drawn at random.
+    """Hold out roughly a share of the images, in whole groups drawn at random.
 
     Args:
         groups: (I,) the group of each image.
-        fraction: the part to hold out, in (0, 1); at least one group.
+        fraction: the share to hold out, in (0, 1); at least one group.
         seed: same seed, same split.
 
     Raises:
@@ -113,7 +113,7 @@ def keep_aside(groups: Integers, fraction: float, seed: int) -> Split:
     chosen: list[int] = []
     n_images = 0
     for group in order.tolist():
-        # A group is taken if that comes nearer to the target; a large one is passed over for a small one.
+        # A group is taken if that comes closer to the target; a large one may be skipped in favour of a small one.
         if abs(n_images + sizes[group] - target) < abs(n_images - target):
             chosen.append(group)
             n_images += int(sizes[group])
@@ -125,20 +125,20 @@ def keep_aside(groups: Integers, fraction: float, seed: int) -> Split:
 
 
 def check_folds(n_folds: int | None, fold: int | None) -> None:
-    """Refuse a fold that there cannot be.
+    """Refuse a fold that cannot exist.
 
     Raises:
-        DataError: one of both is missing, there is one fold only, or there is no such fold.
+        DataError: one of the two is missing, there is only one fold, or there is no such fold.
     """
     if n_folds is None and fold is None:
         return
     if n_folds is None:
-        raise DataError(f"data.fold is {fold}, but not of how many: give --data.n_folds too, e.g. 5.")
+        raise DataError(f"data.fold is {fold}, but data.n_folds is missing: give --data.n_folds too, e.g. 5.")
     if n_folds == 1:
         raise DataError("data.n_folds is 1: a single fold would leave nothing to train on; at least 2 are expected.")
     if fold is None:
         raise DataError(
-            f"data.n_folds is {n_folds}, but not which fold is held out: give --data.fold, 0 to {n_folds - 1}."
+            f"data.n_folds is {n_folds}, but data.fold is missing: give the fold to hold out, 0 to {n_folds - 1}."
         )
     if not 0 <= fold < n_folds:
         raise DataError(f"data.fold is {fold}; with data.n_folds={n_folds} the folds are 0 to {n_folds - 1}.")
@@ -160,12 +160,12 @@ def hold_out_fold(groups: Integers, n_folds: int, fold: int, seed: int) -> Split
     if len(order) < n_folds:
         what = "image(s)" if len(order) == len(groups) else f"group(s) of {len(groups)} images (data.group_by)"
         raise DataError(
-            f"data.n_folds is {n_folds}, but there are only {len(order)} {what}, and each fold needs one; take fewer "
+            f"data.n_folds is {n_folds}, but there are only {len(order)} {what}, and each fold needs one; use fewer "
             "folds or smaller groups."
         )
     n_images = np.zeros(n_folds, dtype=np.int64)
     fold_of_group = np.zeros(len(sizes), dtype=np.int64)
-    # The largest first, each to the emptiest fold.
+    # The largest first, each into the emptiest fold.
     for group in order[np.argsort(-sizes[order], kind="stable")]:
         fold_of_group[group] = n_images.argmin()
         n_images[fold_of_group[group]] += sizes[group]
@@ -173,11 +173,11 @@ def hold_out_fold(groups: Integers, n_folds: int, fold: int, seed: int) -> Split
 
 
 def take_fraction(groups: Integers, fraction: float, seeds: Sequence[int]) -> Integers:
-    """Draw about a part of the images in whole groups; what a smaller part holds, every larger one holds too.
+    """Draw roughly a share of the images in whole groups; a larger part contains every smaller one.
 
     Args:
         groups: (N,) the group of each image.
-        fraction: the part, in (0, 1]; at least one group.
+        fraction: the share, in (0, 1]; at least one group.
         seeds: same seeds, same part.
 
     Returns:
@@ -190,7 +190,7 @@ def take_fraction(groups: Integers, fraction: float, seeds: Sequence[int]) -> In
 
 
 def _shuffle_groups(groups: Integers, generator: np.random.Generator) -> tuple[Integers, Integers]:
-    """Give the groups that there are in random order, and the number of images of every group number."""
+    """Return the existing groups in random order, and the number of images for every group number."""
     return generator.permutation(np.unique(groups)), np.bincount(groups)
 
 

@@ -24,9 +24,9 @@ class UnlabelledImage(NamedTuple):
     """An image to find points in.
 
     Attributes:
-        name: what results call it: its path below the folder that was given, or the file name of the COCO file.
-        path: where it lies.
-        image_id: its id in the COCO file; numbered from 1 otherwise.
+        name: its name in results: its path below the given folder, or its file name in the COCO file.
+        path: its file.
+        image_id: its id in the COCO file; otherwise, a number from 1.
     """
 
     name: str
@@ -40,12 +40,12 @@ def is_video(source: str) -> bool:
 
 
 def find_images(source: str, image_root: str | None) -> list[UnlabelledImage]:
-    """List the images that a path stands for, in the order of their names, or of the COCO file.
+    """List the images that a path refers to, in the order of their names or of the COCO file.
 
     Args:
-        source: an image, a folder (with all below it), a pattern such as `frames/**/*.jpg`, or a COCO file, of which
-            only the images are read.
-        image_root: what the file names of a COCO file are relative to; None: the folder of the file.
+        source: an image, a folder (with everything below it), a pattern such as `frames/**/*.jpg`, or a COCO file, of
+            which only the images are read.
+        image_root: folder that the file names in a COCO file are relative to; None: the folder of the file.
 
     Raises:
         DataError: nothing is found there.
@@ -58,17 +58,17 @@ def find_images(source: str, image_root: str | None) -> list[UnlabelledImage]:
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
         names = [file.relative_to(path).as_posix() for file in files]
         if not files:
-            raise DataError(f"data.predict: the folder {path} holds no image.")
+            raise DataError(f"data.predict: the folder {path} contains no images.")
     elif path.is_file():
         files, names = [path], [path.name]
     elif any(character in source for character in PATTERN_CHARACTERS):
         files = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
         names = [file.as_posix() for file in files]
         if not files:
-            raise DataError(f"data.predict: no file fits the pattern {source!r}.")
+            raise DataError(f"data.predict: no file matches the pattern {source!r}.")
     else:
         raise DataError(
-            f"data.predict: there is no {source!r}; an image, a folder, a pattern, a COCO file (.json) or a video "
+            f"data.predict: {source!r} does not exist; an image, a folder, a pattern, a COCO file (.json) or a video "
             f"({', '.join(sorted(VIDEO_SUFFIXES))}) is expected."
         )
     return [UnlabelledImage(name, str(file), 1 + i) for i, (name, file) in enumerate(zip(names, files, strict=True))]
@@ -83,7 +83,7 @@ def _read_coco_images(path: Path, image_root: str | None) -> list[UnlabelledImag
             f"data.predict: {path} is not a COCO file: `images` with `id` and `file_name` are expected ({error})."
         ) from error
     if len({image_id for _, image_id in images}) < len(images):
-        raise DataError(f"data.predict: {path} has several images of one id.")
+        raise DataError(f"data.predict: {path} has several images with the same id.")
     if not images:
         raise DataError(f"data.predict: {path} has no images.")
     root = Path(image_root).expanduser() if image_root else path.parent
@@ -91,7 +91,7 @@ def _read_coco_images(path: Path, image_root: str | None) -> list[UnlabelledImag
 
 
 class _Fitted(NamedTuple):
-    """An image as the network gets it, or why there is none; its number among all images."""
+    """An image as the network gets it, or why it cannot be read; its number among all images."""
 
     number: int
     content: tuple[torch.Tensor, torch.Tensor, tuple[int, int]] | None
@@ -99,12 +99,12 @@ class _Fitted(NamedTuple):
 
 
 class UnlabelledImages(Dataset[_Fitted]):
-    """Read images and bring them to the size of the network's input; unreadable ones are reported, not raised.
+    """Read images and resize them to the network's input; unreadable ones are reported, not raised.
 
     Args:
-        images: what to read.
+        images: the images to read.
         image_size: (height, width) of the input; None: the image's own.
-        resize_mode: how they are brought to it.
+        resize_mode: how they are resized.
         skipped: the indices of `images` that are left out.
     """
 
@@ -135,15 +135,15 @@ class UnlabelledImages(Dataset[_Fitted]):
 
 
 class UnlabelledFrames(IterableDataset[_Fitted]):
-    """Read the frames of a video in their order; of several processes each gives its share.
+    """Read the frames of a video in order; each of several processes yields its share.
 
     Args:
-        path: of the video.
+        path: path of the video.
         image_size: (height, width) of the input; None: the frame's own.
-        resize_mode: how frames are brought to it.
+        resize_mode: how frames are resized.
         skipped: the numbers of the frames that are left out.
-        n_processes: how many share the frames.
-        rank: which of them this is.
+        n_processes: number of processes that share the frames.
+        rank: the index of this one.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class UnlabelledFrames(IterableDataset[_Fitted]):
         self.n_processes, self.rank = n_processes, rank
 
     def __iter__(self) -> Iterator[_Fitted]:
-        """Give the frames of this process."""
+        """Yield the frames of this process."""
         for index, frame in enumerate(read_frames(self.path)):
             if index % self.n_processes == self.rank and index not in self.skipped:
                 image = torch.from_numpy(frame).permute(2, 0, 1).contiguous()
@@ -176,7 +176,7 @@ def _fit(index: int, image: torch.Tensor, size: tuple[int, int] | None, mode: Re
 
 
 def collate_images(fitted: Sequence[_Fitted]) -> ImageBatch:
-    """Stack images of one size; those that cannot be read stand apart."""
+    """Stack images of one size; those that cannot be read are listed separately."""
     read = [(one.number, *one.content) for one in fitted if one.content is not None]
     failures = tuple((one.number, one.failure) for one in fitted if one.content is None)
     if not read:

@@ -1,4 +1,4 @@
-"""Read the frames of a video, one at a time, and write one, by PyAV."""
+"""Read the frames of a video, one at a time, and write a video, with PyAV."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -12,7 +12,7 @@ from keypoint_detection.types import DataError
 __all__ = ["VIDEO_SUFFIXES", "read_frames", "read_rate", "write_video"]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm"})
-# H.264 with 4:2:0 chroma, which every player knows, takes even sides.
+# H.264 with 4:2:0 chroma, which every player supports, needs even sides.
 CODEC, PIXEL_FORMAT = "libx264", "yuv420p"
 
 
@@ -28,22 +28,22 @@ def _open(path: str, mode: Literal["r", "w"]) -> Any:
 
 
 def read_frames(path: str) -> Iterator[NDArray[np.uint8]]:
-    """Give the frames of a video, (H, W, 3) uint8 RGB, one after the other.
+    """Yield the frames of a video, (H, W, 3) uint8 RGB, one after the other.
 
     Raises:
-        DataError: it is not a video, it breaks off, or PyAV is not installed.
+        DataError: it is not a video, it is truncated, or PyAV is not installed.
     """
     with _open(path, "r") as container:
         from av import FFmpegError
 
         if not container.streams.video:
-            raise DataError(f"{path}: holds no video.")
+            raise DataError(f"{path}: contains no video.")
         try:
             for frame in container.decode(video=0):
                 pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
                 yield pixels
         except FFmpegError as error:
-            raise DataError(f"{path}: breaks off ({error}).") from error
+            raise DataError(f"{path}: cannot be read to its end ({error}).") from error
 
 
 def read_rate(path: str) -> Fraction:

@@ -1,4 +1,4 @@
-"""Bring pixels into the network's input by one affine map, without aliasing."""
+"""Map pixels into the network's input by one affine map, without aliasing."""
 
 import math
 
@@ -13,16 +13,16 @@ from keypoint_detection.images import LETTERBOX_GREY
 
 __all__ = ["blur", "find_shrinking", "recolour", "warp"]
 
-# Up to here a bilinear warp makes no pattern that is not in the image; beyond it, pixels would be skipped.
+# Up to this, a bilinear warp creates no patterns that are not in the image; beyond it, pixels would be skipped.
 LARGEST_SHRINKING_WITHOUT_FILTER = 1.02
-# What grey is made of, ITU-R BT.601, as torchvision weighs it.
+# The weights of grey, ITU-R BT.601, as in torchvision.
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
-# Taps of the blur on either side of a pixel.
+# Taps of the blur on each side of a pixel.
 BLUR_RADIUS = 2
 
 
 def find_shrinking(to_pixels: NDArray[np.float64]) -> tuple[float, float]:
-    """Tell how many pixels of a source come to lie in one of the result, (along its height, along its width).
+    """Compute how many pixels of a source fall into one of the result, (along its height, along its width).
 
     Args:
         to_pixels: (3, 3) the affine map from the result to the source.
@@ -39,7 +39,7 @@ def warp(pixels: Tensor, to_pixels: NDArray[np.float64], size: tuple[int, int]) 
         size: (height, width) of the result.
 
     Returns:
-        (3, *size) float32, *relative to the grey of the bars*, which is 0 and fills what lies outside of the image.
+        (3, *size) float32, *relative to the grey of the bars*, which is 0 and fills everything outside the image.
     """
     source = pixels.permute(2, 0, 1)
     height, width = pixels.shape[:2]
@@ -47,7 +47,7 @@ def warp(pixels: Tensor, to_pixels: NDArray[np.float64], size: tuple[int, int]) 
     if max(shrinking) > LARGEST_SHRINKING_WITHOUT_FILTER:
         smaller = [max(1, round(side / max(1.0, by))) for side, by in zip((height, width), shrinking, strict=True)]
         source = TF.resize(source, smaller, antialias=True)
-    # From pixels of the result to [-1, 1] across the source, which is as good for the smaller one.
+    # From pixels of the result to [-1, 1] across the source, which also holds for the reduced one.
     to_unit = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]]) @ to_pixels
     columns, rows = (torch.arange(side, dtype=torch.float32).add_(0.5) for side in size[::-1])
     grid = torch.empty(1, *size, 2)
@@ -62,12 +62,12 @@ def recolour(values: Tensor, colour: NDArray[np.float64], contrast: float) -> Te
     """Change colours by a matrix, and the contrast about the mean grey.
 
     Args:
-        values: (3, H, W) float32 relative to the grey of the bars, as `warp` gives them; may be overwritten.
+        values: (3, H, W) float32 relative to the grey of the bars, as `warp` returns them; may be overwritten.
         colour: (3, 3) acts on (red, green, blue); it keeps greys grey.
-        contrast: 1 keeps it, 0 leaves the mean grey alone.
+        contrast: 1 keeps it, 0 leaves only the mean grey.
 
     Returns:
-        (3, H, W) float32, 0 black to 255 white; some may lie outside.
+        (3, H, W) float32, 0 black to 255 white; some values may be outside this range.
     """
     mean = float(values.mean(dim=(1, 2)) @ torch.tensor(GREY_WEIGHTS)) + LETTERBOX_GREY
     brightness = float(colour[0].sum())  # what the matrix makes of grey

@@ -15,11 +15,11 @@ class Found(NamedTuple):
     """What was found in one image.
 
     Attributes:
-        points: (C, D, 2) float32 in continuous pixels of the image as it was given.
+        points: (C, D, 2) float32 in continuous pixels of the image as given.
         scores: (C, D) float32, descending; 0 marks an unused slot.
         covariances: (C, D, 2, 2) float32 of the errors, square pixels of the image; None without a calibration.
         probabilities: (C, D, T) float32, of being right within each threshold; None without a calibration.
-        heatmaps: (C, h, w) float32 in [0, 1]; None unless they were asked for.
+        heatmaps: (C, h, w) float32 in [0, 1]; None unless requested.
     """
 
     points: NDArray[np.float32]
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
 
 def as_found(outputs: Mapping[str, NDArray[np.float32]]) -> Found:
-    """Name what an exported detector gives of one image; what it was exported without is None."""
+    """Name the outputs of an exported detector for one image; those it was exported without are None."""
     return Found(*(outputs.get(name) for name in Found._fields))  # type: ignore[arg-type]
 
 
@@ -39,10 +39,10 @@ class Engine(Protocol):
 
     Attributes:
         channels: the names of the channels.
-        coordinates: the convention of the labels that it was trained on.
-        lowest_score: from which on it gives points at all.
-        best_f1: the score with the best F1 of the validation; None where there was none.
-        thresholds_px: distances that probabilities are given for, ascending; empty without a calibration.
+        coordinates: the convention of the labels it was trained on.
+        lowest_score: minimum score of the points that it returns.
+        best_f1: the score with the best F1 in the validation; None if there was none.
+        thresholds_px: distances for which there are probabilities, ascending; empty without a calibration.
     """
 
     channels: list[str]

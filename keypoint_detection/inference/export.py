@@ -1,4 +1,4 @@
-"""Write a detector as one file that takes images and gives points, for ONNX or as a program of torch.export."""
+"""Write a detector as one file that takes images and returns points, as ONNX or as a torch.export program."""
 
 import json
 from pathlib import Path
@@ -19,15 +19,15 @@ ExportFormat: TypeAlias = Literal["onnx", "torch_export"]
 ExportPrecision: TypeAlias = Literal["float32", "float16"]
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
-# Resizing by ONNX operators came with opset 18, which onnxruntime has known since 1.14.
+# Resizing by ONNX operators came with opset 18, which onnxruntime has supported since 1.14.
 OPSET = 18
 SMALLEST_SIDE_PX = 8
-# What a traced operation remembers of the code that it came from.
+# What a traced operation records about the code that it came from.
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 
 
 class _Example(NamedTuple):
-    """What a module is traced with: images, and which of their sizes are free."""
+    """What a module is traced with: images, and which of their sizes are dynamic."""
 
     images: Tensor
     free_sizes: dict[int, Any]
@@ -39,18 +39,18 @@ def write_onnx(
     """Write a detector as an ONNX file with its metadata inside.
 
     Args:
-        detector: what is written.
-        path: of the file.
-        precision: of the network's weights and arithmetic.
-        heatmaps: give the file a last output, the heatmaps.
-        version: of this package.
+        detector: the detector to write.
+        path: the file to write.
+        precision: precision of the network's weights and arithmetic.
+        heatmaps: add a last output to the file, the heatmaps.
+        version: version of this package.
 
     Raises:
         DataError: onnx is not installed.
     """
     try:
         import onnx
-        import onnxscript  # noqa: F401  # without it the exporter fails with its own words
+        import onnxscript  # noqa: F401  # without it, the exporter fails with an error of its own
     except ModuleNotFoundError as error:
         raise DataError("exporting to ONNX needs onnx: pip install 'keypoint-detection[onnx]'.") from error
     model = ExportableDetector(detector, getattr(torch, precision), heatmaps, plain_resizing=True).eval()
@@ -70,7 +70,7 @@ def write_onnx(
     assert program is not None
     content = program.model_proto
     for node in content.graph.node:
-        del node.metadata_props[:]  # stack traces with the paths of this machine
+        del node.metadata_props[:]  # stack traces with paths on this machine
     onnx.helper.set_model_props(content, {METADATA_KEY: _describe(detector, precision, model.output_names, version)})
     onnx.save(content, path)
 
@@ -78,7 +78,7 @@ def write_onnx(
 def write_program(
     detector: LoadedDetector, path: Path, *, precision: ExportPrecision, heatmaps: bool, version: str
 ) -> None:
-    """Write a detector as a program that `torch.export.load` reads; for the arguments, see `write_onnx`."""
+    """Write a detector as a program for `torch.export.load`; for the arguments, see `write_onnx`."""
     model = ExportableDetector(detector, getattr(torch, precision), heatmaps, plain_resizing=False).eval()
     example = _make_example(detector)
     with torch.inference_mode(mode=False), torch.no_grad():
@@ -88,7 +88,7 @@ def write_program(
             for node in module.graph.nodes:
                 for key in TRACES:
                     node.meta.pop(key, None)
-    # The example is all zeros, and no part of the detector.
+    # The example is all zeros, and not part of the detector.
     program.example_inputs = None
     metadata = {METADATA_FILE: _describe(detector, precision, model.output_names, version)}
     torch.export.save(program, path, extra_files=metadata)
@@ -97,7 +97,7 @@ def write_program(
 def _make_example(detector: LoadedDetector) -> _Example:
     height, width = detector.inputs.image_size or (256, 256)
     sizes = [torch.export.Dim("batch"), *(torch.export.Dim(name, min=SMALLEST_SIDE_PX) for name in ("height", "width"))]
-    # Neither the size of the network's input nor a multiple of it, so that no number is taken for a constant.
+    # Neither the size of the network's input nor a multiple of it, so that no size is taken for a constant.
     return _Example(torch.zeros(2, height + 16, width + 48, 3, dtype=torch.uint8), dict(enumerate(sizes)))
 
 

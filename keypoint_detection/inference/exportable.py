@@ -18,13 +18,13 @@ __all__ = ["ExportableDetector"]
 
 
 class ExportableDetector(nn.Module):
-    """All that happens between an image and its points, in operations that can be exported.
+    """Do everything between an image and its points, in operations that can be exported.
 
     Args:
         detector: the trained parts.
-        dtype: of the network's weights and arithmetic; decoding is in float32.
-        heatmaps: give the heatmaps too.
-        plain_resizing: resize by operations that come out the same wherever they run, rather than by torch's own.
+        dtype: type of the network's weights and arithmetic; decoding is in float32.
+        heatmaps: return the heatmaps too.
+        plain_resizing: resize with operations that give the same result everywhere, instead of torch's own.
     """
 
     def __init__(self, detector: LoadedDetector, dtype: torch.dtype, heatmaps: bool, plain_resizing: bool) -> None:
@@ -33,7 +33,7 @@ class ExportableDetector(nn.Module):
         self.network = copy.deepcopy(detector.network).to(dtype)
         self.heatmaps, self.plain_resizing = heatmaps, plain_resizing
         codec = detector.codec
-        # The exporter takes plain numbers only, and the parser's restricted ones are not.
+        # The exporter takes only plain numbers, which the parser's restricted ones are not.
         self.stride, self.max_keypoints = int(codec.stride), int(codec.max_keypoints)
         self.score_threshold, self.min_distance_px = float(codec.score_threshold), float(codec.min_distance_px)
         self.sigma_px = float(codec.sigma_px)
@@ -41,7 +41,7 @@ class ExportableDetector(nn.Module):
 
     @property
     def output_names(self) -> list[str]:
-        """Name what `forward` gives: without a calibration neither covariances nor probabilities."""
+        """Name the outputs of `forward`; without a calibration there are no covariances or probabilities."""
         names = Detections._fields[: 2 if self.calibration is None else 4]
         return [*names, "heatmaps"] if self.heatmaps else [*names]
 
@@ -49,8 +49,8 @@ class ExportableDetector(nn.Module):
         """Find the points of (B, H, W, 3) uint8 images.
 
         Returns:
-            The fields of `Detections` in pixels of the images; where heatmaps are asked for, those of the network's
-            input as well, (B, C, h, w).
+            The fields of `Detections` in pixels of the images; if heatmaps are requested, also those of the network's
+            input, (B, C, h, w).
         """
         x = images.permute(0, 3, 1, 2)
         height, width = x.shape[2:]
@@ -63,7 +63,7 @@ class ExportableDetector(nn.Module):
             inner_height: Any = rows
             inner_width: Any = columns
             if self.inputs.resize == "letterbox":
-                # The arithmetic of `fit_size`, on sizes that are not known yet.
+                # The arithmetic of `fit_size`, on dynamic sizes.
                 inner_height = torch.sym_min(rows, (2 * height * columns + width) // (2 * width))
                 inner_width = torch.sym_min(columns, (2 * width * rows + height) // (2 * height))
             x = self._resize(x, (inner_height, inner_width))

@@ -1,8 +1,8 @@
-"""The files that predictions are written to, each read by other programs.
+"""The files that predictions are written to, each readable by other programs.
 
-All are made from records, one an image: its `name` and `id`, `height` and `width` in pixels, for a frame of a video its
-number `frame` from 0, and its `points` with `channel`, `x`, `y` and `score`, by falling score within a channel; where
-the detector is calibrated also `probability`, of being right within the largest threshold, `covariance` of the error in
+All are made from records, one per image: its `name` and `id`, `height` and `width` in pixels, for a video frame its
+number `frame` from 0, and its `points` with `channel`, `x`, `y` and `score`, by descending score within a channel; if
+the detector is calibrated, also `probability` of being right within the largest threshold, `covariance` of the error in
 square pixels, and `spread`, the root of the mean of the two variances.
 """
 
@@ -25,7 +25,7 @@ FILE_NAMES: dict[str, str] = {
     "coco_labels": "coco_labels.json",
 }
 CSV_POINT_COLUMNS = ("channel", "x", "y", "score", "probability", "spread")
-# The flags of a labelled point and of one that is not there.
+# The flags of a labelled point and of a missing one.
 VISIBLE, ABSENT = 2, 0
 CATEGORY_ID = 1
 
@@ -37,19 +37,19 @@ def write_predictions(
     channels: Mapping[str, Sequence[str]],
     category: Mapping[str, Any] | None,
 ) -> None:
-    """Write one file of predictions, with memory for one image at a time.
+    """Write one file of predictions, holding one image at a time in memory.
 
-    COCO knows instances, heatmaps know none: the first instance of an image takes the best detection of every keypoint
-    type, the second one the next, and so on. A channel of several types gives its detections to them in turn, by
-    falling score; a person who corrects the labels swaps those that are wrong.
+    COCO has instances, heatmaps do not: the first instance of an image takes the best detection of each keypoint type,
+    the second takes the next best, and so on. A channel of several types deals its detections out to them by descending
+    score; whoever corrects the labels swaps those that are wrong.
 
     Args:
-        records: gives the records, from the first on at every call.
-        path: of the file.
-        kind: `csv`, one line a point; `jsonl`, one line an image; `coco`, results as `COCO.loadRes` reads them;
-            `coco_labels`, a data set whose annotations are the predictions, to be corrected in a labelling tool.
+        records: returns an iterator over the records, starting from the first at each call.
+        path: the file to write.
+        kind: `csv`, one line per point; `jsonl`, one line per image; `coco`, results as `COCO.loadRes` reads them;
+            `coco_labels`, a data set whose annotations are the predictions, to correct in a labelling tool.
         channels: channel name to its keypoint types.
-        category: that of the COCO file the images come from; None: one of the detector's own.
+        category: the category of the COCO file that the images come from; None makes one for the detector.
     """
     category = category or own_category(channels)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -100,12 +100,12 @@ def _image(record: Record) -> dict[str, Any]:
 def _instances(
     record: Record, channels: Mapping[str, Sequence[str]], category: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Give the instances of an image as COCO results, the one with the best detections first."""
+    """Return the instances of an image as COCO results, the one with the best detections first."""
     place = {name: index for index, name in enumerate(category["keypoints"])}
     found: dict[str, list[Record]] = {name: [] for name in channels}
     for point in record["points"]:
         found[point["channel"]].append(point)
-    # Round after round, every type of a channel takes the channel's next detection.
+    # In each round, every type of a channel takes the channel's next detection.
     takers = {
         channel: [place[key] for name in types if (key := _plain(name, place)) is not None]
         for channel, types in channels.items()
@@ -128,7 +128,7 @@ def _instances(
 
 
 def _plain(name: str, place: Mapping[str, int]) -> str | None:
-    """The name that a category has for a type, which a channel may call `category/name`."""
+    """Return a category's name for a type, which a channel may call `category/name`."""
     return next((one for one in (name, name.partition("/")[2]) if one in place), None)
 
 

@@ -1,4 +1,4 @@
-"""Bring images of every form that Python programs hold them in to one: (H, W, 3) uint8 RGB."""
+"""Convert images from any form used in Python to (H, W, 3) uint8 RGB."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -20,7 +20,7 @@ N_COLOURS = 3
 
 
 def to_pixels(source: ImageLike) -> NDArray[np.uint8]:
-    """Bring an image to (H, W, 3) uint8 RGB.
+    """Convert an image to (H, W, 3) uint8 RGB.
 
     Args:
         source: a NumPy array (H, W, 3) RGB or (H, W) grey, a tensor (3, H, W), a PIL image, or the path of a file.
@@ -30,7 +30,7 @@ def to_pixels(source: ImageLike) -> NDArray[np.uint8]:
     Raises:
         ImageError: the file cannot be read.
         TypeError: the image is of another type.
-        ValueError: its shape or its values are not those of an image; the message says how to convert it.
+        ValueError: its shape or values are not those of an image; the message says how to convert it.
     """
     if isinstance(source, str | Path):
         return read_pixels(str(source))
@@ -39,7 +39,7 @@ def to_pixels(source: ImageLike) -> NDArray[np.uint8]:
     if isinstance(source, np.ndarray):
         _check_array_shape(source)
         return _to_uint8(source[..., None].repeat(N_COLOURS, axis=2) if source.ndim == 2 else source)
-    # Whoever has a tensor has loaded torch; here nothing else needs it.
+    # A caller with a tensor has loaded torch; nothing else here needs it.
     if type(source).__module__.startswith("torch") and hasattr(source, "detach"):
         array = source.detach().cpu().numpy()
         _check_tensor_shape(array)
@@ -78,7 +78,7 @@ def _check_tensor_shape(array: NDArray[Any]) -> None:
 
 
 def _to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
-    # Contiguous: torch takes no reversed strides, as those of `bgr[..., ::-1]`.
+    # Contiguous: torch does not accept negative strides, such as those of `bgr[..., ::-1]`.
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image)
     if not np.issubdtype(image.dtype, np.floating):
@@ -86,7 +86,7 @@ def _to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):  # NaN is refused too
         raise ValueError(
-            f"image: floats from 0 to 1 are expected, found values from {low:g} to {high:g}. Give the image before it "
-            "was normalised; where the values go up to 255, convert them to uint8."
+            f"image: floats from 0 to 1 are expected, found values from {low:g} to {high:g}. Give the image before "
+            "normalisation; if the values go up to 255, convert them to uint8."
         )
     return np.ascontiguousarray((image * 255).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Rebuild what a checkpoint needs to find points: network, codec, channels, and what the network saw of the images."""
+"""Rebuild from a checkpoint what finding points needs: network, codec, channels, and how the network saw images."""
 
 import importlib
 import math
@@ -24,11 +24,11 @@ NETWORK_PREFIX = "network."
 
 
 class InputSettings(NamedTuple):
-    """What the network saw of the images it was trained on.
+    """How the network saw the images it was trained on.
 
     Attributes:
-        image_size: (height, width) in pixels that every image was brought to; None where images kept their size.
-        resize: how they were brought to it.
+        image_size: (height, width) in pixels that every image was resized to; None if images kept their size.
+        resize: how they were resized.
         coordinates: the convention of the labels.
     """
 
@@ -44,10 +44,10 @@ class LoadedDetector(NamedTuple):
         network: in evaluation mode, with the checkpoint's weights.
         codec: turns heatmaps into points.
         channels: channel name to the keypoint types it collects.
-        inputs: how images are brought to the network.
-        best_f1_threshold: the score with the best F1 of the latest validation, over all channels; None where the
-            checkpoint holds no validation.
-        calibration: of scores and peaks; None where the checkpoint holds none.
+        inputs: how images are prepared for the network.
+        best_f1_threshold: the score with the best F1 in the latest validation, over all channels; None if the
+            checkpoint has no validation.
+        calibration: calibration of scores and peaks; None if the checkpoint has none.
     """
 
     network: HeatmapNetwork
@@ -59,16 +59,16 @@ class LoadedDetector(NamedTuple):
 
 
 def load_detector(reference: str, may_import: bool = False, flip_test: bool | None = None) -> LoadedDetector:
-    """Rebuild a detector without running code that its checkpoint may hold, and without downloading weights.
+    """Rebuild a detector without running code in its checkpoint and without downloading weights.
 
     Args:
         reference: a path, or `wandb://entity/project/name:alias`.
         may_import: import the module of a backbone that is not part of this package, as the commands do.
-        flip_test: average the heatmaps with those of the mirrored image; None does as the training did.
+        flip_test: average the heatmaps with those of the mirrored image; None keeps the training's setting.
 
     Raises:
-        CheckpointError: the checkpoint cannot be found or read, its backbone is not one, or its weights do not fit.
-        DataError: what changes places in a mirrored image is not known.
+        CheckpointError: the checkpoint cannot be found or read, its backbone is invalid, or its weights do not fit.
+        DataError: it is unknown which types swap in a mirrored image.
     """
     checkpoint = read_checkpoint(reference)
     settings = checkpoint["hyper_parameters"]
@@ -100,18 +100,18 @@ def _make_backbone(specification: Mapping[str, Any], reference: str, may_import:
     try:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{reference}: its backbone {cls.__name__} cannot be made: {error}") from error
+        raise CheckpointError(f"{reference}: its backbone {cls.__name__} cannot be created: {error}") from error
 
 
 def _find_backbone(class_path: str, reference: str, may_import: bool) -> type[Backbone]:
-    """Find a class by name; a module that is not part of this package runs only where the caller has imported it."""
+    """Find a class by name; a module outside this package must have been imported, or `may_import` allow it."""
     module_name, _, name = class_path.rpartition(".")
     if may_import or module_name == backbones.__name__ or module_name.startswith(f"{backbones.__name__}."):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             raise CheckpointError(
-                f"{reference}: the module of its backbone {class_path} is not found: {error}."
+                f"{reference}: the module of its backbone {class_path} cannot be found: {error}."
             ) from error
     elif module_name in sys.modules:
         module = sys.modules[module_name]
@@ -139,7 +139,7 @@ def _load_weights(network: HeatmapNetwork, state: Mapping[str, Tensor], referenc
 def _input_settings(checkpoint: Mapping[str, Any]) -> InputSettings:
     settings = _data_settings(checkpoint)
     if not settings:
-        # Trained on somebody's own batches: images were what the network got, in the package's own convention.
+        # Trained on the user's own batches: images went to the network unchanged, in the package's own convention.
         return InputSettings(image_size=None, resize="letterbox", coordinates="continuous")
     size = settings["image_size"]
     return InputSettings(
@@ -150,7 +150,7 @@ def _input_settings(checkpoint: Mapping[str, Any]) -> InputSettings:
 
 
 def _data_settings(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give the settings of the training's data; empty where it was trained on somebody's own batches."""
+    """Return the data settings of the training; empty if it was trained on the user's own batches."""
     return checkpoint.get("datamodule_hyper_parameters") or {}
 
 

@@ -1,4 +1,4 @@
-"""Run an exported detector with onnxruntime; needs NumPy and Pillow besides, and no torch."""
+"""Run an exported detector with onnxruntime; needs only NumPy and Pillow besides, not torch."""
 
 import json
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from keypoint_detection.types import DataError
 
 __all__ = ["METADATA_KEY", "OnnxEngine"]
 
-# Of the model's own metadata: a JSON object with the channels and what else a user of the file needs to know.
+# Key in the model's metadata: a JSON object with the channels and whatever else a user of the file needs to know.
 METADATA_KEY = "kpd"
 
 
 class OnnxEngine:
-    """Run a file that `kpd export` wrote; see `Engine`.
+    """Run a file written by `kpd export`; see `Engine`.
 
     Raises:
-        DataError: onnxruntime is not installed, or the file is not one of `kpd export`.
+        DataError: onnxruntime is not installed, or the file was not written by `kpd export`.
     """
 
     def __init__(self, path: str, n_threads: int | None) -> None:
@@ -36,17 +36,17 @@ class OnnxEngine:
             metadata = json.loads(self._session.get_modelmeta().custom_metadata_map[METADATA_KEY])
         except KeyError as error:
             raise DataError(f"{path} was not written by `kpd export`: it does not name its channels.") from error
-        # onnxruntime raises errors of its own, one class for each way in which a file can be wrong.
+        # onnxruntime raises its own errors, one class for each way in which a file can be wrong.
         except Exception as error:
             raise DataError(f"{path} cannot be read as an ONNX file ({str(error).splitlines()[0]}).") from error
         self.channels: list[str] = metadata["channels"]
         self.coordinates: Coordinates = metadata["coordinates"]
         self.lowest_score: float = metadata["score_threshold"]
         self.best_f1: float | None = metadata["best_f1"]
-        # Files of earlier versions have no calibration.
+        # Files from earlier versions have no calibration.
         self.thresholds_px = tuple((metadata.get("calibration") or {}).get("thresholds_px", ()))
         self._outputs = [output.name for output in self._session.get_outputs()]
-        # Heatmaps that nobody asks for are not computed.
+        # Heatmaps are computed only on request.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
 
@@ -54,7 +54,7 @@ class OnnxEngine:
         """Find the points of (H, W, 3) images, which may differ in size.
 
         Raises:
-            ValueError: heatmaps are asked for, and the file was exported without them.
+            ValueError: heatmaps are requested, but the file was exported without them.
         """
         if heatmaps and "heatmaps" not in self._outputs:
             raise ValueError("this detector was exported without heatmaps: `kpd export --heatmaps=true` adds them.")

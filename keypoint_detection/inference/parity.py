@@ -1,4 +1,4 @@
-"""Hold an exported detector to PyTorch, point by point."""
+"""Compare an exported detector with PyTorch, point by point."""
 
 import time
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from keypoint_detection.inference.results import spread_of
 
 __all__ = ["MAX_DIFFERENCE_PX", "Parity", "Points", "compare", "match_points"]
 
-# Points of an exported detector may not lie further from those of PyTorch, in pixels of the original images.
+# Maximum distance between points of an exported detector and those of PyTorch, in pixels of the original images.
 MAX_DIFFERENCE_PX = 0.05
 # Further apart, they are not the same point.
 MATCH_RADIUS_PX = 1.0
-# Whether a point reaches the score from which on points count can be decided by rounding.
+# Rounding can decide whether a point reaches the minimum score.
 SCORE_MARGIN = 0.01
 N_TIMED = 5
 
@@ -25,18 +25,18 @@ class Parity(NamedTuple):
     """How far an exported detector is from PyTorch.
 
     Attributes:
-        n_images: compared.
-        min_score: of the points that count: that with the best F1 of the validation, or the lowest that there are.
-        n_points: of those, found by both.
-        n_unmatched: found by only one of the two; not by less than a hundredth above `min_score`.
-        max_difference_px: between points that count, in pixels of the images.
-        median_difference_px: likewise.
-        max_weak_difference_px: between the others, which one level of one pixel can move.
-        max_score_difference: of all points that both found.
-        max_spread_difference_px: between points that count; 0 without a calibration.
-        max_probability_difference: of all points that both found; 0 without a calibration.
-        reference_ms: median time of one image in PyTorch, reading left out.
-        exported_ms: likewise of the exported detector.
+        n_images: images compared.
+        min_score: score from which points count: the one with the best F1 in the validation, or the lowest there is.
+        n_points: points that count and that both found.
+        n_unmatched: points found by only one of the two and at least a hundredth above `min_score`.
+        max_difference_px: maximum distance between points that count, in pixels of the images.
+        median_difference_px: median of the same.
+        max_weak_difference_px: maximum for the other points, which one level of one pixel can move.
+        max_score_difference: maximum over all points that both found.
+        max_spread_difference_px: maximum for points that count; 0 without a calibration.
+        max_probability_difference: maximum over all points that both found; 0 without a calibration.
+        reference_ms: median time per image in PyTorch, without reading it.
+        exported_ms: the same for the exported detector.
     """
 
     n_images: int
@@ -54,7 +54,7 @@ class Parity(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the two can stand for each other."""
+        """Whether the two are interchangeable."""
         largest = max(self.max_difference_px, self.max_spread_difference_px)
         return self.n_unmatched == 0 and largest < MAX_DIFFERENCE_PX
 
@@ -64,8 +64,8 @@ def compare(reference: Engine, exported: Engine, images: Sequence[NDArray[np.uin
 
     Args:
         reference: the detector in PyTorch.
-        exported: what runs the exported file.
-        images: (H, W, 3) each.
+        exported: the exported detector.
+        images: the images to compare on, each (H, W, 3).
     """
     min_score = reference.best_f1 or reference.lowest_score
     pairs, n_unmatched = [np.zeros((0, 5))], 0
@@ -95,7 +95,7 @@ def compare(reference: Engine, exported: Engine, images: Sequence[NDArray[np.uin
 
 
 class Points(NamedTuple):
-    """(n, 2) points of one channel of one image, their (n,) scores, spreads, and probabilities; 0 where unknown."""
+    """(n, 2) points of one channel of one image, their (n,) scores, spreads and probabilities; 0 where unknown."""
 
     points: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -118,8 +118,8 @@ def match_points(one: Points, other: Points) -> tuple[NDArray[np.float64], NDArr
     """Pair points less than a pixel apart one to one, the nearest pair first.
 
     Returns:
-        (n, 5) distance, differences of scores, spreads, and probabilities, and score in `one` of every pair; and the
-        scores of all without one.
+        (n, 5) distance, differences of scores, spreads and probabilities, and score in `one` of each pair; and the
+        scores of all points without a partner.
     """
     gaps = np.linalg.norm(one.points[:, None].astype(float) - other.points[None], axis=2)  # (n, m)
     rows, columns = np.nonzero(gaps < MATCH_RADIUS_PX)

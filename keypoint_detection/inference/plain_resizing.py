@@ -1,7 +1,7 @@
 """Resizing of uint8 images as torch does it on a CPU, to the last level, in operations that can be exported.
 
-The Resize of onnxruntime rounds its weights otherwise: one value in a hundred comes out one level off, which moves
-points by up to a tenth of a pixel of an image that is five times as large as the network's input.
+The Resize of onnxruntime rounds its weights differently: one value in a hundred is off by one level, which moves points
+by up to a tenth of a pixel in an image that is five times as large as the network's input.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ from torch import Tensor
 
 __all__ = ["resize_plainly"]
 
-# torch rounds its weights to whole numbers of 16 bits, with as many binary places as the largest of them leaves room
-# for (`_compute_index_ranges_int16_weights` in its UpSampleKernel.cpp).
+# torch rounds its weights to 16-bit integers, with as many binary places as the largest of them leaves room for
+# (`_compute_index_ranges_int16_weights` in its UpSampleKernel.cpp).
 LARGEST_WEIGHT = 2**15
 MOST_PLACES = 22
 LARGEST_LEVEL = 255
@@ -23,10 +23,10 @@ def resize_plainly(images: Tensor, size: tuple[Any, Any]) -> Tensor:
 
     Args:
         images: (B, 3, H, W) uint8.
-        size: (height, width) of the result in pixels, which an exporter may not know yet.
+        size: (height, width) of the result in pixels; may be dynamic during export.
 
     Returns:
-        (B, 3, *size) float32 of whole levels.
+        (B, 3, *size) float32 with integer values.
     """
     height, width = images.shape[-2:]
     across, places = _weigh(width, size[1])
@@ -36,7 +36,7 @@ def resize_plainly(images: Tensor, size: tuple[Any, Any]) -> Tensor:
 
 
 def _weigh(length: Any, new_length: Any) -> tuple[Tensor, Tensor]:
-    """Give the (new_length, length) weights of old cells in new ones, as whole numbers, and their binary places."""
+    """Return the (new_length, length) weights of old cells in new ones, as integers, and their binary places."""
     scale = torch.scalar_tensor(length, dtype=torch.float64) / torch.scalar_tensor(new_length, dtype=torch.float64)
     support = scale.clamp(min=1.0)
     centre = scale * (torch.arange(new_length, dtype=torch.float64)[:, None] + 0.5)

@@ -23,16 +23,16 @@ Images: TypeAlias = list[Any] | tuple[Any, ...]
 
 
 class Predictor:
-    """Find points in images with a trained detector; made by `from_checkpoint` or `from_onnx`.
+    """Find points in images with a trained detector; create it by `from_checkpoint` or `from_onnx`.
 
-    It keeps nothing from one call to the next, and several threads may use one.
+    It keeps no state between calls, and several threads may share one.
 
     Args:
         engine: what runs the detector.
-        score_threshold: points that score less are left out. `best_f1` takes the threshold with the best F1 of the
-            validation that the checkpoint carries; without one, the low threshold of training.
-        coordinates: of the points: `continuous` where (0, 0) is the outer corner of the top-left pixel, `pixel_index`
-            where it is its centre (OpenCV). None takes the convention of the labels that the detector was trained on.
+        score_threshold: points that score less are left out. `best_f1` takes the threshold with the best F1 in the
+            validation stored in the checkpoint; without one, the low threshold of training.
+        coordinates: convention of the points: in `continuous`, (0, 0) is the outer corner of the top-left pixel, in
+            `pixel_index` its centre (OpenCV). None takes the convention of the labels the detector was trained on.
 
     Raises:
         ValueError: the threshold is out of range.
@@ -49,7 +49,7 @@ class Predictor:
         self.channels = engine.channels
         self.coordinates: Coordinates = coordinates or engine.coordinates
         self.score_threshold = choose_threshold(score_threshold, engine.best_f1, engine.lowest_score)
-        # How far continuous coordinates lie from those that are given out.
+        # The offset of continuous coordinates from those that are returned.
         self._offset = PIXEL_INDEX_OFFSET_PX if self.coordinates == "pixel_index" else 0.0
 
     @classmethod
@@ -67,13 +67,13 @@ class Predictor:
         """Load a trained detector.
 
         Args:
-            path: of the checkpoint, or `wandb://entity/project/name:alias`.
-            device: where the network runs, e.g. `cpu`, `cuda:1`; `auto` takes a GPU where there is one.
-            precision: of the network's arithmetic; `bfloat16` and `float16` are faster on processors that have them,
-                and move points by fractions of a pixel.
-            compile: let `torch.compile` make the network faster; the first call then takes a minute.
+            path: path of the checkpoint, or `wandb://entity/project/name:alias`.
+            device: where the network runs, e.g. `cpu`, `cuda:1`; `auto` uses a GPU if there is one.
+            precision: precision of the network's arithmetic; `bfloat16` and `float16` are faster on processors that
+                support them, and move points by fractions of a pixel.
+            compile: speed up the network with `torch.compile`; the first call then takes a minute.
             flip_test: average the heatmaps with those of the mirrored image, in twice the time; needs a training with
-                `data.flip_pairs`. None does as the training did.
+                `data.flip_pairs`. None keeps the training's setting.
             score_threshold: see the class.
             coordinates: see the class.
 
@@ -95,16 +95,16 @@ class Predictor:
         score_threshold: float | Literal["best_f1"] = "best_f1",
         coordinates: Coordinates | None = None,
     ) -> "Predictor":
-        """Load a detector that `kpd export` wrote; needs onnxruntime, NumPy and Pillow, and no torch.
+        """Load a detector written by `kpd export`; needs onnxruntime, NumPy and Pillow, but not torch.
 
         Args:
-            path: of the .onnx file.
-            n_threads: how many threads compute; None leaves it to onnxruntime.
+            path: path of the .onnx file.
+            n_threads: number of threads; None leaves it to onnxruntime.
             score_threshold: see the class.
             coordinates: see the class.
 
         Raises:
-            ValueError: the file is not one of `kpd export`, or an option is out of range.
+            ValueError: the file was not written by `kpd export`, or an option is out of range.
         """
         from keypoint_detection.inference.onnx_engine import OnnxEngine
 
@@ -122,13 +122,13 @@ class Predictor:
         Args:
             images: NumPy arrays (H, W, 3) RGB or (H, W) grey, tensors (3, H, W), PIL images or paths of files; see
                 `to_pixels`. Those of a list may differ in size.
-            heatmaps: give the heatmaps too; an exported detector has none.
+            heatmaps: return the heatmaps too; an exported detector has them only if exported with `--heatmaps=true`.
 
         Returns:
-            The points in pixels of the image as it was given; for a list, a list in its order.
+            The points in pixels of the image as given; for a list, a list in the same order.
 
         Raises:
-            ValueError, TypeError, ImageError: an image cannot be used; of a list, the message names which.
+            ValueError, TypeError, ImageError: an image cannot be used; for a list, the message says which.
         """
         if isinstance(images, list | tuple):
             pixels = [_read_entry(entry, index) for index, entry in enumerate(images)]
@@ -141,7 +141,7 @@ class Predictor:
 
         Args:
             image: see `__call__`.
-            min_score: points that score less are not drawn; left out, the threshold of this predictor.
+            min_score: points that score less are not drawn; by default, the threshold of this predictor.
         """
         pixels = to_pixels(image)
         result = self(pixels)

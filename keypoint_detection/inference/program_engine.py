@@ -1,4 +1,4 @@
-"""Run a detector that was exported as a program of torch.export."""
+"""Run a detector exported as a torch.export program."""
 
 import json
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from keypoint_detection.inference.engines import Found, as_found
 
 __all__ = ["METADATA_FILE", "ProgramEngine"]
 
-# Inside the program's file: a JSON object with the channels and what else a user of the file needs to know.
+# Inside the program's file: a JSON object with the channels and whatever else a user of the file needs to know.
 METADATA_FILE = "kpd.json"
 
 
 class ProgramEngine:
-    """Run a .pt2 file that `kpd export` wrote; see `Engine`."""
+    """Run a .pt2 file written by `kpd export`; see `Engine`."""
 
     def __init__(self, path: str) -> None:
         files = {METADATA_FILE: ""}

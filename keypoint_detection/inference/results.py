@@ -17,10 +17,10 @@ class Point(NamedTuple):
         x: pixels of the image, to the right.
         y: pixels of the image, downwards.
         score: the value of the heatmap at the peak, in [0, 1].
-        probability: of lying within the largest AP threshold of a true point; None without a calibration. For the other
-            thresholds see `Result.probabilities`.
-        covariance: ((xx, xy), (xy, yy)) of the error in square pixels of the image, provided that the point is right;
-            None without a calibration.
+        probability: probability of being within the largest AP threshold of a true point; None without a calibration.
+            For the other thresholds, see `Result.probabilities`.
+        covariance: ((xx, xy), (xy, yy)) of the error in square pixels of the image, given that the point is right; None
+            without a calibration.
     """
 
     channel: str
@@ -32,22 +32,22 @@ class Point(NamedTuple):
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of the error along an axis in pixels; see `spread_of`."""
+        """The standard deviation of the error along an axis, in pixels; see `spread_of`."""
         return None if self.covariance is None else float(spread_of(np.array(self.covariance)))
 
 
 class Result:
-    """The points of one image: iterate over them, or take them as arrays.
+    """The points of one image: iterate over them, or use them as arrays.
 
     Attributes:
-        xy: channel name to its points, (D, 2) float32 pixels of the image, by falling score; (0, 2) where none is.
+        xy: channel name to its points, (D, 2) float32 pixels of the image, by descending score; (0, 2) if none.
         scores: channel name to the scores of its points, (D,) float32.
-        thresholds_px: the distances that probabilities are given for, ascending; empty without a calibration.
-        probabilities: channel name to the probabilities of its points to be right within each of those distances,
+        thresholds_px: the distances for which there are probabilities, ascending; empty without a calibration.
+        probabilities: channel name to the probabilities that its points are right within each of those distances,
             (D, T) float32; empty without a calibration.
         covariances: channel name to the covariances of the errors of its points, (D, 2, 2) float32 in square pixels of
             the image; empty without a calibration.
-        heatmaps: (C, h, w) float32 in [0, 1], of the network's input; None unless they were asked for.
+        heatmaps: (C, h, w) float32 in [0, 1], of the network's input; None unless requested.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Result:
         self.heatmaps = heatmaps
 
     def __iter__(self) -> Iterator[Point]:
-        """Give the points, channel by channel, by falling score."""
+        """Iterate over the points, channel by channel, by descending score."""
         for channel, points in self.xy.items():
             nothing = [None] * len(points)
             probabilities = self.probabilities[channel][:, -1].tolist() if self.probabilities else nothing
@@ -82,11 +82,11 @@ class Result:
         return sum(map(len, self.xy.values()))
 
     def __repr__(self) -> str:
-        """Name the number of points of each channel."""
+        """Show the number of points of each channel."""
         return f"Result({', '.join(f'{channel}: {len(points)}' for channel, points in self.xy.items())})"
 
 
 def spread_of(covariances: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Give the standard deviations along an axis (...) of covariances (..., 2, 2): the root of the mean variance."""
+    """Return the standard deviations along an axis (...) of covariances (..., 2, 2): the root of the mean variance."""
     spreads: NDArray[np.floating[Any]] = np.sqrt(np.trace(covariances, axis1=-2, axis2=-1) / 2)
     return spreads

@@ -1,4 +1,4 @@
-"""The score from which on a detection is given to users."""
+"""The minimum score of the detections that users get."""
 
 import logging
 from typing import Literal
@@ -13,15 +13,15 @@ def choose_threshold(wanted: float | Literal["best_f1"], best_f1: float | None, 
 
     Args:
         wanted: a score in [0, 1], or `best_f1`.
-        best_f1: the score with the best F1 of the validation that a checkpoint carries; None where it carries none.
-        lowest: the score from which on the detector gives points at all; stands in for a missing `best_f1`.
+        best_f1: the score with the best F1 in the validation stored in a checkpoint; None if there is none.
+        lowest: minimum score of the points that the detector returns; used if there is no `best_f1`.
 
     Raises:
         ValueError: the score is out of range.
     """
     if wanted == "best_f1":
         if best_f1 is None:
-            logger.warning("No validation has found `best_f1`: points from a score of %g on count.", lowest)
+            logger.warning("No validation to take `best_f1` from: points with a score of at least %g count.", lowest)
             return lowest
         return best_f1
     try:

@@ -20,12 +20,12 @@ __all__ = ["Precision", "TorchEngine"]
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
-# Images that the network gets at a time when many are given: more is hardly faster and takes more memory.
+# Number of images in a batch if many are given: more is hardly faster and takes more memory.
 IMAGES_AT_A_TIME = 16
 
 
 class _Input(NamedTuple):
-    """An image as the network gets it: its place in the list, (3, H, W) uint8, and the map to the original pixels."""
+    """An image as the network gets it: its index in the list, (3, H, W) uint8, and the map to the original pixels."""
 
     position: int
     image: Tensor
@@ -59,7 +59,7 @@ class TorchEngine:
         """Find the points of (H, W, 3) images, which may differ in size."""
         groups: defaultdict[tuple[int, ...], list[_Input]] = defaultdict(list)
         for position, pixels in enumerate(images):
-            # A copy where the memory cannot be written to, of which torch would warn.
+            # A copy if the memory is read-only, about which torch would warn.
             image = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
             size = self._inputs.image_size or (int(image.shape[1]), int(image.shape[2]))
             groups[size].append(_Input(position, *resize(image.contiguous(), size, self._inputs.resize)))
@@ -88,7 +88,7 @@ class TorchEngine:
 
 
 def _split(tensor: Tensor | None, n: int) -> Sequence[NDArray[np.float32] | None]:
-    """Give the rows of a tensor; n times None where there is none."""
+    """Return the rows of a tensor, or n times None if there is no tensor."""
     return [None] * n if tensor is None else list(tensor.cpu().numpy())
 
 

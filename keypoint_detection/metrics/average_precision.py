@@ -1,7 +1,7 @@
 """Average precision from scored, matched detections, and the operating points on its curve.
 
-A curve may hold R resamples of the images at once: weights say how often each detection counts in each of them, and one
-sort serves a whole bootstrap. Without weights R is 1 and every detection counts once.
+A curve may hold R resamples of the images at once: weights say how often each detection counts in each of them, so one
+sort serves a whole bootstrap. Without weights, R is 1 and every detection counts once.
 """
 
 import functools
@@ -24,13 +24,13 @@ __all__ = [
 
 
 class OperatingPoint(NamedTuple):
-    """What a score threshold gives; each (R,), NaN where it is undefined.
+    """The result of a score threshold; each field (R,), NaN where undefined.
 
     Attributes:
-        score: Detections of this score and above are kept. NaN where there is no detection.
-        precision: Share of the kept detections that are right. NaN where none is kept.
-        recall: Share of the ground truths that are found. NaN where there is no ground truth.
-        f1: Harmonic mean of precision and recall. NaN where there is no ground truth.
+        score: Detections with at least this score are kept. NaN if there is no detection.
+        precision: Share of the kept detections that are right. NaN if none is kept.
+        recall: Share of the ground truths that are found. NaN if there is no ground truth.
+        f1: Harmonic mean of precision and recall. NaN if there is no ground truth.
     """
 
     score: Tensor
@@ -40,10 +40,10 @@ class OperatingPoint(NamedTuple):
 
 
 class PrecisionRecallCurve(NamedTuple):
-    """The operating points that can matter, P of them by falling score, in each of R resamples.
+    """The operating points that can matter, P of them by descending score, in each of R resamples.
 
-    A score at which no detection is right lowers precision and leaves recall as it is: it changes neither the
-    interpolated precision at a right one nor the best F1, and is left out. The highest score always stays.
+    A score at which no detection is right lowers precision and leaves recall unchanged: it affects neither the
+    interpolated precision at a right one nor the best F1, and is left out. The highest score is always kept.
 
     Attributes:
         scores: (P,) distinct.
@@ -57,16 +57,16 @@ class PrecisionRecallCurve(NamedTuple):
 
 
 def trace_curve(scores: Tensor, is_true_positive: Tensor, weights: Tensor | None = None) -> PrecisionRecallCurve:
-    """Accumulate matched detections by falling score; equal scores are one operating point.
+    """Accumulate matched detections by descending score; equal scores are one operating point.
 
     Args:
-        scores: (M,) scores of all detections of the channel in all images, those without ground truth included.
+        scores: (M,) scores of all detections of the channel in all images, including those without ground truth.
         is_true_positive: (T, M) bool, from `match_detections`.
-        weights: (M, R) multiplicities of the detections. In their precision the curve is computed: float32 counts
-            exactly up to 16 million detections and is good enough for intervals. Without weights: R is 1, float64.
+        weights: (M, R) multiplicities of the detections. The curve is computed in their precision: float32 counts
+            exactly up to 16 million detections, which is good enough for intervals. Without weights: R is 1, float64.
 
     Returns:
-        The curve; it has no point where there is no detection.
+        The curve; it has no points if there is no detection.
     """
     T, M = is_true_positive.shape
     if scores.shape != (M,) or (weights is not None and (weights.ndim != 2 or len(weights) != M)):
@@ -94,9 +94,9 @@ def trace_curve(scores: Tensor, is_true_positive: Tensor, weights: Tensor | None
 
 
 def _count_kept(scores: Tensor, levels: Tensor, weights: Tensor | None) -> Tensor:
-    """Count the detections at or above each of P falling scores: (P, R), by weight; without weights R is 1, float64."""
+    """Count the weighted detections at or above each of P descending scores, (P, R); R is 1 without weights."""
     if weights is None:
-        # NumPy sorts bare numbers many times as fast as torch.
+        # NumPy sorts plain numbers many times faster than torch.
         on_cpu = scores.device.type == "cpu"
         rising = torch.from_numpy(np.sort(scores.numpy())) if on_cpu else scores.sort().values
         return (len(scores) - torch.searchsorted(rising, levels)).double()[:, None]
@@ -149,8 +149,8 @@ def mean_average_precision(average_precisions: Tensor) -> Tensor:
 def best_f1(curve: PrecisionRecallCurve, n_truths: Tensor | int) -> OperatingPoint:
     """Find the score threshold with the highest F1 at the last, the largest, distance threshold.
 
-    Of equally good scores the highest wins: the fewest detections. So where nothing is right (F1 is 0 everywhere) it
-    is the highest score of all.
+    Of equally good scores, the highest wins: the one with the fewest detections. So if nothing is right (F1 is 0
+    everywhere), it is the highest score of all.
 
     Args:
         curve: From `trace_curve`.
@@ -201,5 +201,5 @@ def precision_recall_at(min_score: float, scores: Tensor, is_true_positive: Tens
 
 
 def _by_resample(n_truths: Tensor | int, curve: PrecisionRecallCurve) -> Tensor:
-    """Give the number of ground truths to each resample: (R,) in the precision of the curve."""
+    """Return the number of ground truths in each resample: (R,) in the precision of the curve."""
     return torch.as_tensor(n_truths).to(curve.n_kept).expand(curve.n_kept.shape[1])

@@ -18,15 +18,15 @@ def resample_images(n_images: int, n_resamples: int, generator: torch.Generator)
         generator: The only source of randomness, on the CPU: the same seed gives the same resamples in every process.
 
     Returns:
-        (n_images, R) float32: how often each resample holds each image; every column adds up to n_images.
+        (n_images, R) float32: how often each resample contains each image; every column adds up to n_images.
 
     Raises:
-        ValueError: There is no image, or no resample is asked for.
+        ValueError: There is no image, or no resample is requested.
     """
     if n_images < 1 or n_resamples < 1:
         raise ValueError(
             f"a bootstrap needs at least one image and one resample, found {n_images} and {n_resamples}; "
-            "evaluate on images, or ask for no intervals."
+            "evaluate on images, or do not request intervals."
         )
     drawn = torch.randint(n_images, (n_images, n_resamples), generator=generator)
     counts = torch.zeros(n_images, n_resamples)
@@ -37,12 +37,12 @@ def resample_groups(groups: Tensor, n_resamples: int, generator: torch.Generator
     """Draw resamples of groups of images with replacement: frames of one video are no more independent than points.
 
     Args:
-        groups: (I,) int64, the group of each image; where each image is its own, images are drawn.
+        groups: (I,) int64, the group of each image; if each image is its own group, images are drawn.
         n_resamples: Resamples to draw (R).
         generator: As for `resample_images`.
 
     Returns:
-        (I, R) float32: how often each resample holds each image.
+        (I, R) float32: how often each resample contains each image.
     """
     names, numbers = torch.unique(groups, return_inverse=True)
     return resample_images(len(names), n_resamples, generator)[numbers]
@@ -52,8 +52,8 @@ def percentile_interval(values: Tensor, level: float) -> tuple[Tensor, Tensor]:
     """Take the central interval of bootstrap values.
 
     Args:
-        values: (R, ...) a statistic in each resample; NaN where a resample leaves it undefined: those are left out.
-        level: Share of the resamples that lies inside, in (0, 1).
+        values: (R, ...) a statistic in each resample; NaN where a resample leaves it undefined; these are ignored.
+        level: Share of the resamples inside, in (0, 1).
 
     Returns:
         Lower and upper end, each (...); NaN where no resample defines the statistic.

@@ -1,8 +1,8 @@
 """How far scores and shapes of peaks can be trusted: fit on a validation, check on other images.
 
-Two questions are answered apart: whether a detection is right, by its probability, and how far off it is if it is
-right, by its covariance. Right means at the largest distance threshold for the covariance; each threshold has a
-probability of its own.
+Two questions are answered separately: the probability says whether a detection is right, the covariance how far off it
+is if it is right. For the covariance, right means within the largest distance threshold; each threshold has its own
+probability.
 """
 
 import math
@@ -26,14 +26,14 @@ __all__ = [
     "measure_confidence",
 ]
 
-# What "within one standard deviation" means in two dimensions: inside the ellipse that holds as much of a normal
-# distribution as one standard deviation to both sides does in one.
+# What "within one standard deviation" means in two dimensions: inside the ellipse that contains as much of a normal
+# distribution as one standard deviation either way does in one dimension.
 ONE_SIGMA_MASS = math.erf(1 / math.sqrt(2))
 # The squared Mahalanobis radius of that ellipse, from the chi-squared distribution with two degrees of freedom: 2.30.
 _SQUARED_RADIUS = -2 * math.log1p(-ONE_SIGMA_MASS)
-# With fewer right detections a validation says nothing of probabilities and errors.
+# With fewer right detections, a validation says nothing about probabilities and errors.
 MIN_RIGHT = 10
-# What is believed before any data: log-odds of being right are those of the score; and how firmly.
+# The prior: the log-odds of being right are those of the score; and how firm it is.
 PRIOR_MEAN = (1.0, 1.0, 0.0)
 PRIOR_DEVIATION = (2.0, 2.0, 5.0)
 N_NEWTON_STEPS = 50
@@ -44,9 +44,9 @@ class ReliabilityCurve(NamedTuple):
     """Claimed and true shares of right detections, in bins of the claimed probability; empty bins are left out.
 
     Attributes:
-        threshold_px: within which a detection counts as right.
-        probabilities: mean of the claims in each bin, rising.
-        shares: of the detections in each bin that are right.
+        threshold_px: distance within which a detection counts as right.
+        probabilities: mean claimed probability in each bin, ascending.
+        shares: share of the detections in each bin that are right.
         counts: detections in each bin.
     """
 
@@ -57,12 +57,12 @@ class ReliabilityCurve(NamedTuple):
 
 
 class ConfidenceReport(NamedTuple):
-    """How well a calibration holds on images that it was not made from.
+    """How well a calibration holds on images that it was not fitted on.
 
     Attributes:
-        curves: one a distance threshold that both the calibration and the evaluation have.
-        coverage: share of the detections that are right at the calibration's largest threshold whose error lies within
-            one standard deviation; 0.683 is ideal, NaN where none is right.
+        curves: one per distance threshold that both the calibration and the evaluation have.
+        coverage: of the detections that are right at the calibration's largest threshold, the share whose error is
+            within one standard deviation; 0.683 is ideal, NaN if none is right.
     """
 
     curves: tuple[ReliabilityCurve, ...]
@@ -70,13 +70,13 @@ class ConfidenceReport(NamedTuple):
 
 
 def fit_calibration(measurements: Measurements) -> Calibration | None:
-    """Learn from a validation what scores and shapes of peaks are worth.
+    """Learn from a validation what the scores and shapes of peaks are worth.
 
     Args:
         measurements: with the covariances of the peaks.
 
     Returns:
-        The calibration; None where fewer than ten detections are right, or peaks were not measured.
+        The calibration; None if fewer than ten detections are right, or the peaks were not measured.
     """
     detections, is_right = measurements.detections, measurements.is_true_positive
     is_right_at_all = is_right[-1]
@@ -99,9 +99,9 @@ def fit_log_odds(terms: Tensor, is_right: Tensor) -> Tensor:
 
     On detectors of the openfield mouse, fitted on 29 to 39 images and tested on as many others, its log loss was 2 %
     below that of Platt's method and 9 % below that of isotonic regression, which overfits; its calibration error was
-    that of a perfect calibration on so few points. We differ in two things. A Gaussian prior around "the score is the
-    probability" keeps the fit steady with the few dozen points that a validation may have; and of equally good ways to
-    keep the curve rising, a slope that would be negative is set to 0.
+    that of a perfect calibration on so few points. We differ in two ways. A Gaussian prior around "the score is the
+    probability" keeps the fit stable with the few dozen points that a validation may have; and of several equally good
+    ways to keep the curve rising, we set to 0 a slope that would be negative.
 
     Args:
         terms: (M, 3) log s, -log(1 - s), and 1.
@@ -139,7 +139,7 @@ def _fit_logistic(terms: Tensor, targets: Tensor, mean: Tensor, precision: Tenso
         if float(step.abs().max()) < 1e-10:
             break
         before = loss(weights)
-        # From far away a whole step may overshoot.
+        # Far from the optimum, a full step may overshoot.
         while loss(weights - step) > before + 1e-9:
             step = step / 2
         weights = weights - step
@@ -147,10 +147,10 @@ def _fit_logistic(terms: Tensor, targets: Tensor, mean: Tensor, precision: Tenso
 
 
 def fit_peak_factor(squared_distances: Tensor) -> float:
-    """Find the factor of the peaks' covariances at which one standard deviation holds its share of the errors.
+    """Find the factor on the peaks' covariances at which one standard deviation covers its share of the errors.
 
-    The quantile, unlike the mean, does not mind a few points that are far off. As in conformal prediction it is taken a
-    little higher, since of n + 1 points the new one may be any in their order.
+    Unlike the mean, the quantile is not affected by a few points that are far off. As in conformal prediction it is
+    taken a little higher, since among n + 1 points the new one may have any rank.
 
     Args:
         squared_distances: (M,) squared Mahalanobis distances of the errors, by the covariances of their peaks.
@@ -161,11 +161,11 @@ def fit_peak_factor(squared_distances: Tensor) -> float:
 
 
 def measure_confidence(measurements: Measurements, calibration: Calibration) -> ConfidenceReport:
-    """Check a calibration; without weights, since every image counts once.
+    """Check a calibration; unweighted, since every image counts once.
 
     Args:
-        measurements: of other images than those it was made from.
-        calibration: what is checked.
+        measurements: from images other than those it was fitted on.
+        calibration: the calibration to check.
     """
     thresholds = measurements.thresholds_px.tolist()
     probabilities = calibration.probabilities(measurements.detections.scores.double())
@@ -186,7 +186,7 @@ def bin_reliability(threshold_px: float, probabilities: Tensor, is_right: Tensor
     """Sort detections into ten bins of equal width by their claimed probability.
 
     Args:
-        threshold_px: within which they count as right.
+        threshold_px: distance within which they count as right.
         probabilities: (M,) in [0, 1].
         is_right: (M,) bool.
     """
@@ -221,7 +221,7 @@ def expected_calibration_error(curve: ReliabilityCurve) -> float:
 def _squared_distances(measurements: Measurements) -> Tensor:
     """Squared Mahalanobis distances (M,) of the nearest ground truths by the covariances of the peaks.
 
-    An affine map of both changes nothing, so they are taken in input pixels.
+    An affine map of both changes nothing, so they are computed in input pixels.
     """
     detections = measurements.detections
     offsets = torch.linalg.solve(detections.to_image, measurements.offsets_px)  # (M, 2)

@@ -1,4 +1,4 @@
-"""Curves behind the numbers of a report, short enough to draw: precision over recall, and the share of small errors."""
+"""The curves behind a report, short enough to draw: precision over recall, and the cumulative share of errors."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from keypoint_detection.metrics.evaluation import Measurements
 
 __all__ = ["Staircase", "cumulative_errors", "interpolated_precision"]
 
-# As many steps as a small panel can show; what is left out moves a line by about its width.
+# As many steps as a small panel can show; leaving out the rest moves a line by about its width.
 MAX_STEPS = 120
 
 
@@ -19,7 +19,7 @@ class Staircase(NamedTuple):
     """A function that is constant between its steps.
 
     Attributes:
-        x: (N,) float64, where the steps are, rising.
+        x: (N,) float64, the positions of the steps, ascending.
         y: (N,) float64.
     """
 
@@ -28,7 +28,7 @@ class Staircase(NamedTuple):
 
 
 def interpolated_precision(measurements: Measurements, channel: int, threshold: int) -> Staircase:
-    """Trace the highest precision at each recall or a higher one; the area below it is AP.
+    """Trace the highest precision at each recall or above; the area below it is AP.
 
     Args:
         measurements: of a data set.
@@ -36,7 +36,7 @@ def interpolated_precision(measurements: Measurements, channel: int, threshold: 
         threshold: index of the distance threshold.
 
     Returns:
-        Recall as `x` and, from the recall before up to that one, precision as `y`; no step where nothing is right.
+        Recall as `x` and, from the previous recall up to that one, precision as `y`; no steps if nothing is right.
     """
     detections = measurements.detections
     is_of_channel = detections.channel == channel
@@ -48,7 +48,7 @@ def interpolated_precision(measurements: Measurements, channel: int, threshold: 
     if n_truths == 0 or not is_rise.any():
         return Staircase(np.zeros(0), np.zeros(0))
     precision = (n_right / curve.n_kept[:, 0])[is_rise].flip(0).cummax(0).values.flip(0)
-    # Of steps of one height the last is where the line falls.
+    # Of several steps of equal height, the last is where the line falls.
     is_end = torch.ones_like(precision, dtype=torch.bool)
     is_end[:-1] = precision[:-1] != precision[1:]
     recall = n_right[is_rise] / n_truths
@@ -56,7 +56,7 @@ def interpolated_precision(measurements: Measurements, channel: int, threshold: 
 
 
 def cumulative_errors(measurements: Measurements, channel: int | None) -> Staircase:
-    """Trace the share of the ground truths whose prediction is at most so far away.
+    """Trace the share of the ground truths whose prediction is within a given distance.
 
     Args:
         measurements: of a data set.
@@ -64,7 +64,7 @@ def cumulative_errors(measurements: Measurements, channel: int | None) -> Stairc
 
     Returns:
         Errors in image pixels as `x` and, from there on, the share as `y`, which missing predictions keep below 1; no
-        step where there is no prediction.
+        steps if there is no prediction.
     """
     errors = measurements.errors_px
     if channel is not None:
@@ -74,7 +74,7 @@ def cumulative_errors(measurements: Measurements, channel: int | None) -> Stairc
 
 
 def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> Staircase:
-    """Leave out steps between the first and the last."""
+    """Drop some of the steps between the first and the last."""
     if len(x) > MAX_STEPS:
         kept = np.linspace(0, len(x) - 1, MAX_STEPS).round().astype(np.int64)
         x, y = x[kept], y[kept]

@@ -1,7 +1,7 @@
 """From flat lists of points to matches and errors, and from those to every number of a report.
 
-The points of all images are matched once. What follows depends on the images only through their multiplicities, so the
-numbers themselves (every image once) and all resamples of a bootstrap come out of the same functions.
+The points of all images are matched once. Everything after that depends on the images only through their
+multiplicities: the same functions compute the numbers themselves (every image once) and all resamples of a bootstrap.
 """
 
 import math
@@ -22,19 +22,19 @@ from keypoint_detection.metrics.matching import match_detections, pair_nearest
 
 __all__ = ["ChannelValues", "DetectionList", "Measurements", "TruthList", "measure"]
 
-# Distances held at a time while matching: 8 MB in float64, about what a cache takes.
+# Distances held at a time while matching: 8 MB in float64, about the size of a cache.
 CHUNK_ELEMENTS = 1 << 20
 
 
 class DetectionList(NamedTuple):
-    """Detections of all images, ordered by image, then channel, then falling score.
+    """Detections of all images, ordered by image, then channel, then descending score.
 
     Attributes:
         image: (M,) int64, index of the image.
         channel: (M,) int64.
         points_image: (M, 2) float64, image pixels.
         scores: (M,) above 0.
-        covariances_input: (M, 2, 2) float64, of the peaks, square input pixels; NaN where unknown.
+        covariances_input: (M, 2, 2) float64, covariances of the peaks, square input pixels; NaN where unknown.
         to_image: (M, 2, 2) float64, the linear part of the map from input pixels to image pixels.
     """
 
@@ -52,10 +52,10 @@ class TruthList(NamedTuple):
     Attributes:
         image: (M,) int64, index of the image.
         channel: (M,) int64.
-        instance: (M,) int64, the annotation in its image.
+        instance: (M,) int64, the index of the annotation in its image.
         points_image: (M, 2) float64, image pixels.
-        box_sizes: (M,) longer side of the annotation's box in image pixels; NaN where it has none.
-        areas: (M,) area of the annotation in square image pixels; NaN where it has none.
+        box_sizes: (M,) longer side of the annotation's box in image pixels; NaN if it has none.
+        areas: (M,) area of the annotation in square image pixels; NaN if it has none.
     """
 
     image: Tensor
@@ -105,14 +105,14 @@ class ChannelValues(NamedTuple):
 class Measurements:
     """What a report is computed from: every match and every error, by image.
 
-    No NamedTuple or dataclass on purpose: torchmetrics walks through those in the result of a metric and squeezes
+    Deliberately not a NamedTuple or dataclass: torchmetrics walks through those in the result of a metric and squeezes
     tensors of one element.
 
     Args:
         image_ids: (I,) int64.
         detections: All detections.
         is_true_positive: (T, M) bool, by distance threshold.
-        offsets_px: (M, 2) float64 from each detection to the nearest ground truth of its channel and image; NaN where
+        offsets_px: (M, 2) float64 from each detection to the nearest ground truth of its channel and image; NaN if
             there is none.
         truths: All ground truths.
         errors_px: Error of each ground truth, inf where its prediction is missing.
@@ -123,8 +123,8 @@ class Measurements:
         n_channels: Channels (C).
 
     Attributes:
-        rows: The states of the metric that all this came from, by name; empty where there was none. Those of several
-            evaluations can be pooled.
+        rows: The states of the metric that all this was computed from, by name; empty if there was none. Those of
+            several evaluations can be pooled.
     """
 
     rows: dict[str, Tensor]
@@ -175,7 +175,7 @@ class Measurements:
     def overall_values(self, multiplicities: Tensor, channels: list[ChannelValues]) -> ChannelValues:
         """Compute the numbers of all channels together.
 
-        AP is the mean over the channels that have ground truth; everything else is pooled: all detections under one
+        AP is the mean over the channels that have ground truth. Everything else is pooled: all detections under one
         score threshold, all ground truths alike, the loss as the mean over images and channels.
 
         Args:
@@ -191,7 +191,7 @@ class Measurements:
         )
 
     def strict_success(self, multiplicities: Tensor) -> Tensor:
-        """Compute the share of images without a wrong point, (R, T)."""
+        """Compute the share of images in which no point is wrong, (R, T)."""
         n_images = len(self.image_ids)
         return strict_success(self.errors_px, self.truths.image, n_images, self.thresholds_px, multiplicities)
 
@@ -285,9 +285,9 @@ class _Matches(NamedTuple):
 def _match_rows(
     detections: DetectionList, truths: TruthList, n_rows: int, n_channels: int, thresholds_px: Tensor
 ) -> _Matches:
-    """Match row by row, a row being one channel of one image, in chunks of rows of like size.
+    """Match row by row, a row being one channel of one image, in chunks of rows of similar size.
 
-    Rows without ground truth or without detection need no work, and a crowded image does not widen the others.
+    Rows without ground truths or without detections need no work, and a crowded image does not widen the others.
     """
     n_detections = torch.bincount(detections.image * n_channels + detections.channel, minlength=n_rows)
     n_truths = torch.bincount(truths.image * n_channels + truths.channel, minlength=n_rows)
@@ -299,7 +299,7 @@ def _match_rows(
     most_detections = int(n_detections[rows].max()) if len(rows) > 0 else 0
     rows = rows[n_truths[rows].argsort(stable=True)]
     while len(rows) > 0:
-        # As many rows as fit, none with more than twice the ground truths of the first (small ones go together).
+        # As many rows as fit, none with more than twice the ground truths of the first, so that small ones are grouped.
         limit = max(2 * int(n_truths[rows[0]]), 8)
         chunk = rows[n_truths[rows] <= limit]
         G = int(n_truths[chunk].max())

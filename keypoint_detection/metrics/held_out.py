@@ -1,4 +1,4 @@
-"""What a detector said of images that it was not trained on, as a file that evaluations are pooled from."""
+"""What a detector predicted for images it was not trained on, as a file from which evaluations are pooled."""
 
 import json
 import zipfile
@@ -13,9 +13,9 @@ from keypoint_detection.types import DataError
 
 __all__ = ["HELD_OUT_FILE", "HeldOut", "read_held_out", "write_held_out"]
 
-# Of the folder of a run.
+# In the run folder.
 HELD_OUT_FILE = "predictions.npz"
-# Raised when old files can no longer be read.
+# Increased when old files can no longer be read.
 FORMAT = 1
 ABOUT = "about"
 GROUPS = "groups"
@@ -26,9 +26,8 @@ class HeldOut(NamedTuple):
 
     Attributes:
         about: plain values: the file and its SHA-256, the settings of the split, how many images were trained on, and
-            what the metric was made with.
-        groups: (I, 2) int64, the image ids and the group that each image belongs to; no rows where every image stands
-            for itself.
+            the arguments of the metric.
+        groups: (I, 2) int64, the image ids and the group that each image belongs to; no rows if images are not grouped.
         rows: the states of `KeypointMetrics`, by name.
     """
 
@@ -37,12 +36,12 @@ class HeldOut(NamedTuple):
     rows: dict[str, Tensor]
 
     def image_ids(self) -> set[int]:
-        """List the images by their ids."""
+        """Return the ids of the images."""
         return set(self.rows["image_rows"][:, 0].tolist())
 
 
 def write_held_out(path: Path, held_out: HeldOut) -> None:
-    """Write a file, compressed; what stood there before is there until it is complete."""
+    """Write a compressed file; an existing one is replaced only once the new one is complete."""
     arrays: dict[str, Any] = {name: rows.cpu().numpy() for name, rows in held_out.rows.items()}
     arrays |= {GROUPS: held_out.groups.numpy(), ABOUT: np.array(json.dumps({"format": FORMAT, **held_out.about}))}
     unfinished = path.with_name(f".{path.name}")
@@ -52,10 +51,10 @@ def write_held_out(path: Path, held_out: HeldOut) -> None:
 
 
 def read_held_out(path: Path) -> HeldOut:
-    """Read a file that `write_held_out` wrote.
+    """Read a file written by `write_held_out`.
 
     Raises:
-        DataError: it is damaged, something else, or of another version.
+        DataError: it is damaged, of another kind, or from another version.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
@@ -65,7 +64,7 @@ def read_held_out(path: Path) -> HeldOut:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}: {error}); the predictions of a training are expected. "
-            "`kpd validate` on its checkpoint writes them anew."
+            "`kpd validate` on its checkpoint writes them again."
         ) from error
     if about.get("format") != FORMAT:
         raise DataError(f"{path} has the format {about.get('format')}, this version reads {FORMAT}; validate again.")

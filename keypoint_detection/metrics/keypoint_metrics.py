@@ -20,24 +20,24 @@ __all__ = ["KeypointMetrics"]
 
 
 class KeypointMetrics(Metric):
-    """Measure detections against ground truth, alike on one process and on many.
+    """Measure detections against ground truth, with the same result on one process and on many.
 
-    Every image is counted once, however often a distributed sampler repeats it, and the images are put in the order of
-    their ids before anything is added up: the numbers depend neither on the order nor on the number of processes.
-    `compute` returns plain numbers plus what they came from, so that one process alone may ask the report for intervals
-    and worst images.
+    Every image is counted once, however often a distributed sampler repeats it, and the images are sorted by id before
+    anything is added up: the numbers depend neither on the order nor on the number of processes. `compute` returns
+    plain numbers plus what they were computed from, so that a single process can ask the report for intervals and worst
+    images.
 
     Args:
         channels: Names of the channels, in the order of the heatmaps.
         thresholds_px: Distance thresholds for AP, PCK and strict success, in pixels of the original image; ascending.
-        relative_thresholds: Thresholds for PCK as fractions of the longer side of the box (of the image's diagonal
-            where there is no box), ascending. May be empty.
-        oks_sigmas: One OKS sigma a channel, or "coco17" for those of the COCO person keypoints, to compute OKS-AP too;
-            None leaves it out.
+        relative_thresholds: Thresholds for PCK as fractions of the longer side of the box (of the image's diagonal if
+            there is no box), ascending. May be empty.
+        oks_sigmas: One OKS sigma per channel, or "coco17" for those of the COCO person keypoints, to compute OKS-AP
+            too; None leaves it out.
 
     Raises:
-        ValueError: No channel, a name twice, thresholds that are not positive, finite and ascending, or sigmas that
-            do not fit the channels.
+        ValueError: There is no channel, a name is repeated, thresholds are not positive, finite and ascending, or
+            sigmas do not fit the channels.
     """
 
     is_differentiable = False
@@ -79,11 +79,11 @@ class KeypointMetrics(Metric):
         """Add a batch.
 
         Args:
-            detections: Points in input pixels, (B, C, D, 2), and scores (B, C, D); the covariances of their peaks, if
-                the errors that are to be expected of them are to be calibrated or checked.
-            batch: The images' ground truth, in input pixels too, their ids, and the maps to pixels of the original
+            detections: Points in input pixels, (B, C, D, 2), and scores (B, C, D); also the covariances of their peaks
+                if expected errors are to be calibrated or checked.
+            batch: The images' ground truth, also in input pixels, their ids, and the maps to pixels of the original
                 images, which are applied once, in `compute`. Points of visibility 0 are not ground truth.
-            losses: (B, C) loss of each image and channel: given always or never.
+            losses: (B, C) loss of each image and channel; given always or never.
 
         Raises:
             ValueError: The shapes do not fit each other or the channels.
@@ -102,8 +102,8 @@ class KeypointMetrics(Metric):
                 dim=1,
             ).long()
         )
-        # All points stay in input pixels and take their map along: it is applied in float64, where the result does not
-        # depend on the size of the batch.
+        # All points stay in input pixels and keep their map: it is applied later in float64, so that the result does
+        # not depend on the size of the batch.
         self.affine_rows.append(batch.input_to_image.detach().float().flatten(1))
         truth = is_truth.nonzero()  # (M, 3): image, channel, slot; ordered
         self.truth_rows.append(torch.stack([truth[:, 1], batch.instances[is_truth]], dim=1))
@@ -148,13 +148,13 @@ class KeypointMetrics(Metric):
             The report, without intervals; the same in every process.
 
         Raises:
-            ValueError: No image was added, losses are there for some of the images only, or OKS is asked for and
-                the data do not define it.
+            ValueError: No image was added, only some of the images have losses, or OKS is requested but the data do
+                not define it.
         """
         return self._evaluate()
 
     def pool(self, evaluations: Sequence[Mapping[str, Tensor]]) -> EvaluationReport:
-        """Evaluate what several evaluations were computed from as if it had been one; what was added here stays out.
+        """Evaluate the inputs of several evaluations as if they were one; what was added here is not included.
 
         Args:
             evaluations: The `measurements.rows` of each report; their channels must be those of this metric.
@@ -188,7 +188,7 @@ class KeypointMetrics(Metric):
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def _empty_states(self) -> dict[str, Tensor]:
-        """Say what each state's rows hold."""
+        """Return the empty states, which define what their rows hold."""
         widths = {
             "image_rows": (5, torch.int64),  # id, height, width, number of ground truths, number of detections
             "affine_rows": (6, torch.float32),  # input to image, row by row
@@ -196,7 +196,7 @@ class KeypointMetrics(Metric):
             "truth_values": (4, torch.float32),  # x, y in input pixels, size of the box, area
             "detection_rows": (1, torch.int64),  # channel
             "detection_values": (6, torch.float32),  # x, y in input pixels, score, covariance of the peak: xx, xy, yy
-            "loss_rows": (len(self.channels), torch.float32),  # one loss a channel; no rows without losses
+            "loss_rows": (len(self.channels), torch.float32),  # one loss per channel; no rows without losses
         }
         return {name: torch.zeros(0, n, dtype=dtype, device=self.device) for name, (n, dtype) in widths.items()}
 
@@ -216,7 +216,7 @@ class KeypointMetrics(Metric):
             )
         if losses is not None and losses.shape != (B, C):
             raise ValueError(
-                f"expected losses ({B}, {C}), one an image and channel, found {tuple(losses.shape)}; "
+                f"expected losses ({B}, {C}), one per image and channel, found {tuple(losses.shape)}; "
                 "reduce the loss over the pixels only."
             )
 
@@ -226,14 +226,14 @@ class KeypointMetrics(Metric):
         images = states.image_rows
         if len(images) == 0:
             raise ValueError(
-                "no images to evaluate: the metric was given none; check that the split of the data set is not empty."
+                "no images to evaluate: the metric was given none. Check that the split of the data set is not empty."
             )
         if len(states.loss_rows) not in (0, len(images)):
             raise ValueError(
                 f"expected losses for all of {len(images)} images or for none, found {len(states.loss_rows)}; "
-                "hand them to every update."
+                "pass them to every update."
             )
-        # Stable: of a repeated image the first copy stays.
+        # Stable: of a repeated image, the first copy is kept.
         order = images[:, 0].argsort(stable=True)
         ids = images[order, 0]
         is_first = torch.ones_like(ids, dtype=torch.bool)
@@ -243,7 +243,7 @@ class KeypointMetrics(Metric):
         return measurements
 
     def _joined(self, name: str, empty: Tensor) -> Tensor:
-        """Return a state as one tensor: before it is gathered it is a list, afterwards a tensor."""
+        """Return a state as one tensor: it is a list before it is gathered and a tensor afterwards."""
         state = getattr(self, name)
         return dim_zero_cat([empty, *state]) if isinstance(state, list) else state
 
@@ -254,7 +254,7 @@ class KeypointMetrics(Metric):
         detection, detection_image = _rows_of(images[:, 4], kept)
         affine = states.affine_rows[kept].double().view(-1, 2, 3)
         truth_values, detection_values = states.truth_values[truth], states.detection_values[detection]
-        # The letterbox is undone here, and nowhere else.
+        # The letterbox is undone here and nowhere else.
         truth_points = apply_affine(truth_values[:, None, :2].double(), affine[truth_image])[:, 0]
         detection_points = apply_affine(detection_values[:, None, :2].double(), affine[detection_image])[:, 0]
         return measure(
@@ -296,14 +296,14 @@ class _States(NamedTuple):
 
 
 def _peaks(detections: Detections, is_detection: Tensor) -> Tensor:
-    """Give the covariances of the peaks that are there, (M, 3): xx, xy, yy; NaN where they were not measured."""
+    """Return the covariances of the detected peaks, (M, 3): xx, xy, yy; NaN if they were not measured."""
     if detections.covariances is None:
         return detections.scores.new_full((int(is_detection.sum()), 3), math.nan)
     return detections.covariances[is_detection].flatten(1)[:, [0, 1, 3]]
 
 
 def _rows_of(counts: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the rows of the kept images in a state that holds `counts` rows an image.
+    """Find the rows of the kept images in a state that has `counts` rows per image.
 
     Args:
         counts: (images,) rows of each image, in the order in which they were added.

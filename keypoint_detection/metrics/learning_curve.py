@@ -1,8 +1,8 @@
 """Error against the number of training images: a power law with a floor, and what twice the labels would bring.
 
 error(n) = a n^-b + c describes learning curves over a wide range (Hestness et al. 2017, "Deep Learning Scaling is
-Predictable, Empirically", section 3). From a few small trainings its three numbers can seldom be told apart, which is
-why nothing here is given without its interval.
+Predictable, Empirically", section 3). A few small trainings can seldom determine all three parameters, which is why
+nothing here is given without its interval.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ __all__ = ["CurvePoint", "Estimate", "LearningCurve", "PowerLaw", "fit_power_law
 
 Floats = NDArray[np.float64]
 
-# Exponents that are tried. Beyond 2 an error falls to its floor at once, below 0.05 it stands still.
+# The exponents tried. Above 2 an error falls to its floor at once; below 0.05 it hardly changes.
 EXPONENTS = np.linspace(0.05, 2, 40)
-# With fewer sizes a floor and an exponent cannot be told apart at all.
+# With fewer sizes, the floor and the exponent cannot be told apart at all.
 MIN_SIZES = 3
 LEVEL = 0.95
-# A forecast whose interval spans more than this share of the error says nothing that one could plan with.
+# A forecast whose interval spans more than this share of the error is too vague to plan with.
 MAX_SPAN = 0.25
 
 
@@ -28,10 +28,10 @@ class CurvePoint(NamedTuple):
     """One training.
 
     Attributes:
-        part: of the images, as a fraction; trainings of the same part belong together.
-        n_images: images that it was trained on; whole groups of images make equal parts differ a little.
+        part: the part of the images used, as a fraction; trainings on the same part belong together.
+        n_images: images that it was trained on; because groups stay whole, equal parts differ a little.
         error: its error on held-out images.
-        resampled: (R,) the same in each resample of those images; those of all trainings are drawn together.
+        resampled: (R,) the error in each resample of those images; all trainings share the resamples.
     """
 
     part: float
@@ -46,7 +46,7 @@ class PowerLaw(NamedTuple):
     Attributes:
         a: (R,) at least 0.
         b: (R,) above 0.
-        c: (R,) at least 0, the error that no number of images goes below.
+        c: (R,) at least 0, the error below which it never falls, however many images there are.
     """
 
     a: Floats
@@ -54,7 +54,7 @@ class PowerLaw(NamedTuple):
     c: Floats
 
     def at(self, n_images: float) -> Floats:
-        """Compute the error (R,) of a training on so many images."""
+        """Compute the error (R,) of a training on a number of images."""
         value: Floats = self.a * n_images**-self.b + self.c
         return value
 
@@ -68,17 +68,17 @@ class Estimate(NamedTuple):
 
 
 class LearningCurve(NamedTuple):
-    """What trainings on growing parts of the images say.
+    """What trainings on growing parts of the images show.
 
     Attributes:
         sizes: numbers of images of each part, the mean over its trainings, ascending.
         n_runs: trainings of each size.
         errors: the mean error at each size.
-        fell: by what share of the error at the smallest size it fell to that at the largest.
-        law: the fit to `errors`, of one row; None where there are too few sizes for one.
+        fell: how much the error fell from the smallest size to the largest, as a share of the former.
+        law: the fit to `errors`, of one row; None if there are too few sizes.
         laws: the fits in each resample.
         forecast: the error with twice the images of the largest size; None without a fit.
-        gain: by what share of the error at the largest size that is less.
+        gain: how much lower the forecast is, as a share of the error at the largest size.
     """
 
     sizes: list[float]
@@ -92,7 +92,7 @@ class LearningCurve(NamedTuple):
 
     @property
     def shows_a_fall(self) -> bool:
-        """Whether more images made the error smaller, beyond chance."""
+        """Whether more images reduced the error by more than chance."""
         return self.fell.low > 0
 
     @property
@@ -102,7 +102,7 @@ class LearningCurve(NamedTuple):
 
 
 def fit_power_law(sizes: Sequence[float], errors: Floats) -> PowerLaw:
-    """Fit a power law with a floor to each row, by least squares of the relative deviations, a and c at least 0.
+    """Fit a power law with a floor to each row, by least squares of the relative deviations, with a and c at least 0.
 
     Args:
         sizes: (N,) numbers of images, at least three different ones.
@@ -120,7 +120,7 @@ def fit_power_law(sizes: Sequence[float], errors: Floats) -> PowerLaw:
         s1, f1 = slope.sum(1), floor.sum(1)
         determinant = ss * ff - sf**2
         a, c = (s1 * ff - f1 * sf) / determinant, (ss * f1 - sf * s1) / determinant
-        # Outside of the allowed quadrant the optimum lies on one of its borders.
+        # If the optimum is outside the allowed quadrant, the best allowed point is on one of its borders.
         candidates = np.array([[a, c], [s1 / ss, np.zeros_like(a)], [np.zeros_like(a), f1 / ff]])  # (3, 2, R)
         residuals = ((candidates[:, :1] * slope.T + candidates[:, 1:] * floor.T).transpose(0, 2, 1) - 1) ** 2
         residual = np.where((candidates >= 0).all(1), residuals.sum(2), np.inf)  # (3, R)
@@ -138,8 +138,8 @@ def trace_learning_curve(points: Sequence[CurvePoint], seed: int) -> LearningCur
     Intervals are percentile bootstraps over the held-out images and, at each size, over the trainings.
 
     Args:
-        points: one a training, of at least two parts.
-        seed: seed of drawing the trainings.
+        points: one per training, of at least two parts.
+        seed: seed for drawing the trainings.
     """
     generator = np.random.default_rng(seed)
     by_part: dict[float, list[CurvePoint]] = {}
@@ -169,7 +169,7 @@ def trace_learning_curve(points: Sequence[CurvePoint], seed: int) -> LearningCur
 
 
 def _draw_trainings(points: Sequence[CurvePoint], generator: np.random.Generator) -> Floats:
-    """Average over the trainings of one size, drawn anew in each resample of the images."""
+    """Average over the trainings of one size, drawn again in each resample of the images."""
     values = np.stack([point.resampled for point in points])  # (trainings, R)
     drawn = generator.integers(len(points), size=values.shape)
     mean: Floats = np.take_along_axis(values, drawn, axis=0).mean(0)

@@ -24,11 +24,11 @@ class ErrorStatistics(NamedTuple):
     """Errors over the ground truths that have a prediction, and how many have one; each (R,) float64.
 
     Attributes:
-        mean: Mean error; NaN where no ground truth has a prediction, as the next two.
+        mean: Mean error; like the next two, NaN if no ground truth has a prediction.
         median: Median error.
         p95: 95th percentile of the errors.
         detection_rate: Share of the ground truths with a prediction, at any distance; NaN without ground truth. The
-            other three leave missing predictions out, so read them beside this.
+            other three ignore missing predictions, so read them together with this one.
     """
 
     mean: Tensor
@@ -41,7 +41,7 @@ def error_statistics(errors: Tensor, weights: Tensor | None = None) -> ErrorStat
     """Summarise the errors of the ground truths that have a prediction.
 
     Quantiles are interpolated linearly between neighbours, as NumPy does; a resample gives exactly what its repeated
-    images would give.
+    images would.
 
     Args:
         errors: (M,) error of each ground truth, inf where its prediction is missing.
@@ -58,7 +58,7 @@ def error_statistics(errors: Tensor, weights: Tensor | None = None) -> ErrorStat
     cumulative = weights.cumsum(0).T.contiguous()  # (R, found)
     total = weights.sum(0)
     return ErrorStatistics(
-        mean=found @ weights / total,  # 0 / 0 is the NaN that is promised, here and below
+        mean=found @ weights / total,  # 0 / 0 gives the promised NaN, here and below
         median=_quantile(found, cumulative, 0.5),
         p95=_quantile(found, cumulative, 0.95),
         detection_rate=total / n_truths,
@@ -75,7 +75,7 @@ def correct_share(
 
     Args:
         errors: (M,) error of each ground truth in pixels, inf where its prediction is missing.
-        thresholds: (T,) in pixels; with lengths, fractions of them. An error of exactly the threshold is correct.
+        thresholds: (T,) in pixels; with lengths, fractions of them. An error equal to the threshold is correct.
         lengths: (M,) the length that each ground truth's error is measured against, in pixels.
         weights: (M, R) multiplicities of the ground truths.
 
@@ -92,11 +92,11 @@ def correct_share(
 
 
 def normalised_mean_error(errors: Tensor, lengths: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Average error over reference length (NME) over the ground truths that have a prediction.
+    """Compute the mean of error over reference length (NME) for the ground truths that have a prediction.
 
-    Face alignment divides by the distance of the eyes (Sagonas et al. 2016, https://doi.org/10.1016/j.imavis.2016.01.002);
-    here it is the reference length of any object, see `reference_lengths`. Missing predictions are left out: read it
-    beside the detection rate.
+    Face alignment divides by the distance between the eyes (Sagonas et al. 2016,
+    https://doi.org/10.1016/j.imavis.2016.01.002); here it is the reference length of any object, see
+    `reference_lengths`. Missing predictions are ignored: read it together with the detection rate.
 
     Args:
         errors: (M,) error of each ground truth in pixels, inf where its prediction is missing.
@@ -117,8 +117,8 @@ def strict_success(
 ) -> Tensor:
     """Measure the share of images in which every labelled point, of every channel, has an error within a threshold.
 
-    A missing prediction makes its image wrong. Images without labelled points are left out, for there is nothing in
-    them to find; superfluous detections are not punished here, AP and precision do that.
+    A missing prediction makes its image wrong. Images without labelled points are left out, since there is nothing in
+    them to find. False positives are not penalised here; AP and precision do that.
 
     Args:
         errors: (M,) error of each ground truth in pixels, inf where its prediction is missing.
@@ -138,7 +138,7 @@ def strict_success(
 
 
 def reference_lengths(box_sizes: Tensor, image_sizes: Tensor) -> Tensor:
-    """Choose what relative errors are measured against: the size of the box, or the diagonal of the image.
+    """Choose the length that errors are divided by: the size of the box, or else the diagonal of the image.
 
     Args:
         box_sizes: (M,) longer side of the box in pixels; NaN or 0 where there is none.
@@ -158,13 +158,13 @@ def _weights_or_ones(values: Tensor, weights: Tensor | None) -> Tensor:
     if weights.ndim != 2 or len(weights) != len(values):
         raise ValueError(
             f"expected weights ({len(values)}, R) for {len(values)} values, found {tuple(weights.shape)}; "
-            "give one row a value."
+            "give one row per value."
         )
     return weights.double()
 
 
 def _quantile(values: Tensor, cumulative: Tensor, fraction: float) -> Tensor:
-    """Interpolate a quantile of values that are repeated by whole-numbered weights.
+    """Interpolate a quantile of values repeated by integer weights.
 
     Args:
         values: (M,) ascending.

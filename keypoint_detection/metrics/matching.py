@@ -1,4 +1,4 @@
-"""Pair detections with ground truths: greedily under a gate for AP, nearest first without one for localisation."""
+"""Pair detections with ground truths: greedily within a threshold for AP, nearest first without one for errors."""
 
 import itertools
 import math
@@ -12,11 +12,11 @@ __all__ = ["check_thresholds", "match_detections", "pair_nearest"]
 
 
 def check_thresholds(name: str, thresholds: Sequence[float]) -> tuple[float, ...]:
-    """Return the thresholds as floats, or say what is wrong with them.
+    """Return the thresholds as floats, or raise an error that says what is wrong with them.
 
     Args:
         name: What the user calls them; the error begins with it.
-        thresholds: Must be positive, finite and strictly ascending. May be empty: the caller decides about that.
+        thresholds: Must be positive, finite and strictly ascending. May be empty: that is for the caller to decide.
 
     Raises:
         ValueError: A threshold is not positive and finite, or they are not strictly ascending.
@@ -35,10 +35,10 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
     """Tell which detections are true positives, at all distance thresholds in one pass.
 
     A row is one channel of one image. In order of score (equal scores: in order of their slots) each detection takes
-    the nearest ground truth that is still free and lies within the threshold; of equally near ones the first. This is
+    the nearest ground truth that is still free and within the threshold; of equally near ones, the first. This is
     the greedy assignment of PASCAL VOC (Everingham et al. 2010, section 4.2, https://doi.org/10.1007/s11263-009-0275-4)
-    with distance for overlap. We differ in one thing: VOC looks at the nearest truth only, taken or not; here a
-    detection may take the second nearest when the nearest is taken, since the points of a channel may lie close.
+    with distance instead of overlap. We differ in one way: VOC looks only at the nearest truth, taken or not; here a
+    detection may take the second nearest if the nearest is taken, since the points of a channel may be close together.
 
     Args:
         points: (N, D, 2) detections, in the frame and unit of the thresholds.
@@ -68,7 +68,7 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
     is_free = torch.ones(T, N * G, dtype=torch.bool, device=points.device)
     ends = torch.bincount(pairs.rank, minlength=D).cumsum(0).tolist()
     for begin, end in itertools.pairwise([0, *ends]):
-        # One detection a row, so no ground truth stands here twice; of a detection's pairs the first free one counts.
+        # One detection per row, so no ground truth is here twice; of a detection's pairs, the first free one counts.
         now = cell[begin:end]
         is_free_now = is_free.index_select(1, now)
         is_candidate = is_near[:, begin:end].logical_and_(is_free_now)
@@ -83,8 +83,8 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
 
 
 def _order_by_score(scores: Tensor) -> Tensor:
-    """Return the slots (N, D) of each row by falling score, equal ones in their order."""
-    if bool((scores[:, 1:] <= scores[:, :-1]).all()):  # as detectors deliver them; looking is cheaper than sorting
+    """Return the slots (N, D) of each row by descending score, equal ones in order of slots."""
+    if bool((scores[:, 1:] <= scores[:, :-1]).all()):  # as detectors return them; checking is cheaper than sorting
         return torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
     return scores.argsort(dim=1, descending=True, stable=True)
 
@@ -93,7 +93,7 @@ class _Pairs(NamedTuple):
     """Detections and ground truths near each other, P pairs by rank, then row, then distance.
 
     Attributes:
-        rank: (P,) place of the detection among those of its row, by score.
+        rank: (P,) rank of the detection in its row, by score.
         row: (P,).
         truth: (P,) slot of the ground truth.
         distance: (P,).
@@ -112,15 +112,15 @@ def _find_near_pairs(
 ) -> _Pairs:
     """List the pairs that any threshold could match; in real data they are few."""
     G = truths.shape[1]
-    # Slots that are not used lie nowhere: a comparison with NaN is False.
+    # Unused slots become NaN: every comparison with NaN is False.
     points = points.masked_fill((scores <= 0)[..., None], math.nan).gather(1, order[..., None].expand(-1, -1, 2))
     truths = truths.masked_fill(~is_truth[..., None], math.nan).to(points)
     x, y = points.permute(2, 1, 0)[..., None].contiguous()  # (D, N, 1) each
     truth_x, truth_y = truths.permute(2, 0, 1).contiguous()  # (N, G) each
-    # Buffers are used again for every rank: new ones would cost more than the arithmetic.
+    # Buffers are reused for every rank: new ones would cost more than the arithmetic.
     across, down = torch.empty_like(truth_x), torch.empty_like(truth_x)
     is_near = torch.empty_like(truth_x, dtype=torch.bool)
-    # A little more than asked for: the exact comparison is made on the root, by the caller.
+    # Slightly more than the threshold: the caller makes the exact comparison, on the square root.
     limit_squared = limit_px**2 * (1 + 1e-5)
     found = []
     for place in range(len(x)):
@@ -141,7 +141,7 @@ def _find_near_pairs(
     is_first[1:] = detection[1:] != detection[:-1]
     group = is_first.cumsum(0) - 1
     first = is_first.nonzero()[:, 0].index_select(0, group)
-    # Only detections near several ground truths need sorting, within the places that their pairs hold already.
+    # Only detections near several ground truths need sorting, within the positions that their pairs already occupy.
     several = (torch.bincount(group).index_select(0, group) > 1).nonzero()[:, 0]
     by_distance = several[distance[several].argsort(stable=True)]
     by_group = by_distance[group[by_distance].argsort(stable=True)]
@@ -150,10 +150,10 @@ def _find_near_pairs(
 
 
 def pair_nearest(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tensor) -> Tensor:
-    """Measure how far each ground truth is from the detection that is meant for it.
+    """Measure how far each ground truth is from the detection paired with it.
 
-    A row is one channel of one image. Of a row with n ground truths the n detections of highest score are taken and
-    paired one-to-one, the nearest pair first, at any distance: nothing is hidden by a gate. Where a row has fewer
+    A row is one channel of one image. In a row with n ground truths, the n detections of highest score are paired with
+    them one-to-one, the nearest pair first, at any distance: no threshold hides large errors. If a row has fewer
     detections than ground truths, those left over have no prediction.
 
     Args:
@@ -181,7 +181,7 @@ def pair_nearest(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tenso
     for _ in range(width):
         nearest = distance.flatten(1).min(dim=1)
         detection, truth = nearest.indices // G, nearest.indices % G
-        # A row that is used up has only inf left: writing that back changes neither a missing truth nor padding.
+        # An exhausted row has only inf left: writing that back changes neither a missing truth nor padding.
         is_pair = nearest.values.isfinite()
         errors[rows, truth] = torch.where(is_pair, nearest.values, errors[rows, truth])
         distance[rows, detection] = math.inf

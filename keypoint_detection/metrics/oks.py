@@ -2,8 +2,8 @@
 
 The similarity of a prediction and an instance is the mean over its labelled points of exp(-d² / (2 area k²)) with
 k = 2 sigma (https://cocodataset.org/#keypoints-eval; Ronchi and Perona 2017, https://arxiv.org/abs/1707.05388). The
-sigmas say how precisely people label each type; they are known for the COCO person keypoints and must be measured for
-anything else, so there is no default.
+sigmas say how precisely people label each keypoint type; they are known for the COCO person keypoints and must be
+measured for anything else, so there is no default.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ class OksTruths(NamedTuple):
 
 
 class OksPredictions(NamedTuple):
-    """Predicted instances, N of them; several an image are fine where the caller has grouped the points.
+    """Predicted instances, N of them; an image may have several if the caller has grouped the points.
 
     Attributes:
         image_ids: (N,) int64.
@@ -84,15 +84,15 @@ class OksPredictions(NamedTuple):
 
 
 def resolve_sigmas(sigmas: Sequence[float] | str, channels: Sequence[str]) -> tuple[float, ...]:
-    """Return one sigma a channel.
+    """Return one sigma per channel.
 
     Args:
         sigmas: The sigmas in the order of the channels, or "coco17".
         channels: Names of the channels, one keypoint type each.
 
     Raises:
-        ValueError: Another name, channels that are not the 17 COCO ones in their order, the wrong number of sigmas, or
-            one that is not positive and finite.
+        ValueError: Another name, channels that are not the 17 COCO ones in order, the wrong number of sigmas, or one
+            that is not positive and finite.
 
     >>> resolve_sigmas("coco17", list(COCO17_SIGMAS))[:2]
     (0.026, 0.025)
@@ -103,14 +103,14 @@ def resolve_sigmas(sigmas: Sequence[float] | str, channels: Sequence[str]) -> tu
         if tuple(channels) != tuple(COCO17_SIGMAS):
             raise ValueError(
                 f"oks_sigmas: 'coco17' is for the channels {list(COCO17_SIGMAS)} in this order, found "
-                f"{list(channels)}; list one sigma a channel instead."
+                f"{list(channels)}; list one sigma per channel instead."
             )
         return tuple(COCO17_SIGMAS.values())
     values = tuple(float(sigma) for sigma in sigmas)
     if len(values) != len(channels):
         raise ValueError(
-            f"oks_sigmas: expected {len(channels)}, one a channel, found {len(values)}; list them in the order of the "
-            f"channels {list(channels)}."
+            f"oks_sigmas: expected {len(channels)}, one per channel, found {len(values)}; list them in the order of "
+            f"the channels {list(channels)}."
         )
     if not all(math.isfinite(value) and value > 0 for value in values):
         raise ValueError(
@@ -121,20 +121,20 @@ def resolve_sigmas(sigmas: Sequence[float] | str, channels: Sequence[str]) -> tu
 
 
 def evaluate_oks(measurements: Measurements, sigmas: Sequence[float]) -> dict[str, float]:
-    """Compute OKS-AP where each image holds at most one instance and each channel at most one point of it.
+    """Compute OKS-AP when each image has at most one instance and each channel at most one point of it.
 
     The prediction of an image is the best point of each channel; its score is the mean of their scores, which ranks
-    images by how sure the points are that were found. Images without detections have no prediction.
+    images by how certain the found points are. Images without detections have no prediction.
 
     Args:
         measurements: Matches of a data set; each channel must stand for a single keypoint type.
-        sigmas: One a channel, from `resolve_sigmas`.
+        sigmas: One per channel, from `resolve_sigmas`.
 
     Returns:
         See `oks_average_precision`.
 
     Raises:
-        ValueError: An image holds several instances, several points of a channel, or an area is not known.
+        ValueError: An image has several instances or several points of a channel, or an area is unknown.
     """
     truths, n_channels = measurements.truths, measurements.n_channels
     _require_one_instance(truths, measurements.image_ids, n_channels)
@@ -153,22 +153,22 @@ def oks_average_precision(
 
     Args:
         truths: Annotated instances.
-        predictions: Predicted instances; at most 20 an image are looked at, as COCO does.
-        image_ids: (I,) ids of all images: predictions on those without instance are false positives.
-        sigmas: One a keypoint.
+        predictions: Predicted instances; as in COCO, at most 20 per image are considered.
+        image_ids: (I,) ids of all images: predictions on those without an instance are false positives.
+        sigmas: One per keypoint.
 
     Returns:
         `OKS-AP` (mean over similarity 0.50:0.05:0.95), `OKS-AP50`, `OKS-AP75` and `OKS-AR`, the mean recall; NaN
         without ground truth.
 
     Raises:
-        ValueError: The number of sigmas is not that of the keypoints, an area is not positive and finite, or a
+        ValueError: The number of sigmas differs from that of the keypoints, an area is not positive and finite, or a
             prediction belongs to none of the images.
     """
     C = truths.points.shape[1]
     if not len(sigmas) == C == predictions.points.shape[1]:
         raise ValueError(
-            f"oks_sigmas: expected one a keypoint, found {len(sigmas)} for {C} annotated and "
+            f"oks_sigmas: expected one per keypoint, found {len(sigmas)} for {C} annotated and "
             f"{predictions.points.shape[1]} predicted keypoints; list them in the order of the keypoints."
         )
     _require_areas(truths)
@@ -214,7 +214,7 @@ def _run_cocoeval(
 
 
 def _truth_records(truths: OksTruths) -> list[dict[str, Any]]:
-    # pycocotools takes id 0 for "not matched", and wants a box it uses for unlabelled instances only.
+    # pycocotools reads id 0 as "not matched", and requires a box that it uses only for unlabelled instances.
     return [
         {
             "id": number,
@@ -299,12 +299,12 @@ def _as_truths(truths: TruthList, image_ids: Tensor, n_channels: int) -> OksTrut
 
 
 def _as_predictions(detections: DetectionList, image_ids: Tensor, n_channels: int) -> OksPredictions:
-    """Gather the best detection of each channel into one instance an image."""
+    """Gather the best detection of each channel into one instance per image."""
     points = torch.zeros(len(image_ids), n_channels, 2, dtype=torch.float64)
     scores = torch.zeros(len(image_ids), n_channels, dtype=torch.float64)
     row = detections.image * n_channels + detections.channel
     is_best = torch.ones_like(row, dtype=torch.bool)
-    is_best[1:] = row[1:] != row[:-1]  # within a row the scores fall
+    is_best[1:] = row[1:] != row[:-1]  # within a row the scores descend
     image, channel = detections.image[is_best], detections.channel[is_best]
     points[image, channel] = detections.points_image[is_best]
     scores[image, channel] = detections.scores[is_best].double()

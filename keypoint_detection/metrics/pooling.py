@@ -16,7 +16,7 @@ from keypoint_detection.types import DataError
 
 __all__ = ["FoundRuns", "Run", "find_runs", "groups_of", "missing_folds", "pool", "refuse_other_measurements"]
 
-# What must agree: what the numbers were measured with, and what the images were split by.
+# The settings that must agree: those of the metric and those of the split.
 SHARED = ("channels", "thresholds_px", "relative_thresholds", "oks_sigmas", "n_folds", "group_by", "sha256")
 
 
@@ -24,7 +24,7 @@ class Run(NamedTuple):
     """A run with predictions.
 
     Attributes:
-        folder: its folder.
+        folder: the run folder.
         held_out: its predictions on held-out images.
     """
 
@@ -45,7 +45,7 @@ class FoundRuns(NamedTuple):
 
 
 def find_runs(patterns: Sequence[str]) -> FoundRuns:
-    """Find runs by their folders, by the folder that holds them, or by patterns of these, each once.
+    """Find runs by their folders, by a folder that contains them, or by patterns of either, each once.
 
     Raises:
         DataError: a pattern finds nothing, or no run has predictions.
@@ -55,7 +55,7 @@ def find_runs(patterns: Sequence[str]) -> FoundRuns:
         found = [folder for path in _expand(pattern) for folder in _run_folders(path)]
         if not found:
             raise DataError(
-                f"{pattern!r}: there is no run; the folder of one (with its {CONFIG_FILE}), a folder that holds such "
+                f"{pattern!r}: no run found; a run folder (with its {CONFIG_FILE}), a folder that contains run "
                 "folders, or a pattern of either is expected, e.g. runs or 'runs/*-fit*'."
             )
         folders |= {folder.resolve(): folder for folder in found}
@@ -74,7 +74,7 @@ def _expand(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.exists():
         return [path]
-    # A pattern may start at the root, which `Path.glob` does not take.
+    # A pattern may start at the root, which `Path.glob` does not accept.
     anchor = Path(path.anchor)
     return sorted(anchor.glob(str(path.relative_to(anchor))))
 
@@ -95,7 +95,7 @@ def refuse_other_measurements(runs: Sequence[Run]) -> None:
     """Refuse runs whose numbers cannot be compared.
 
     Raises:
-        DataError: they have other channels, thresholds, folds or groups, or their images are those of another file.
+        DataError: they differ in channels, thresholds, folds or groups, or their images come from different files.
     """
     first = runs[0]
     for run in runs[1:]:
@@ -116,7 +116,7 @@ def pool(runs: Sequence[Run]) -> EvaluationReport:
     """Evaluate the held-out images of several runs as if one run had measured all of them.
 
     Raises:
-        DataError: the runs cannot be compared, or hold out the same image.
+        DataError: the runs cannot be compared, or several hold out the same image.
     """
     refuse_other_measurements(runs)
     _refuse_overlaps(runs)
@@ -125,7 +125,7 @@ def pool(runs: Sequence[Run]) -> EvaluationReport:
         about["channels"], about["thresholds_px"], about["relative_thresholds"], about["oks_sigmas"]
     )
     n_with_losses = sum(len(run.held_out.rows["loss_rows"]) > 0 for run in runs)
-    assert n_with_losses in (0, len(runs)), "every validation of the detector has losses"
+    assert n_with_losses in (0, len(runs)), "every validation of a detector has losses"
     return metric.pool([run.held_out.rows for run in runs])
 
 
@@ -148,18 +148,18 @@ def _explain_overlap(one: HeldOut, other: HeldOut) -> str:
     names = ("fold", "split_seed", "seed", "val_fraction")
     changed = [name for name in names if one.about[name] != other.about[name]]
     listed = ", ".join(f"{name} {one.about[name]} and {other.about[name]}" for name in changed)
-    return f"; they differ in {listed}" if changed else "; both are of the same split"
+    return f"; they differ in {listed}" if changed else "; both have the same split"
 
 
 def missing_folds(runs: Sequence[Run]) -> list[int]:
-    """List the folds that none of the runs held out; none where they are not folds."""
+    """List the folds that none of the runs held out; empty if the runs are not folds."""
     n_folds = runs[0].held_out.about["n_folds"] or 0
     present = Counter(run.held_out.about["fold"] for run in runs)
     return [fold for fold in range(n_folds) if fold not in present]
 
 
 def groups_of(runs: Sequence[Run], image_ids: Tensor) -> Tensor | None:
-    """Number the group of each image, (I,); None where every image stands for itself."""
+    """Number the group of each image, (I,); None if images are not grouped."""
     groups = {int(image): int(group) for run in runs for image, group in run.held_out.groups}
     if not groups:
         return None

@@ -1,4 +1,4 @@
-"""The result of an evaluation: numbers by channel and over all, flat for loggers and nested for files."""
+"""The result of an evaluation: numbers per channel and overall, flat for loggers and nested for files."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 
 __all__ = ["ChannelReport", "EvaluationReport", "ImageErrors", "build_report"]
 
-# Accumulated weights held at a time by a bootstrap: 4 MB in float32, about what a cache takes.
+# Accumulated weights held at a time by a bootstrap: 4 MB in float32, about the size of a cache.
 RESAMPLE_ELEMENTS = 1 << 20
 
-# What the names in metrics.json mean; written there so that the file explains itself.
+# What the names in metrics.json mean; included in the file so that it explains itself.
 DEFINITIONS = {
     "frame": "All distances are in pixels of the original images.",
     "AP": "Area under the precision-recall curve, precision interpolated at every recall (PASCAL VOC 2010 and later). "
@@ -45,15 +45,15 @@ DEFINITIONS = {
     "ECE": "Expected calibration error of the probability of being right within d pixels: the gap between claimed and "
     "true share in ten bins of the claim, averaged over all detections.",
     "coverage": "Share of the detections right at the largest distance threshold whose error lies within one standard "
-    "deviation: in the ellipse of their covariance that holds 68.3 % of a normal distribution.",
-    "reliability": "What ECE is made of: mean claimed probability, share that is right, and detections of each bin.",
+    "deviation: in the ellipse of their covariance that contains 68.3 % of a normal distribution.",
+    "reliability": "Behind ECE, for each bin: mean claimed probability, share that is right, number of detections.",
     "loss": "Mean over images and channels.",
     "intervals": "Percentile bootstrap over images, 95 %.",
 }
 
 
 class ChannelReport(NamedTuple):
-    """The numbers of one channel, or of all together; NaN where one is undefined.
+    """The numbers of one channel, or of all together; NaN where undefined.
 
     Attributes:
         name: The channel, or "all".
@@ -95,14 +95,14 @@ class ChannelReport(NamedTuple):
 
 
 class ImageErrors(NamedTuple):
-    """How one image went.
+    """The errors in one image.
 
     Attributes:
         image_id: Its id in the COCO file.
         n_truths: Its labelled points.
         n_missing: Labelled points without a prediction.
-        max_error_px: Largest error of the others; NaN where there is none.
-        mean_error_px: Mean error of the others; NaN where there is none.
+        max_error_px: Maximum error of the others; NaN if there is none.
+        mean_error_px: Mean error of the others; NaN if there is none.
         n_false_positives: Detections at or above the overall score threshold that match nothing at the largest
             distance threshold.
     """
@@ -126,11 +126,11 @@ class EvaluationReport(NamedTuple):
         overall: The numbers of all channels together: AP is the mean over channels with ground truth, the rest pooled.
         strict_success: Share of images with every point right, at each distance threshold.
         has_losses: Whether losses were given.
-        oks_ap: OKS-AP by name ("OKS-AP", "OKS-AP50", ...); empty when not asked for.
-        bounds: The same report with the lower, and with the upper ends of the 95 % intervals as its numbers; None until
+        oks_ap: OKS-AP by name ("OKS-AP", "OKS-AP50", ...); empty if not requested.
+        bounds: The same report with the lower and the upper ends of the 95 % intervals as its numbers; None before
             `with_intervals`.
-        confidence: How well a calibration made from other images holds here; None until `with_calibration`.
-        measurements: What the numbers were computed from; None in a report that was read back from a checkpoint.
+        confidence: How well a calibration fitted on other images holds here; None before `with_calibration`.
+        measurements: What the numbers were computed from; None in a report read back from a checkpoint.
     """
 
     n_images: int
@@ -147,7 +147,7 @@ class EvaluationReport(NamedTuple):
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % interval of each number, by its name in `as_scalars`; empty until `with_intervals`."""
+        """The 95 % interval of each number, by its name in `as_scalars`; empty before `with_intervals`."""
         if self.bounds is None:
             return {}
         low, high = (bound.as_scalars() for bound in self.bounds)
@@ -155,7 +155,7 @@ class EvaluationReport(NamedTuple):
 
     @property
     def reliability_curves(self) -> tuple[ReliabilityCurve, ...]:
-        """Claimed and true probabilities, one curve a distance threshold; empty until `with_calibration`."""
+        """Claimed and true probabilities, one curve per distance threshold; empty before `with_calibration`."""
         return () if self.confidence is None else self.confidence.curves
 
     @property
@@ -166,9 +166,8 @@ class EvaluationReport(NamedTuple):
     def as_scalars(self) -> dict[str, float]:
         """Flatten the numbers under stable names, for loggers and checkpoints to monitor.
 
-        A number that is undefined is NaN and keeps its place: a monitored name must not vanish because the first epoch
-        found nothing. Losses stand there when they were given, `OKS-AP` when it was asked for, `ECE` and `coverage`
-        when there is a calibration.
+        An undefined number is NaN but present: a monitored name must not vanish because the first epoch found nothing.
+        Losses are included if they were given, `OKS-AP` if requested, `ECE` and `coverage` if there is a calibration.
         """
         scalars = {"mAP": self.overall.mean_average_precision}
         for threshold, value in zip(self.thresholds_px, self.strict_success, strict=True):
@@ -183,7 +182,7 @@ class EvaluationReport(NamedTuple):
         return scalars
 
     def as_dict(self) -> dict[str, object]:
-        """Nest everything for a JSON file: NaN becomes None, and the definitions are written along."""
+        """Nest everything for a JSON file: NaN becomes None, and the definitions are included."""
         return {
             "n_images": self.n_images,
             "thresholds_px": list(self.thresholds_px),
@@ -198,7 +197,7 @@ class EvaluationReport(NamedTuple):
         }
 
     def as_state(self) -> dict[str, Any]:
-        """Give the numbers as plain values, which a checkpoint can hold; `from_state` reads them back."""
+        """Return the numbers as plain values, which a checkpoint can hold; `from_state` reads them back."""
         state = self._asdict() | {"bounds": None, "confidence": None, "measurements": None}
         state["channels"] = [channel._asdict() for channel in self.channels]
         state["overall"] = self.overall._asdict()
@@ -206,17 +205,17 @@ class EvaluationReport(NamedTuple):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "EvaluationReport":
-        """Read a report back from what `as_state` gave, without its measurements."""
-        state = {"confidence": None, **state}  # as those of versions without calibration are
+        """Restore a report, without its measurements, from what `as_state` returned."""
+        state = {"confidence": None, **state}  # states from versions without calibration lack it
         channels = tuple(ChannelReport(**channel) for channel in state["channels"])
         return cls(**{**state, "channels": channels, "overall": ChannelReport(**state["overall"])})
 
     def fit_calibration(self) -> Calibration | None:
-        """Learn what scores and peaks are worth; None where too few detections are right."""
+        """Learn what scores and peaks are worth; None if too few detections are right."""
         return fit_calibration(self._measurements())
 
     def with_calibration(self, calibration: Calibration) -> "EvaluationReport":
-        """Add how well a calibration that was made from other images holds here."""
+        """Add how well a calibration fitted on other images holds here."""
         return self._replace(confidence=measure_confidence(self._measurements(), calibration))
 
     def with_intervals(
@@ -224,13 +223,13 @@ class EvaluationReport(NamedTuple):
     ) -> "EvaluationReport":
         """Add bootstrap intervals by resampling images; no process waits for another.
 
-        Every number is computed anew in each resample, the score threshold too. OKS-AP has no interval.
+        Every number is recomputed in each resample, including the score threshold. OKS-AP has no interval.
 
         Args:
-            n_resamples: More give steadier ends and take proportionally longer.
-            seed: Same seed, same intervals.
-            level: Share of the resamples that lies inside.
-            groups: (I,) the group of each image, such as its video: whole groups are drawn in place of images.
+            n_resamples: Number of resamples; more give more stable ends and take proportionally longer.
+            seed: The same seed gives the same intervals.
+            level: Share of the resamples inside.
+            groups: (I,) the group of each image, such as its video; whole groups are drawn instead of images.
 
         Returns:
             The same report with `bounds`.
@@ -263,7 +262,7 @@ class EvaluationReport(NamedTuple):
         return ChannelValues(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
     def _compute_parts(self, multiplicities: Tensor) -> "list[_Values]":
-        """Compute every number for few resamples at a time: what is accumulated over detections stays in the cache."""
+        """Compute every number for a few resamples at a time, so that sums over detections stay in the cache."""
         measurements = self._measurements()
         chunk = max(16, RESAMPLE_ELEMENTS // max(1, len(measurements.detections.scores)))
         starts = range(0, multiplicities.shape[1], chunk)
@@ -272,7 +271,7 @@ class EvaluationReport(NamedTuple):
     def per_image_errors(self) -> list[ImageErrors]:
         """List every image, the worst first.
 
-        Most missing predictions come first, then the largest error, then the most false positives.
+        Images are ordered by missing predictions, then by maximum error, then by false positives.
         """
         measurements = self._measurements()
         truths, detections = measurements.truths, measurements.detections
@@ -292,7 +291,7 @@ class EvaluationReport(NamedTuple):
         return sorted(rows, key=_badness, reverse=True)
 
     def _measurements(self) -> Measurements:
-        assert self.measurements is not None, "a report that was read back has no measurements"
+        assert self.measurements is not None, "a report read back from a checkpoint has no measurements"
         return self.measurements
 
     def _flatten(self, channel: ChannelReport, suffix: str) -> dict[str, float]:
@@ -371,7 +370,7 @@ def _take_interval(parts: list[ChannelValues], level: float) -> tuple[ChannelVal
 
 
 def _channel_report(name: str, n_truths: int, n_detections: int, values: ChannelValues) -> ChannelReport:
-    """Take the numbers of the first resample; both classes call them by the same names."""
+    """Take the numbers of the first resample; both classes use the same names."""
     plain = {field: value[0].tolist() for field, value in values._asdict().items()}
     numbers: dict[str, Any] = {field: tuple(one) if isinstance(one, list) else one for field, one in plain.items()}
     return ChannelReport(name=name, n_truths=n_truths, n_detections=n_detections, **numbers)

@@ -12,7 +12,7 @@ OVERALL = "overall"
 
 
 class Column(NamedTuple):
-    """A column of the table: its heading, where its number stands in the report of a channel, and how it is written."""
+    """A column of the table: its heading, where to find its number in a channel's report, and its format."""
 
     heading: str
     read: Callable[[ChannelReport], float]
@@ -24,8 +24,8 @@ class ResultCell(NamedTuple):
     """A number of a table, written out.
 
     Attributes:
-        value: the number; a dash where it is undefined.
-        interval: its 95 % interval; empty where there is none.
+        value: the number; a dash if undefined.
+        interval: its 95 % interval; empty if there is none.
     """
 
     value: str
@@ -48,7 +48,7 @@ def list_columns(report: EvaluationReport) -> list[Column]:
 
 
 def list_further_columns(report: EvaluationReport) -> list[Column]:
-    """List the columns for who wants to know more: shares of small errors, and what the best threshold gives."""
+    """List the columns for a closer look: shares of small errors, and the results at the best score threshold."""
     shares = [
         Column(f"PCK {threshold:g} px", lambda channel, index=index: channel.pck[index])  # type: ignore[misc]
         for index, threshold in enumerate(report.thresholds_px)
@@ -70,7 +70,7 @@ def list_further_columns(report: EvaluationReport) -> list[Column]:
 
 
 def list_rows(report: EvaluationReport) -> list[ChannelReport]:
-    """List the channels, and all of them together as the last."""
+    """List the channels, followed by all of them together."""
     return [*report.channels, report.overall]
 
 
@@ -80,7 +80,7 @@ def name_row(report: EvaluationReport, row: ChannelReport) -> str:
 
 
 def write_cell(report: EvaluationReport, column: Column, index: int) -> ResultCell:
-    """Write the number of a column in the row of that index."""
+    """Format the number of a column in the row with an index."""
     value = column.read(list_rows(report)[index])
     text = "–" if math.isnan(value) else column.style.format(value)
     if report.bounds is None or not column.has_interval:

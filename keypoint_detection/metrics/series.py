@@ -14,7 +14,7 @@ from keypoint_detection.types import DataError
 __all__ = ["LABELS", "ErrorName", "Training", "has_fractions", "measure_trainings"]
 
 ErrorName = Literal["error_px/mean", "error_px/median", "error_px/p95", "NME", "loss"]
-# Where each stands among the numbers of a report, and what people call it.
+# The name of each number in a report, and its label.
 FIELDS: dict[ErrorName, str] = {
     "error_px/mean": "error_px_mean",
     "error_px/median": "error_px_median",
@@ -35,10 +35,10 @@ class Training(NamedTuple):
     """A training on a part of the images, or all folds of one.
 
     Attributes:
-        train_fraction: the part.
-        seed: of the training and of which images the part holds.
-        split_seed: of the split.
-        runs: its folds; one where there are none.
+        train_fraction: the part of the images used.
+        seed: seed of the training, and of which images are in the part.
+        split_seed: seed of the split.
+        runs: its folds; a single run if there are none.
         missing_folds: folds that it lacks.
         point: images trained on (the mean over the folds) and the error on all that were held out.
     """
@@ -61,12 +61,12 @@ def measure_trainings(runs: Sequence[Run], error_name: ErrorName, n_resamples: i
 
     Args:
         runs: runs of at least two parts.
-        error_name: which number of a report is the error.
-        n_resamples: resamples of the images (R); whole groups where the runs have groups.
+        error_name: which number in a report is the error.
+        n_resamples: resamples of the images (R); of whole groups if the runs have groups.
         seed: seed of the resamples.
 
     Raises:
-        DataError: the runs cannot be compared or overlap, it is not known what one was trained on, or an error is
+        DataError: the runs cannot be compared or overlap, it is unknown what one was trained on, or an error is
             undefined.
     """
     refuse_other_measurements(runs)
@@ -75,7 +75,7 @@ def measure_trainings(runs: Sequence[Run], error_name: ErrorName, n_resamples: i
         about = run.held_out.about
         if about["n_train_images"] is None:
             raise DataError(
-                f"{run.folder} is a validation: on how many images its detector was trained is not known. Give the "
+                f"{run.folder} is a validation: it is unknown how many images its detector was trained on. Give the "
                 "folders of the trainings, e.g. 'runs/*-fit*'."
             )
         series.setdefault((about["train_fraction"], about["seed"], about["split_seed"]), []).append(run)
@@ -87,7 +87,7 @@ def measure_trainings(runs: Sequence[Run], error_name: ErrorName, n_resamples: i
 
 
 def _resample_images(runs: Sequence[Run], n_resamples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Give the ids of all held-out images (I,), ascending, and how often each resample holds each of them (I, R)."""
+    """Return the ids of all held-out images (I,), ascending, and how often each is in each resample (I, R)."""
     image_ids = torch.tensor(sorted(set().union(*(run.held_out.image_ids() for run in runs))))
     groups = groups_of(runs, image_ids)
     groups = torch.arange(len(image_ids)) if groups is None else groups
@@ -102,8 +102,8 @@ def _measure(
     error = float(getattr(report.overall, field))
     if not error > 0:
         raise DataError(
-            f"{runs[0].folder}: {error_name} is {error:g}, from which no curve can be drawn; take another --error, or "
-            "leave this training out."
+            f"{runs[0].folder}: {error_name} is {error:g}, from which no curve can be drawn; choose another --error, "
+            "or leave this training out."
         )
     positions = torch.searchsorted(image_ids, report.measurements.image_ids)
     resampled: Tensor = getattr(report.overall_in_resamples(multiplicities[positions]), field)

@@ -1,4 +1,4 @@
-"""A report as a table for people."""
+"""A report as a table for the terminal."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ from keypoint_detection.metrics.result_columns import list_columns, list_rows, n
 
 __all__ = ["make_table", "print_parts"]
 
-# Without a terminal rich assumes 80 columns; files and logs have room for the whole table.
+# Without a terminal, rich assumes 80 columns, but files and logs have room for the whole table.
 LOG_WIDTH = 160
 
 
 def make_table(report: EvaluationReport, title: str, resampled: str = "images") -> Table:
-    """Lay a report out for a terminal: one row a channel, intervals below their numbers.
+    """Lay a report out for a terminal: one row per channel, intervals below their numbers.
 
     Args:
         report: what to show.
-        title: what stands above.
-        resampled: what the resamples of the intervals were drawn of.
+        title: the text above the table.
+        resampled: what the intervals resample, e.g. images.
     """
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.caption = "errors in pixels of the original images"
@@ -41,7 +41,7 @@ def make_table(report: EvaluationReport, title: str, resampled: str = "images") 
 
 
 def print_parts(parts: Sequence[Table | str]) -> None:
-    """Print tables and texts, in their order, to the terminal or to the file in its place."""
+    """Print tables and text, in order, to the terminal or to the file that replaces it."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)

@@ -1,4 +1,4 @@
-"""Losses between predicted logits and Gaussian target heatmaps, one number a map."""
+"""Losses between predicted logits and Gaussian target heatmaps, one number per heatmap."""
 
 from typing import Literal
 
@@ -45,7 +45,7 @@ def heatmap_loss(name: LossName, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def target_entropy(targets: Tensor) -> Tensor:
-    """Compute the entropy of soft targets (B, C, h, w): the least cross-entropy that a prediction can reach, (B, C)."""
+    """Compute the entropy of soft targets (B, C, h, w): the minimum cross-entropy of any prediction, (B, C)."""
     targets = targets.float()
     entropy: Tensor = torch.special.entr(targets) + torch.special.entr(1 - targets)
     return entropy.mean(dim=(-2, -1))

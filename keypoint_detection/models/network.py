@@ -1,4 +1,4 @@
-"""The network from images to logits of heatmaps: normalisation, backbone and head. It needs torch alone."""
+"""The network from images to logits of heatmaps: normalisation, backbone and head. Needs only torch."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from keypoint_detection.models.backbones.backbone import Backbone
 
 __all__ = ["HEAD_BIAS", "HeatmapNetwork", "average_logits", "prior_logits"]
 
-# sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of a training says how much exactly.
+# sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of a training gives the exact share.
 HEAD_BIAS = -4.0
 HEAD_KERNEL_SIZE = 3
-# How many times the pixels of an image its padded form may have.
+# How many times as many pixels as the image its padded form may have.
 MAX_PADDING_FACTOR = 4
 
 
 class HeatmapNetwork(nn.Module):
-    """Turn images into the logits of one heatmap a channel.
+    """Turn images into the logits of one heatmap per channel.
 
     Normalisation and padding are part of the network, so that training, prediction and export cannot differ.
 
@@ -27,8 +27,8 @@ class HeatmapNetwork(nn.Module):
         n_channels: output heatmaps.
 
     Attributes:
-        mirrored_channels: for each channel, the one that it becomes in a mirror. Where it is set, evaluation averages
-            the heatmaps with those of the mirrored image; None does without.
+        mirrored_channels: for each channel, the one that it becomes in a mirrored image. If set, evaluation averages
+            the heatmaps with those of the mirrored image; if None, it does not.
     """
 
     mirrored_channels: Sequence[int] | None = None
@@ -78,13 +78,13 @@ class HeatmapNetwork(nn.Module):
         return cropped
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse images that the backbone needs to be padded far beyond their size.
+        """Refuse images that would have to be padded far beyond their size for the backbone.
 
         Args:
             size: (height, width) in pixels.
 
         Raises:
-            ValueError: more than three quarters of what the network computes would be padding.
+            ValueError: more than three quarters of the network's input would be padding.
         """
         multiple = self.backbone.size_multiple
         padded = tuple(-(-side // multiple) * multiple for side in size)
@@ -97,20 +97,20 @@ class HeatmapNetwork(nn.Module):
 
     @property
     def has_new_head(self) -> bool:
-        """Whether the head's bias is still the one that it was made with."""
+        """Whether the head still has its initial bias."""
         assert self.head.bias is not None
         return bool((self.head.bias == HEAD_BIAS).all())
 
 
 def prior_logits(share: Tensor) -> Tensor:
-    """Give the logits that fit heatmaps best before anything is known of the image, after Lin et al. 2017.
+    """Return the logits that fit heatmaps best when nothing is known of the image, after Lin et al. 2017.
 
-    Without this a training spends its first hundreds of steps on nothing but making the heatmaps darker: from -4, one
-    point in a heatmap of 192x256 is 3.5 away (https://arxiv.org/abs/1708.02002, section 3.3, has the same remedy).
+    Without this, a training spends its first few hundred steps just darkening the heatmaps: one point in a heatmap of
+    192x256 is 3.5 away from -4 (https://arxiv.org/abs/1708.02002, section 3.3, has the same remedy).
 
     Args:
-        share: (C,) the means of the channels' heatmaps. A channel without a point takes the mean of all channels, and
-            where all are empty HEAD_BIAS stays.
+        share: (C,) the means of the channels' heatmaps. A channel without a point takes the mean of all channels; if
+            all are empty, HEAD_BIAS is kept.
 
     >>> prior_logits(torch.tensor([0.5, 0.0, 0.5])).round(decimals=4)
     tensor([ 0.0000, -0.6931,  0.0000])
@@ -121,7 +121,7 @@ def prior_logits(share: Tensor) -> Tensor:
 
 
 def average_logits(one: Tensor, other: Tensor) -> Tensor:
-    """Give the logits of the mean of two probabilities, whose logits are given; exact where they are near 0 or 1.
+    """Return the logits of the mean of two probabilities, given their logits; exact even near 0 or 1.
 
     >>> average_logits(torch.tensor([-30.0, 0.0]), torch.tensor([-30.0, 40.0])).round(decimals=4)
     tensor([-30.0000,   1.0986])
@@ -133,9 +133,9 @@ def average_logits(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Add zeros at the right and the bottom, so that both sides are multiples."""
+    """Add zeros on the right and at the bottom to make both sides multiples."""
     height, width = x.shape[-2:]
-    # Rounded up without a remainder, which exporters do not know of sizes that are not known yet.
+    # Rounded up without a remainder, which exporters cannot take of dynamic sizes.
     to_right = (width + multiple - 1) // multiple * multiple - width
     to_bottom = (height + multiple - 1) // multiple * multiple - height
     return F.pad(x, (0, to_right, 0, to_bottom))

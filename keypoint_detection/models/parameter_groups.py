@@ -1,4 +1,4 @@
-"""Which parameters of a network an optimiser changes fast or slowly, and which it lets decay."""
+"""Which parameters of a network learn quickly or slowly, and which decay."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ def make_parameter_groups(
     """Sort the parameters of a network into the groups of an optimiser.
 
     Args:
-        network: whose parameters are sorted; those that need no gradient are left out.
-        slow_part: of the network, e.g. a pretrained encoder; None where there is none.
+        network: its parameters are sorted; those that need no gradient are left out.
+        slow_part: a part of the network, e.g. a pretrained encoder; None if there is none.
         lr: learning rate.
-        slow_lr_factor: what the learning rate of the slow part is multiplied by.
-        decays_all: whether weight decay, which the optimiser sets, is for norms and biases too. Decaying them shrinks
-            scales and offsets that do not make a network any more complex.
+        slow_lr_factor: factor of the learning rate of the slow part.
+        decays_all: whether the optimiser's weight decay also applies to normalisation layers and biases. It would
+            shrink scales and offsets that do not make a network any more complex.
 
     Returns:
         Groups without empty ones, in the order of the parameters.
@@ -29,7 +29,7 @@ def make_parameter_groups(
         if not parameter.requires_grad:
             continue
         is_slow = id(parameter) in slow and slow_lr_factor != 1
-        # Scales and offsets of norms, and biases, have one dimension; weights of layers have more.
+        # Scales and offsets of normalisation layers, and biases, have one dimension; weights of layers have more.
         decays = decays_all or parameter.ndim > 1
         settings = {
             "params": [],

@@ -1,4 +1,4 @@
-"""The words of a command line before they are parsed: values as Python writes them, classes, pipes and variables."""
+"""Command-line arguments before parsing: values in Python's notation, classes, pipes and environment variables."""
 
 import ast
 import json
@@ -20,8 +20,8 @@ __all__ = [
 
 ENVIRONMENT_PREFIX = "KPD"
 CONFIG_OPTIONS = ("-c", "--config")
-# Options of the trainer where 16.0 can only mean 16. Elsewhere the two differ: limit_val_batches takes 1.0 for all
-# batches and 1 for one, and the version of a logger is a text.
+# Trainer options where 16.0 can only mean 16. Elsewhere the two differ: to limit_val_batches, 1.0 means all batches and
+# 1 means one; and the version of a logger is a string.
 WHOLE_TRAINER_NUMBERS = tuple(
     f"--trainer.{name}"
     for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "accumulate_grad_batches", "log_every_n_steps")
@@ -29,11 +29,11 @@ WHOLE_TRAINER_NUMBERS = tuple(
 
 
 def prepare_words(words: Sequence[str]) -> list[str]:
-    """Rewrite the words after a command into what the parser reads, in the order in which they were given.
+    """Rewrite the words after a command into what the parser reads, in the order given.
 
-    Values of flags may be written as Python writes them, which is what a Weights & Biases agent does: `None`, `16.0`,
-    `{'a': [1, None]}`. A flag that chooses a class comes before those of its parameters. A config that comes through a
-    pipe, as in `--config <(kpd fit --print_config)`, can be read only once: its text takes its place.
+    Values may be in Python's notation, which a Weights & Biases agent uses: `None`, `16.0`, `{'a': [1, None]}`. A flag
+    that chooses a class is moved before those of its parameters. A config from a pipe, as in
+    `--config <(kpd fit --print_config)`, can be read only once, so it is replaced by its text.
 
     >>> prepare_words(["--model.backbone.n_channels=16.0", "--model.backbone=Unet"])
     ['--model.backbone=Unet', '--model.backbone.n_channels=16']
@@ -55,7 +55,7 @@ def gives_config(words: Sequence[str]) -> bool:
 
 
 def find_checkpoint_path(words: Sequence[str]) -> str | None:
-    """The last `ckpt_path` that flags or config files give."""
+    """Return the last `ckpt_path` given by flags or config files."""
     path: str | None = None
     for position, word in enumerate(words):
         following = words[position + 1] if position + 1 < len(words) else ""
@@ -72,7 +72,7 @@ def find_checkpoint_path(words: Sequence[str]) -> str | None:
 
 def _checkpoint_of_config(word: str) -> str | None:
     try:
-        # A text of several lines is what a pipe has delivered; as a path it could be too long to ask for.
+        # Text of several lines came from a pipe; as a path it could be too long to look up.
         content = yaml.safe_load(word if "\n" in word else Path(word).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return None  # the parser says what is wrong with the file
@@ -81,15 +81,15 @@ def _checkpoint_of_config(word: str) -> str | None:
 
 
 def variables_as_words(command: str, options: Collection[str], environment: Mapping[str, str]) -> list[str]:
-    """Turn those environment variables into words that the parser does not read by itself.
+    """Turn those environment variables into words that the parser does not read itself.
 
-    `KPD_FIT__MODEL__LR=0.001` is read by the parser. What it does not know by name are the parameters of classes
-    (`KPD_FIT__MODEL__BACKBONE__N_CHANNELS=8`) and mistakes, which it would pass over in silence.
+    The parser reads `KPD_FIT__MODEL__LR=0.001` itself. It does not know the parameters of classes by name
+    (`KPD_FIT__MODEL__BACKBONE__N_CHANNELS=8`), and it would silently ignore mistakes.
 
     Args:
-        command: the one that runs; variables of others are passed over.
-        options: the options that the parser knows, as `--model.lr`.
-        environment: the variables. Parts of a name that hold lower-case letters are taken as they are (`__T_max`).
+        command: the one being run; variables for other commands are ignored.
+        options: the options that the parser knows, e.g. `--model.lr`.
+        environment: the variables. Parts of a name that contain lower-case letters are kept as they are (`__T_max`).
 
     >>> variables_as_words("fit", ["--model.lr"], {"KPD_FIT__MODEL__LR": "1", "KPD_FIT__MODEL__A__T_max": "9"})
     ['--model.a.T_max=9']
@@ -111,7 +111,7 @@ def _read_pipe(path: str) -> str:
 
 
 def _read_python_value(flag: str) -> str:
-    """Rewrite a flag's value from Python's notation to that of config files, where the two differ.
+    """Rewrite a flag's value from Python's notation to that of config files if they differ.
 
     >>> _read_python_value("--data.batch_size=16.0"), _read_python_value("--data.num_workers=None")
     ('--data.batch_size=16', '--data.num_workers=null')
@@ -134,7 +134,7 @@ def _read_python_value(flag: str) -> str:
 
 
 def _with_whole_numbers(value: Any) -> Any:
-    """Turn floats without a fraction into integers, which every option that takes floats takes too."""
+    """Turn floats without a fraction into integers, which every option that takes floats also accepts."""
     if isinstance(value, dict):
         return {key: _with_whole_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -143,7 +143,7 @@ def _with_whole_numbers(value: Any) -> Any:
 
 
 def _classes_first(flags: list[str]) -> list[str]:
-    """Move a flag that chooses a class before the flags of its parameters, whatever their order was.
+    """Move a flag that chooses a class before the flags of its parameters, whatever their order.
 
     >>> _classes_first(["--model.backbone.n_channels=8", "--model.lr=1", "--model.backbone=Unet"])
     ['--model.backbone=Unet', '--model.backbone.n_channels=8', '--model.lr=1']

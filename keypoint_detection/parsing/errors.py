@@ -1,4 +1,4 @@
-"""Errors of a few lines that name the way out, in place of argparse's page of usage."""
+"""Errors of a few lines that name the way out, instead of argparse's page of usage."""
 
 import difflib
 import inspect
@@ -16,7 +16,7 @@ from keypoint_detection.parsing.wording import reword
 __all__ = ["Parser", "ShortErrors"]
 
 USAGE_ERROR = 2
-# How alike two names must be, from 0 to 1, for the one to be offered in place of the other.
+# How similar two names must be, from 0 to 1, for one to be suggested in place of the other.
 SIMILARITY = 0.6
 N_OFFERED = 3
 # What to do about messages that say only what is wrong.
@@ -47,7 +47,7 @@ ADVICE = (
 
 
 class ShortErrors(ArgumentParser):
-    """Answer a mistake in a few lines, without the sixty lines of usage that argparse prints first."""
+    """Report a mistake in a few lines, without the sixty lines of usage that argparse prints first."""
 
     # The classes that short names stand for; a subclass may register more.
     short_names: ClassVar[Mapping[str, Sequence[str]]] = {}
@@ -57,10 +57,10 @@ class ShortErrors(ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and how to go on, and leave with exit code 2.
+        """Print what is wrong and what to do about it, and exit with code 2.
 
         Raises:
-            ArgumentError: this parses the arguments of a class, and the parser around it has more to say.
+            ArgumentError: this parser parses the arguments of a class; the enclosing parser reports the error in full.
         """
         if not self.exit_on_error:
             raise ArgumentError(None, message) from ex
@@ -75,11 +75,11 @@ class ShortErrors(ArgumentParser):
 
 
 class Parser(ShortErrors):
-    """The parser of the commands that Lightning has no part in."""
+    """The parser of the commands that do not involve Lightning."""
 
 
 def _shorten(message: str) -> str:
-    """Leave out of jsonargparse's messages what names types instead of saying what to do."""
+    """Cut from jsonargparse's messages what only names types and does not help."""
     kind = r"Type (?:typing|collections\.abc)\.Callable\[.*?\] expects a function or a callable class: "
     message = re.sub(kind, "", message, flags=re.S)
     message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
@@ -88,7 +88,7 @@ def _shorten(message: str) -> str:
 
 
 def _hint(message: str, parser: ArgumentParser, short_names: Mapping[str, Sequence[str]]) -> str:
-    """Name the nearest thing that exists, as a line of its own."""
+    """Suggest the nearest thing that exists, on a line of its own."""
     for pattern, advice in ADVICE:
         if re.search(pattern, message):
             return f"{advice}\n"
@@ -116,7 +116,7 @@ def _offer(name: str, known: Iterable[str], show_all: bool = False) -> str:
 
 
 def _parameters(class_path: str) -> list[str]:
-    """The parameters of a class that the parser has imported already."""
+    """Return the parameters of a class that the parser has already imported."""
     module, _, name = class_path.rpartition(".")
     cls = getattr(sys.modules.get(module), name, None)
     return [parameter for parameter in inspect.signature(cls).parameters if parameter != "self"] if cls else []

@@ -12,15 +12,15 @@ R = TypeVar("R")
 
 
 def call_with_words(function: Callable[..., R], command: str, words: Sequence[str]) -> R:
-    """Call a function with the options that words give it.
+    """Call a function with the options given on a command line.
 
     Args:
-        function: whose typed parameters are the options, beside `--config` for a YAML file of them.
+        function: its typed parameters are the options, alongside `--config` for a YAML file of them.
         command: its name on the command line, e.g. `kpd export`.
         words: the options, without the command.
 
     Raises:
-        SystemExit: the words are wrong, or the function says that what they name cannot be used (2).
+        SystemExit: the words are wrong, or the function cannot use what they name (2).
     """
     parser = Parser(prog=command, description=function.__doc__)
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")

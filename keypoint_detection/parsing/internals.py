@@ -1,4 +1,4 @@
-"""What the package changes or reads inside jsonargparse and Lightning, where there is no public way to."""
+"""What the package changes or reads inside jsonargparse and Lightning, where there is no public way."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,10 +17,10 @@ _DISCARD = "discard_init_args_on_class_path_change"
 
 
 def drop_arguments_of_old_classes() -> None:
-    """Let a class that takes the place of another one start from its own defaults.
+    """Make a class that replaces another one start from its own defaults.
 
-    jsonargparse keeps those arguments of the old class that the new one has too: SGD would be given the weight decay
-    that somebody chose for AdamW.
+    jsonargparse keeps those arguments of the old class that the new one also has: SGD would get the weight decay
+    that the user chose for AdamW.
     """
     if getattr(_typehints, _DISCARD) is not _discard_all_init_args:
         setattr(_typehints, _DISCARD, _discard_all_init_args)
@@ -33,7 +33,7 @@ def _discard_all_init_args(parser_or_action: Any, prev_val: Any, value: Any) -> 
 
 
 def list_option_strings(parser: ArgumentParser) -> Iterator[str]:
-    """Give every option of a parser and of its commands."""
+    """Yield every option of a parser and of its commands."""
     yield from (option for option in parser._option_string_actions if option.startswith("--"))
     subcommands = getattr(parser, "_subcommands_action", None)
     for child in subcommands._name_parser_map.values() if subcommands is not None else ():
@@ -41,9 +41,9 @@ def list_option_strings(parser: ArgumentParser) -> Iterator[str]:
 
 
 class KeepsCheckpointSettings:
-    """A LightningCLI that puts the settings of a checkpoint in their place itself.
+    """A LightningCLI that applies the settings of a checkpoint itself.
 
-    Lightning's own way lets them override what the user says.
+    Lightning lets them override what the user sets.
     """
 
     def _parse_ckpt_path(self) -> None:
@@ -51,12 +51,12 @@ class KeepsCheckpointSettings:
 
 
 def command_parsers(cli: Any) -> dict[str, Any]:
-    """Give the parser of each command of a LightningCLI."""
+    """Return the parser of each command of a LightningCLI."""
     parsers: dict[str, Any] = cli._subcommand_parsers
     return parsers
 
 
 def cluster_environment(trainer: Any) -> object:
-    """Give what a Trainer knows of the cluster that it runs on; not every strategy has it in public."""
+    """Return what a Trainer knows about the cluster that it runs on; not every strategy makes this public."""
     environment: object = trainer._accelerator_connector.cluster_environment
     return environment

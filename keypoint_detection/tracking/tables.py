@@ -1,4 +1,4 @@
-"""Tables and artifacts of Weights & Biases, which need the server where metrics and images do not."""
+"""Tables and artifacts of Weights & Biases, which need the server; metrics and images do not."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,10 @@ def wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
 
 @contextmanager
 def going_on_without_server(what: str) -> Iterator[None]:
-    """Turn a server that cannot be reached into a warning: a finished training is not to fail over it.
+    """Turn an unreachable server into a warning, so that a finished training does not fail because of it.
 
     Args:
-        what: is not sent then, for the warning.
+        what: what could not be sent, for the warning.
     """
     from wandb.errors import Error
 
@@ -34,13 +34,13 @@ def going_on_without_server(what: str) -> Iterator[None]:
 
 
 def log_table(wandb_logger: WandbLogger, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Log a table, or warn where the server does not answer.
+    """Log a table, or warn if the server does not answer.
 
     Args:
         wandb_logger: whose run gets the table.
         key: the table's name in the run.
         columns: the headings.
-        rows: numbers, texts and images of Weights & Biases; as long as `columns`.
+        rows: numbers, strings and Weights & Biases images; each as long as `columns`.
     """
     with going_on_without_server(f"the table {key}"):
         wandb_logger.log_table(key, columns=list(columns), data=[list(row) for row in rows])

@@ -3,7 +3,7 @@
     python tests/benchmarks/compare_backbones.py mouse=mouse/train.json,mouse/val.json,192x256 boxes=…
 
 Every training is `kpd fit --config configs/base.yaml` with another backbone. Rows that the file holds already are
-passed over, so that an interrupted comparison goes on where it was; at the end the medians over the seeds are printed.
+skipped, so that an interrupted comparison resumes where it stopped; at the end the medians over the seeds are printed.
 """
 
 import argparse
@@ -14,10 +14,12 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from keypoint_detection import Predictor
 
@@ -46,72 +48,112 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "init_args": {"encoder": "tf_efficientnet_lite0", "pretrained": False, "output_stride": 2},
     },
 }
-COLUMNS = ("data", "backbone", "seed", "steps", "median_px", "mean_px", "pck", "mAP", "train_s", "latency_ms")
+KEYS = ("data", "backbone", "seed", "steps")
+NUMBERS = ("median_px", "mean_px", "pck", "mAP", "train_s", "parameters", "latency_ms")
 N_TIMED = 20
 
 
-def train(name: str, data: str, backbone: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
-    """Train once and measure: errors in pixels of the images, seconds of the whole command, milliseconds an image."""
-    files, rest = data.rsplit(",", 1)
-    train_file, val_file = files.split(",")
-    root = folder / name / backbone.replace(" ", "_") / str(seed)
+def train(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Train once and measure: errors in pixels of the images, seconds of the whole command, numbers of the network."""
+    train_file, val_file, size = row.pop("files").split(",")
     command = [
         *(sys.executable, "-m", "keypoint_detection", "fit", f"--config={BASE}"),
-        *(f"--data.train={train_file}", f"--data.val={val_file}", f"--data.image_size={[*map(int, rest.split('x'))]}"),
-        *(f"--model.backbone={json.dumps(BACKBONES[backbone])}", f"--trainer.max_steps={steps}"),
-        *(f"--seed_everything={seed}", "--trainer.logger=false", f"--trainer.default_root_dir={root}"),
+        *(f"--data.train={train_file}", f"--data.val={val_file}", f"--data.image_size={[*map(int, size.split('x'))]}"),
+        *(f"--model.backbone={json.dumps(BACKBONES[row['backbone']])}", f"--trainer.max_steps={row['steps']}"),
+        *(f"--seed_everything={row['seed']}", f"--trainer.default_root_dir={folder}"),
+        *("--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={folder}"),
         "--trainer.enable_progress_bar=false",
     ]
+    folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    subprocess.run(command, check=True)
+    with (folder / "log.txt").open("w") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
     seconds = time.perf_counter() - start
-    run = max(root.glob("*-fit"))
-    metrics = json.loads((run / "metrics.json").read_text())["metrics"]
-    detector = Predictor.from_checkpoint(run / "checkpoints" / "best.ckpt", device="cpu")
+    checkpoint = find_checkpoint(folder)
+    metrics = json.loads((checkpoint.parents[1] / "metrics.json").read_text())["metrics"]
+    pck = [value for key, value in metrics.items() if key.startswith("PCK/d=")]
+    measured = (metrics["error_px/median"], metrics["error_px/mean"], pck[-1], metrics["mAP"])
+    # What nothing was found for has no error.
+    measured = tuple(math.nan if value is None else value for value in measured)
+    weights = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
+    n_parameters = sum(weight.numel() for weight in weights.values())
+    return row | dict(zip(NUMBERS, (*measured, seconds, n_parameters, math.nan), strict=True))
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """Find the best checkpoint of the newest training in a folder."""
+    return max(folder.glob("*-fit")) / "checkpoints" / "best.ckpt"
+
+
+def measure_latency(checkpoint: Path) -> float:
+    """Time detection in one image of 256x256, from pixels to points: the median in milliseconds."""
+    detector = Predictor.from_checkpoint(checkpoint, device="cpu")
     image = np.random.default_rng(0).integers(256, size=(256, 256, 3), dtype=np.uint8)
     times = []
     for _ in range(N_TIMED):
         start = time.perf_counter()
         detector(image)
         times.append(1000 * (time.perf_counter() - start))
-    pck = [value for key, value in metrics.items() if key.startswith("PCK/d=")]
-    measured = (metrics["error_px/median"], metrics["error_px/mean"], pck[-1], metrics["mAP"])
-    # What nothing was found for has no error.
-    measured = tuple(math.nan if value is None else value for value in measured)
-    values = (name, backbone, seed, steps, *measured, seconds, statistics.median(times))
-    return dict(zip(COLUMNS, values, strict=True))
+    return statistics.median(times)
+
+
+def find_folder(row: dict[str, Any], folder: Path) -> Path:
+    """Name the folder of a training."""
+    return folder / row["data"] / row["backbone"].replace(" ", "_").replace(",", "") / str(row["seed"])
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the table so that it is complete at any moment."""
+    new = path.with_suffix(".new")
+    with new.open("w", newline="") as file:
+        writer = csv.DictWriter(file, KEYS + NUMBERS)
+        writer.writeheader()
+        writer.writerows(rows)
+    new.replace(path)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the medians over the seeds, a line for each data set and backbone."""
+    print("| data | backbone | seeds | " + " | ".join(NUMBERS) + " |")
+    print("| --- " * (3 + len(NUMBERS)) + "|")
+    for name, backbone in dict.fromkeys((row["data"], row["backbone"]) for row in rows):
+        members = [row for row in rows if (row["data"], row["backbone"]) == (name, backbone)]
+        medians = [statistics.median(float(row[column]) for row in members) for column in NUMBERS]
+        print(f"| {name} | {backbone} | {len(members)} | " + " | ".join(f"{value:.4g}" for value in medians) + " |")
 
 
 def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="+", help="NAME=TRAIN.json,VAL.json,HEIGHTxWIDTH")
+    parser.add_argument("data", nargs="*", help="NAME=TRAIN.json,VAL.json,HEIGHTxWIDTH")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--folder", type=Path, default=Path("comparison"))
+    parser.add_argument("--at-once", type=int, default=1, help="trainings side by side (set OMP_NUM_THREADS)")
+    parser.add_argument("--latency", action="store_true", help="time every detector again, while nothing else runs")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / "trainings.csv"
     rows: list[dict[str, Any]] = list(csv.DictReader(path.open())) if path.exists() else []
-    for name, data in (entry.split("=", 1) for entry in options.data):
-        for backbone in options.backbones:
-            for seed in options.seeds:
-                key = (name, backbone, str(seed), str(options.steps))
-                if any(tuple(str(row[column]) for column in COLUMNS[:4]) == key for row in rows):
-                    continue
-                rows.append(train(name, data, backbone, seed, options.steps, options.folder))
-                with path.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, COLUMNS)
-                    writer.writeheader()
-                    writer.writerows(rows)
-    groups = dict.fromkeys((row["data"], row["backbone"]) for row in rows)
-    print("| data | backbone | seeds | " + " | ".join(COLUMNS[4:]) + " |")
-    print("| --- " * (3 + len(COLUMNS[4:])) + "|")
-    for name, backbone in groups:
-        members = [row for row in rows if (row["data"], row["backbone"]) == (name, backbone)]
-        medians = [statistics.median(float(row[column]) for row in members) for column in COLUMNS[4:]]
-        print(f"| {name} | {backbone} | {len(members)} | " + " | ".join(f"{value:.3g}" for value in medians) + " |")
+    done = {tuple(str(row[column]) for column in KEYS) for row in rows}
+    wanted = [
+        dict(zip(KEYS, (name, backbone, seed, options.steps), strict=True)) | {"files": data}
+        for seed in options.seeds
+        for name, data in (entry.split("=", 1) for entry in options.data)
+        for backbone in options.backbones
+        if (name, backbone, str(seed), str(options.steps)) not in done
+    ]
+    with ThreadPoolExecutor(options.at_once) as pool:
+        trainings = [pool.submit(train, row, find_folder(row, options.folder)) for row in wanted]
+        for training in as_completed(trainings):
+            rows.append(training.result())
+            write_rows(path, rows)
+    if options.latency:
+        for row in rows:
+            row["latency_ms"] = measure_latency(find_checkpoint(find_folder(row, options.folder)))
+        write_rows(path, rows)
+    print_table(rows)
 
 
 if __name__ == "__main__":

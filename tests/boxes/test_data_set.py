@@ -170,7 +170,7 @@ def test_foreign_and_incomplete_folders_are_never_touched(tmp_path):
     assert read_all(tmp_path / "photos") == {"holiday.jpg": b"precious"}
     files = draw_data_set(small(tmp_path / "a"))
     files.val.unlink()
-    with pytest.raises(FileExistsError, match=r"not complete, missing .*val\.json"):
+    with pytest.raises(FileExistsError, match=r"incomplete, missing .*val\.json"):
         draw_data_set(small(tmp_path / "a"))
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="did not draw"):

@@ -94,13 +94,13 @@ def test_the_last_line_is_the_command_that_goes_on(
     stop(discs, numbers, 1, "--trainer.default_root_dir=my runs")
     (path,) = Path().glob("my runs/*/checkpoints/last.ckpt")
     said = [record.getMessage() for record in caplog.records if record.name.startswith("keypoint_detection")]
-    assert said[-1] == f"To go on: kpd fit --ckpt_path='{path}'"
+    assert said[-1] == f"To resume: kpd fit --ckpt_path='{path}'"
     assert not any("weights_only" in record.getMessage() for record in caplog.records)
 
 
 def test_a_training_that_nobody_stops_has_nothing_to_go_on_with(discs: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert stop(discs, [], 1, "--trainer.max_epochs=1") == 0
-    assert "To go on" not in caplog.text
+    assert "To resume" not in caplog.text
 
 
 def test_a_run_that_its_sweep_stops_has_not_failed(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,4 +103,4 @@ def test_measuring_writes_intervals(tmp_path, capsys):
     assert content["channels_without_truth"] == ["b"]
     out = capsys.readouterr().out
     assert "Test, 4 images" in out
-    assert "Channel 'b' has no labelled point here" in out
+    assert "Channel 'b' has no labelled points here" in out

@@ -44,7 +44,7 @@ def test_a_version_that_was_fetched_before_needs_no_server() -> None:
 
 
 def test_without_an_account_the_way_to_log_in_is_named() -> None:
-    with pytest.raises(CheckpointError, match=r"no account of Weights & Biases is logged in\. Run `wandb login`"):
+    with pytest.raises(CheckpointError, match=r"not logged in to Weights & Biases\. Run `wandb login`"):
         resolve_checkpoint("wandb://a/b/c:best")
 
 
@@ -52,7 +52,7 @@ def test_without_an_account_the_way_to_log_in_is_named() -> None:
 def test_other_files_of_torch_are_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "a.ckpt"
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match="not a checkpoint of kpd"):
+    with pytest.raises(CheckpointError, match="not a kpd checkpoint"):
         read_checkpoint(str(path))
 
 

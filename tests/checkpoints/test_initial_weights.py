@@ -73,7 +73,7 @@ def test_head_of_another_channel_count_starts_new_and_says_so(
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.INFO, "keypoint_detection"):
         run(fit_words(discs, *unchanged_words(trained), "--model.channels={side: [left, right]}"))
-    assert "the head starts new, for channels side (the checkpoint has red, left, right)" in caplog.text
+    assert "the head starts afresh, for channels side (the checkpoint has red, left, right)" in caplog.text
     (path,) = tmp_path.glob("runs/*/checkpoints/best.ckpt")
     old, new = weights(trained), weights(path)
     assert torch.equal(old["network.backbone.stem.weight"], new["network.backbone.stem.weight"])
@@ -138,10 +138,10 @@ def test_an_encoder_is_taken_into_a_decoder_of_another_stride_and_width(
     new = KeypointDetector(["a"], lambda: TimmUnet("resnet10t", True, 2, 8), init_from=str(tmp_path / "old.ckpt"))
     with caplog.at_level(logging.INFO, "keypoint_detection"):
         new.initialise()
-    assert "weights have another shape" in caplog.text
+    assert "weights have a different shape" in caplog.text
     encoder = "network.backbone.encoder.conv1.0.weight"
     assert torch.equal(new.state_dict()[encoder], old.state_dict()[encoder])
-    assert "the head starts new" in caplog.text
+    assert "the head starts afresh" in caplog.text
 
 
 def test_missing_file_is_refused_before_training(

@@ -364,7 +364,7 @@ def test_nan_and_inf_are_refused_with_their_place(bad: float, dtype: torch.dtype
     heatmaps = torch.zeros(3, 4, 70, 90, dtype=dtype)
     heatmaps[2, 1, 69, 0] = bad
     heatmaps[2, 3] = bad
-    with pytest.raises(ValueError, match=r"image 2, channel 1 holds NaN or inf \(2 of 12 maps do\)"):
+    with pytest.raises(ValueError, match=r"image 2, channel 1 contains NaN or inf \(2 of 12 maps do\)"):
         decode(heatmaps, 1)
 
 
@@ -374,7 +374,7 @@ def test_bad_arguments_are_refused_by_name() -> None:
         encode(points[..., 0], visibility, (8, 8), 1, 2.0)
     with pytest.raises(ValueError, match=r"points: expected floating-point .*found torch.int64"):
         encode(points.long(), visibility, (8, 8), 1, 2.0)
-    with pytest.raises(ValueError, match=r"visibility: expected shape \(2, 1, 3\).*found \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"visibility: expected one flag per point, \(2, 1, 3\).*found \(2, 1\)"):
         encode(points, visibility[..., 0], (8, 8), 1, 2.0)
     with pytest.raises(ValueError, match=r"size: expected a positive \(height, width\).*\(0, 8\)"):
         encode(points, visibility, (0, 8), 1, 2.0)

@@ -63,9 +63,7 @@ def test_a_config_of_fit_names_the_files_and_their_settings(labels, tmp_path, ca
     assert code == (1 if any(finding["level"] == "error" for finding in report["findings"]) else 0)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"), [([], "COCO"), (["missing.json"], "there is no file"), (["--jsn"], "jsn")]
-)
+@pytest.mark.parametrize(("words", "message"), [([], "COCO"), (["missing.json"], "is not a file"), (["--jsn"], "jsn")])
 def test_wrong_words_are_answered(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     code, printed = run(capsys, *words)

@@ -114,7 +114,7 @@ def test_categories_are_chosen_by_name(discs, tmp_path):
         (["DISCS"], "output"),
         (["DISCS", "--output=out", "--val_fraction=1.5"], "val_fraction"),
         (["DISCS", "--output=out.json", "--val_fraction=0.2"], "give a folder: train.json and so on"),
-        (["DISCS", "--output=out", "--to=deeplabcut", "--val_fraction=0.2"], "does not tell training from validation"),
+        (["DISCS", "--output=out", "--to=deeplabcut", "--val_fraction=0.2"], "has no separate validation part"),
         (["DISCS", "--output=out", "--categories=[rat]"], "no category 'rat'; there are discs"),
         (["DISCS", "--output=out", "--from=cvat"], "not valid XML"),
         (["DISCS", "--output=out", "--from=blender"], "has no list 'dataset'"),

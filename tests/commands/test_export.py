@@ -146,7 +146,7 @@ def test_half_precision_is_reported_and_kept(checkpoint, images, format, monkeyp
     monkeypatch.setattr(holding, "MAX_DIFFERENCE_PX", -1.0)
     words = ["export", f"--ckpt_path={checkpoint}", f"--format={format}", "--precision=float16", f"--images={images}"]
     run([*words, "--output=half.onnx" if format == "onnx" else "--output=half.pt2"])
-    assert "largest difference" in capsys.readouterr().out
+    assert "maximum difference" in capsys.readouterr().out
     (path,) = Path().glob("half.*")
     if format == "onnx":
         weights = {entry.data_type for entry in onnx.load(path).graph.initializer if len(entry.dims) == 4}
@@ -167,10 +167,10 @@ def test_a_file_that_differs_is_not_kept(checkpoint, images, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--output=a.pt"], "ends in .onnx"),
-        (["--output=a.onnx", "--format=torch_export"], "ends in .pt2"),
+        (["--output=a.pt"], "ending in .onnx"),
+        (["--output=a.onnx", "--format=torch_export"], "ending in .pt2"),
         (["--precision=int8"], "float16"),
-        (["--images=nowhere"], "there is no 'nowhere'"),
+        (["--images=nowhere"], "'nowhere' does not exist"),
         (["--ckpt_path=nowhere.ckpt"], "not a file"),
     ],
 )

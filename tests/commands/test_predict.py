@@ -182,7 +182,7 @@ def test_files_that_are_there_are_not_overwritten(checkpoint, images, capsys):
     predict(checkpoint, images)
     with pytest.raises(SystemExit):
         predict(checkpoint, images)
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def coco_file(images, keypoints):

@@ -147,7 +147,7 @@ def test_a_checkpoint_alone_resumes_and_says_what_it_lacks(trained, tmp_path, gi
     assert len(list(Path("runs").iterdir())) == 1
     found = [record.getMessage() for record in caplog.records if "lonely.ckpt is not in" in record.getMessage()]
     assert len(found) == (0 if "--config" in given else 1)
-    assert all("give the config.yaml of its run by --config" in message for message in found)
+    assert all("give the config.yaml of its run with --config" in message for message in found)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_training_without_a_length_takes_a_number_of_steps_and_says_so(discs, 
     with caplog.at_level("INFO", logger="keypoint_detection"):
         words = ["--config=short.yaml", f"--data.train={discs}", "--trainer.max_time=00:00:00:00"]
         run(["fit", *words])
-        assert "for want of" not in caplog.text
+        assert "Training for" not in caplog.text
 
 
 def test_validating_measures_on_the_images_that_were_kept_aside(discs, tmp_path):
@@ -247,7 +247,7 @@ def test_a_detector_of_a_fold_validates_on_another_file(fold, discs):
 def test_measuring_a_fold_on_its_training_images_is_refused(fold, discs, capsys):
     checkpoint = f"--ckpt_path={fold / 'checkpoints' / 'best.ckpt'}"
     error = refusal(capsys, "validate", checkpoint, f"--data.train={discs}", "--data.fold=2")
-    assert "held other images out (data.fold is 2, it was 1)" in error
+    assert "held out other images (data.fold is 2, it was 1)" in error
     assert "fold 1 of 3" in refusal(capsys, "test", checkpoint, f"--data.test={discs}")
     error = refusal(capsys, "fit", f"--ckpt_path={fold / 'checkpoints' / 'last.ckpt'}", "--data.fold=2")
     assert "data.fold is 2, the checkpoint has 1" in error

@@ -89,7 +89,7 @@ def test_intervals_of_groups_say_so(capsys):
 def test_a_single_group_has_no_intervals(caplog):
     write_run(Path("runs/a"), [0, 1], groups={0: 3, 1: 3}, group_by=1)
     summarize(["runs"], n_resamples=5)
-    assert "not known" in caplog.text
+    assert "it is unknown how much" in caplog.text
     assert read()["intervals"] == {}
 
 
@@ -105,7 +105,7 @@ def test_growing_parts_become_a_curve_with_a_figure(capsys):
     assert [size["value"] for size in summary["sizes"]] == pytest.approx([alone["error_px/mean"]] * 3)
     assert summary["fell"] == pytest.approx({"value": 0, "low": 0, "high": 0}, abs=1e-9)
     assert summary["forecast"]["value"] == pytest.approx(alone["error_px/mean"])
-    assert "That more images help is not shown" in capsys.readouterr().out
+    assert "These trainings do not show that more images help" in capsys.readouterr().out
     with Image.open("summary.png") as figure:
         assert min(figure.size) > 400
 
@@ -135,8 +135,8 @@ def test_what_cannot_be_summarised_is_said_in_a_few_lines(capsys):
     assert "measured the same images, 11 of 11" in refusal(capsys, "runs")
     write_trainings((0.5,), n_train_images=None)
     assert "is a validation" in refusal(capsys, "runs")
-    assert "there is no run" in refusal(capsys, "nowhere")
-    assert "ends in .json" in refusal(capsys, "runs", "--output=summary.txt")
+    assert "no run found" in refusal(capsys, "nowhere")
+    assert "ending in .json" in refusal(capsys, "runs", "--output=summary.txt")
     Path("mine.json").write_text("[1]")
     assert "is not a summary" in refusal(capsys, "runs", "--output=mine.json")
     assert Path("mine.json").read_text() == "[1]"
@@ -161,9 +161,9 @@ def curve(fell, gain=None, n_runs=2):
     [
         (curve((0.4, 0.3, 0.5), (0.2, 0.1, 0.3)), "(160) expect 3 (2–4): smaller by 20 % (10 % to 30 %)"),
         (curve((0.4, 0.3, 0.5), (0.2, 0.0, 0.4)), "not determined: an error smaller by anything from 0 % to 40 %"),
-        (curve((0.1, -0.1, 0.5), (0.2, 0.1, 0.3)), "That more images help is not shown"),
-        (curve((0.4, 0.3, 0.5)), "takes trainings on at least three numbers of images"),
-        (curve((0.4, 0.3, 0.5), n_runs=1), "Some sizes were trained once only"),
+        (curve((0.1, -0.1, 0.5), (0.2, 0.1, 0.3)), "These trainings do not show that more images help"),
+        (curve((0.4, 0.3, 0.5)), "needs trainings on at least three numbers of images"),
+        (curve((0.4, 0.3, 0.5), n_runs=1), "Some sizes were trained only once"),
     ],
 )  # fmt: skip
 def test_the_conclusion_claims_no_more_than_is_known(shown, text):

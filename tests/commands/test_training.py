@@ -306,7 +306,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(discs, capsys):
     Path("a.ckpt").write_text("hello")
     torch.save({"state_dict": {}}, "b.ckpt")
     assert "cannot be read as a checkpoint" in refusal(capsys, "test", "--ckpt_path=a.ckpt", f"--data.test={discs}")
-    assert "not a checkpoint of kpd" in refusal(capsys, "test", "--ckpt_path=b.ckpt", f"--data.test={discs}")
+    assert "not a kpd checkpoint" in refusal(capsys, "test", "--ckpt_path=b.ckpt", f"--data.test={discs}")
 
 
 # --- the configs that users copy -------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def test_an_odd_option_is_answered_before_anything_runs(discs, capsys, words, te
 def test_a_folder_that_cannot_be_made_is_refused(discs, capsys):
     Path("file").write_text("")
     error = refusal(capsys, "fit", "--config", TINY, f"--data.train={discs}", "--trainer.default_root_dir=file/x")
-    assert "cannot be made" in error
+    assert "cannot be created" in error
     assert "--trainer.default_root_dir" in error
 
 

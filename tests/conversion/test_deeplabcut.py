@@ -105,9 +105,9 @@ def test_a_table_in_h5_reads_like_its_csv(project, read, form):
         (ONE_ANIMAL.replace("10,20", ",20"), "x = nan and y = 20.0; two numbers or none"),
         (ONE_ANIMAL.replace(",5.25", ""), "row 4 has 6 cells; 7 are expected"),
         (ONE_ANIMAL.replace("img1.png", "img9.png"), "there is no image 'labeled-data/trial/img9.png'"),
-        ("scorer,,,a,a\nimage,1,2,3,4\n", "a table of labels of DeepLabCut begins with"),
+        ("scorer,,,a,a\nimage,1,2,3,4\n", "a DeepLabCut table of labels begins with"),
         ("\n".join(ONE_ANIMAL.splitlines()[:3]), "no rows below its header"),
-        (EARLY.replace("coords,x,y", "coords,x,likelihood"), "holds predictions of a network"),
+        (EARLY.replace("coords,x,y", "coords,x,likelihood"), "has predictions of a network"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_named(project, read, table, message):

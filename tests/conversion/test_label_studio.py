@@ -167,8 +167,11 @@ def test_skipped_and_unlabelled_tasks_are_left_out_and_empty_ones_kept(export, r
         ([task(1, "images/1.png", point("a", "nose", 1, 1) | {"image_rotation": 90})], "was rotated in Label Studio"),
         ([{**task(1, ""), "data": {"text": "hello"}}], "'data' names no image"),
         ([task(1, "images/1.png", was_cancelled=True)], "no task is labelled"),
-        ([{**task(1, "images/1.png"), "annotations": 5}], "task 1 is not laid out as in an export"),
-        ([task(1, "images/1.png", {"type": "keypointlabels", "value": 5})], "task 1 is not laid out as in an export"),
+        ([{**task(1, "images/1.png"), "annotations": 5}], "task 1 is not laid out as in a Label Studio export"),
+        (
+            [task(1, "images/1.png", {"type": "keypointlabels", "value": 5})],
+            "task 1 is not laid out as in a Label Studio export",
+        ),
     ],
 )
 def test_what_is_wrong_with_an_export_is_named(export, read, tasks, message):

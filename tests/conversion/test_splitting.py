@@ -75,5 +75,5 @@ def test_impossible_parts_are_refused(group_by, val, message):
 
 
 def test_one_video_cannot_be_divided_without_saying_so():
-    with pytest.raises(ValueError, match="say --group_by=image"):
+    with pytest.raises(ValueError, match="give --group_by=image"):
         split_images(make_images({"a": 5}, group="film"), 0.2, 0, None, seed=0)

@@ -130,7 +130,7 @@ def test_parts_are_files_of_their_own_in_a_folder(mice, tmp_path):
     (tmp_path / "out" / "train.json").write_text(
         mice.read_text().replace("nose", "snout").replace("images/", "../coco/images/")
     )
-    with pytest.raises(ValueError, match=r"val\.json: its categories are not those of"):
+    with pytest.raises(ValueError, match=r"val\.json: its categories differ from those of"):
         load(tmp_path / "out")
 
 
@@ -142,7 +142,7 @@ def test_what_is_there_is_not_overwritten(mice, tmp_path, output):
     else:
         path.mkdir()
         (path / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="already exists"):
         write_labels(load(mice), path, "coco", "copy", {})
 
 
@@ -176,7 +176,7 @@ def test_images_that_would_become_one_file_are_refused(mice, tmp_path):
 def test_deeplabcut_takes_one_kind_of_animal(mice, tmp_path):
     labels = load(mice)
     labels.categories.append(labels.categories[0].__class__("rat", ["nose"]))
-    with pytest.raises(ValueError, match=r"one kind of animal; there are mouse, rat. Choose one by --categories"):
+    with pytest.raises(ValueError, match=r"one kind of animal; there are mouse, rat. Choose one with --categories"):
         write_labels(labels, tmp_path / "out", "deeplabcut", "copy", {})
 
 

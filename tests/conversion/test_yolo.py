@@ -92,7 +92,7 @@ def test_an_export_of_roboflow_is_found(draw, read, tmp_path, folder):
         (CONFIG.replace("kpt_shape: [2, 3]", ""), "kpt_shape is None"),
         (CONFIG.replace("[2, 3]", "[2, 4]"), r"kpt_shape is \[2, 4\]"),
         (CONFIG.replace("names:\n  0: mouse\n  1: rat", "nc: 2"), "names is None"),
-        (CONFIG.replace("[nose, tail]", "[a, b, c]"), "3 names of keypoints"),
+        (CONFIG.replace("[nose, tail]", "[a, b, c]"), "3 keypoint names"),
         (CONFIG.split("kpt_names")[0] + "kpt_names: 7", "kpt_names is 7"),
         (CONFIG.replace("images/val", "images/validation"), "is neither a folder nor a list"),
         ("kpt_shape: [2", "not valid YAML"),
@@ -108,7 +108,7 @@ def test_what_is_wrong_with_the_config_is_named(data_set, read, config, message)
     ("labels", "message"),
     [
         ("0 0.5 0.5 0.2 0.2\n", r"line 1 has 5 numbers; 11 are expected"),
-        ("\n2 0.5 0.5 0.25 0.5 0.1 0.2 2 0.5 0.7 1\n", "line 2 is of class 2; names has 2"),
+        ("\n2 0.5 0.5 0.25 0.5 0.1 0.2 2 0.5 0.7 1\n", "line 2 has class 2; names has 2"),
         ("0 0.5 0.5 0.25 0.5 0.1 0.2 0.9 0.5 0.7 1\n", "a visibility that is not 0, 1 or 2"),
         ("0 0.5 0.5 0.25 0.5 a 0.2 2 0.5 0.7 1\n", "is not a row of numbers"),
         ("0 0.5 0.5 0.25 0.5 nan 0.2 2 0.5 0.7 1\n", "11 are expected"),

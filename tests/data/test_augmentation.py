@@ -194,7 +194,7 @@ def test_an_elastic_transform_moves_points_with_pixels(alpha, seed):
 @pytest.mark.parametrize(
     ("transform", "pairs", "text"),
     [
-        (v2.RandomHorizontalFlip(0.001), None, "RandomHorizontalFlip, but it is not known which keypoint types"),
+        (v2.RandomHorizontalFlip(0.001), None, "RandomHorizontalFlip, but it is unknown which keypoint types"),
         (v2.Compose([v2.RandomApply([v2.RandomVerticalFlip()], p=0.01)]), None, "RandomVerticalFlip"),
         (v2.RandomChoice([v2.Identity(), v2.RandomHorizontalFlip()]), None, "RandomHorizontalFlip"),
         (v2.RandomCrop((60, 60)), [], r"fails on an image of 48x64 .*Required crop size"),

@@ -107,8 +107,8 @@ def test_all_problems_are_listed_together(write_coco):
         "has the visibility 3; 0, 1 or 2 is expected",
         "labelled point (nan, 0)",
         "not a flat list of numbers",
-        "of image 99, which 'images' does not list",
-        "of category 99, which 'categories' does not list",
+        "has image 99, which is not in 'images'",
+        "has category 99, which is not in 'categories'",
     ):
         assert part in message
 
@@ -124,7 +124,7 @@ def test_many_problems_of_a_kind_are_counted_not_listed(write_coco):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ("[1, 2]", "holds a list; .* give the ground-truth file"),
+        ("[1, 2]", "contains a list; .* give the ground-truth file"),
         ("{", "not valid JSON"),
         ('{"images": [], "annotations": []}', "'categories' is missing"),
         ('{"images": [], "annotations": [], "categories": []}', "'images' is empty"),
@@ -183,9 +183,9 @@ def test_a_byte_order_mark_does_no_harm(write_coco):
     ("replaced", "text"),
     [
         ({"categories": [{"id": [1], "name": "mouse", "keypoints": ["nose"]}]}, r"the id \[1\]"),
-        ({"annotations": [annotation([1, 2, 2, 3, 4, 2], category_id=[1])]}, r"is of category \[1\]"),
-        ({"annotations": [annotation([1, 2, 2, 3, 4, 2], category_id={"a": 1})]}, r"is of category \{'a': 1\}"),
-        ({"annotations": [annotation([1, 2, 2, 3, 4, 2], image_id=[1])]}, r"is of image \[1\]"),
+        ({"annotations": [annotation([1, 2, 2, 3, 4, 2], category_id=[1])]}, r"has category \[1\]"),
+        ({"annotations": [annotation([1, 2, 2, 3, 4, 2], category_id={"a": 1})]}, r"has category \{'a': 1\}"),
+        ({"annotations": [annotation([1, 2, 2, 3, 4, 2], image_id=[1])]}, r"has image \[1\]"),
         ({"images": [{"id": [1], "file_name": "one.png"}]}, r"has the id \[1\]"),
         ({"images": [{"id": "1", "file_name": "one.png"}]}, r"has the id '1' \(a text\)"),
         ({"images": [{"id": 2**63, "file_name": "one.png"}], "annotations": []}, "takes more than 64 bits"),

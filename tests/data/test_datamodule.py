@@ -256,7 +256,7 @@ def test_a_part_of_the_training_images_leaves_validation_as_it_is(discs, monkeyp
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"n_folds": 2, "fold": 0, "val": "val.json"}, r"data\.val is val\.json, but data\.n_folds cuts"),
+        ({"n_folds": 2, "fold": 0, "val": "val.json"}, r"data\.val is val\.json, but data\.n_folds validates on folds"),
         ({"n_folds": 13, "fold": 0}, r"discs-0\.json: data\.n_folds is 13.*only 12 image\(s\)"),
         ({"group_by": "x"}, r"discs-0\.json: data\.group_by='x': 12 of 12 file names do not match it"),
         ({"group_by": 2}, r"discs-0\.json: .*fewer than 2 folders, e\.g\. 'images/0-0\.png'"),

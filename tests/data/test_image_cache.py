@@ -116,7 +116,7 @@ def test_a_full_cache_drops_what_is_oldest(images, tmp_path):
 
 
 def test_a_missing_image_is_named(tmp_path):
-    with pytest.raises(ImageError, match=r"gone\.png: there is no such file"):
+    with pytest.raises(ImageError, match=r"gone\.png: no such file"):
         make(tmp_path / "cache").read(str(tmp_path / "gone.png"))
 
 
@@ -128,7 +128,7 @@ def test_a_write_that_fails_leaves_nothing_behind(images, tmp_path, monkeypatch,
     monkeypatch.setattr(os, "replace", fail)
     assert torch.equal(cache.read(images[0]).image, expected(images[0]))
     assert entries(cache) == []
-    assert "takes no more (No space left on device)" in caplog.text
+    assert "cannot take more (No space left on device)" in caplog.text
 
 
 def test_a_damaged_count_does_not_stop_a_training(images, tmp_path):
@@ -142,12 +142,12 @@ def test_a_cache_that_disappears_does_not_stop_a_training(images, tmp_path, capl
     cache = make(tmp_path / "cache")
     cache.folder.rmdir()
     assert torch.equal(cache.read(images[0]).image, expected(images[0]))
-    assert "the cache of images takes no more" in caplog.text
+    assert "the image cache cannot take more" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"data\.cache: .*file cannot be written to .*Give data\.cache_folder"):
+    with pytest.raises(DataError, match=r"data\.cache: .*file is not writable .*Give data\.cache_folder"):
         open_cache("disk", str(tmp_path / "file"), 1.0, None, "stretch")
 
 

@@ -28,8 +28,8 @@ def test_sizes_are_those_of_the_files(write_coco):
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        ((400, 600), "labels are for 400x600 .*one.png has 8x10: the labels were made on another size"),
-        ((10, 8), "height and width have changed places"),
+        ((400, 600), "labels are for 400x600 .*one.png has 8x10: the labels were made at another size"),
+        ((10, 8), "height and width are swapped"),
     ],
 )
 def test_labels_of_another_size_are_refused(write_coco, size, text):
@@ -60,4 +60,4 @@ def test_points_outside_of_their_image_are_counted(write_coco, caplog):
     table = read_coco(path)
     with caplog.at_level(logging.WARNING):
         assert count_points_outside(table, np.array([0]), np.array([[8, 10]])) == 1
-    assert "1 of 2 labelled points lie outside their image and are left out, e.g. (11, 4) in image 1" in caplog.text
+    assert "1 of 2 labelled points are outside their image and are left out, e.g. (11, 4) in image 1" in caplog.text

@@ -93,7 +93,7 @@ def test_more_folds_than_groups_are_refused() -> None:
     ("n_folds", "fold", "text"),
     [
         (5, 5, "the folds are 0 to 4"),
-        (5, None, "not which fold is held out: give --data.fold, 0 to 4"),
+        (5, None, "data.fold is missing: give the fold to hold out, 0 to 4"),
         (None, 0, "give --data.n_folds"),
         (1, 0, "at least 2 are expected"),
     ],

@@ -165,7 +165,7 @@ def test_the_python_interface_loads_nothing_that_training_needs():
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="not a checkpoint of kpd"):
+    with pytest.raises(CheckpointError, match="not a kpd checkpoint"):
         Predictor.from_checkpoint(tmp_path / "other.ckpt")
 
 

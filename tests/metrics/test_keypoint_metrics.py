@@ -171,7 +171,7 @@ def assert_reports_equal(actual: dict, expected: dict) -> None:
         ((["a"], []), "expected at least one distance in pixels, found none"),
         ((["a"], [4, 2]), "thresholds_px: thresholds must ascend"),
         ((["a"], [2], [0.0]), "relative_thresholds: every threshold must be positive"),
-        ((["a"], [2], [0.1], [0.1, 0.2]), "expected 1, one a channel, found 2"),
+        ((["a"], [2], [0.1], [0.1, 0.2]), "expected 1, one per channel, found 2"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message: str) -> None:

@@ -131,7 +131,7 @@ def test_data_that_do_not_define_it_are_refused(points, options, message: str) -
     [
         ("coco", "'coco17' is the only set known by name, found 'coco'"),
         ("coco17", r"for the channels \['nose', .* found \['a', 'b'\]"),
-        ([0.1], "expected 2, one a channel, found 1"),
+        ([0.1], "expected 2, one per channel, found 1"),
         ([0.1, 0.0], "positive and finite"),
     ],
 )

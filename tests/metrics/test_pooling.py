@@ -87,7 +87,7 @@ def test_the_same_images_twice_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 of 4 \(image 1\).*they differ in fold 0 and 1, split_seed 0 and 8"):
         pool(found(one, other))
     again = write_run(tmp_path / "c", [0, 1, 2], n_folds=3, fold=0)
-    with pytest.raises(DataError, match="both are of the same split"):
+    with pytest.raises(DataError, match="both have the same split"):
         pool(found(one, again))
 
 
@@ -102,9 +102,9 @@ def test_runs_are_found_by_folder_parent_pattern_and_file_and_each_once(tmp_path
         assert [run.folder.name for run in result.runs] == ["fold0", "fold1", "fold2"]
     assert [folder.name for folder in find_runs(["runs"]).unfinished] == ["unfinished"]
     assert [run.folder for run in found(folders[1] / HELD_OUT_FILE)] == [folders[1]]
-    with pytest.raises(DataError, match="'nowhere': there is no run"):
+    with pytest.raises(DataError, match="'nowhere': no run found"):
         find_runs(["runs", "nowhere"])
-    with pytest.raises(DataError, match="'runs/notes': there is no run"):
+    with pytest.raises(DataError, match="'runs/notes': no run found"):
         find_runs(["runs/notes"])
     with pytest.raises(DataError, match=r"none of 1 runs has a predictions\.npz"):
         find_runs(["runs/unfinished"])

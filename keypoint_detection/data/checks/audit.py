@@ -1,4 +1,4 @@
-"""All checks of a data set, in their order: labels, images, and what they say of each other."""
+"""All checks of a data set, in order: labels, images, and how they fit together."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,10 +35,10 @@ class DataDescription(NamedTuple):
         files: the COCO file of each part: `train`, `val`, `test`, or one without a name.
         image_root: the folder that file names are relative to; None: the folder of each file.
         coordinates: what the numbers of the files mean.
-        categories: those that count; None: all.
+        categories: the categories that count; None: all.
         channels: channel name to its keypoint types, or types with a channel each; None: those of the first file.
-        demands: what a detector asks of the data.
-        is_split_at_random: a random part of `train` is kept aside for validation.
+        demands: what a detector requires of the data.
+        is_split_at_random: whether a random part of `train` is held out for validation.
     """
 
     files: Mapping[str, Path]
@@ -66,8 +66,8 @@ def audit(data: DataDescription, track: Track) -> Audit:
     """Read all labels and all images of a data set, and find what is wrong with them.
 
     Args:
-        data: what to check.
-        track: shows how far the reading of the images is; gets an iterator and the number of images.
+        data: the data set to check.
+        track: shows the progress of reading the images; called with an iterator and the number of images.
     """
     findings: list[Finding] = []
     tables: dict[str, CocoKeypoints] = {}
@@ -87,7 +87,7 @@ def audit(data: DataDescription, track: Track) -> Audit:
         except DataError as error:
             findings.append(Finding("error", "channels", str(table.path), 1, str(error)))
             continue
-        # As in a training, the first file says what the channels are where nobody else does.
+        # As in a training, the first file defines the channels if nothing else does.
         channels = channels or list(mapping)
         part, read, found = _check_part(name, table, mapping, scans, data)
         parts.append(part)
@@ -147,7 +147,7 @@ def _check_part(
 
 
 def _describe_sizes(part: Part, demands: Demands) -> list[Finding]:
-    """Say which input size suits the objects, where none has been chosen."""
+    """Suggest an input size that suits the objects, if none has been chosen."""
     sizes = measure_sizes(part)
     if demands.image_size is not None or sizes.proposed_size is None:
         return []

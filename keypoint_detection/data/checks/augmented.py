@@ -1,4 +1,4 @@
-"""What the augmentation does to a data set: which points leave the image, and examples for people to look at."""
+"""The effect of the augmentation on a data set: which points leave the image, and examples to look at."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,21 +15,21 @@ from keypoint_detection.types import Batch, DataError
 
 __all__ = ["Example", "check_augmentation", "draw_examples"]
 
-# Images that are augmented to count the points that leave them.
+# Number of images that are augmented to count the points that leave them.
 N_SAMPLES = 64
-# From this share of points on, a network learns too little of what is near the border.
+# From this share of points upwards, a network learns too little of what is near the border.
 MANY_LOST = 0.3
-# Where images keep their size, they are made so small for counting and for looking at.
+# If images keep their size, they are reduced to this for counting and for looking at.
 LARGEST_SIDE_PX = 512
 SEED = 0
 
 
 class Example(NamedTuple):
-    """An image of a training, before and after its augmentation.
+    """An image of a training, before and after augmentation.
 
     Attributes:
-        name: its file.
-        before: a batch of this one image, as a validation would have it.
+        name: the file.
+        before: a batch of this one image, as in a validation.
         after: the same image augmented.
     """
 
@@ -41,7 +41,7 @@ class Example(NamedTuple):
 def check_augmentation(
     part: Part, demands: Demands, transform: Callable[..., Any], flip_pairs: Sequence[tuple[str, str]] | None
 ) -> list[Finding]:
-    """Find out whether an augmentation works, and how many points leave the image under it."""
+    """Find out whether an augmentation works, and how many points leave the image in it."""
     source = str(part.path)
     plain, augmented = (_make_dataset(part, demands, one, flip_pairs) for one in (None, transform))
     try:
@@ -60,10 +60,10 @@ def check_augmentation(
     if not n_points:
         return []
     share = 1 - n_left / n_points
-    text = f"of {n_points} points in {len(sampled)} images ({share:.0%}) leave their image under the augmentation"
+    text = f"of {n_points} points in {len(sampled)} images ({share:.0%}) leave their image in the augmentation"
     if share <= MANY_LOST:
         return [Finding("note", "augmentation_losses", source, n_points - n_left, f"{text} and are dropped.")]
-    text += ": much of what is near the border is lost. Move and enlarge images less in data.augmentation."
+    text += ": much of what is near the border is lost. Shift and enlarge images less in data.augmentation."
     return [Finding("warning", "augmentation_losses", source, n_points - n_left, text)]
 
 
@@ -109,7 +109,7 @@ def _make_dataset(
 
 
 def _size(part: Part, demands: Demands) -> tuple[int, int]:
-    """The input size; where images keep their own, that of most of them, reduced where it is large."""
+    """Return the input size; if images keep their own, the most frequent one, reduced if it is large."""
     if demands.image_size is not None:
         return demands.image_size
     sizes, counts = np.unique(part.sizes[part.sizes.min(axis=1) > 0], axis=0, return_counts=True)

@@ -1,8 +1,8 @@
-"""Images that are there twice: copies of a file, and frames that are nearly the same.
+"""Duplicate images: copies of a file, and frames that are nearly the same.
 
-Copies are found by a hash of the files, near-duplicates by the correlation of small grey images: a photograph saved
-again in another size or quality keeps more than 0.999 of it, neighbouring frames of a video 0.99, photographs of the
-same thing from elsewhere less than 0.6.
+Copies are found by a hash of the files, near-duplicates by the correlation of small grey images: for a photograph saved
+again in another size or quality it is above 0.999, for neighbouring frames of a video about 0.99, for photographs of
+the same thing from elsewhere below 0.6.
 """
 
 from collections.abc import Sequence
@@ -13,36 +13,36 @@ from numpy.typing import NDArray
 
 __all__ = ["Likeness", "Neighbours", "find_copies", "find_neighbours"]
 
-# The side that thumbnails are reduced to for the search, among 60 000 images too.
+# The side that thumbnails are reduced to for the search, fast enough even for 60 000 images.
 SEARCH_SIDE_PX = 16
-# Images compared at once: 4 bytes for each pair.
+# Images compared at once: 4 bytes per pair.
 N_BLOCK = 2048
-# Grey levels by which a pixel of a thumbnail must differ to count as different: more than saving as JPEG changes it.
+# Grey levels by which a pixel of a thumbnail must differ to count as different: more than JPEG compression changes it.
 DIFFERENT_LEVELS = 12
-# Below this standard deviation an image is of one colour, and looks like any other.
+# Below this standard deviation an image is a single colour, and looks like any other.
 MIN_CONTRAST_LEVELS = 2.0
 
 
 class Likeness(NamedTuple):
-    """How alike two images must be: their correlation, and the part of their pixels that may differ."""
+    """How alike two images must be: their minimum correlation, and the share of pixels that may differ."""
 
     correlation: float
     share_different: float
 
 
-# Nothing but a small part has moved a little, as between neighbouring frames.
+# Only a small part has moved a little, as between neighbouring frames.
 NEARLY_SAME = Likeness(0.995, 0.03)
-# Most of the image is the same: another frame of a camera that does not move.
+# Most of the image is the same: another frame from a camera that does not move.
 SAME_SCENE = Likeness(0.9, 0.1)
 
 
 class Neighbours(NamedTuple):
-    """For each image (N) the one most like it among others.
+    """For each of N images, the one most like it among others.
 
     Attributes:
-        nearest: (N,) its index; -1 where there is none.
-        is_nearly_same: (N,) the two are nearly the same.
-        is_same_scene: (N,) at least their scene is.
+        nearest: (N,) its index; -1 if there is none.
+        is_nearly_same: (N,) whether the two are nearly the same.
+        is_same_scene: (N,) whether at least their scene is the same.
     """
 
     nearest: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Neighbours(NamedTuple):
 
 
 def find_copies(digests: Sequence[bytes]) -> list[list[int]]:
-    """Group the indices of files of equal content; only groups of two or more, and no empty digests."""
+    """Group the indices of files with equal content; only groups of two or more, without empty digests."""
     groups: dict[bytes, list[int]] = {}
     for index, digest in enumerate(digests):
         if digest:
@@ -60,11 +60,11 @@ def find_copies(digests: Sequence[bytes]) -> list[list[int]]:
 
 
 def find_neighbours(thumbnails: NDArray[np.uint8], others: NDArray[np.uint8] | None) -> Neighbours:
-    """Find for each image the one most like it.
+    """Find the image most like each image.
 
     Args:
-        thumbnails: (N, side, side) grey images; a multiple of 16 a side.
-        others: (M, side, side) where to look for it; None: among the images themselves, each but itself.
+        thumbnails: (N, side, side) grey images; each side a multiple of 16.
+        others: (M, side, side) images to search; None: the images themselves, except each one's own.
     """
     among = thumbnails if others is None else others
     vectors, vectors_among = _normalise(_reduce(thumbnails)), _normalise(_reduce(among))
@@ -82,7 +82,7 @@ def find_neighbours(thumbnails: NDArray[np.uint8], others: NDArray[np.uint8] | N
 def _find_best(
     vectors: NDArray[np.float32], among: NDArray[np.float32], own: NDArray[np.int64] | None
 ) -> NDArray[np.int64]:
-    """(N,) the index of the most similar vector; `own` are those that do not count, one a row."""
+    """Return (N,) the index of the most similar vector; `own` is the one to ignore in each row."""
     best = np.zeros(len(vectors), dtype=np.int64)
     highest = np.full(len(vectors), -np.inf, dtype=np.float32)
     for start in range(0, len(among), N_BLOCK):
@@ -106,7 +106,7 @@ def _reduce(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _normalise(flat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring rows to mean 0 and length 1, those without contrast to 0."""
+    """Scale rows to mean 0 and length 1, those without contrast to 0."""
     centred = flat - flat.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     is_flat = lengths < MIN_CONTRAST_LEVELS * np.sqrt(flat.shape[1])
@@ -115,7 +115,7 @@ def _normalise(flat: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _compare(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(N,) correlations and (N,) shares of pixels that differ once brightness and contrast are brought in line."""
+    """Return (N,) correlations and (N,) shares of pixels that differ once brightness and contrast are matched."""
     a, b = (images.reshape(len(images), -1).astype(np.float32) for images in (first, second))
     correlation = (_normalise(a) * _normalise(b)).sum(axis=1)
     a, b = (flat - flat.mean(axis=1, keepdims=True) for flat in (a, b))

@@ -1,4 +1,4 @@
-"""What the entries of a COCO file say beyond their points: counts that do not add up, entries that repeat others."""
+"""Checks on the entries of a COCO file beyond their points: counts that do not add up, and repeated entries."""
 
 from collections import Counter
 from typing import Any, NamedTuple
@@ -21,10 +21,10 @@ def check_entries(source: str, file: CocoFile) -> list[Finding]:
     said = _read_annotations(file)
     findings = []
     if said.miscounted:
-        text = "annotations have a num_keypoints other than their labelled points (v > 0): was the file edited by hand?"
+        text = "annotations have a num_keypoints unlike their labelled points (v > 0): was the file edited by hand?"
         findings.append(Finding("warning", "num_keypoints", source, len(said.miscounted), text, tuple(said.miscounted)))
     if said.repeated:
-        text = "annotations repeat the points of another one of the same image: each point is there twice."
+        text = "annotations repeat the points of another one in the same image: each point is there twice."
         findings.append(Finding("warning", "annotation_twice", source, len(said.repeated), text, tuple(said.repeated)))
     twice = [f"annotation id {name}: {count} times" for name, count in said.ids.items() if count > 1]
     if twice:
@@ -33,13 +33,13 @@ def check_entries(source: str, file: CocoFile) -> list[Finding]:
     files = Counter(str(entry.file_name) for entry in file.images)
     listed = [f"{name}: {count} times" for name, count in files.items() if count > 1]
     if listed:
-        text = "image files are listed more than once, each time with labels of its own: join their annotations."
+        text = "image files are listed more than once, each time with its own labels: merge their annotations."
         findings.append(Finding("warning", "image_listed_twice", source, len(listed), text, tuple(listed)))
     return findings
 
 
 class _Annotations(NamedTuple):
-    """What annotations say, a line for each that is odd, and how often each id is used."""
+    """What is odd about annotations, one line each, and how often each id is used."""
 
     miscounted: list[str]
     repeated: list[str]
@@ -49,7 +49,7 @@ class _Annotations(NamedTuple):
 def _read_annotations(file: CocoFile) -> _Annotations:
     said = _Annotations([], [], Counter())
     seen: dict[tuple[str, ...], Any] = {}
-    # Each is made of its text anew at every reading: they are looked at once.
+    # Each is parsed from its text again at every reading, so they are processed only once.
     for entry in file.read_annotations():
         name = None if entry.id is msgspec.UNSET else entry.id
         if entry.id is not msgspec.UNSET:

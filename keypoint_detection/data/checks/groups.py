@@ -1,4 +1,4 @@
-"""Groups of images that belong together, such as the frames of a video, as their file names suggest them."""
+"""Groups of images that belong together, such as the frames of a video, guessed from their file names."""
 
 import re
 from collections import Counter
@@ -9,25 +9,25 @@ from keypoint_detection.data.checks.findings import shorten_list
 
 __all__ = ["find_groups", "propose_split"]
 
-# Fewer images than this in the average group are no frames of a video.
+# With fewer images than this in the average group, they are not frames of videos.
 MIN_MEAN_SIZE = 3
-# The part of the images that a validation takes, about.
+# The approximate share of the images for validation.
 VAL_SHARE = 0.2
 N_NAMES = 5
 
 
 def find_groups(paths: Sequence[str]) -> list[str] | None:
-    """Name the group of each image: what its name says before the number of the frame, or else its folder.
+    """Name the group of each image: the part of its name before the frame number, or else its folder.
 
     Returns:
-        One name an image; None where the names suggest no groups, or one only.
+        One name per image; None if the names suggest no groups, or only one.
 
     >>> find_groups(["a/clip1_001.jpg", "a/clip1_002.jpg", "a/clip1_003.jpg", "a/x_1.jpg", "a/x_2.jpg", "a/x_3.jpg"])
     ['clip1', 'clip1', 'clip1', 'x', 'x', 'x']
     """
     folders = [str(PurePath(path).parent) for path in paths]
     stems = [re.sub(r"[\W_]*(frame|img|image)?[\W_]*\d+$", "", PurePath(path).stem, flags=re.I) for path in paths]
-    # Names first: one folder may hold several videos.
+    # Names first: one folder may contain several videos.
     for groups in (stems, folders):
         n_groups = len(set(groups))
         if n_groups > 1 and len(paths) / n_groups >= MIN_MEAN_SIZE:
@@ -36,7 +36,7 @@ def find_groups(paths: Sequence[str]) -> list[str] | None:
 
 
 def propose_split(groups: Sequence[str]) -> str:
-    """Say which groups could be the validation part: about a fifth of the images, in few groups."""
+    """Suggest groups for the validation part: about a fifth of the images, in few groups."""
     sizes = Counter(groups)
     target = VAL_SHARE * len(groups)
     picked: list[str] = []

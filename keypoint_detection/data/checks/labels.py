@@ -1,4 +1,4 @@
-"""What labels say of themselves, given the sizes of the images: cheap enough for the start of a training."""
+"""Checks on the labels, given the sizes of the images: cheap enough for the start of a training."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +10,20 @@ __all__ = ["check_channels", "check_coordinates", "check_counts", "check_distanc
 
 # A channel with fewer points than this has hardly been labelled, and a file with fewer images is a trial.
 FEW_POINTS = 10
-# So many points are needed before their common range says something.
+# Number of points needed before their common range is informative.
 N_POINTS_FOR_RANGE = 10
-# Coordinates in percent end at 100, where images end much later.
+# Coordinates in percent end at 100, whereas images are much larger.
 PERCENT_LIMIT, PERCENT_MIN_SIDE_PX = 100, 200
-# Of the points outside, those that exchanging x and y must bring inside before it is offered as the reason.
+# Share of the points outside that swapping x and y must bring inside before it is suggested as the cause.
 SWAPPED_SHARE = 0.95
-# What a message lists by name before it counts.
+# Number of names that a message lists before it only counts.
 N_NAMES = 8
-# More examples than this nobody reads, and describing a million takes long.
+# Nobody reads more examples than this, and describing a million takes long.
 N_DESCRIBED = 100
 
 
 def check_labels(part: Part, demands: Demands) -> list[Finding]:
-    """Check a part's labels by themselves: coordinates, channels, numbers of points and their distances."""
+    """Check the labels of a part by themselves: coordinates, channels, numbers of points and their distances."""
     return [
         *check_coordinates(part),
         *check_channels(part),
@@ -33,11 +33,11 @@ def check_labels(part: Part, demands: Demands) -> list[Finding]:
 
 
 def check_coordinates(part: Part) -> list[Finding]:
-    """Find coordinates that are no pixels of their images: shares of a side, percent, exchanged axes, outside."""
+    """Find coordinates that are not pixels of their images: shares of a side, percent, swapped axes, outside."""
     points, source = part.table.points, str(part.path)
     if len(points) >= N_POINTS_FOR_RANGE and points.min() >= 0 and points.max() <= 1:
         text = (
-            "all coordinates lie between 0 and 1: they look like shares of a side; multiply them by width and height."
+            "all coordinates are between 0 and 1: they look like shares of a side; multiply them by width and height."
         )
         return [Finding("error", "normalised", source, len(points), text, _describe(part, np.arange(len(points))))]
     sides = part.sizes[part.sizes.all(axis=1)]
@@ -50,29 +50,29 @@ def check_coordinates(part: Part) -> list[Finding]:
         and (points > PERCENT_LIMIT / 2).any()
     ):
         text = (
-            f"all coordinates lie between 0 and 100, and the smallest side of an image is {sides.min()} px: they look "
+            f"all coordinates are between 0 and 100, and the smallest side of an image is {sides.min()} px: they look "
             "like percent; multiply them by width / 100 and height / 100."
         )
         return [Finding("warning", "percent", source, len(points), text, _describe(part, np.arange(len(points))))]
     rows = np.flatnonzero(part.is_outside)
     if not len(rows):
         return []
-    text = f"labelled points of {len(points)} lie outside their image and are left out."
+    text = f"labelled points of {len(points)} are outside their image and are left out."
     limits = part.sizes[part.owners][:, ::-1]
     would_fit = (points[:, ::-1] >= 0).all(axis=1) & (points[:, ::-1] <= limits).all(axis=1)
     if len(rows) >= N_POINTS_FOR_RANGE and would_fit.mean() > SWAPPED_SHARE:
-        text += " With x and y exchanged nearly all would lie inside: are they in the order (x, y)?"
+        text += " With x and y swapped, nearly all would be inside: are they in the order (x, y)?"
     return [Finding("warning", "outside", source, len(rows), text, _describe(part, rows))]
 
 
 def check_channels(part: Part) -> list[Finding]:
-    """Find channels with no or few points, and keypoint types that no channel collects or nobody has labelled."""
+    """Find channels with no or few points, and keypoint types that no channel collects."""
     counts = dict(zip(part.channels, part.in_channels.sum(axis=0).tolist(), strict=True))
     source, findings = str(part.path), []
     empty = [name for name, count in counts.items() if not count]
     few = [f"{name} ({count})" for name, count in counts.items() if 0 < count < FEW_POINTS]
     if empty:
-        text = f"channels have no labelled point, so that nothing can be learned or measured: {_names(empty)}."
+        text = f"channels have no labelled points, so nothing can be learned or measured: {_names(empty)}."
         findings.append(Finding("warning", "empty_channel", source, len(empty), text))
     if part.name in ("", "train") and len(part.sizes) < FEW_POINTS:
         findings.append(Finding("note", "few_images", source, len(part.sizes), "images are few to train on."))
@@ -90,7 +90,7 @@ def check_channels(part: Part) -> list[Finding]:
 
 
 def check_counts(part: Part, demands: Demands) -> list[Finding]:
-    """Find images with more points of a channel than a detector gives."""
+    """Find images with more points of a channel than a detector returns."""
     per_image = _count_per_image(part)  # (I, C)
     images, channels = np.nonzero(per_image > demands.max_keypoints)
     if not len(images):
@@ -108,7 +108,7 @@ def check_counts(part: Part, demands: Demands) -> list[Finding]:
 
 
 def check_distances(part: Part, demands: Demands) -> list[Finding]:
-    """Find pairs of points of a channel that are closer than two detections may be."""
+    """Find pairs of points of a channel that are closer together than two detections may be."""
     pairs, distances = _find_close_pairs(part, demands)
     if not len(pairs):
         return []
@@ -126,14 +126,14 @@ def check_distances(part: Part, demands: Demands) -> list[Finding]:
 
 
 def _find_close_pairs(part: Part, demands: Demands) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(N, 2) the rows of points of one channel and image that are too close, and (N,) their distances in input px."""
+    """Return (N, 2) the rows of too close points of one channel and image, and (N,) their distances in input px."""
     points_input = part.table.points * part.scales(demands)[part.owners]
     rows, channels = np.nonzero(part.in_channels)
     groups = part.owners[rows] * len(part.channels) + channels
     order = np.argsort(groups, kind="stable")
     rows, groups = rows[order], groups[order]
     pairs, distances = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
-    # Each point is compared with the next of its group, the next but one, and so on until no group is as large.
+    # Each point is compared with the next one in its group, the next but one, and so on up to the largest group.
     for step in range(1, len(rows)):
         firsts = np.flatnonzero(groups[step:] == groups[:-step])
         if not len(firsts):
@@ -147,7 +147,7 @@ def _find_close_pairs(part: Part, demands: Demands) -> tuple[NDArray[np.int64], 
 
 
 def _count_per_image(part: Part) -> NDArray[np.int64]:
-    """(I, C) the points of each channel in each image."""
+    """Return (I, C) the number of points of each channel in each image."""
     total = np.concatenate([np.zeros((1, len(part.channels)), np.int64), part.in_channels.cumsum(axis=0)])
     counts: NDArray[np.int64] = np.diff(total[part.table.offsets], axis=0)
     return counts

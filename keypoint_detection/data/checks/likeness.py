@@ -1,4 +1,4 @@
-"""Findings on images that are there twice, within a file and on both sides of a split."""
+"""Findings on duplicate images, within a file and on both sides of a split."""
 
 import os
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from keypoint_detection.images import ImageScan
 
 __all__ = ["Seen", "check_copies", "check_part_likeness", "check_split_likeness"]
 
-# The part of the images that shows the scene of another one, from which all are taken for one recording.
+# If this share of the images shows the scene of another one, all are taken for one recording.
 SCENE_SHARE = 0.5
 NO_GROUPS = (
-    "The names suggest no groups to split by: keep the frames of one video, and images taken in one go, on one side; "
+    "The names suggest no groups to split by: keep the frames of one video, or images taken in one go, on one side; "
     "data.group_by says which belong together"
 )
 
 
 class Seen:
-    """The images of a part that can be read.
+    """The readable images of a part.
 
     Attributes:
         part: their labels.
-        indices: (N,) which images of the part they are.
+        indices: (N,) their indices in the part.
         digests: (N) hashes of their files.
         thumbnails: (N, side, side) their small grey versions.
-        names: (N) their files, below the folder that holds all of the part.
+        names: (N) their files, below the folder that contains the whole part.
     """
 
     def __init__(self, part: Part, scans: Sequence[ImageScan | None]) -> None:
@@ -42,7 +42,7 @@ class Seen:
         self.digests = [scan.digest for _, scan in read]
         self.thumbnails: NDArray[np.uint8] = np.stack([scan.thumbnail for _, scan in read])
         paths = [part.table.image_paths[index].decode() for index in self.indices]
-        # The folder of a whole part, `train/` beside `val/`, is no group of images.
+        # The folder of a whole part, such as `train/` beside `val/`, is not a group of images.
         root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
         self.names = [os.path.relpath(path, root) for path in paths]
 
@@ -52,7 +52,7 @@ class Seen:
 
 
 def check_copies(seen: Seen) -> list[Finding]:
-    """Find files of equal content within a part, apart by whether their labels agree."""
+    """Find files with equal content within a part, separately for those whose labels agree and differ."""
     table, source = seen.part.table, str(seen.part.path)
     equal: list[str] = []
     different: list[str] = []
@@ -62,10 +62,10 @@ def check_copies(seen: Seen) -> list[Finding]:
         (equal if len(labels) == 1 else different).append(text)
     findings = []
     if equal:
-        text = "images are there more than once, with equal labels; they count double."
+        text = "images occur more than once, with equal labels; they count double."
         findings.append(Finding("warning", "copies", source, len(equal), text, tuple(equal)))
     if different:
-        text = "images are there more than once with different labels: which are right?"
+        text = "images occur more than once, with different labels: which are right?"
         findings.append(
             Finding("warning", "copies_labelled_differently", source, len(different), text, tuple(different))
         )
@@ -85,7 +85,7 @@ def check_part_likeness(seen: Seen, is_split_at_random: bool) -> list[Finding]:
     )
     advice = _advise(seen.names)
     if is_split_at_random:
-        text += f": a random part is kept aside for validation, which will measure what was trained on. {advice}."
+        text += f": a random part is held out for validation, which will then measure what was trained on. {advice}."
     else:
         text += f". Do not split them at random. {advice}."
     return [Finding("warning" if is_split_at_random else "note", "alike", str(seen.part.path), n_near, text, examples)]
@@ -100,7 +100,7 @@ def check_split_likeness(parts: Sequence[Seen]) -> list[Finding]:
 
 
 def _compare_parts(first: Seen, second: Seen) -> list[Finding]:
-    """Say of each image of the second part whether the first one has it too."""
+    """Find the images of the second part that are in the first one too."""
     names, source = (first.part.name, second.part.name), f"{first.part.path}, {second.part.path}"
     position_of = {digest: position for position, digest in enumerate(first.digests)}
     is_copy = np.array([digest in position_of for digest in second.digests])
@@ -110,7 +110,7 @@ def _compare_parts(first: Seen, second: Seen) -> list[Finding]:
             f"{second.describe(position)} = {first.describe(position_of[second.digests[position]])}"
             for position in np.flatnonzero(is_copy).tolist()
         )
-        text = f"of {len(is_copy)} {names[1]} images are {names[0]} images too: what they measure is not held out."
+        text = f"of {len(is_copy)} {names[1]} images are also {names[0]} images: they are not held out."
         findings.append(Finding("warning", "split_copies", source, len(copies), text, copies))
     found = find_neighbours(second.thumbnails, first.thumbnails)
     near, scene = found.is_nearly_same & ~is_copy, found.is_same_scene & ~is_copy

@@ -1,4 +1,4 @@
-"""Where image files that are missing could be instead."""
+"""Where missing image files could be instead."""
 
 import os
 from collections import Counter
@@ -7,18 +7,18 @@ from pathlib import Path, PurePosixPath
 
 __all__ = ["advise_on_missing"]
 
-# How many folders are looked into; a home directory may hold millions.
+# Maximum number of folders searched; a home folder may contain millions.
 MAX_FOLDERS = 5000
-# How many of the missing files are looked for: they are seldom in more than one place.
+# Maximum number of missing files looked for: they are seldom in more than one place.
 N_WANTED = 50
 
 
 def advise_on_missing(names: Sequence[str], root: Path) -> str:
-    """Say where missing images would be found, as a way out for the message; empty where nothing is found.
+    """Say where missing images would be found, as the way out in a message; empty if nothing is found.
 
     Args:
         names: their file names in the COCO file.
-        root: the folder that they were looked for in. It, the one above it and the working folder are searched.
+        root: the folder where they were expected. It, its parent and the working folder are searched.
     """
     wanted = [PurePosixPath(name.replace("\\", "/")) for name in names[:N_WANTED]]
     found = Counter[Path]()
@@ -37,19 +37,19 @@ def advise_on_missing(names: Sequence[str], root: Path) -> str:
     if found:
         folder, count = found.most_common(1)[0]
         if any("\\" in name for name in names):
-            return f"file_name is written with backslashes; with / the images lie below {folder}. Replace them."
+            return f"file_name has backslashes; with /, the images are below {folder}. Replace them."
         share = "all" if count >= len(wanted) else f"{count} of the first {len(wanted)}"
         return f"{share} would be found with --data.image_root={_shorten(folder)}"
     if renamed:
         name, there = renamed
-        reason = "in upper or lower case otherwise" if there.name != Path(name).name else "in another folder"
+        reason = "with other upper and lower case" if there.name != Path(name).name else "in another folder"
         root_hint = f"; --data.image_root={_shorten(there.parent)} finds them once file_name is the bare name"
         return f"{name} is there {reason}: {there}{root_hint if reason == 'in another folder' else ''}"
     return ""
 
 
 def _walk(roots: Sequence[Path]) -> Iterator[tuple[Path, list[str]]]:
-    """Give the files of folders and of those below, each folder once, up to a limit."""
+    """Yield the files of folders and their subfolders, each folder once, up to a limit."""
     seen: set[str] = set()
     for root in roots:
         for folder, below, files in os.walk(root):
@@ -65,7 +65,7 @@ def _walk(roots: Sequence[Path]) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _shorten(folder: Path) -> str:
-    """The folder as it is typed: relative where it lies below the working folder."""
+    """Return the folder as one would type it: relative if it is below the working folder."""
     absolute = Path(os.path.abspath(folder))
     here = Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)

@@ -1,4 +1,4 @@
-"""One part of a data set as the checks see it: labels, true sizes of images, channels, and what a detector asks."""
+"""One part of a data set as the checks see it: labels, true image sizes, channels, and what a detector requires."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ __all__ = ["Demands", "Part", "make_part"]
 
 
 class Demands(NamedTuple):
-    """What a detector asks of its data.
+    """What a detector requires of its data.
 
     Attributes:
         image_size: (height, width) of its input; None: the image's own.
-        resize_mode: how images are brought to it.
-        visible_only: occluded points do not count.
-        max_keypoints: the maximum number of points of a channel in one image.
-        min_distance_px: the minimum distance of two points of a channel in input pixels.
+        resize_mode: how images are resized to it.
+        visible_only: whether occluded points are ignored.
+        max_keypoints: maximum number of points of a channel in one image.
+        min_distance_px: minimum distance between two points of a channel in input pixels.
     """
 
     image_size: tuple[int, int] | None
@@ -34,15 +34,15 @@ class Demands(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A file's labels beside what its images are (I images, P labelled points, C channels).
+    """The labels of a file, and what is known of its images (I images, P labelled points, C channels).
 
     Attributes:
         name: `train`, `val` or `test`; empty for a file by itself.
         table: the labels.
-        sizes: (I, 2) true (height, width) in pixels, upright; 0 where an image cannot be read.
+        sizes: (I, 2) true (height, width) in pixels, upright; 0 if an image cannot be read.
         channels: channel name to the keypoint types it collects.
         owners: (P,) the image that each point belongs to.
-        is_outside: (P,) whether a point lies outside its image.
+        is_outside: (P,) whether a point is outside its image.
         in_channels: (P, C) the points that count, by channel.
     """
 
@@ -56,7 +56,7 @@ class Part(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the file."""
         return self.table.path
 
     def describe_point(self, row: int) -> str:
@@ -70,7 +70,7 @@ class Part(NamedTuple):
         return f"image {self.table.image_ids[index]} ({self.table.image_paths[index].decode()})"
 
     def scales(self, demands: Demands) -> NDArray[np.float64]:
-        """(I, 2) how many input pixels an image pixel is wide and high; 1 where that is not known."""
+        """Return (I, 2) the width and height of an image pixel in input pixels; 1 if unknown."""
         if demands.image_size is None:
             return np.ones((len(self.sizes), 2))
         scales = np.ones((len(self.sizes), 2))
@@ -90,7 +90,7 @@ def make_part(
     channels: Mapping[str, Sequence[str]],
     visible_only: bool,
 ) -> Part:
-    """Join labels and sizes; points outside their image, and occluded ones where they do not count, are not used."""
+    """Join labels and sizes; points outside their image are not used, nor are occluded ones if they do not count."""
     owners = np.repeat(np.arange(len(table.image_ids)), np.diff(table.offsets))
     limits = sizes[owners][:, ::-1]
     is_known = limits.min(axis=1) > 0

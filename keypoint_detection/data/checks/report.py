@@ -1,4 +1,4 @@
-"""The report of a check: a text for people, and values for programs."""
+"""The report of a check: text for people, and values for programs."""
 
 from collections import Counter
 from typing import Any
@@ -36,7 +36,7 @@ def format_audit(audit: Audit) -> str:
 
 
 def describe_audit(audit: Audit) -> dict[str, Any]:
-    """Give the whole report as what JSON can hold."""
+    """Return the whole report as JSON values."""
     return {
         "findings": [finding.as_dict(N_EXAMPLES_JSON) for finding in audit.findings],
         "parts": [

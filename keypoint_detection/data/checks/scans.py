@@ -10,27 +10,27 @@ from keypoint_detection.images import ImageError, ImageScan, scan_image
 
 __all__ = ["THUMBNAIL_SIDE_PX", "scan_images"]
 
-# Enough to tell two frames of a video from two copies of one; 1 kB an image.
+# Enough to distinguish two frames of a video from two copies of one; 1 kB per image.
 THUMBNAIL_SIDE_PX = 32
 # Reading waits for the disk.
 N_THREADS_PER_CORE = 2
-# Pillow decodes under Python's lock, so that only processes share the work. They take half a second to start, in which
+# Pillow decodes under Python's lock, so only processes can share the work. They take half a second to start, in which
 # one core reads hundreds of JPEG files at an eighth of their size, but few files of other kinds.
 N_WORTH_PROCESSES = 100
 FAST_SUFFIXES = (".jpg", ".jpeg")
 N_FAST_WORTH_PROCESSES = 2000
-# Images that a process gets at a time.
+# Number of images that a process gets at a time.
 CHUNK = 8
 
 
 def scan_images(paths: Sequence[str]) -> Iterator[ImageScan | ImageError]:
-    """Read images in parallel and give what they told, in their order; an error where one cannot be read."""
+    """Scan images in parallel and yield the results in order; an error for those that cannot be read."""
     n_fast = sum(path.lower().endswith(FAST_SUFFIXES) for path in paths)
     is_much = len(paths) - n_fast >= N_WORTH_PROCESSES or n_fast >= N_FAST_WORTH_PROCESSES
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool: Executor
     if is_much and n_cores > 1:
-        # Not by fork: the process may have threads. Ctrl-C, which the terminal sends to all, is left to the main one.
+        # Not by fork: the process may have threads. Ctrl-C, which goes to all processes, is left to the main one.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(n_cores, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     else:
@@ -38,7 +38,7 @@ def scan_images(paths: Sequence[str]) -> Iterator[ImageScan | ImageError]:
     try:
         yield from pool.map(_try_to_scan, paths, chunksize=CHUNK)
     finally:
-        # After Ctrl-C nobody waits for the images that are left.
+        # After Ctrl-C, do not wait for the remaining images.
         pool.shutdown(cancel_futures=True)
 
 

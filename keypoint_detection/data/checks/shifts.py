@@ -1,4 +1,4 @@
-"""Labels that belong to the image before or after theirs, as a list that slipped by one line has them."""
+"""Labels that belong to the image before or after their own, as in a list that slipped by one line."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,11 +8,11 @@ from keypoint_detection.data.checks.parts import Part
 
 __all__ = ["check_shift"]
 
-# Fewer labelled images than this say nothing sure.
+# Fewer labelled images than this allow no firm conclusion.
 MIN_IMAGES = 20
-# By how many standard errors labels must fit the neighbouring image better before that is said.
+# Number of standard errors by which labels must fit the neighbouring image better to be reported.
 MIN_SIGMAS = 5.0
-# Of the points outside their image, the part that must be inside the neighbouring one.
+# Share of the points outside their image that must be inside the neighbouring one.
 OUTSIDE_RATIO = 0.2
 MIN_OUTSIDE = 10
 
@@ -20,12 +20,12 @@ MIN_OUTSIDE = 10
 def check_shift(part: Part, thumbnails: NDArray[np.uint8]) -> list[Finding]:
     """Find out whether labels fit the previous or the next image better than their own.
 
-    Two things tell: points that lie outside their image and inside a neighbour of another size; and, where the camera
-    does not move, what the image shows at the points that others do not show there.
+    There are two signs: points outside their image but inside a neighbour of another size; and, if the camera does not
+    move, what the image shows at the points but others do not.
 
     Args:
         part: labels and sizes.
-        thumbnails: (I, side, side) grey images; those of unreadable images are not looked at.
+        thumbnails: (I, side, side) grey images; those of unreadable images are ignored.
     """
     for order, described in ((np.arange(len(part.sizes)), "of the file"), (_by_name(part), "of their names")):
         for shift in (1, -1):
@@ -46,7 +46,7 @@ def _by_name(part: Part) -> NDArray[np.int64]:
 
 
 def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.int64], shift: int) -> str:
-    """Say why labels fit the image `shift` places on in an order better; empty where they do not."""
+    """Say why labels fit better the image `shift` places further on in an order; empty if they do not."""
     is_known: NDArray[np.bool_] = part.sizes.min(axis=1) > 0
     partner = np.arange(len(order))
     partner[order] = np.roll(order, -shift)
@@ -58,7 +58,7 @@ def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.in
     n_outside = int(part.is_outside[rows].sum())
     n_outside_there = int(((points < 0) | (points > limits)).any(axis=1).sum())
     if n_outside >= MIN_OUTSIDE and n_outside_there < OUTSIDE_RATIO * n_outside:
-        return f"{n_outside} points lie outside their own image, {n_outside_there} outside that one"
+        return f"{n_outside} points are outside their own image, {n_outside_there} outside that one"
     gains = _compare_rarity(part, _rarity(thumbnails, is_known), partner, rows)
     error = gains.std(ddof=1) / np.sqrt(len(gains))
     if error and gains.mean() / error > MIN_SIGMAS:
@@ -67,7 +67,7 @@ def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.in
 
 
 def _rarity(thumbnails: NDArray[np.uint8], is_known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(I, side, side) in [0, 1]: the rank in its image of how much a pixel differs from the median of all images."""
+    """Return (I, side, side) in [0, 1]: the rank of each pixel's difference from the median of all images."""
     background = np.median(thumbnails[is_known], axis=0)
     flat = np.abs(thumbnails.astype(np.float32) - background).reshape(len(thumbnails), -1)
     ranks: NDArray[np.float32] = flat.argsort(axis=1).argsort(axis=1).astype(np.float32) / flat.shape[1]
@@ -77,7 +77,7 @@ def _rarity(thumbnails: NDArray[np.uint8], is_known: NDArray[np.bool_]) -> NDArr
 def _compare_rarity(
     part: Part, rarity: NDArray[np.float32], partner: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """(N,) for each labelled image, how much rarer its points are in the partner image than in its own."""
+    """Return (N,) for each labelled image, how much rarer its points are in the partner image than in its own."""
     side = rarity.shape[-1]
     owners = part.owners[rows]
     there, own = (
@@ -91,6 +91,6 @@ def _compare_rarity(
 
 
 def _cells(points: NDArray[np.float32], sizes: NDArray[np.int64], side: int) -> tuple[NDArray[np.int64], ...]:
-    """The row and column of points in thumbnails."""
+    """Return the row and column of points in thumbnails."""
     cells = (points / sizes[:, ::-1] * side).astype(np.int64).clip(0, side - 1)
     return cells[:, 1], cells[:, 0]

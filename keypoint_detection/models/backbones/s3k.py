@@ -15,18 +15,18 @@ class S3K(Backbone):
 
     A stem, two convolutions of stride 2, residual blocks, and two transposed convolutions, each joined by the features
     of its own scale; after "S3K: Self-Supervised Semantic Keypoints for Robotic Manipulation via Multi-View
-    Consistency" (https://arxiv.org/abs/2009.14711). Pick it where `Unet` blurs points that lie close together: learned
-    up-sampling is sharper and costs more time and memory.
+    Consistency" (https://arxiv.org/abs/2009.14711). Choose it if `Unet` blurs points that are close together: learned
+    up-sampling is sharper, but costs more time and memory.
 
     Args:
-        n_channels: width of every layer.
-        n_resnet_blocks: residual blocks at a quarter of the resolution. With the default a point is found by the
-            61 x 61 pixels around it, and each block adds 16.
+        n_channels: channels of every layer.
+        n_resnet_blocks: residual blocks at a quarter of the resolution. With the default, a point is found from the
+            61 x 61 pixels around it; each block adds 16.
     """
 
     def __init__(self, n_channels: PositiveInt = 32, n_resnet_blocks: NonNegativeInt = 3) -> None:
         super().__init__()
-        # The features of the stem and of the decoder lie side by side.
+        # The features of the stem and of the decoder are concatenated.
         self.stride, self.out_channels, self.size_multiple = 1, 2 * n_channels, 4
         self.stem = normalised_convolution(3, n_channels, stride=1)
         self.down_to_half = normalised_convolution(n_channels, n_channels, stride=2)
@@ -45,7 +45,7 @@ class S3K(Backbone):
 
 
 def _up(in_channels: int, out_channels: int) -> nn.Module:
-    """Double the resolution; a kernel of twice the stride reaches every cell equally often."""
+    """Double the resolution; a kernel of twice the stride covers every cell equally often."""
     return nn.Sequential(
         nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),

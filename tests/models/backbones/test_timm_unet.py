@@ -27,6 +27,22 @@ def test_an_encoder_of_any_family_gives_heatmaps_of_the_stride_asked_for(encoder
     assert logits.shape == (1, 3, -(-50 // stride), -(-70 // stride))
 
 
+@pytest.mark.parametrize(
+    ("options", "channels"),
+    [
+        ({}, [32, 32, 64, 128, 256]),
+        ({"max_width": 64}, [32, 32, 64, 64, 64]),
+        ({"width": 40, "max_width": 8}, [40, 40, 40, 40, 40]),
+        ({"output_stride": 4, "width": 16}, [16, 16, 32, 64]),
+    ],
+)
+def test_coarser_scales_of_the_decoder_are_wider(options, channels):
+    backbone = TimmUnet(pretrained=False, **options)
+    assert [lateral.out_channels for lateral in backbone.laterals.values()] == channels
+    assert [join[0].out_channels for join in backbone.joins.values()] == channels[:-1]
+    assert backbone.out_channels == channels[0]
+
+
 def test_an_encoder_with_windows_is_padded_to_their_multiple():
     assert TimmUnet("maxvit_rmlp_pico_rw_256", False).size_multiple == 256
     assert TimmUnet("resnet18", False).size_multiple == 32
@@ -41,7 +57,7 @@ def test_images_are_normalised_as_the_encoder_was_trained():
     ("encoder", "message"),
     [
         ("resnt18", "Did you mean resnet18"),
-        ("vit_tiny_patch16_224", "different ones are expected"),
+        ("vit_tiny_patch16_224", "different distances are expected"),
         ("swin_tiny_patch4_window7_224", "one size only"),
     ],
 )
@@ -102,7 +118,7 @@ def test_a_file_of_weights_whose_modules_are_nested_differently_is_loaded(tmp_pa
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="of that model"):
+    with pytest.raises(ValueError, match="to that model"):
         TimmUnet("convnext_atto", str(tmp_path / "weights.pth")).load_pretrained()
 
 
@@ -115,7 +131,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 def test_a_missing_file_and_a_wrong_package_are_named():
     with pytest.raises(ValueError, match="is not a file"):
         TimmUnet("resnet10t", "nowhere.pth").load_pretrained()
-    with pytest.raises(ValueError, match="holds the weights of tf_efficientnet_lite0"):
+    with pytest.raises(ValueError, match="contains the weights of tf_efficientnet_lite0"):
         TimmUnet("resnet10t", LITE0_PACKAGE).load_pretrained()
 
 

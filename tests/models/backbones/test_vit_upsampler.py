@@ -99,5 +99,5 @@ def test_what_is_no_transformer_of_any_size_is_refused(encoder, message):
 
 
 def test_random_weights_cannot_be_frozen():
-    with pytest.raises(ValueError, match="keep random weights for good"):
+    with pytest.raises(ValueError, match="keep random weights forever"):
         VitUpsampler("test_vit", pretrained=False)
