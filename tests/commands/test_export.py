@@ -66,7 +66,7 @@ def test_images_that_cannot_be_read_are_skipped_and_named(checkpoint, images, ca
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("0.png", "nothing of 0.png can be read"), ("no", "--images: there is no")]
+    ("name", "message"), [("0.png", "nothing of 0.png can be read"), ("no", "--images: 'no' does not exist")]
 )
 def test_images_of_which_none_can_be_read_are_refused(checkpoint, name, message, capsys):
     Path("0.png").write_bytes(b"nothing")
