@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from keypoint_detection.channels import complete_channels, mirror_channels
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
+from keypoint_detection.checkpoints.misfits import explain_misfit
 from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory, is_plain
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.confidence import Calibration, calibrate
@@ -359,7 +360,14 @@ class KeypointDetector(LightningModule):
             checkpoint[VALIDATION_KEY] = self.latest_validation
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the training's latest validation, so that saving again keeps it, and its flip pairs."""
+        """Restore the training's latest validation, so that saving again keeps it, and its flip pairs.
+
+        Raises:
+            MisconfigurationException: the weights do not fit the network.
+        """
+        misfit = explain_misfit(checkpoint["state_dict"], self.state_dict())
+        if misfit is not None:
+            raise MisconfigurationException(f"ckpt_path: {misfit}.")
         self.latest_validation = checkpoint.get(VALIDATION_KEY)
         self._flip_pairs = self._flip_pairs or checkpoint.get("datamodule_hyper_parameters", {}).get("flip_pairs")
 

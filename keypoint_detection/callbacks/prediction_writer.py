@@ -19,6 +19,7 @@ from torch import Tensor
 
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.confidence import NO_CALIBRATION
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.data.unlabelled import is_video
 from keypoint_detection.data.video import read_frames, read_rate, write_video
@@ -205,7 +206,15 @@ class PredictionWriter(Callback):
     def _finish(self, model: Any, data: Any) -> None:
         assert self.folder is not None
         places = self._find_records()
-        self.failures = [(record["name"], record["error"]) for record in self._records(places) if "error" in record]
+        self.failures = []
+        n_points = 0
+        for record in self._records(places):
+            if "error" in record:
+                self.failures.append((record["name"], record["error"]))
+            else:
+                n_points += len(record["points"])
+        n_images = len(places) - len(self.failures)
+        logger.info("Found %s in %s.", count_in_words(n_points, "point"), count_in_words(n_images, "image"))
 
         def records() -> Iterator[Record]:
             for record in self._records(places):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from keypoint_detection.channels import complete_channels, mirror_channels
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, CheckpointError, read_checkpoint
+from keypoint_detection.checkpoints.misfits import explain_misfit
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.confidence import Calibration
 from keypoint_detection.data.coco import Coordinates
@@ -130,10 +131,10 @@ def _load_weights(network: HeatmapNetwork, state: Mapping[str, Tensor], referenc
     weights = {
         name.removeprefix(NETWORK_PREFIX): value for name, value in state.items() if name.startswith(NETWORK_PREFIX)
     }
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{reference}: the weights do not fit the network that it describes: {error}") from error
+    misfit = explain_misfit(weights, network.state_dict())
+    if misfit is not None:
+        raise CheckpointError(f"{reference}: {misfit}.")
+    network.load_state_dict(weights)
 
 
 def _input_settings(checkpoint: Mapping[str, Any]) -> InputSettings:

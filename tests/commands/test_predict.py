@@ -318,3 +318,26 @@ def test_without_a_calibration_the_columns_are_empty_and_the_way_to_one_is_said(
     assert len(rows) == 3
     assert {(row["probability"], row["spread"]) for row in rows} == {("", "")}
     assert "kpd validate" in caplog.text
+
+
+def test_weights_that_another_version_of_the_network_wrote_are_explained(checkpoint, images, capsys):
+    stored = torch.load(checkpoint, weights_only=True)
+    name = next(name for name, value in stored["state_dict"].items() if value.ndim == 4)
+    stored["state_dict"][name] = torch.zeros(7, 3, 1, 1)
+    torch.save(stored, "old.ckpt")
+    with pytest.raises(SystemExit) as stopped:
+        predict("old.ckpt", images)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert f"{name} has shape (7, 3, 1, 1)" in error
+    assert "train again" in error
+    with pytest.raises(ValueError, match=r"has shape \(7, 3, 1, 1\)"):
+        Predictor.from_checkpoint("old.ckpt")
+
+
+def test_the_number_of_points_is_said_at_the_end(checkpoint, images, caplog):
+    with caplog.at_level("INFO"):
+        predict(checkpoint, images)
+        predict(checkpoint, images, "--output.score_threshold=1.0", folder="none")
+    said = [record.message for record in caplog.records if record.message.startswith("Found ")]
+    assert said == ["Found 3 points in 3 images.", "Found 0 points in 3 images."]
