@@ -1,9 +1,11 @@
 """Train several networks by the same recipe on several data sets, and write one row a training into a CSV file.
 
-    python tests/benchmarks/compare_backbones.py mouse=mouse/train.json,mouse/val.json,192x256 boxes=… --times
+    python tests/benchmarks/compare_backbones.py mouse.yaml boxes.yaml --times
 
-Every training is `kpd fit --config configs/base.yaml` with another backbone. Rows that the file holds already are
-skipped, so that an interrupted comparison resumes where it stopped; at the end the medians over the seeds are printed.
+Every training is `kpd fit --config configs/base.yaml` with another backbone; the configs that are given say what
+belongs to the data: `data.train`, `data.val`, `data.image_size`, `data.flip_pairs`, `model.channels`. Rows that the
+file holds already are skipped, so that an interrupted comparison resumes where it stopped; at the end the medians over
+the seeds are printed.
 """
 
 import argparse
@@ -58,10 +60,9 @@ N_TIMED_STEPS = 5
 
 def train(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train once and measure: errors in pixels of the images, seconds of the whole command, numbers of the network."""
-    train_file, val_file, size = row.pop("files").split(",")
+    config = row.pop("config")
     command = [
-        *(sys.executable, "-m", "keypoint_detection", "fit", f"--config={BASE}"),
-        *(f"--data.train={train_file}", f"--data.val={val_file}", f"--data.image_size={[*map(int, size.split('x'))]}"),
+        *(sys.executable, "-m", "keypoint_detection", "fit", f"--config={BASE}", f"--config={config}"),
         *(f"--model.backbone={json.dumps(BACKBONES[row['backbone']])}", f"--trainer.max_steps={row['steps']}"),
         *(f"--seed_everything={row['seed']}", f"--trainer.default_root_dir={folder}"),
         *("--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={folder}"),
@@ -142,7 +143,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="*", help="NAME=TRAIN.json,VAL.json,HEIGHTxWIDTH")
+    parser.add_argument("data", nargs="*", type=Path, help="a config for each data set; its name is that of the rows")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600)
@@ -155,9 +156,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = list(csv.DictReader(path.open())) if path.exists() else []
     done = {tuple(str(row[column]) for column in KEYS) for row in rows}
     wanted = [
-        dict(zip(KEYS, (name, backbone, seed, options.steps), strict=True)) | {"files": data}
+        dict(zip(KEYS, (name, backbone, seed, options.steps), strict=True)) | {"config": config}
         for seed in options.seeds
-        for name, data in (entry.split("=", 1) for entry in options.data)
+        for name, config in ((config.stem, config) for config in options.data)
         for backbone in options.backbones
         if (name, backbone, str(seed), str(options.steps)) not in done
     ]

@@ -120,7 +120,7 @@ def test_a_resumed_run_knows_its_best(trained, copied):
         ("--model.optimizer=SGD", "model.optimizer.class_path is torch.optim.sgd.SGD"),
         ("--model.lr_scheduler=constant", "model.lr_scheduler is constant"),
         ("--model.backbone.n_channels=8", "model.backbone.init_args.n_channels is 8, the checkpoint has 4"),
-        ("--trainer.max_epochs=3", "trained for 4 epochs already"),
+        ("--trainer.max_epochs=3", "already been trained for 4 epochs"),
     ],
 )
 def test_settings_that_a_resumed_training_cannot_follow_are_refused(copied, word, text, capsys):
@@ -205,7 +205,7 @@ def test_validating_measures_on_the_images_that_were_kept_aside(discs, tmp_path)
 
 def test_validating_on_a_part_of_the_training_images_is_refused(copied, discs, capsys):
     error = refusal(capsys, "validate", f"--ckpt_path={copied / 'checkpoints' / 'best.ckpt'}", f"--data.train={discs}")
-    assert "kept nothing" in error
+    assert "held out nothing" in error
     assert "--data.val=" in error
 
 

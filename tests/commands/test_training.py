@@ -252,8 +252,8 @@ def test_early_stopping_is_available(discs):
     [
         ("--model.lrr=1", ["unrecognized arguments: --model.lrr=1", "Did you mean --model.lr"]),
         ("--model.heatmap_sigm=1", ["unrecognized", "Did you mean --model.heatmap_sigma"]),
-        ("--model.lr=fast", ["model.lr", "'fast'"]),
-        ("--model.lr=-1", ["model.lr", "v>0"]),
+        ("--model.lr=fast", ["model.lr", "found fast"]),
+        ("--model.lr=-1", ["model.lr", "a number above 0; found -1"]),
         (
             "--model.backbone=Unett",
             ["no class called Unett", "There are: DilatedCnn, S3K, TimmUnet, Unet"],
