@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from keypoint_detection.checkpoints.files import read_checkpoint
+from keypoint_detection.checkpoints.misfits import find_misfits
 
 __all__ = ["load_initial_weights"]
 
@@ -87,9 +88,7 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _differences(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[str]:
     """Name the weights that do not match between two modules, counted and with examples."""
     old, new = _without_counters(old), _without_counters(new)
-    missing = [name for name in new if name not in old]
-    surplus = [name for name in old if name not in new]
-    reshaped = [name for name in new if name in old and new[name].shape != old[name].shape]
+    missing, surplus, reshaped = find_misfits(old, new)
     texts = []
     if missing:
         texts.append(f"{len(missing)} weights are not in the checkpoint, e.g. {', '.join(missing[:N_EXAMPLES])}")

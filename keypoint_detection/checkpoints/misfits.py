@@ -1,30 +1,55 @@
-"""Whether the weights of a checkpoint fit the network that is made from its settings."""
+"""How the weights of a checkpoint and those of a network differ."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["explain_misfit"]
+__all__ = ["Misfits", "explain_misfit", "find_misfits"]
 
 
-def explain_misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+class Misfits(NamedTuple):
+    """Names of the weights that do not match between a checkpoint and a network.
+
+    Attributes:
+        missing: only in the network.
+        surplus: only in the checkpoint.
+        reshaped: in both, with different shapes.
+    """
+
+    missing: list[str]
+    surplus: list[str]
+    reshaped: list[str]
+
+
+def find_misfits(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Misfits:
+    """Compare the weights of a checkpoint with those of a network, by name and shape.
+
+    >>> import torch
+    >>> find_misfits({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3), "c": torch.zeros(1)})
+    Misfits(missing=['c'], surplus=['b'], reshaped=['a'])
+    """
+    return Misfits(
+        missing=[name for name in expected if name not in stored],
+        surplus=[name for name in stored if name not in expected],
+        reshaped=[name for name in expected if name in stored and expected[name].shape != stored[name].shape],
+    )
+
+
+def explain_misfit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
     """Say how the weights of a checkpoint differ from those that a network expects; None if they fit.
 
     Names and shapes differ when another version of the network's class wrote the checkpoint.
-
-    >>> import torch
-    >>> explain_misfit({"a": torch.zeros(2)}, {"a": torch.zeros(2)}) is None
-    True
     """
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    wanted = {name: tuple(value.shape) for name, value in expected.items()}
-    names = [name for name in (wanted | found) if found.get(name) != wanted.get(name)]
+    misfits = find_misfits(stored, expected)
+    names = [*misfits.reshaped, *misfits.missing, *misfits.surplus]
     if not names:
         return None
     name = names[0]
+    has, wants = (tuple(part[name].shape) if name in part else "none" for part in (stored, expected))
     return (
-        f"the weights do not fit the network that the checkpoint describes: {len(names)} of {len(wanted | found)} "
-        f"differ, e.g. {name} has shape {found.get(name, 'none')}, and {wanted.get(name, 'none')} is expected. Another "
-        "version of the network wrote them: use that version, or train again with "
-        "--model.init_from=CHECKPOINT, which takes the weights that fit"
+        f"the weights do not fit the network that the checkpoint describes: {len(names)} of "
+        f"{len(stored.keys() | expected.keys())} differ, e.g. {name} has shape {has}, and {wants} is expected. Another "
+        "version of the network wrote them: use that version, or train again with --model.init_from=CHECKPOINT, which "
+        "takes the weights that fit"
     )
