@@ -67,9 +67,12 @@ def find_labels(source: Path, name: FormatName | None) -> tuple[Path, FormatName
         DataError: it is missing, of no known format, or a folder with several files that could be meant.
     """
     _refuse_missing(source)
-    whole = _recognise(source)
-    may_be_file = name is None or name in FILE_SUFFIXES
-    if source.is_dir() and may_be_file and (whole is None or whole != (name or whole)):
+    if name is not None and source.is_file():
+        return source, name
+    found = _recognise(source)
+    if found is not None and name in (None, found):
+        return source, found
+    if source.is_dir() and (name is None or name in FILE_SUFFIXES):
         source = _choose_file(source, name)
     return source, name or find_format(source)
 
