@@ -131,11 +131,7 @@ def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:
 
 def _read_examples(source: str) -> list[NDArray[np.uint8]]:
     """Read the first images that can be read, and name those before them that cannot."""
-    try:
-        images = find_images(source, None)
-    except DataError as error:
-        # The option has another name here than in a prediction.
-        raise DataError(str(error).replace("data.predict", "--images")) from error
+    images = find_images(source, None, "--images")
     examples: list[NDArray[np.uint8]] = []
     failures: list[str] = []
     for image in images:

@@ -39,53 +39,54 @@ def is_video(source: str) -> bool:
     return Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_images(source: str, image_root: str | None) -> list[UnlabelledImage]:
+def find_images(source: str, image_root: str | None, option: str) -> list[UnlabelledImage]:
     """List the images that a path refers to, in the order of their names or of the COCO file.
 
     Args:
         source: an image, a folder (with everything below it), a pattern such as `frames/**/*.jpg`, or a COCO file, of
             which only the images are read.
         image_root: folder that the file names in a COCO file are relative to; None: the folder of the file.
+        option: that gave the source, for the messages, e.g. `data.predict`.
 
     Raises:
         DataError: nothing is found there.
     """
     path = Path(source).expanduser()
     if path.suffix.lower() == ".json" and path.is_file():
-        return _read_coco_images(path, image_root)
+        return _read_coco_images(path, image_root, option)
     if path.is_dir():
         suffixes = {*Image.registered_extensions()}
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
         names = [file.relative_to(path).as_posix() for file in files]
         if not files:
-            raise DataError(f"data.predict: the folder {path} contains no images.")
+            raise DataError(f"{option}: the folder {path} contains no images.")
     elif path.is_file():
         files, names = [path], [path.name]
     elif any(character in source for character in PATTERN_CHARACTERS):
         files = sorted(Path(found) for found in glob.glob(str(path), recursive=True) if Path(found).is_file())
         names = [file.as_posix() for file in files]
         if not files:
-            raise DataError(f"data.predict: no file matches the pattern {source!r}.")
+            raise DataError(f"{option}: no file matches the pattern {source!r}.")
     else:
         raise DataError(
-            f"data.predict: {source!r} does not exist; an image, a folder, a pattern, a COCO file (.json) or a video "
+            f"{option}: {source!r} does not exist; an image, a folder, a pattern, a COCO file (.json) or a video "
             f"({', '.join(sorted(VIDEO_SUFFIXES))}) is expected."
         )
     return [UnlabelledImage(name, str(file), 1 + i) for i, (name, file) in enumerate(zip(names, files, strict=True))]
 
 
-def _read_coco_images(path: Path, image_root: str | None) -> list[UnlabelledImage]:
+def _read_coco_images(path: Path, image_root: str | None, option: str) -> list[UnlabelledImage]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         images = [(str(image["file_name"]), int(image["id"])) for image in content["images"]]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"data.predict: {path} is not a COCO file: `images` with `id` and `file_name` are expected ({error})."
+            f"{option}: {path} is not a COCO file: `images` with `id` and `file_name` are expected ({error})."
         ) from error
     if len({image_id for _, image_id in images}) < len(images):
-        raise DataError(f"data.predict: {path} has several images with the same id.")
+        raise DataError(f"{option}: {path} has several images with the same id.")
     if not images:
-        raise DataError(f"data.predict: {path} has no images.")
+        raise DataError(f"{option}: {path} has no images.")
     root = Path(image_root).expanduser() if image_root else path.parent
     return [UnlabelledImage(name, str(root / name), image_id) for name, image_id in images]
 
