@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -89,16 +90,21 @@ def find_checkpoint(folder: Path) -> Path:
     return max(folder.glob("*-fit")) / "checkpoints" / "best.ckpt"
 
 
+def median_seconds(function: Callable[[], object], repeats: int) -> float:
+    """Time a function several times: the median in seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
 def measure_latency(checkpoint: Path) -> float:
     """Time detection in one image of 256x256, from pixels to points: the median in milliseconds."""
     detector = Predictor.from_checkpoint(checkpoint, device="cpu")
     image = np.random.default_rng(0).integers(256, size=(256, 256, 3), dtype=np.uint8)
-    times = []
-    for _ in range(N_TIMED):
-        start = time.perf_counter()
-        detector(image)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+    return 1000 * median_seconds(lambda: detector(image), N_TIMED)
 
 
 def measure_step(backbone: str) -> float:
@@ -107,12 +113,7 @@ def measure_step(backbone: str) -> float:
     made = getattr(backbones, specification["class_path"])(**specification.get("init_args", {}))
     network = HeatmapNetwork(made, 4).train()
     images = torch.randint(256, (8, 3, 192, 256), dtype=torch.uint8)
-    times = []
-    for _ in range(N_TIMED_STEPS):
-        start = time.perf_counter()
-        network(images).square().mean().backward()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return median_seconds(lambda: network(images).square().mean().backward(), N_TIMED_STEPS)
 
 
 def find_folder(row: dict[str, Any], folder: Path) -> Path:
