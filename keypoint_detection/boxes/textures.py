@@ -52,7 +52,6 @@ class Ground(NamedTuple):
     unit: float
     angle: float
     contrast: float
-    tints: Floats
 
     def shade(self, x: Floats, y: Floats, pixel: Floats, noises: Noises) -> Floats:
         """Return (N,) factors on the mean colour at the positions x, y of pixels of this size, all in metres."""
@@ -60,17 +59,14 @@ class Ground(NamedTuple):
         a, b = cos * x + sin * y, cos * y - sin * x
         if self.kind == "plain":
             return np.asarray(1 + self.contrast * 0.17 * look_up(noises.cloudy, a, b))
-        row = np.floor(b / self.unit)
         seam = cover(b - np.rint(b / self.unit) * self.unit, SEAM_M, pixel)
-        column = np.zeros_like(row)
         if self.kind == "wood":
-            pattern = 0.13 * look_up(noises.streaks, a + 0.37 * row, b)  # each plank starts elsewhere in the grain
+            # Each plank starts elsewhere in the grain.
+            pattern = 0.13 * look_up(noises.streaks, a + 0.37 * np.floor(b / self.unit), b)
         else:
-            column = np.floor(a / self.unit)
             pattern = 0.1 * look_up(noises.cloudy, a, b)
             seam = np.maximum(seam, cover(a - np.rint(a / self.unit) * self.unit, SEAM_M, pixel))
-        tint = self.tints[(row * 7 + column * 3).astype(np.int64) % len(self.tints)]
-        return np.asarray((1 + 0.09 * tint + self.contrast * pattern) * (1 - 0.5 * seam))
+        return np.asarray((1 + self.contrast * pattern) * (1 - 0.5 * seam))
 
 
 def sample_ground(rng: np.random.Generator) -> Ground:
@@ -80,8 +76,7 @@ def sample_ground(rng: np.random.Generator) -> Ground:
     colour = rng.choice(np.array({"wood": WOODS, "tiles": PLAINS[:1], "plain": PLAINS}[kind]))
     colour = (colour * rng.uniform(0.5, 1.35) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
     unit = rng.uniform(*(PLANK_M if kind == "wood" else FLOOR_TILE_M))
-    tints = rng.uniform(-1, 1, 31).astype(np.float32)  # a prime, so that rows of tiles do not line up
-    return Ground(kind, colour, unit, rng.uniform(0, np.pi), rng.uniform(0.5, 1.2), tints)
+    return Ground(kind, colour, unit, rng.uniform(0, np.pi), rng.uniform(0.5, 1.2))
 
 
 def sample_noises(rng: np.random.Generator, size: int) -> Noises:
