@@ -60,7 +60,7 @@ def _merge_categories(files: list[Path], per_file: list[list[Category]]) -> list
 
 def _read_file(path: Path, split: str, reading: Reading) -> LabelSet:
     try:
-        read_coco(path, reading.image_root)  # lists every problem of the file
+        read_coco(path, reading.image_root, coordinates="continuous")  # lists every problem of the file
     except DataError as error:
         # The option has a different name here than in a training.
         raise DataError(str(error).replace("`data.image_root`", "`--image_root`")) from error

@@ -79,7 +79,8 @@ class ExaminedCoco(NamedTuple):
 def read_coco(
     path: str | Path,
     image_root: str | Path | None = None,
-    coordinates: Coordinates = "continuous",
+    *,
+    coordinates: Coordinates,
     picked: Sequence[str] | None = None,
 ) -> CocoKeypoints:
     """Read and validate a COCO keypoint file.

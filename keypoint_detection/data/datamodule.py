@@ -284,13 +284,13 @@ class KeypointsDataModule(LightningDataModule):
             table,
             channels,
             indices,
-            self.image_size,
-            self.resize,
-            transform,
-            flip_pairs,
-            self.visible_only,
-            sizes,
-            self._open_cache(),
+            image_size=self.image_size,
+            resize_mode=self.resize,
+            transform=transform,
+            flip_pairs=flip_pairs,
+            visible_only=self.visible_only,
+            image_sizes=sizes,
+            cache=self._open_cache(),
         )
 
     @property

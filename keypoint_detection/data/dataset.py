@@ -71,7 +71,7 @@ class KeypointsDataset(Dataset[Sample]):
         table: the content of the file.
         channels: channel name to the keypoint types it collects.
         indices: which images of the table to use, in this order; by default, all of them.
-        image_size: (height, width) that every image is resized to; if left out, images keep their size.
+        image_size: (height, width) that every image is resized to; None: images keep their size.
         resize_mode: how they are resized.
         transform: the augmentation, a torchvision v2 transform; none if left out.
         flip_pairs: the types that swap in a mirrored image; None: mirroring is an error.
@@ -85,11 +85,12 @@ class KeypointsDataset(Dataset[Sample]):
         table: CocoKeypoints,
         channels: Mapping[str, Sequence[str]],
         indices: NDArray[np.int64] | None = None,
-        image_size: tuple[int, int] | None = None,
-        resize_mode: ResizeMode = "letterbox",
+        *,
+        image_size: tuple[int, int] | None,
+        resize_mode: ResizeMode,
         transform: Callable[..., Any] | None = None,
         flip_pairs: Sequence[tuple[str, str]] | None = None,
-        visible_only: bool = False,
+        visible_only: bool,
         image_sizes: NDArray[np.int64] | None = None,
         cache: ImageCache | None = None,
     ) -> None:

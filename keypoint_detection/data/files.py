@@ -52,4 +52,4 @@ def _read(
     categories: tuple[str, ...] | None,
     stamp: tuple[int, int] | None,
 ) -> CocoKeypoints:
-    return read_coco(path, image_root, coordinates, categories)
+    return read_coco(path, image_root, coordinates=coordinates, picked=categories)

@@ -75,7 +75,7 @@ def test_labels_of_a_large_data_set(tmp_path):
     path = tmp_path / "data.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     start = time.perf_counter()
-    table = read_coco(path)
+    table = read_coco(path, coordinates="continuous")
     read = time.perf_counter() - start
     start = time.perf_counter()
     part = make_part("train", table, table.image_sizes, {f"p{i}": [f"p{i}"] for i in range(N_TYPES)}, False)

@@ -46,7 +46,7 @@ def write(folder, height, width):
     categories = [{"id": 1, "name": "thing", "keypoints": list(CHANNELS)}]
     path = folder / "data.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return read_coco(path)
+    return read_coco(path, coordinates="continuous")
 
 
 def milliseconds(dataset, epoch):
@@ -66,7 +66,14 @@ def test_reading_images(tmp_path, height, width, image_size):
 
     def make(transforms, cache=None):
         return KeypointsDataset(
-            table, CHANNELS, image_size=image_size, transform=v2.Compose(transforms), flip_pairs=[], cache=cache
+            table,
+            CHANNELS,
+            image_size=image_size,
+            transform=v2.Compose(transforms),
+            flip_pairs=[],
+            cache=cache,
+            resize_mode="letterbox",
+            visible_only=False,
         )
 
     fused, steps = make(default_augmentation(may_flip=True)), make(STEPS)

@@ -32,7 +32,7 @@ def test_the_command_reports_what_it_wrote(discs, capsys):
 def test_a_converted_file_is_what_training_reads(discs, capsys):
     run(["convert", str(discs), "--output=out", "--to=deeplabcut"])
     run(["convert", "out", "--output=labels.json"])
-    before, after = read_coco(discs), read_coco("labels.json")
+    before, after = read_coco(discs, coordinates="continuous"), read_coco("labels.json", coordinates="continuous")
     assert len(after.points) == 33
     assert abs(after.points - before.points).max() < 0.01
     assert json.loads(Path("labels.json").read_text())["info"] == {
@@ -47,7 +47,7 @@ def test_a_converted_file_is_what_training_reads(discs, capsys):
 def test_a_folder_that_was_written_is_read_again(discs, name, is_said):
     run(["convert", str(discs), "--output=out", f"--to={name}"])
     run(["convert", "out", "--output=labels.json", *([f"--from={name}"] if is_said else [])])
-    before, after = read_coco(discs), read_coco("labels.json")
+    before, after = read_coco(discs, coordinates="continuous"), read_coco("labels.json", coordinates="continuous")
     assert len(after.points) == 33
     assert abs(after.points - before.points).max() < 0.01
 
@@ -89,7 +89,9 @@ def test_parts_of_a_data_set_stay_apart(discs, tmp_path):
 
 def test_whole_numbers_that_name_pixels_are_brought_to_centres(discs):
     run(["convert", str(discs), "--output=out.json", "--coordinates=pixel_index"])
-    difference = read_coco("out.json").points - read_coco(discs).points
+    difference = (
+        read_coco("out.json", coordinates="continuous").points - read_coco(discs, coordinates="continuous").points
+    )
     assert difference.shape == (33, 2)
     assert abs(difference - 0.5).max() < 1e-4
 
@@ -101,8 +103,12 @@ def test_categories_are_chosen_by_name(discs, tmp_path):
     both = discs.with_name("both.json")
     both.write_text(json.dumps(content))
     run(["convert", str(both), "--output=out.json", "--categories=[discs]"])
-    assert len(read_coco("out.json").points) == 33
-    assert [one.name for one in read_coco("out.json").keypoint_types] == ["red", "left", "right"]
+    assert len(read_coco("out.json", coordinates="continuous").points) == 33
+    assert [one.name for one in read_coco("out.json", coordinates="continuous").keypoint_types] == [
+        "red",
+        "left",
+        "right",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def annotation(keypoints, **more):
 
 def test_labelled_points_are_read_and_unlabelled_ones_left_out(write_coco):
     path = write_coco(annotations=[annotation([1.25, 2, 2, 0, 0, 0], bbox=[0, 0, 4, 9], area=20)])
-    table = read_coco(path)
+    table = read_coco(path, coordinates="continuous")
     assert table.points.tolist() == [[1.25, 2]]
     assert table.visibility.tolist() == [2]
     assert table.types.tolist() == [0]
@@ -24,7 +24,7 @@ def test_labelled_points_are_read_and_unlabelled_ones_left_out(write_coco):
 
 
 def test_missing_boxes_and_areas_are_nan(write_coco):
-    table = read_coco(write_coco())
+    table = read_coco(write_coco(), coordinates="continuous")
     assert len(table.points) == 2
     assert np.isnan(table.box_sizes).all()
     assert np.isnan(table.areas).all()
@@ -32,7 +32,7 @@ def test_missing_boxes_and_areas_are_nan(write_coco):
 
 def test_pixel_indices_move_to_the_centres_of_their_pixels(write_coco):
     path = write_coco()
-    assert read_coco(path).points.tolist() == [[1, 2], [3, 4]]
+    assert read_coco(path, coordinates="continuous").points.tolist() == [[1, 2], [3, 4]]
     assert read_coco(path, coordinates="pixel_index").points.tolist() == [[1.5, 2.5], [3.5, 4.5]]
 
 
@@ -49,7 +49,7 @@ def test_equal_names_of_several_categories_are_told_apart(write_coco):
             {"id": 9, "image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1]},
         ],
     )
-    table = read_coco(path)
+    table = read_coco(path, coordinates="continuous")
     assert tuple(map(str, table.keypoint_types)) == ("cat/nose", "cat/tail", "dog/tail", "dog/nose", "ear")
     assert table.types.tolist() == [0, 1, 2, 3, 4]
     assert table.instances.tolist() == [0, 0, 1, 1, 1]
@@ -57,11 +57,11 @@ def test_equal_names_of_several_categories_are_told_apart(write_coco):
 
 def test_unnamed_keypoints_get_names_from_their_category(write_coco):
     path = write_coco(categories=[{"id": 1, "name": "face", "keypoints": []}])
-    assert tuple(map(str, read_coco(path).keypoint_types)) == ("face_0", "face_1")
+    assert tuple(map(str, read_coco(path, coordinates="continuous").keypoint_types)) == ("face_0", "face_1")
 
 
 def test_images_without_annotations_are_kept(write_coco):
-    table = read_coco(write_coco(annotations=[]))
+    table = read_coco(write_coco(annotations=[]), coordinates="continuous")
     assert table.image_ids.tolist() == [1]
     assert table.offsets.tolist() == [0, 0]
 
@@ -72,7 +72,7 @@ def test_rows_follow_the_order_of_the_images(write_coco):
         images=images,
         annotations=[annotation([1, 1, 2, 2, 2, 2], image_id=3), annotation([5, 5, 2, 6, 6, 2], image_id=7)],
     )
-    table = read_coco(path)
+    table = read_coco(path, coordinates="continuous")
     assert table.image_ids.tolist() == [7, 3]
     assert table.offsets.tolist() == [0, 2, 4]
     assert table.points[:, 0].tolist() == [5, 6, 1, 2]
@@ -96,7 +96,7 @@ def test_all_problems_are_listed_together(write_coco):
         ],
     )
     with pytest.raises(DataError) as caught:
-        read_coco(path)
+        read_coco(path, coordinates="continuous")
     message = str(caught.value)
     assert "9 problems" in message
     for part in (
@@ -116,7 +116,7 @@ def test_all_problems_are_listed_together(write_coco):
 def test_many_problems_of_a_kind_are_counted_not_listed(write_coco):
     path = write_coco(annotations=[annotation([1, 2, 2], id=number) for number in range(50)])
     with pytest.raises(DataError, match="50 problems") as caught:
-        read_coco(path)
+        read_coco(path, coordinates="continuous")
     assert "47 more like these" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 5
 
@@ -138,12 +138,12 @@ def test_other_files_are_refused(tmp_path, content, text):
     path = tmp_path / "data.json"
     path.write_text(content)
     with pytest.raises(DataError, match=text):
-        read_coco(path)
+        read_coco(path, coordinates="continuous")
 
 
 def test_a_missing_file_says_where_paths_start(tmp_path):
     with pytest.raises(DataError, match=re.escape("no such file")):
-        read_coco(tmp_path / "none.json")
+        read_coco(tmp_path / "none.json", coordinates="continuous")
 
 
 def test_image_root_replaces_the_folder_of_the_file(write_coco, tmp_path):
@@ -152,15 +152,17 @@ def test_image_root_replaces_the_folder_of_the_file(write_coco, tmp_path):
     moved.parent.mkdir()
     moved.write_text(path.read_text())
     with pytest.raises(DataError, match=r"data\.image_root"):
-        read_coco(moved)
-    assert read_coco(moved, image_root=tmp_path).image_paths[0].decode() == str(tmp_path / "one.png")
+        read_coco(moved, coordinates="continuous")
+    assert read_coco(moved, image_root=tmp_path, coordinates="continuous").image_paths[0].decode() == str(
+        tmp_path / "one.png"
+    )
 
 
 def test_pycocotools_reads_the_same_points(discs):
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO
 
-    table, reference = read_coco(discs), COCO(str(discs))
+    table, reference = read_coco(discs, coordinates="continuous"), COCO(str(discs))
     assert len(table.image_ids) == 12
     for index, image_id in enumerate(table.image_ids):
         expected = [
@@ -175,7 +177,7 @@ def test_pycocotools_reads_the_same_points(discs):
 def test_a_byte_order_mark_does_no_harm(write_coco):
     path = write_coco()
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert len(read_coco(path).points) == 2
+    assert len(read_coco(path, coordinates="continuous").points) == 2
     assert json.loads(path.read_text(encoding="utf-8-sig"))
 
 
@@ -195,7 +197,7 @@ def test_a_byte_order_mark_does_no_harm(write_coco):
 )
 def test_odd_values_are_problems_of_the_file(write_coco, replaced, text):
     with pytest.raises(DataError, match=text):
-        read_coco(write_coco(**replaced))
+        read_coco(write_coco(**replaced), coordinates="continuous")
 
 
 def test_odd_boxes_and_sizes_count_as_absent(write_coco):
@@ -203,7 +205,7 @@ def test_odd_boxes_and_sizes_count_as_absent(write_coco):
         images=[{"id": 1, "file_name": "one.png", "width": 10**400, "height": "8"}],
         annotations=[annotation([1, 2, 2, 3, 4, 2], bbox=[0, 0, 10**400, 1], area=10**400)],
     )
-    table = read_coco(path)
+    table = read_coco(path, coordinates="continuous")
     assert table.image_sizes.tolist() == [[0, 0]]
     assert np.isnan(table.box_sizes).all()
     assert np.isnan(table.areas).all()
@@ -220,7 +222,7 @@ def test_odd_boxes_and_sizes_count_as_absent(write_coco):
 def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, raw, text):
     (tmp_path / "a.json").write_bytes(raw)
     with pytest.raises(DataError, match=text):
-        read_coco(tmp_path / "a.json")
+        read_coco(tmp_path / "a.json", coordinates="continuous")
 
 
 PETS = {
@@ -235,8 +237,8 @@ PETS = {
 
 def test_only_picked_categories_count(write_coco):
     path = write_coco(**PETS)
-    assert len(read_coco(path).points) == 4
-    table = read_coco(path, picked=["dog"])
+    assert len(read_coco(path, coordinates="continuous").points) == 4
+    table = read_coco(path, picked=["dog"], coordinates="continuous")
     assert table.points.tolist() == [[3, 3], [4, 4]]
     assert tuple(map(str, table.keypoint_types)) == ("dog/nose", "ear")
 
@@ -246,9 +248,9 @@ def test_picked_categories_that_the_file_lacks_are_named_with_those_that_it_has(
     with pytest.raises(
         DataError, match=r"data\.categories names 'dogs'; the categories with keypoints are 'cat', 'dog'"
     ):
-        read_coco(path, picked=["dogs"])
+        read_coco(path, picked=["dogs"], coordinates="continuous")
     with pytest.raises(DataError, match=r"data\.categories is empty; it picks among 'cat', 'dog'"):
-        read_coco(path, picked=[])
+        read_coco(path, picked=[], coordinates="continuous")
 
 
 def test_what_is_wrong_with_a_file_leaves_the_rest_readable(write_coco):

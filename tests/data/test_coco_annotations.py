@@ -1,5 +1,6 @@
 import copy
 import json
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -23,7 +24,7 @@ def read_one_by_one(path):
         mock.patch.object(coco, "load_quickly", side_effect=NotPlainJson),
         mock.patch.object(coco_annotations, "_read_together", return_value=None),
     ):
-        return read_coco(path)
+        return read_coco(path, coordinates="continuous")
 
 
 def outcome(read, path):
@@ -87,7 +88,7 @@ def files(draw):
 def test_reading_together_and_one_by_one_gives_the_same_arrays_and_the_same_words(folder, content):
     path = Path(folder / "data.json")
     path.write_text(json.dumps(content))
-    together = outcome(read_coco, path)
+    together = outcome(partial(read_coco, coordinates="continuous"), path)
     assert together == outcome(read_one_by_one, path)
 
 
@@ -99,7 +100,7 @@ def test_annotations_of_several_parts_are_joined_by_image(write_coco, monkeypatc
         {"image_id": owner, "category_id": 1, "keypoints": [number, 1, 2, number, 2, number % 2], "area": number + 1}
         for number, owner in enumerate(owners)
     ]
-    table = read_coco(write_coco(images=images, annotations=annotations))
+    table = read_coco(write_coco(images=images, annotations=annotations), coordinates="continuous")
     assert table.offsets.tolist() == [0, 4, 4, 10]
     assert table.points[:, 0].tolist() == [1, 1, 2, 4, 0, 3, 3, 5, 5, 6]
     assert table.types.tolist() == [0, 1, 0, 0, 0, 0, 1, 0, 1, 0]
@@ -116,7 +117,7 @@ def test_problems_are_listed_in_the_order_of_the_file(write_coco):
         {"image_id": 1, "category_id": 1, "keypoints": "?"},
     ]
     with pytest.raises(DataError, match="4 problems") as caught:
-        read_coco(write_coco(annotations=annotations))
+        read_coco(write_coco(annotations=annotations), coordinates="continuous")
     lines = str(caught.value).splitlines()[1:]
     assert [line.split(":")[0][: len("  - annotation number 0")] for line in lines] == [
         f"  - annotation number {number}" for number in range(4)
@@ -125,5 +126,5 @@ def test_problems_are_listed_in_the_order_of_the_file(write_coco):
 
 def test_a_plain_file_is_read_once_and_not_again_with_the_slow_parser(discs):
     with mock.patch.object(coco, "load_leniently") as lenient:
-        assert len(read_coco(discs).points) == 33
+        assert len(read_coco(discs, coordinates="continuous").points) == 33
     assert not lenient.called

@@ -12,7 +12,7 @@ CHANNELS = {"sides": ["left", "right"], "red": ["red"], "also_left": ["left"]}
 
 @pytest.fixture
 def table(discs):
-    return read_coco(discs)
+    return read_coco(discs, coordinates="continuous")
 
 
 def points_of(sample, channel):
@@ -20,7 +20,7 @@ def points_of(sample, channel):
 
 
 def test_a_channel_collects_its_types_and_a_type_may_be_in_two(table):
-    sample = KeypointsDataset(table, CHANNELS)[0]
+    sample = KeypointsDataset(table, CHANNELS, image_size=None, resize_mode="letterbox", visible_only=False)[0]
     red, left, right = table.points[:3].tolist()
     assert len(sample.points) == 4
     assert sorted(points_of(sample, 0).tolist()) == sorted([left, right])
@@ -29,18 +29,20 @@ def test_a_channel_collects_its_types_and_a_type_may_be_in_two(table):
 
 
 def test_a_picture_without_annotations_is_a_negative(table):
-    sample = KeypointsDataset(table, CHANNELS)[2]
+    sample = KeypointsDataset(table, CHANNELS, image_size=None, resize_mode="letterbox", visible_only=False)[2]
     assert sample.points.shape == (0, 2)
     assert sample.image.shape == (3, 48, 64)
 
 
 def test_indices_choose_the_pictures(table):
-    dataset = KeypointsDataset(table, CHANNELS, indices=[5, 1])
+    dataset = KeypointsDataset(
+        table, CHANNELS, indices=[5, 1], image_size=None, resize_mode="letterbox", visible_only=False
+    )
     assert [sample.image_id for sample in (dataset[0], dataset[1])] == [15, 11]
 
 
 def test_the_map_to_the_picture_leads_back_to_the_label(table):
-    dataset = KeypointsDataset(table, CHANNELS, image_size=(100, 90), resize_mode="letterbox")
+    dataset = KeypointsDataset(table, CHANNELS, image_size=(100, 90), resize_mode="letterbox", visible_only=False)
     sample = dataset[0]
     assert sample.image.shape == (3, 100, 90)
     back = apply_affine(points_of(sample, 1)[None], sample.input_to_image[None])[0, 0]
@@ -52,7 +54,15 @@ def test_the_map_to_the_picture_leads_back_to_the_label(table):
 def test_a_mirror_exchanges_the_types_of_a_pair(table):
     flip = v2.RandomHorizontalFlip(1.0)
     channels = {"left": ["left"], "right": ["right"], "red": ["red"]}
-    sample = KeypointsDataset(table, channels, transform=flip, flip_pairs=[("left", "right")])[0]
+    sample = KeypointsDataset(
+        table,
+        channels,
+        transform=flip,
+        flip_pairs=[("left", "right")],
+        image_size=None,
+        resize_mode="letterbox",
+        visible_only=False,
+    )[0]
     red, left, right = table.points[:3]
     assert points_of(sample, 0)[0].tolist() == pytest.approx([64 - right[0], right[1]])
     assert points_of(sample, 1)[0].tolist() == pytest.approx([64 - left[0], left[1]])
@@ -60,18 +70,40 @@ def test_a_mirror_exchanges_the_types_of_a_pair(table):
 
 
 def test_an_empty_list_of_pairs_allows_mirrors_and_exchanges_nothing(table):
-    dataset = KeypointsDataset(table, CHANNELS, transform=v2.RandomHorizontalFlip(1.0), flip_pairs=[])
+    dataset = KeypointsDataset(
+        table,
+        CHANNELS,
+        transform=v2.RandomHorizontalFlip(1.0),
+        flip_pairs=[],
+        image_size=None,
+        resize_mode="letterbox",
+        visible_only=False,
+    )
     assert points_of(dataset[0], 2)[0, 0].item() == pytest.approx(64 - table.points[1, 0])
 
 
 def test_a_mirror_without_known_pairs_is_refused(table):
-    dataset = KeypointsDataset(table, CHANNELS, transform=v2.RandomHorizontalFlip(1.0))
+    dataset = KeypointsDataset(
+        table,
+        CHANNELS,
+        transform=v2.RandomHorizontalFlip(1.0),
+        image_size=None,
+        resize_mode="letterbox",
+        visible_only=False,
+    )
     with pytest.raises(ValueError, match=r"Give data\.flip_pairs"):
         dataset[0]
 
 
 def test_points_that_leave_the_picture_are_dropped_not_clamped(table):
-    dataset = KeypointsDataset(table, {"red": ["red"]}, transform=v2.CenterCrop((48, 20)))
+    dataset = KeypointsDataset(
+        table,
+        {"red": ["red"]},
+        transform=v2.CenterCrop((48, 20)),
+        image_size=None,
+        resize_mode="letterbox",
+        visible_only=False,
+    )
     expected = sum(22 <= point[0] <= 42 for point in table.points[0::3].tolist())
     assert 0 < expected < 11
     assert sum(len(dataset[index].points) for index in range(len(dataset))) == expected
@@ -79,19 +111,29 @@ def test_points_that_leave_the_picture_are_dropped_not_clamped(table):
 
 def test_labels_outside_of_their_picture_are_dropped(write_coco):
     path = write_coco(annotations=[{"id": 5, "image_id": 1, "category_id": 1, "keypoints": [-1, 2, 2, 10, 8, 2]}])
-    dataset = KeypointsDataset(read_coco(path), {"nose": ["nose"], "tail": ["tail"]}, image_size=(30, 30))
+    dataset = KeypointsDataset(
+        read_coco(path, coordinates="continuous"),
+        {"nose": ["nose"], "tail": ["tail"]},
+        image_size=(30, 30),
+        resize_mode="letterbox",
+        visible_only=False,
+    )
     assert dataset[0].channels.tolist() == [1]
 
 
 def test_occluded_points_can_be_left_out(write_coco):
-    table = read_coco(write_coco())  # the nose visible, the tail occluded
+    table = read_coco(write_coco(), coordinates="continuous")  # the nose visible, the tail occluded
     channels = {"nose": ["nose"], "tail": ["tail"]}
-    assert KeypointsDataset(table, channels)[0].visibility.tolist() == [2, 1]
-    assert KeypointsDataset(table, channels, visible_only=True)[0].visibility.tolist() == [2]
+    assert KeypointsDataset(table, channels, image_size=None, resize_mode="letterbox", visible_only=False)[
+        0
+    ].visibility.tolist() == [2, 1]
+    assert KeypointsDataset(table, channels, visible_only=True, image_size=None, resize_mode="letterbox")[
+        0
+    ].visibility.tolist() == [2]
 
 
 def test_a_batch_pads_points_and_keeps_their_order(table):
-    dataset = KeypointsDataset(table, CHANNELS)
+    dataset = KeypointsDataset(table, CHANNELS, image_size=None, resize_mode="letterbox", visible_only=False)
     batch = collate([dataset[0], dataset[2], dataset[1]])
     assert batch.images.shape == (3, 3, 48, 64)
     assert batch.images.dtype == torch.uint8
@@ -110,20 +152,31 @@ def test_a_batch_pads_points_and_keeps_their_order(table):
 
 
 def test_a_batch_without_any_point_has_no_slots(table):
-    batch = collate([KeypointsDataset(table, CHANNELS)[2]])
+    batch = collate(
+        [KeypointsDataset(table, CHANNELS, image_size=None, resize_mode="letterbox", visible_only=False)[2]]
+    )
     assert batch.points.shape == (1, 3, 0, 2)
     assert batch.visibility.shape == (1, 3, 0)
 
 
 def test_pictures_of_different_sizes_say_what_to_set(table):
-    small = KeypointsDataset(table, CHANNELS, image_size=(16, 16))[0]
+    small = KeypointsDataset(table, CHANNELS, image_size=(16, 16), resize_mode="letterbox", visible_only=False)[0]
     with pytest.raises(ValueError, match=r"\(16, 16\), \(48, 64\).*Set data\.image_size"):
-        collate([small, KeypointsDataset(table, CHANNELS)[0]])
+        collate(
+            [small, KeypointsDataset(table, CHANNELS, image_size=None, resize_mode="letterbox", visible_only=False)[0]]
+        )
 
 
 def test_the_seed_of_a_draw_decides_its_augmentation_and_leaves_the_global_generator_alone(discs):
-    table = read_coco(discs)
-    dataset = KeypointsDataset(table, {"red": ["red"]}, transform=v2.RandomAffine(40, (0.2, 0.2)))
+    table = read_coco(discs, coordinates="continuous")
+    dataset = KeypointsDataset(
+        table,
+        {"red": ["red"]},
+        transform=v2.RandomAffine(40, (0.2, 0.2)),
+        image_size=None,
+        resize_mode="letterbox",
+        visible_only=False,
+    )
     state = torch.get_rng_state()
     first, again, other = (dataset[Draw(3, seed)] for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)

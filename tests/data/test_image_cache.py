@@ -184,9 +184,16 @@ def test_a_cache_in_memory_lasts_as_long_as_a_process_uses_it(images, tmp_path, 
 
 @pytest.mark.parametrize("image_size", [None, (32, 40)])
 def test_samples_from_the_cache_are_those_without(discs, tmp_path, image_size):
-    table, channels = read_coco(discs), {"red": ["red"]}
-    plain = KeypointsDataset(table, channels, image_size=image_size)
-    cached = KeypointsDataset(table, channels, image_size=image_size, cache=make(tmp_path / "c", image_size=image_size))
+    table, channels = read_coco(discs, coordinates="continuous"), {"red": ["red"]}
+    plain = KeypointsDataset(table, channels, image_size=image_size, resize_mode="letterbox", visible_only=False)
+    cached = KeypointsDataset(
+        table,
+        channels,
+        image_size=image_size,
+        cache=make(tmp_path / "c", image_size=image_size),
+        resize_mode="letterbox",
+        visible_only=False,
+    )
     for index in [0, 1, 0, 1]:
         for found, sought in zip(cached[index], plain[index], strict=True):
             assert torch.equal(found, sought) if isinstance(found, torch.Tensor) else found == sought
@@ -195,10 +202,25 @@ def test_samples_from_the_cache_are_those_without(discs, tmp_path, image_size):
 def test_the_first_reading_of_a_random_view_is_as_the_second(discs, tmp_path):
     transform = v2.Compose(default_augmentation(may_flip=False))
     cache = make(tmp_path / "cache", image_size=(32, 40))
-    dataset = KeypointsDataset(read_coco(discs), {"red": ["red"]}, None, (32, 40), transform=transform, cache=cache)
+    dataset = KeypointsDataset(
+        read_coco(discs, coordinates="continuous"),
+        {"red": ["red"]},
+        image_size=(32, 40),
+        transform=transform,
+        cache=cache,
+        resize_mode="letterbox",
+        visible_only=False,
+    )
     first, second = dataset[Draw(0, 5)], dataset[Draw(0, 5)]
     assert torch.equal(first.image, second.image)
-    plain = KeypointsDataset(read_coco(discs), {"red": ["red"]}, None, (32, 40), transform=transform)[Draw(0, 5)]
+    plain = KeypointsDataset(
+        read_coco(discs, coordinates="continuous"),
+        {"red": ["red"]},
+        image_size=(32, 40),
+        transform=transform,
+        resize_mode="letterbox",
+        visible_only=False,
+    )[Draw(0, 5)]
     torch.testing.assert_close(first.points, plain.points)
     torch.testing.assert_close(first.input_to_image, plain.input_to_image)
     assert (first.image.float() - plain.image.float()).abs().mean() < 3

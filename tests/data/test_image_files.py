@@ -12,7 +12,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 def check(path, needs_equal_sizes=False):
-    table = read_coco(path)
+    table = read_coco(path, coordinates="continuous")
     return check_images(table, np.arange(len(table.image_ids)), needs_equal_sizes)
 
 
@@ -57,7 +57,7 @@ def test_all_files_that_are_not_images_are_named_together(write_coco, tmp_path):
 
 def test_points_outside_of_their_image_are_counted(write_coco, caplog):
     path = write_coco(annotations=[{"id": 1, "image_id": 1, "category_id": 1, "keypoints": [10, 8, 2, 11, 4, 2]}])
-    table = read_coco(path)
+    table = read_coco(path, coordinates="continuous")
     with caplog.at_level(logging.WARNING):
         assert count_points_outside(table, np.array([0]), np.array([[8, 10]])) == 1
     assert "1 of 2 labelled points are outside their image and are left out, e.g. (11, 4) in image 1" in caplog.text
