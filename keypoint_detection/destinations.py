@@ -1,11 +1,11 @@
 """Where results are written, which is looked at before they are computed."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from keypoint_detection.types import DataError
 
-__all__ = ["refuse_unwritable"]
+__all__ = ["refuse_unwritable", "stay_below"]
 
 
 def refuse_unwritable(path: Path, option: str) -> None:
@@ -26,3 +26,16 @@ def refuse_unwritable(path: Path, option: str) -> None:
         reason = f"you may not write to {place}"
     if reason:
         raise DataError(f"{option}: {path} cannot be written ({reason}); give another {option}.")
+
+
+def stay_below(name: str) -> Path:
+    """Make a path that stays below any folder from the name of a file that may lie elsewhere.
+
+    Args:
+        name: such as `../images/a.png` or `/data/a.png`; drive, root and `..` are left out.
+
+    >>> stay_below("../images/a.png").as_posix()
+    'images/a.png'
+    """
+    path = PurePath(name)
+    return Path(*(part for part in path.parts if part not in (path.anchor, "..")))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from keypoint_detection.destinations import refuse_unwritable
+from keypoint_detection.destinations import refuse_unwritable, stay_below
 from keypoint_detection.types import DataError
 
 
@@ -27,3 +27,10 @@ def test_a_folder_that_is_read_only_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(DataError, match="you may not write to"):
         refuse_unwritable(tmp_path / "out.json", "--output")
+
+
+@pytest.mark.parametrize("name", ["a/b.png", "/a/b.png", "../../a/b.png", "a/../b.png", "./a/b.png"])
+def test_a_name_that_leads_elsewhere_stays_below(name: str, tmp_path: Path) -> None:
+    place = (tmp_path / stay_below(name)).resolve()
+    assert place.is_relative_to(tmp_path.resolve())
+    assert place.name == "b.png"

@@ -18,6 +18,7 @@ from keypoint_detection.conversion.labels import LabelledImage, LabelSet
 from keypoint_detection.conversion.sleap import write_sleap
 from keypoint_detection.conversion.yolo import write_yolo
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX
+from keypoint_detection.destinations import stay_below
 from keypoint_detection.types import DataError
 
 __all__ = ["ImageTransfer", "OutputName", "find_output_format", "write_labels"]
@@ -151,7 +152,7 @@ def _bring_images(labels: LabelSet, folder: Path, name: OutputName, transfer: Im
 
 def _place(image: LabelledImage, name: OutputName) -> Path:
     """Return an image's path below the folder of the data set."""
-    parts = image.name.split("/")
+    parts = stay_below(image.name).parts
     # Folders that the formats prepend themselves.
     while len(parts) > 1 and parts[0] in ("images", IMAGE_FOLDER, *SPLITS):
         parts = parts[1:]

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,8 +56,7 @@ def find_images(source: str, image_root: str | None, option: str) -> list[Unlabe
     if path.suffix.lower() == ".json" and path.is_file():
         return _read_coco_images(path, image_root, option)
     if path.is_dir():
-        suffixes = {*Image.registered_extensions()}
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+        files = sorted(_walk(path))
         names = [file.relative_to(path).as_posix() for file in files]
         if not files:
             raise DataError(f"{option}: the folder {path} contains no images.")
@@ -73,6 +73,19 @@ def find_images(source: str, image_root: str | None, option: str) -> list[Unlabe
             f"({', '.join(sorted(VIDEO_SUFFIXES))}) is expected."
         )
     return [UnlabelledImage(name, str(file), 1 + i) for i, (name, file) in enumerate(zip(names, files, strict=True))]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """List the images below a folder: of linked folders too, but none twice; a broken link counts as an image."""
+    suffixes = {*Image.registered_extensions()}
+    visited = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in visited:
+            folders.clear()  # a link that leads back
+            continue
+        visited.add(os.path.realpath(place))
+        folders.sort()
+        yield from (Path(place, name) for name in names if Path(name).suffix.lower() in suffixes)
 
 
 def _read_coco_images(path: Path, image_root: str | None, option: str) -> list[UnlabelledImage]:

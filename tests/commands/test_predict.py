@@ -258,6 +258,49 @@ def test_overlays_show_the_points_where_they_are(checkpoint, images):
     assert (drawn[y - 2 : y + 2, x - 2 : x + 2] == (230, 159, 0)).all(-1).any()
 
 
+def test_overlays_stay_in_their_folder(checkpoint, images, tmp_path, caplog):
+    before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
+    labels = tmp_path / "annotations" / "v1" / "val.json"
+    labels.parent.mkdir(parents=True)
+    listed = [{"id": 1, "file_name": "../../images/a.png"}, {"id": 2, "file_name": str(images / "b/d.png")}]
+    labels.write_text(json.dumps({"images": listed}))
+    predict(checkpoint, labels, "--output.overlays=true")
+    predict(checkpoint, "images/../images/b/*", "--output.overlays=true", folder="second")
+    assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
+    drawn = {path.relative_to("out/overlays").as_posix() for path in Path("out/overlays").rglob("*.png")}
+    assert drawn == {"images/a.png", f"{images.relative_to('/').as_posix()}/b/d.png"}
+    assert len(list(Path("second/overlays").rglob("*.png"))) == 2
+
+
+def test_each_image_has_its_overlay(checkpoint, images):
+    for name in ("a.jpg", "a.PNG", "a.b.jpg", "a.b.png"):
+        save(blob_image(*PLACES["a.png"]), images / name)
+    predict(checkpoint, images, "--output.overlays=true")
+    drawn = sorted(path.name for path in Path("out/overlays").glob("*.png"))
+    assert drawn == ["a.PNG.png", "a.b.jpg.png", "a.b.png.png", "a.jpg.png", "a.png-2.png"]
+
+
+def test_overlays_are_not_mixed_with_those_of_another_prediction(checkpoint, images):
+    predict(checkpoint, images, "--output.overlays=true")
+    with pytest.raises(SystemExit):
+        predict(checkpoint, images, "--output.overlays=true", "--output.format=jsonl")
+    predict(checkpoint, images, "--output.format=jsonl")
+
+
+def test_links_are_followed_and_broken_ones_reported(checkpoint, images, tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    save(blob_image(*PLACES["a.png"]), tmp_path / "elsewhere" / "e.png")
+    (images / "link").symlink_to(tmp_path / "elsewhere")
+    (images / "b" / "loop").symlink_to(images)
+    predict(checkpoint, images)
+    assert sorted(read_csv("out/predictions.csv")) == [*PLACES, "link/e.png"]
+    (images / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(SystemExit) as caught:
+        predict(checkpoint, images, folder="second")
+    assert caught.value.code == 1
+    assert sorted(read_csv("second/predictions.csv")) == [*PLACES, "link/e.png"]
+
+
 def test_every_frame_of_a_video_has_its_points(checkpoint, tmp_path):
     places = [(10.0 + 5 * index, 30.0) for index in range(12)]
     write_video(str(tmp_path / "v.mp4"), [blob_image(*place) for place in places], 10)
