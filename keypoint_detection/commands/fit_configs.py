@@ -128,6 +128,6 @@ def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescri
         data.categories,
         options.model.channels,
         demands,
-        is_split_at_random="train" in named and "val" not in named and data.group_by is None and options.file is None,
+        split=data.split_options if "train" in named and "val" not in named and options.file is None else None,
     )
     return description, data

@@ -20,7 +20,15 @@ from keypoint_detection.data.coco_file import CategoryEntry, CocoFile, NotPlainJ
 from keypoint_detection.data.coco_images import read_images
 from keypoint_detection.data.problems import Problems
 
-__all__ = ["PIXEL_INDEX_OFFSET_PX", "CocoKeypoints", "Coordinates", "ExaminedCoco", "examine_coco", "read_coco"]
+__all__ = [
+    "PIXEL_INDEX_OFFSET_PX",
+    "CocoKeypoints",
+    "Coordinates",
+    "ExaminedCoco",
+    "examine_coco",
+    "name_category",
+    "read_coco",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +166,7 @@ def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:
     for category in file.categories:
         n_keypoints = n_values.get(category.id, 0) // 3 if is_identifier(category.id) else 0
         if not category.keypoints and n_keypoints:
-            name = _name(category)
+            name = name_category(category)
             logger.info(
                 "Category '%s' names no keypoints; they are called %s_0 to %s_%d.", name, name, name, n_keypoints - 1
             )
@@ -168,7 +176,8 @@ def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:
     return categories
 
 
-def _name(category: CategoryEntry) -> str:
+def name_category(category: CategoryEntry) -> str:
+    """Name a category by its name, or else by its id."""
     return str(category.id if category.name is msgspec.UNSET else category.name)
 
 
@@ -179,7 +188,7 @@ def _read_categories(
     named: dict[Any, tuple[str, list[str]]] = {}
     categories: dict[Any, CocoCategory | None] = {}
     for entry in entries:
-        identifier, names, name = entry.id, entry.keypoints, _name(entry)
+        identifier, names, name = entry.id, entry.keypoints, name_category(entry)
         if not is_identifier(identifier) or identifier in categories:
             problems.add("category id", f"category '{name}' has the id {identifier!r:.80}; each needs its own number.")
             continue

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from keypoint_detection.data.coco_file import ImageEntry
 from keypoint_detection.data.problems import Problems
 
-__all__ = ["CocoImages", "read_images"]
+__all__ = ["CocoImages", "is_side", "read_images"]
 
 # Ids are stored as signed 64-bit integers.
 ID_LIMIT = 2**63
@@ -103,8 +103,11 @@ def _is_new_id(identifier: Any, file_name: Any, seen: set[int], problems: Proble
     return True
 
 
+def is_side(value: Any) -> bool:
+    """Whether a value can be the height or width of an image in pixels."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < ID_LIMIT
+
+
 def _read_size(entry: ImageEntry) -> tuple[int, int]:
-    height, width = (
-        side if isinstance(side, int) and 0 < side < ID_LIMIT else 0 for side in (entry.height, entry.width)
-    )
+    height, width = (side if is_side(side) else 0 for side in (entry.height, entry.width))
     return (height, width) if height and width else (0, 0)

@@ -29,10 +29,10 @@ from keypoint_detection.data.image_files import check_images, count_points_outsi
 from keypoint_detection.data.sampling import EpochSampler
 from keypoint_detection.data.splitting import (
     Split,
+    SplitOptions,
     check_folds,
-    hold_out_fold,
-    keep_aside,
     number_groups,
+    split_images,
     take_fraction,
 )
 from keypoint_detection.data.unlabelled import (
@@ -259,14 +259,13 @@ class KeypointsDataModule(LightningDataModule):
         seeds = (self.split_seed, int(os.environ.get(SEED_VARIABLE, 0)))
         return indices[take_fraction(groups[indices], self.train_fraction, seeds)]
 
+    @property
+    def split_options(self) -> SplitOptions:
+        """How training images are held out for validation."""
+        return SplitOptions(self.group_by, self.val_fraction, self.split_seed, self.n_folds, self.fold)
+
     def _split(self, path: Path) -> Split:
-        groups = number_groups(self._table(path), self.image_root, self.group_by)
-        try:
-            if self.n_folds is None or self.fold is None:
-                return keep_aside(groups, self.val_fraction, self.split_seed)
-            return hold_out_fold(groups, self.n_folds, self.fold, self.split_seed)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
+        return split_images(self._table(path), self.image_root, self.split_options)
 
     def _dataset(
         self,

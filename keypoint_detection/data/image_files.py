@@ -74,15 +74,16 @@ def count_points_outside(table: CocoKeypoints, indices: NDArray[np.int64], sizes
         indices: (N,) which images of the table.
         sizes: (N, 2) their sizes, (height, width) in pixels.
     """
-    n_outside, example = 0, ""
+    n_points, n_outside, example = 0, 0, ""
     for index, (height, width) in zip(indices, sizes, strict=True):
         points = table.points[table.offsets[index] : table.offsets[index + 1]]
         is_outside = ((points < 0) | (points > (width, height))).any(axis=1)
+        n_points += len(points)
         n_outside += int(is_outside.sum())
         if not example and is_outside.any():
             x, y = points[is_outside][0]
             example = f"({x:g}, {y:g}) in image {table.image_ids[index]} of {height}x{width} (height x width)"
-    if len(table.points) and table.points.max() <= 1:
+    if len(table.points) and table.points.min() >= 0 and table.points.max() <= 1:
         logger.warning(
             "%s: all coordinates are between 0 and 1; pixels are expected, not shares of a side.", table.path
         )
@@ -91,7 +92,7 @@ def count_points_outside(table: CocoKeypoints, indices: NDArray[np.int64], sizes
             "%s: %d of %d labelled points are outside their image and are left out, e.g. %s.",
             table.path,
             n_outside,
-            len(table.points),
+            n_points,
             example,
         )
     return n_outside

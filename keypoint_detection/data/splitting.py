@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from keypoint_detection.data.coco import CocoKeypoints
 from keypoint_detection.types import DataError
 
-__all__ = ["Split", "check_folds", "hold_out_fold", "keep_aside", "name_groups", "number_groups", "take_fraction"]
+__all__ = [
+    "Split",
+    "SplitOptions",
+    "check_folds",
+    "hold_out_fold",
+    "keep_aside",
+    "name_groups",
+    "number_groups",
+    "split_images",
+    "take_fraction",
+]
 
 Integers = NDArray[np.int64]
 
@@ -33,6 +43,44 @@ class Split(NamedTuple):
 
     train: Integers
     val: Integers
+
+
+class SplitOptions(NamedTuple):
+    """How images are held out, as configured in `data`.
+
+    Attributes:
+        group_by: the images that stay together, see `name_groups`; None: every image by itself.
+        val_fraction: the share to hold out, in (0, 1), if there are no folds.
+        seed: same seed, same split.
+        n_folds: number of folds; None: a share is held out.
+        fold: which of them is held out, from 0; None: a share is.
+    """
+
+    group_by: int | str | None
+    val_fraction: float
+    seed: int
+    n_folds: int | None
+    fold: int | None
+
+
+def split_images(table: CocoKeypoints, image_root: str | None, options: SplitOptions) -> Split:
+    """Divide the images of a file into those to train on and those held out.
+
+    Args:
+        table: the file's content.
+        image_root: the folder that the file names are relative to; None for that of the file.
+        options: how.
+
+    Raises:
+        DataError: nothing would be left to train on, or there are more folds than groups.
+    """
+    groups = number_groups(table, image_root, options.group_by)
+    try:
+        if options.n_folds is None or options.fold is None:
+            return keep_aside(groups, options.val_fraction, options.seed)
+        return hold_out_fold(groups, options.n_folds, options.fold, options.seed)
+    except DataError as error:
+        raise DataError(f"{table.path}: {error}") from error
 
 
 def number_groups(table: CocoKeypoints, image_root: str | None, group_by: int | str | None) -> Integers:

@@ -16,6 +16,7 @@ from keypoint_detection.data.checks.audit import DataDescription, audit
 from keypoint_detection.data.checks.labels import check_channels, check_distances
 from keypoint_detection.data.checks.parts import Demands, make_part
 from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.splitting import SplitOptions
 from keypoint_detection.images import read_pixels
 
 N_IMAGES, HEIGHT, WIDTH = 600, 480, 640
@@ -44,7 +45,9 @@ def write_photographs(folder: Path, suffix: str) -> Path:
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_images_a_second(tmp_path, suffix):
     path = write_photographs(tmp_path, suffix)
-    data = DataDescription({"train": path}, None, "continuous", None, None, DEMANDS, is_split_at_random=True)
+    data = DataDescription(
+        {"train": path}, None, "continuous", None, None, DEMANDS, split=SplitOptions(None, 0.2, 0, None, None)
+    )
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

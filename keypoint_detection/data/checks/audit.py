@@ -10,7 +10,7 @@ import numpy as np
 
 from keypoint_detection.channels import resolve_channels
 from keypoint_detection.data.checks.entries import check_entries
-from keypoint_detection.data.checks.findings import Finding, findings_of_problems
+from keypoint_detection.data.checks.findings import Finding, findings_of_problems, shorten_list
 from keypoint_detection.data.checks.labels import check_labels
 from keypoint_detection.data.checks.likeness import Seen, check_copies, check_part_likeness, check_split_likeness
 from keypoint_detection.data.checks.missing import advise_on_missing
@@ -20,11 +20,13 @@ from keypoint_detection.data.checks.shifts import check_shift
 from keypoint_detection.data.checks.sizes import check_object_sizes, measure_sizes
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates, examine_coco
 from keypoint_detection.data.image_files import compare_sizes
+from keypoint_detection.data.splitting import SplitOptions, split_images
 from keypoint_detection.images import ImageError, ImageScan
 from keypoint_detection.types import DataError
 
 __all__ = ["Audit", "DataDescription", "audit"]
 
+N_SIZES = 3
 Track = Callable[[Iterator[ImageScan | ImageError], int], Iterable[ImageScan | ImageError]]
 
 
@@ -38,7 +40,7 @@ class DataDescription(NamedTuple):
         categories: the categories that count; None: all.
         channels: channel name to its keypoint types, or types with a channel each; None: those of the first file.
         demands: what a detector requires of the data.
-        is_split_at_random: whether a random part of `train` is held out for validation.
+        split: how a part of `train` is held out for validation; None: none is.
     """
 
     files: Mapping[str, Path]
@@ -47,7 +49,7 @@ class DataDescription(NamedTuple):
     categories: Sequence[str] | None
     channels: Mapping[str, list[str]] | Sequence[str] | None
     demands: Demands
-    is_split_at_random: bool
+    split: SplitOptions | None
 
 
 class Audit(NamedTuple):
@@ -103,7 +105,7 @@ def _read_labels(path: Path, data: DataDescription) -> tuple[CocoKeypoints | Non
         table, problems, file = examine_coco(path, data.image_root, data.coordinates, data.categories)
     except DataError as error:
         return None, [Finding("error", "not_coco", source, 1, str(error))]
-    findings = [*findings_of_problems(source, problems), *check_entries(source, file)]
+    findings = [*findings_of_problems(source, problems), *check_entries(source, file, table.keypoint_types)]
     missing = next((finding for finding in findings if finding.kind == "image_file"), None)
     if missing is not None:
         root = Path(data.image_root) if data.image_root else path.parent
@@ -129,11 +131,17 @@ def _check_part(
     sizes = np.array([one.sizes.shown if one else (0, 0) for one in read], dtype=np.int64).reshape(-1, 2)
     known = [one.sizes if isinstance(one, ImageScan) else one for one in found if one is not None]
     findings = findings_of_problems(str(table.path), compare_sizes(table, indices, known))
+    if name == "train" and data.split is not None:
+        findings += _check_split(table, data.image_root, data.split)
     part = make_part(name, table, sizes, channels, data.demands.visible_only)
     findings += [*check_labels(part, data.demands), *check_object_sizes(part, data.demands)]
     if not len(table.points):
         findings.append(
             Finding("error", "no_points", str(table.path), 1, "not a single point is labelled (v=1 or v=2).")
+        )
+    elif name in ("", "train") and not part.in_channels.any():
+        findings.append(
+            Finding("error", "no_points", str(table.path), 1, "not a single labelled point is left to train on.")
         )
     if not any(read):
         return part, [], findings
@@ -142,8 +150,18 @@ def _check_part(
     thumbnails[seen.indices] = seen.thumbnails
     findings += [*check_shift(part, thumbnails), *check_copies(seen)]
     if name in ("", "train"):
-        findings += [*check_part_likeness(seen, data.is_split_at_random), *_describe_sizes(part, data.demands)]
+        is_split_at_random = data.split is not None and data.split.group_by is None
+        findings += [*check_part_likeness(seen, is_split_at_random), *_describe_sizes(part, data.demands)]
     return part, [seen], findings
+
+
+def _check_split(table: CocoKeypoints, image_root: str | None, options: SplitOptions) -> list[Finding]:
+    """Find out whether the images can be divided as configured."""
+    try:
+        split_images(table, image_root, options)
+    except DataError as error:
+        return [Finding("error", "split", str(table.path), 1, str(error))]
+    return []
 
 
 def _describe_sizes(part: Part, demands: Demands) -> list[Finding]:
@@ -151,7 +169,7 @@ def _describe_sizes(part: Part, demands: Demands) -> list[Finding]:
     sizes = measure_sizes(part)
     if demands.image_size is not None or sizes.proposed_size is None:
         return []
-    frequent = ", ".join(f"{size} ({count})" for size, count in list(sizes.images.items())[:3])
+    frequent = shorten_list([f"{size} ({count})" for size, count in sizes.images.items()], N_SIZES)
     text = (
         f"sizes of images (height x width): {frequent}. Half of the objects measure more than "
         f"{sizes.object_px[1]:.0f} px, a tenth less than {sizes.object_px[0]:.0f} px: "

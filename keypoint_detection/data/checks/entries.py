@@ -1,22 +1,27 @@
 """Checks on the entries of a COCO file beyond their points: counts that do not add up, and repeated entries."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from keypoint_detection.channels import KeypointType
 from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.coco import name_category
 from keypoint_detection.data.coco_file import CocoFile
+from keypoint_detection.data.coco_images import is_side
 
 __all__ = ["check_entries"]
 
 
-def check_entries(source: str, file: CocoFile) -> list[Finding]:
-    """Find wrong `num_keypoints`, annotations that repeat another one, ids used twice, and files listed twice.
+def check_entries(source: str, file: CocoFile, types: Sequence[KeypointType]) -> list[Finding]:
+    """Find wrong `num_keypoints`, entries that are there twice, impossible sizes, and keypoints without a name.
 
     Args:
         source: the name of the file.
         file: its entries.
+        types: the keypoint types read from it.
     """
     said = _read_annotations(file)
     findings = []
@@ -30,12 +35,42 @@ def check_entries(source: str, file: CocoFile) -> list[Finding]:
     if twice:
         text = "annotation ids are used more than once; other tools may keep only one of them."
         findings.append(Finding("warning", "annotation_id_twice", source, len(twice), text, tuple(twice)))
+    findings += [*_check_sizes(source, file), *_check_names(source, file, types)]
     files = Counter(str(entry.file_name) for entry in file.images)
     listed = [f"{name}: {count} times" for name, count in files.items() if count > 1]
     if listed:
         text = "image files are listed more than once, each time with its own labels: merge their annotations."
         findings.append(Finding("warning", "image_listed_twice", source, len(listed), text, tuple(listed)))
     return findings
+
+
+def _check_sizes(source: str, file: CocoFile) -> list[Finding]:
+    """Find images whose size in the file is missing or impossible."""
+    sizes = {str(entry.file_name): (entry.height, entry.width) for entry in file.images}
+    wrong = [
+        f"{name}: height {height!r:.20}, width {width!r:.20}"
+        for name, (height, width) in sizes.items()
+        if not (is_side(height) and is_side(width))
+    ]
+    if not wrong:
+        return []
+    text = (
+        "images have no height and width in pixels, so whether they are the images that were labelled cannot be told."
+    )
+    return [Finding("warning", "size_unknown", source, len(wrong), text, tuple(wrong))]
+
+
+def _check_names(source: str, file: CocoFile, types: Sequence[KeypointType]) -> list[Finding]:
+    """Find keypoints whose category does not name them, so that they were numbered."""
+    unnamed = {name_category(category) for category in file.categories if not category.keypoints}
+    numbered = [str(one) for one in types if one.name.rpartition("_")[0] in unnamed]
+    if not numbered:
+        return []
+    text = (
+        "keypoints have no name in `categories`, and are called by category and number: add `keypoints: [names]` "
+        "to the category."
+    )
+    return [Finding("note", "unnamed", source, len(numbered), text, tuple(numbered))]
 
 
 class _Annotations(NamedTuple):

@@ -14,6 +14,8 @@ MIN_MEAN_SIZE = 3
 # The approximate share of the images for validation.
 VAL_SHARE = 0.2
 N_NAMES = 5
+# The group of files that are named by a number alone.
+NUMBERED = "numbered files"
 
 
 def find_groups(paths: Sequence[str]) -> list[str] | None:
@@ -27,6 +29,7 @@ def find_groups(paths: Sequence[str]) -> list[str] | None:
     """
     folders = [str(PurePath(path).parent) for path in paths]
     stems = [re.sub(r"[\W_]*(frame|img|image)?[\W_]*\d+$", "", PurePath(path).stem, flags=re.I) for path in paths]
+    stems = [stem or NUMBERED for stem in stems]
     # Names first: one folder may contain several videos.
     for groups in (stems, folders):
         n_groups = len(set(groups))

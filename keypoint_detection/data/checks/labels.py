@@ -16,6 +16,8 @@ N_POINTS_FOR_RANGE = 10
 PERCENT_LIMIT, PERCENT_MIN_SIDE_PX = 100, 200
 # Share of the points outside that swapping x and y must bring inside before it is suggested as the cause.
 SWAPPED_SHARE = 0.95
+# If a larger share of the points is outside, what the others are trained on is wrong as well.
+MOSTLY = 0.5
 # Number of names that a message lists before it only counts.
 N_NAMES = 8
 # Nobody reads more examples than this, and describing a million takes long.
@@ -58,11 +60,14 @@ def check_coordinates(part: Part) -> list[Finding]:
     if not len(rows):
         return []
     text = f"labelled points of {len(points)} are outside their image and are left out."
+    is_most = len(rows) >= N_POINTS_FOR_RANGE and len(rows) > MOSTLY * len(points)
+    if is_most:
+        text = f"labelled points of {len(points)} are outside their image: these are not the pixels of these images."
     limits = part.sizes[part.owners][:, ::-1]
     would_fit = (points[:, ::-1] >= 0).all(axis=1) & (points[:, ::-1] <= limits).all(axis=1)
     if len(rows) >= N_POINTS_FOR_RANGE and would_fit.mean() > SWAPPED_SHARE:
         text += " With x and y swapped, nearly all would be inside: are they in the order (x, y)?"
-    return [Finding("warning", "outside", source, len(rows), text, _describe(part, rows))]
+    return [Finding("error" if is_most else "warning", "outside", source, len(rows), text, _describe(part, rows))]
 
 
 def check_channels(part: Part) -> list[Finding]:

@@ -8,6 +8,8 @@ import pytest
 from data.checks.sets import DEMANDS, draw, edit, kinds, run_audit, write_set
 from PIL import Image
 
+from keypoint_detection.data.splitting import SplitOptions
+
 N = 12
 EXIF_ORIENTATION = 0x0112
 
@@ -203,3 +205,38 @@ def test_a_file_that_is_no_coco_file_is_one_error_and_the_others_are_checked(pat
     audit = run_audit({"train": path, "val": tmp_path / "bad.json"})
     assert kinds(audit) == {"not_coco": 1}
     assert len(audit.parts) == 1
+
+
+def test_points_that_are_all_outside_are_an_error_as_in_a_training(path):
+    def negate(content):
+        for annotation in content["annotations"]:
+            annotation["keypoints"] = [
+                -value if i % 3 < 2 else value for i, value in enumerate(annotation["keypoints"])
+            ]
+
+    found = run_audit(edit(path, negate))
+    assert kinds(found, "error") == {"outside": 2 * N, "no_points": 1}
+    assert "left to train on" in only(found, "no_points").summary
+
+
+def test_groups_that_cannot_be_split_are_an_error_as_in_a_training(path):
+    split = SplitOptions(group_by=r"\.jpg", val_fraction=0.2, seed=0, n_folds=None, fold=None)
+    found = only(run_audit({"train": path}, split=split), "split")
+    assert (found.level, "cannot be split" in found.summary) == ("error", True)
+    assert "split" not in kinds(run_audit({"train": path}, split=split._replace(group_by=None)))
+
+
+@pytest.mark.parametrize("side", ["60", 0, None, -3, True])
+def test_a_size_that_is_none_is_said(path, side):
+    def change(content):
+        content["images"][0]["height"] = side
+
+    assert kinds(run_audit(edit(path, change))) == {"size_unknown": 1}
+
+
+def test_keypoints_without_names_are_noted(path):
+    def change(content):
+        del content["categories"][0]["keypoints"]
+
+    found = only(run_audit(edit(path, change)), "unnamed")
+    assert (found.level, found.examples) == ("note", ("mouse_0", "mouse_1"))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from keypoint_detection.data.checks.duplicates import find_copies, find_neighbours
 from keypoint_detection.data.checks.groups import find_groups, propose_split
+from keypoint_detection.data.splitting import SplitOptions
 
 
 def video(seed, n_frames, step):
@@ -73,8 +74,8 @@ def test_frames_far_apart_show_the_same_scene(tmp_path):
 
 def test_a_random_split_of_a_video_is_warned_of(tmp_path):
     path = write_set(tmp_path, {f"{i}.jpg": frame for i, frame in enumerate(video(0, 12, 1))})
-    assert only(run_audit({"train": path}, is_split_at_random=True), "alike").level == "warning"
-    assert only(run_audit({"train": path}, is_split_at_random=False), "alike").level == "note"
+    assert only(run_audit({"train": path}, split=SplitOptions(None, 0.2, 0, None, None)), "alike").level == "warning"
+    assert only(run_audit({"train": path}, split=None), "alike").level == "note"
 
 
 def test_images_of_one_colour_are_like_no_other():
