@@ -16,6 +16,7 @@ import numpy as np
 from jsonargparse.typing import ClosedUnitInterval
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -139,18 +140,27 @@ class PredictionWriter(Callback):
             )
         return {record["index"] for record in self._records() if "error" not in record}
 
-    def _compare_weights(self, trainer: Trainer, digest: str) -> None:
-        """Record the weights of a new prediction, and refuse to resume one made with other weights."""
+    def _compare_settings(self, trainer: Trainer, settings: dict[str, str | float | bool]) -> None:
+        """Record what determines the points of a new prediction, and refuse to resume one made in another way."""
         assert self.folder is not None
         stored = self.folder / SETTINGS_FILE
-        if self.resume:
-            if json.loads(stored.read_text(encoding="utf-8")).get("weights", digest) != digest:
-                raise DataError(
-                    f"{self.folder} contains an interrupted prediction by another detector. Give its --ckpt_path, or "
-                    "another --output.folder."
-                )
-        elif trainer.is_global_zero:
-            stored.write_text(json.dumps({"images": _source(trainer), "weights": digest}), encoding="utf-8")
+        if not self.resume:
+            if trainer.is_global_zero:
+                stored.write_text(json.dumps({"images": _source(trainer)} | settings), encoding="utf-8")
+            return
+        before = json.loads(stored.read_text(encoding="utf-8"))
+        changed = [name for name, value in settings.items() if before.get(name, value) != value]
+        if "weights" in changed:
+            raise DataError(
+                f"{self.folder} contains an interrupted prediction by another detector. Give its --ckpt_path, or "
+                "another --output.folder."
+            )
+        if changed:
+            differences = ", ".join(f"{name} {before[name]!r} instead of {settings[name]!r}" for name in changed)
+            raise DataError(
+                f"{self.folder} contains an interrupted prediction made with {differences}. Resume it with the options "
+                "that it began with, or give another --output.folder."
+            )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this process's part of the result."""
@@ -165,7 +175,13 @@ class PredictionWriter(Callback):
             if trainer.is_global_zero:
                 self._begin(_source(trainer))
             trainer.strategy.barrier()
-        self._compare_weights(trainer, _digest(pl_module))
+        settings = {
+            "weights": _digest(pl_module),
+            "model.flip_test": bool(model.flip_test),
+            "output.score_threshold": self._threshold,
+            "output.coordinates": self.coordinates or data.coordinates,
+        }
+        self._compare_settings(trainer, settings)
         name = PART_PATTERN.replace("*", f"{trainer.global_rank}-{time.time_ns()}")
         self._part = (self.folder / name).open("w", encoding="utf-8")
 
@@ -196,6 +212,8 @@ class PredictionWriter(Callback):
             name, image_id = _identify(data, index)
             self._part.write(json.dumps({"index": index, "name": name, "id": image_id, "error": error}) + "\n")
         self._part.flush()
+        if trainer.received_sigterm:
+            raise SIGTERMException
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how to resume an interrupted prediction."""

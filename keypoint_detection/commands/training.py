@@ -52,7 +52,7 @@ from keypoint_detection.checkpoints.settings import (
     settings_of,
     trained_so_far,
 )
-from keypoint_detection.commands.budget import fill_in_budget
+from keypoint_detection.commands.budget import check_validation_interval, fill_in_budget
 from keypoint_detection.commands.label_warnings import warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
 from keypoint_detection.counting import count_in_words
@@ -261,6 +261,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             return
         self.model.network.check_size(data.first_size())
         if self.subcommand == "fit":
+            check_validation_interval(self.trainer, len(data.parts["train"]), data.batch_size)
             warn_of_labels(data, self.model)
         limit = self.model.codec.max_keypoints
         for part, most in data.most_points().items():

@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +145,39 @@ def test_an_interrupted_prediction_goes_on_where_it_was(checkpoint, images, monk
     assert seen == ["a.png", "c.jpg", "c.jpg", "d.png"]
     assert list(read_csv("out/predictions.csv")) == list(PLACES)
     assert [path.name for path in Path("out").iterdir()] == ["predictions.csv"]
+
+
+@pytest.mark.parametrize("option", ["--output.score_threshold=0.9", "--output.coordinates=pixel_index"])
+def test_other_options_do_not_go_on(checkpoint, images, option, monkeypatch, capsys):
+    read = unlabelled.read_image
+    monkeypatch.setattr(unlabelled, "read_image", lambda path: read(path) if "a.png" in path else [][0])
+    with pytest.raises(IndexError):
+        predict(checkpoint, images, "--data.batch_size=1")
+    monkeypatch.setattr(unlabelled, "read_image", read)
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, images, "--resume", option)
+    assert stop.value.code == 2
+    assert option[2:].partition("=")[0] in capsys.readouterr().err
+    predict(checkpoint, images, "--resume", "--output.format=[csv,jsonl]")
+    assert list(read_csv("out/predictions.csv")) == list(PLACES)
+
+
+def test_sigterm_stops_and_the_prediction_can_be_resumed(checkpoint, images, monkeypatch, caplog):
+    read = unlabelled.read_image
+
+    def stop_at_the_first(path):
+        if "a.png" in path:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(path)
+
+    monkeypatch.setattr(unlabelled, "read_image", stop_at_the_first)
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, images, "--data.batch_size=1")
+    assert stop.value.code == 143
+    assert "--output.folder=out --resume" in caplog.text
+    assert not list(Path("out").glob("[!.]*"))
+    predict(checkpoint, images, "--resume")
+    assert list(read_csv("out/predictions.csv")) == list(PLACES)
 
 
 def test_another_detector_does_not_go_on(checkpoint, images, monkeypatch, capsys):
