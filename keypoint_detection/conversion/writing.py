@@ -99,6 +99,10 @@ def _write(labels: LabelSet, output: Path, name: OutputName, is_file: bool, info
     notes = []
     if len({image.split for image in labels.images}) > 1 and (name in WITHOUT_PARTS or (is_file and name != "cvat")):
         notes.append("Training, validation and test images are written together.")
+    has_lines = any(one.skeleton for one in labels.categories)
+    if has_lines and (name == "label_studio" or (name == "yolo" and len(labels.categories) > 1)):
+        whose = "" if name == "label_studio" else " of several categories"
+        notes.append(f"Skeletons are left out: {FORMATS[name].title} has no place for those{whose}.")
     if name == "yolo":
         return notes + write_yolo(labels, output)
     if name == "deeplabcut":

@@ -56,6 +56,14 @@ def test_labels_come_back_from_every_format(mice, tmp_path, name, output, source
     assert all(image.size == (40, 80) for image in in_file)
 
 
+@pytest.mark.parametrize(("name", "n_categories", "is_said"), [("label_studio", 1, 1), ("yolo", 1, 0), ("yolo", 2, 1)])
+def test_skeletons_that_are_left_out_are_said(mice, tmp_path, name, n_categories, is_said):
+    labels = load(mice)
+    labels.categories *= n_categories
+    notes = write_labels(labels, tmp_path / "out", name, "copy", {})
+    assert sum("Skeletons are left out" in note for note in notes) == is_said
+
+
 def test_a_table_of_deeplabcut_counts_from_pixel_centres(mice, tmp_path):
     write_labels(load(mice), tmp_path / "out", "deeplabcut", "copy", {})
     table = (tmp_path / "out" / "labeled-data" / "a" / "CollectedData_kpd.csv").read_text().splitlines()
