@@ -15,7 +15,7 @@ __all__ = ["LabelledPanel", "PointSet", "draw_contact_sheet", "draw_overlay", "d
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 
 # Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are.
-MIN_HEIGHT_PX = 360
+MIN_HEIGHT_PX, MAX_WIDTH_PX = 360, 4000
 MARK_RADIUS = 5
 MIN_MARK_RADIUS = 1
 LEGEND_ROW_PX = 18
@@ -77,7 +77,7 @@ def draw_overlay(
     Returns:
         An RGB image with the legend at the bottom; a small `image` is enlarged by a whole number.
     """
-    factor = max(1, -(-MIN_HEIGHT_PX // image.shape[0]))
+    factor = max(1, min(-(-MIN_HEIGHT_PX // image.shape[0]), MAX_WIDTH_PX // image.shape[1]))
     panel = _draw_points(_enlarge(image, factor), points, factor, min_score)
     panels = [panel]
     if heatmaps is not None:

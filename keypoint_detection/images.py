@@ -46,6 +46,10 @@ class ImageError(OSError):
     """A file cannot be read as an image; the message names it."""
 
 
+class _UnsupportedError(ValueError):
+    """An image is complete, but of a kind that would be misread; the message says why and what to do."""
+
+
 class ImageSizes(NamedTuple):
     """The size of an image, (height, width) in pixels.
 
@@ -88,6 +92,8 @@ def _unreadable(path: str, error: BaseException) -> ImageError:
         return ImageError(f"{path}: no such file.")
     if isinstance(error, Image.DecompressionBombError):
         return ImageError(f"{path}: larger than Pillow reads ({str(error).split(',')[0]}). Save it at a smaller size.")
+    if isinstance(error, _UnsupportedError):
+        return ImageError(f"{path}: {error}")
     reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
     return ImageError(f"{path}: cannot be read as an image ({reason}). Is the file complete?")
 
@@ -118,6 +124,7 @@ def read_stored(path: str, scale: Callable[[tuple[int, int]], float]) -> StoredI
     """
     try:
         with Image.open(path) as file:
+            _refuse_ambiguous(file)
             sizes, orientation = _sizes_of(file), _orientation_of(file)
             height, width = sizes.stored
             factor = min(1.0, scale(sizes.shown))
@@ -160,7 +167,7 @@ def read_pixels(path: str) -> NDArray[np.uint8]:
     Sixteen-bit greyscale is scaled to 8 bits; an alpha channel is dropped.
 
     Raises:
-        ImageError: the file is missing or not a readable image.
+        ImageError: the file is missing or not a readable image, or it has floating-point values or several pages.
     """
     try:
         with Image.open(path) as file:
@@ -171,7 +178,19 @@ def read_pixels(path: str) -> NDArray[np.uint8]:
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Convert an image of any mode to (H, W, 3) uint8 RGB, upright; see `read_pixels`."""
+    _refuse_ambiguous(image)
     return np.array(_convert(image if _orientation_of(image) == 1 else ImageOps.exif_transpose(image)))
+
+
+def _refuse_ambiguous(image: Image.Image) -> None:
+    """Refuse an image that could be read in several ways, most of them wrong."""
+    if image.mode == "F":
+        raise _UnsupportedError(
+            "the values are floating-point numbers, whose range is not known; save them as 8-bit or 16-bit integers."
+        )
+    n_pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    if n_pages > 1:
+        raise _UnsupportedError(f"the file has {n_pages} pages; save each as an image.")
 
 
 def _convert(image: Image.Image) -> Image.Image:
@@ -207,6 +226,7 @@ def scan_image(path: str, side: int) -> ImageScan:
         with open(path, "rb") as stream:
             content = stream.read()
         with Image.open(io.BytesIO(content)) as file:
+            _refuse_ambiguous(file)
             sizes = _sizes_of(file)
             file.draft("L", (side, side))
             is_plain = file.mode in ("L", "RGB")

@@ -5,7 +5,7 @@ from images_of_discs import centre_of_mass, disc_image
 from PIL import Image
 
 from keypoint_detection.geometry import apply_affine
-from keypoint_detection.images import ImageError
+from keypoint_detection.images import ImageError, read_pixels, read_stored, scan_image
 from keypoint_detection.resizing import read_image, resize
 
 
@@ -80,3 +80,20 @@ def test_an_image_beyond_pillows_limit_is_named(tmp_path, monkeypatch):
     Image.new("L", (20, 10)).save(tmp_path / "big.png")
     with pytest.raises(ImageError, match=r"big.png: larger than Pillow reads .*200 pixels"):
         read_image(str(tmp_path / "big.png"))
+
+
+def test_values_of_unknown_range_are_refused(tmp_path):
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "a.tiff")
+    for read in (read_pixels, lambda path: read_stored(path, lambda size: 1.0), lambda path: scan_image(path, 8)):
+        with pytest.raises(ImageError, match=r"a\.tiff: the values are floating-point numbers"):
+            read(str(tmp_path / "a.tiff"))
+
+
+def test_a_file_of_several_pages_is_refused(tmp_path):
+    pages = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (0, 200)]
+    pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=pages[1:])
+    for read in (read_pixels, lambda path: read_stored(path, lambda size: 1.0), lambda path: scan_image(path, 8)):
+        with pytest.raises(ImageError, match="has 2 pages"):
+            read(str(tmp_path / "a.tiff"))
+    pages[0].save(tmp_path / "b.tiff")
+    assert read_pixels(str(tmp_path / "b.tiff")).shape == (8, 8, 3)

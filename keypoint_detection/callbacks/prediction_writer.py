@@ -1,5 +1,6 @@
 """Write the points that `kpd predict` finds: completely or not at all, and resumable."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -81,7 +82,7 @@ class PredictionWriter(Callback):
         if resume and folder is None:
             raise DataError("output.resume needs the folder of the interrupted prediction: give --output.folder.")
         self.folder = None if folder is None else Path(folder).expanduser()
-        self.formats: list[Format] = format if isinstance(format, list) else [format]
+        self.formats: list[Format] = list(dict.fromkeys(format if isinstance(format, list) else [format]))
         self.score_threshold = score_threshold
         self.coordinates: Coordinates | None = coordinates
         self.overlays = overlays
@@ -267,7 +268,7 @@ class PredictionWriter(Callback):
             with path.open("rb") as file:
                 start = 0
                 for line in file:
-                    if line.endswith(b"\n"):  # a line that was cut off is done again
+                    with contextlib.suppress(ValueError):  # an image whose line was cut off is done again
                         places[json.loads(line)["index"]] = (path, start)
                     start += len(line)
         return [place for _, place in sorted(places.items())]

@@ -47,13 +47,15 @@ class ProgressLines(Callback):
         if not (is_training and trainer.is_global_zero) or _shows_progress(trainer):
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        error = values.get("val/error_px/median", math.nan)
+        error, share = values.get("val/error_px/median", math.nan), values.get("val/detection_rate", 1.0)
+        # An error is that of the points found: without their share, it flatters a detector that finds a few.
+        of_some = f" ({share:.0%} found)" if share < 1 else ""
         shown = [
             f"epoch {trainer.current_epoch + 1}",
             f"step {trainer.global_step}",
             f"loss {values.get('train/loss', math.nan):.4g} (val {values.get('val/loss', math.nan):.4g})",
             f"mAP {values.get('val/mAP', math.nan):.3f}",
-            "no point found" if math.isnan(error) else f"median error {error:.2f} px",
+            "no point found" if math.isnan(error) else f"median error {error:.2f} px{of_some}",
         ]
         if self._is_best(trainer, values):
             shown.append("best so far")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from keypoint_detection.callbacks.measuring import MeasuringCallback
 from keypoint_detection.callbacks.run_folder import find_run_folder
+from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.drawing import draw_prediction
 from keypoint_detection.metrics.matching import pair_nearest
 from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
@@ -102,14 +103,21 @@ class WorstImages(MeasuringCallback):
         if trainer.is_global_zero:
             with (folder / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(ImageErrors._fields)
-                writer.writerows(errors)
+                names = _name_files(trainer, [row.image_id for row in errors])
+                writer.writerow([*ImageErrors._fields, "file"])
+                writer.writerows([*row, names.get(row.image_id, "")] for row in errors)
         worst = [(rank, row, drawn[row.image_id]) for rank, row in enumerate(errors, 1) if row.image_id in drawn]
         worst = [entry for entry in worst if entry[0] <= self.n_images]
         for rank, row, image in worst:
             image.save(folder / "worst" / f"{rank:03d}-image-{row.image_id}.png")
         for logger in wandb_loggers(trainer) if trainer.is_global_zero else ():
             _log_table(logger, [(row, image) for _, row, image in worst])
+
+
+def _name_files(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
+    data = getattr(trainer, "datamodule", None)
+    is_known = isinstance(data, KeypointsDataModule)
+    return data.image_names("test" if trainer.state.fn == "test" else "val", image_ids) if is_known else {}
 
 
 def _log_table(logger: WandbLogger, worst: list[tuple[ImageErrors, Image.Image]]) -> None:

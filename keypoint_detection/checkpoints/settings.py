@@ -12,6 +12,7 @@ from keypoint_detection.checkpoints.specifications import canonical_class_path
 
 __all__ = [
     "read_settings",
+    "refuse_changes",
     "refuse_other_network",
     "refuse_other_training",
     "refuse_training_file",
@@ -80,6 +81,23 @@ def report_overrides(checkpoint: dict[str, Any], config: Namespace) -> None:
     """Log which settings differ from the checkpoint's, since the user's take precedence."""
     for change in _changes(checkpoint, config):
         logger.info("%s: %s as given (the checkpoint has %s)", *change)
+
+
+def refuse_changes(settings: dict[str, Any], config: Namespace, reason: str) -> None:
+    """Refuse settings that would have no effect, since nothing is trained any more.
+
+    Args:
+        settings: those of the training, by option name.
+        config: the parsed settings.
+        reason: why they have no effect, and the way out.
+
+    Raises:
+        ValueError: the data, the model or the seed are set to something else.
+    """
+    own = {name: value for name, value in settings.items() if name.startswith(("model.", "data.", "seed_"))}
+    changes = [change.name for change in _compare(own, config)]
+    if changes:
+        raise ValueError(f"{', '.join(changes)} would have no effect: {reason}")
 
 
 def refuse_other_training(checkpoint: dict[str, Any], config: Namespace) -> None:
@@ -184,6 +202,11 @@ def _changes(checkpoint: dict[str, Any], config: Namespace) -> list[_Change]:
     """List the parsed settings that differ from the checkpoint's."""
     stored = {f"model.{name}": value for name, value in _public(checkpoint["hyper_parameters"]).items()}
     stored |= {f"data.{name}": value for name, value in _carried(checkpoint).items()}
+    return _compare(stored, config)
+
+
+def _compare(stored: dict[str, Any], config: Namespace) -> list[_Change]:
+    """List the parsed settings that differ from stored ones, which are given by option name."""
     changes = []
     for name, old in stored.items():
         parsed = config.get(name)

@@ -61,4 +61,4 @@ def fill_in_budget(trainer: Namespace) -> None:
         trainer.check_val_every_n_epoch = None
     if counts_steps and interval is None and trainer.check_val_every_n_epoch == 1:
         trainer.check_val_every_n_epoch = None
-        trainer.val_check_interval = max(1, trainer.max_steps // N_VALIDATIONS) * trainer.accumulate_grad_batches
+        trainer.val_check_interval = -(-trainer.max_steps // N_VALIDATIONS) * trainer.accumulate_grad_batches

@@ -96,7 +96,8 @@ def export(
     if not is_kept:
         sys.stderr.write(f"kpd export: the points differ by more than {MAX_DIFFERENCE_PX} px: {path} was not kept.\n")
     elif not parity.n_points:
-        sys.stderr.write("kpd export: no point was found, so the difference is unknown: give --images.\n")
+        way_out = "give --images with objects that it knows" if images else "give --images"
+        sys.stderr.write(f"kpd export: no point was found, so the difference is unknown: {way_out}.\n")
     return is_kept
 
 

@@ -44,6 +44,7 @@ from keypoint_detection.checkpoints.files import (
 )
 from keypoint_detection.checkpoints.settings import (
     read_settings,
+    refuse_changes,
     refuse_other_network,
     refuse_other_training,
     refuse_training_file,
@@ -67,6 +68,7 @@ from keypoint_detection.parsing.arguments import (
     find_checkpoint_path,
     gives_config,
     prepare_words,
+    refuse_broken_configs,
     variables_as_words,
 )
 from keypoint_detection.parsing.errors import USAGE_ERROR, ShortErrors
@@ -141,6 +143,10 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             *variables_as_words(command, set(list_option_strings(subparser)), os.environ),
             *prepare_words(typed),
         ]
+        try:
+            refuse_broken_configs(words)
+        except ValueError as error:
+            parser.error(str(error))
         path = find_checkpoint_path(words)
         if path is None:
             path = os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
@@ -198,11 +204,14 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             refuse_other_training(checkpoint, config)
             n_epochs, n_steps = trained_so_far(checkpoint)
             if n_epochs == config.trainer.max_epochs or n_steps == config.trainer.max_steps:
-                logger.info(
-                    "This training is finished (%s, %s); a larger --trainer.max_epochs resumes it.",
-                    count_in_words(n_epochs, "epoch"),
-                    count_in_words(n_steps, "step"),
+                limit = "max_steps" if n_steps == config.trainer.max_steps else "max_epochs"
+                text = (
+                    f"this training is finished ({count_in_words(n_epochs, 'epoch')}, "
+                    f"{count_in_words(n_steps, 'step')}); a larger --trainer.{limit} resumes it."
                 )
+                run = find_run(config.ckpt_path)
+                refuse_changes(read_settings(run / CONFIG_FILE) if run else {}, config, text)
+                logger.info("%s", text[0].upper() + text[1:])
         elif self.subcommand == "validate":
             refuse_training_images(checkpoint, config)
         elif self.subcommand == "test":
@@ -323,7 +332,7 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
         cli = _start(words, cli_class, stop)
     except (DataError, ImageError) as error:
         # An error from a process that reads images includes its whole traceback.
-        _leave(words, str(error).strip().splitlines()[-1], error)
+        _leave(words, re.sub(r"^[\w.]+Error: ", "", str(error).strip().splitlines()[-1]), error)
     except MisconfigurationException as error:
         _leave(words, str(error), error)
     except TrainingDivergedError as error:

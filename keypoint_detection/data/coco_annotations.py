@@ -129,7 +129,8 @@ def read_annotations(
             finish()
     finish()
     if n_without_keypoints:
-        logger.info("Left out, as without keypoints: %s.", count_in_words(n_without_keypoints, "annotation"))
+        annotations = count_in_words(n_without_keypoints, "annotation")
+        logger.info("Left out, as without keypoints or of another category: %s.", annotations)
     return _join(parts, len(image_ids))
 
 

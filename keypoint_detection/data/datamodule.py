@@ -98,7 +98,8 @@ class KeypointsDataModule(LightningDataModule):
         num_workers: processes that read images; 0 reads in the training process. By default, one less than the cores.
         cache: keep decoded images at input size, so that all epochs but the first read them much faster: `ram` in
             memory shared by all processes of the machine, for as long as one of them runs; `disk` in files that later
-            runs reuse. An image whose file changes is read again.
+            runs reuse. An image whose file changes is read again. Augmentation then starts from the resized images, so
+            the training differs in detail from one without a cache.
         cache_folder: folder of a cache on disk.
         cache_gb: maximum size of the cache in gigabytes. What does not fit is read from its file every time; a cache
             that is full when a run begins makes room by dropping its oldest images.
@@ -313,9 +314,10 @@ class KeypointsDataModule(LightningDataModule):
     def image_names(self, part: str, image_ids: Sequence[int]) -> dict[int, str]:
         """Return the files of some images of a part that is set up, relative to its JSON file if they are below it."""
         table = self._datasets[part].table
+        rows = {image_id: row for row, image_id in enumerate(table.image_ids.tolist())}
         names = {}
         for image_id in image_ids:
-            path = Path(table.image_paths[(table.image_ids == image_id).argmax()].decode())
+            path = Path(table.image_paths[rows[image_id]].decode())
             folder = table.path.parent
             names[image_id] = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
         return names

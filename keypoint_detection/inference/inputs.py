@@ -23,7 +23,8 @@ def to_pixels(source: ImageLike) -> NDArray[np.uint8]:
     """Convert an image to (H, W, 3) uint8 RGB.
 
     Args:
-        source: a NumPy array (H, W, 3) RGB or (H, W) grey, a tensor (3, H, W), a PIL image, or the path of a file.
+        source: a NumPy array (H, W, 3) RGB or (H, W) grey, a tensor (3, H, W) or (1, H, W), a PIL image, or the path of
+            a file.
             Arrays and tensors are uint8, or floating-point from 0 to 1. Files and PIL images are turned upright
             according to their EXIF orientation.
 
@@ -41,9 +42,10 @@ def to_pixels(source: ImageLike) -> NDArray[np.uint8]:
         return _to_uint8(source[..., None].repeat(N_COLOURS, axis=2) if source.ndim == 2 else source)
     # A caller with a tensor has loaded torch; nothing else here needs it.
     if type(source).__module__.startswith("torch") and hasattr(source, "detach"):
-        array = source.detach().cpu().numpy()
+        # NumPy has no bfloat16.
+        array = (source.detach().float() if source.is_floating_point() else source.detach()).cpu().numpy()
         _check_tensor_shape(array)
-        return _to_uint8(array.transpose(1, 2, 0))
+        return _to_uint8(np.broadcast_to(array, (N_COLOURS, *array.shape[1:])).transpose(1, 2, 0))
     raise TypeError(f"image: expected a NumPy array, a PIL image, a tensor or a path, found {type(source).__name__}.")
 
 
@@ -65,16 +67,16 @@ def _check_array_shape(array: NDArray[Any]) -> None:
 
 def _check_tensor_shape(array: NDArray[Any]) -> None:
     shape = array.shape
-    if 0 not in shape and array.ndim == 3 and shape[0] == N_COLOURS:
+    if 0 not in shape and array.ndim == 3 and shape[0] in (1, N_COLOURS):
         return
     advice = ""
     if array.ndim == 3 and shape[2] == N_COLOURS:
         advice = " The colours come last: give image.permute(2, 0, 1)."
     elif array.ndim == 2:
-        advice = " Grey images have three equal colours: give image.expand(3, -1, -1)."
+        advice = " Grey images have one colour: give image[None]."
     elif array.ndim == 4:
         advice = " Several images are given as a list: list(images)."
-    raise ValueError(f"image: expected a tensor (3, H, W), found the shape {shape}.{advice}")
+    raise ValueError(f"image: expected a tensor (3, H, W) or (1, H, W), found the shape {shape}.{advice}")
 
 
 def _to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:

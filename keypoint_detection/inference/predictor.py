@@ -1,7 +1,7 @@
 """Find points in images with a trained detector, from Python; needs neither Lightning nor a config."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from PIL import Image
 
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.drawing import PointSet, draw_overlay
+from keypoint_detection.images import ImageError
 from keypoint_detection.inference.engines import Engine, Found
 from keypoint_detection.inference.inputs import ImageLike, to_pixels
 from keypoint_detection.inference.results import Result
@@ -35,7 +36,7 @@ class Predictor:
             `pixel_index` its centre (OpenCV). None takes the convention of the labels the detector was trained on.
 
     Raises:
-        ValueError: the threshold is out of range.
+        ValueError: the threshold is out of range, or there is no such convention.
     """
 
     def __init__(
@@ -45,6 +46,9 @@ class Predictor:
         score_threshold: float | Literal["best_f1"],
         coordinates: Coordinates | None,
     ) -> None:
+        if coordinates not in (None, *get_args(Coordinates)):
+            known = " or ".join(map(repr, get_args(Coordinates)))
+            raise ValueError(f"coordinates is {coordinates!r}; {known} is expected.")
         self.engine = engine
         self.channels = engine.channels
         self.coordinates: Coordinates = coordinates or engine.coordinates
@@ -169,5 +173,5 @@ class Predictor:
 def _read_entry(entry: ImageLike, index: int) -> NDArray[np.uint8]:
     try:
         return to_pixels(entry)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImageError) as error:
         raise type(error)(f"images[{index}]: {error}") from error

@@ -1,7 +1,7 @@
 """The points that a detector found in one image."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,13 @@ class Point(NamedTuple):
         return None if self.covariance is None else float(spread_of(np.array(self.covariance)))
 
 
+class _ByChannel(dict[str, NDArray[np.float32]]):
+    """Arrays by the name of their channel."""
+
+    def __missing__(self, channel: str) -> NoReturn:
+        raise KeyError(f"there is no channel {channel!r}, but {', '.join(map(repr, self)) or 'none'}")
+
+
 class Result:
     """The points of one image: iterate over them, or use them as arrays.
 
@@ -59,11 +66,11 @@ class Result:
         covariances: Mapping[str, NDArray[np.float32]],
         heatmaps: NDArray[np.float32] | None,
     ) -> None:
-        self.xy = dict(xy)
-        self.scores = dict(scores)
+        self.xy = _ByChannel(xy)
+        self.scores = _ByChannel(scores)
         self.thresholds_px = thresholds_px
-        self.probabilities = dict(probabilities)
-        self.covariances = dict(covariances)
+        self.probabilities = _ByChannel(probabilities)
+        self.covariances = _ByChannel(covariances)
         self.heatmaps = heatmaps
 
     def __iter__(self) -> Iterator[Point]:
@@ -76,6 +83,10 @@ class Result:
             for (x, y), score, probability, covariance in rows:
                 matrix = None if covariance is None else (tuple(covariance[0]), tuple(covariance[1]))
                 yield Point(channel, x, y, score, probability, matrix)
+
+    def __getitem__(self, index: int) -> Point:
+        """Return one of the points, in the order of iteration."""
+        return list(self)[index]
 
     def __len__(self) -> int:
         """Count the points of all channels."""

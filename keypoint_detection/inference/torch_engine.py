@@ -94,6 +94,12 @@ def _split(tensor: Tensor | None, n: int) -> Sequence[NDArray[np.float32] | None
 
 def _choose_device(name: str) -> torch.device:
     if name != "auto":
-        return torch.device(name)
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device is {name!r}, which cannot be used ({reason}); 'cpu' and 'auto' can.") from error
+        return device
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")

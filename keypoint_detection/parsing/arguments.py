@@ -15,6 +15,7 @@ __all__ = [
     "find_checkpoint_path",
     "gives_config",
     "prepare_words",
+    "refuse_broken_configs",
     "variables_as_words",
 ]
 
@@ -52,6 +53,26 @@ def prepare_words(words: Sequence[str]) -> list[str]:
 def gives_config(words: Sequence[str]) -> bool:
     """Whether words name a config file."""
     return any(word in CONFIG_OPTIONS or word.startswith("--config=") for word in words)
+
+
+def refuse_broken_configs(words: Sequence[str]) -> None:
+    """Refuse config files that are not YAML, whose name the parser does not know.
+
+    Raises:
+        ValueError: with file, line, column and problem.
+    """
+    for position, word in enumerate(words):
+        is_option = position > 0 and words[position - 1] in CONFIG_OPTIONS
+        path = word if is_option else word.removeprefix("--config=") if word.startswith("--config=") else None
+        try:
+            if path is not None and "\n" not in path:
+                yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            raise ValueError(f"{path}{place}: this is not YAML: {error.problem or error.context}.") from error
+        except (OSError, UnicodeDecodeError):
+            continue  # the parser says what is wrong with the file
 
 
 def find_checkpoint_path(words: Sequence[str]) -> str | None:

@@ -139,6 +139,25 @@ def test_a_finished_training_says_so(copied, caplog):
     assert "This training is finished (4 epochs, 12 steps)" in caplog.text
 
 
+@pytest.mark.parametrize("option", ["--data.image_size=[48, 64]", "--data.batch_size=5", "--seed_everything=7"])
+def test_a_finished_training_keeps_its_config(copied, option, capsys):
+    before = (copied / "config.yaml").read_text()
+    error = refusal(capsys, "fit", f"--ckpt_path={copied / 'checkpoints' / 'last.ckpt'}", option)
+    assert option[2:].partition("=")[0] in error
+    assert "larger --trainer.max_epochs" in error
+    assert (copied / "config.yaml").read_text() == before
+
+
+def test_the_limit_that_a_training_reached_is_named(discs, caplog):
+    fit(discs, "--trainer.max_epochs=-1", "--trainer.max_steps=3")
+    (folder,) = Path("runs").iterdir()
+    with caplog.at_level("INFO", logger="keypoint_detection"):
+        run(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"])
+    assert "a larger --trainer.max_steps resumes it" in caplog.text
+    cli = run(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "--trainer.max_steps=5"])
+    assert cli.trainer.global_step == 5
+
+
 @pytest.mark.parametrize("given", [["--config", TINY], ["--trainer.logger=false", "--trainer.accelerator=cpu"]])
 def test_a_checkpoint_alone_resumes_and_says_what_it_lacks(trained, tmp_path, given, caplog):
     shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "lonely.ckpt")

@@ -1,5 +1,6 @@
 """`kpd fit`, `validate` and `test`, as a user runs them."""
 
+import csv
 import json
 import os
 import shutil
@@ -126,7 +127,9 @@ def test_the_worst_images_are_written_on_request(trained, discs):
     words = ["--trainer.callbacks+=WorstImages", "--trainer.callbacks.n_images=3"]
     run(["test", checkpoint, f"--data.test={discs}", *words])
     (folder,) = Path("runs").iterdir()
-    assert len((folder / "per_image.csv").read_text().splitlines()) == 13
+    rows = list(csv.DictReader((folder / "per_image.csv").read_text().splitlines()))
+    assert len({row["file"] for row in rows}) == 12
+    assert all((discs.parent / row["file"]).is_file() for row in rows)
     assert len(list((folder / "worst").glob("*.png"))) == 3
 
 
@@ -283,6 +286,12 @@ def test_an_unknown_key_in_a_config_file_is_refused(discs, capsys):
     error = refusal(capsys, "fit", "--config=a.yaml", f"--data.train={discs}")
     assert "heatmap_sigmas" in error
     assert "model.heatmap_sigma" in error
+
+
+def test_a_broken_config_file_is_named(discs, capsys):
+    Path("a.yaml").write_text("model:\n  lr: 0.1\n data: 3\n")
+    error = refusal(capsys, "fit", "--config=a.yaml", f"--data.train={discs}")
+    assert "a.yaml, line 3, column 2: this is not YAML" in error
 
 
 def test_training_without_a_file_says_what_to_give(capsys):

@@ -10,6 +10,7 @@ from spot_detector import blob_image, make_checkpoint, save
 
 from keypoint_detection import Predictor
 from keypoint_detection.checkpoints.files import CheckpointError
+from keypoint_detection.images import ImageError
 from keypoint_detection.inference.results import Point
 
 EXIF_ORIENTATION = 0x0112
@@ -38,6 +39,7 @@ def test_every_form_of_an_image_gives_the_same_point(checkpoint, tmp_path):
         pixels[..., ::-1],
         pixels.astype(np.float32) / 255,
         torch.from_numpy(pixels).permute(2, 0, 1),
+        torch.from_numpy(pixels[..., 0])[None],
         Image.fromarray(pixels),
         save(pixels, tmp_path / "a.png"),
         str(tmp_path / "a.png"),
@@ -82,15 +84,39 @@ def test_pixel_index_coordinates_lie_half_a_pixel_lower(checkpoint):
         (np.full((40, 60, 3), np.nan), "nan"),
         (np.zeros((40, 60, 3), np.int64), "int64"),
         (torch.zeros(40, 60, 3, dtype=torch.uint8), "permute"),
+        (torch.zeros(40, 60, dtype=torch.uint8), r"image\[None\]"),
         (np.zeros((0, 60, 3), np.uint8), "shape"),
+        ("none.png", "none.png: no such file"),
     ],
 )
 def test_what_is_not_an_image_is_refused(checkpoint, image, message):
     detector = Predictor.from_checkpoint(checkpoint)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, ImageError), match=message):
         detector(image)
-    with pytest.raises(ValueError, match=r"images\[1\]"):
+    with pytest.raises((ValueError, ImageError), match=r"images\[1\]"):
         detector([np.zeros((40, 60, 3), np.uint8), image])
+
+
+def test_bfloat16_is_as_good_as_its_precision(checkpoint):
+    image = torch.from_numpy(blob_image(33.25, 21.5)).permute(2, 0, 1) / 255
+    point = only_point(Predictor.from_checkpoint(checkpoint)(image.bfloat16()))
+    assert (point.x, point.y) == pytest.approx((33.25, 21.5), abs=0.3)
+
+
+@pytest.mark.parametrize("option", [{"coordinates": "pixel-index"}, {"device": "abacus"}, {"device": "cuda:99"}])
+def test_options_out_of_range_are_refused(checkpoint, option):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"{name} is '"):
+        Predictor.from_checkpoint(checkpoint, **option)
+
+
+def test_points_have_an_order_and_channels_a_name(checkpoint):
+    result = Predictor.from_checkpoint(checkpoint)(blob_image(33.25, 21.5))
+    assert result[0] == next(iter(result))
+    with pytest.raises(IndexError):
+        result[1]
+    with pytest.raises(KeyError, match="no channel 'snuot', but 'spot'"):
+        result.xy["snuot"]
 
 
 def test_an_image_of_another_type_is_refused(checkpoint):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keypoint_detection.channels import resolve_channels
+from keypoint_detection.data.checks.brightness import check_brightness
 from keypoint_detection.data.checks.entries import check_entries
 from keypoint_detection.data.checks.findings import Finding, findings_of_problems, shorten_list
 from keypoint_detection.data.checks.labels import check_labels
@@ -148,7 +149,7 @@ def _check_part(
     seen = Seen(part, read)
     thumbnails = np.zeros((len(read), *seen.thumbnails.shape[1:]), dtype=np.uint8)
     thumbnails[seen.indices] = seen.thumbnails
-    findings += [*check_shift(part, thumbnails), *check_copies(seen)]
+    findings += [*check_shift(part, thumbnails), *check_copies(seen), *check_brightness(seen)]
     if name in ("", "train"):
         is_split_at_random = data.split is not None and data.split.group_by is None
         findings += [*check_part_likeness(seen, is_split_at_random), *_describe_sizes(part, data.demands)]

@@ -240,3 +240,9 @@ def test_keypoints_without_names_are_noted(path):
 
     found = only(run_audit(edit(path, change)), "unnamed")
     assert (found.level, found.examples) == ("note", ("mouse_0", "mouse_1"))
+
+
+def test_images_that_are_nearly_black_are_found(tmp_path):
+    images = {f"{number:02}.png": draw(number) for number in range(N)}
+    dark = {name: pixels // 16 if name < "03" else pixels for name, pixels in images.items()}
+    assert only(run_audit(write_set(tmp_path, dark)), "nearly_black").count == 3
