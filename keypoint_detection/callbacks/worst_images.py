@@ -116,8 +116,9 @@ class WorstImages(MeasuringCallback):
 
 def _name_files(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
     data = getattr(trainer, "datamodule", None)
-    is_known = isinstance(data, KeypointsDataModule)
-    return data.image_names("test" if trainer.state.fn == "test" else "val", image_ids) if is_known else {}
+    if not isinstance(data, KeypointsDataModule):
+        return {}
+    return data.image_names("test" if trainer.state.fn == "test" else "val", image_ids)
 
 
 def _log_table(logger: WandbLogger, worst: list[tuple[ImageErrors, Image.Image]]) -> None:

@@ -24,7 +24,10 @@ def test_every_validation_writes_a_line_where_there_is_no_progress_bar(lines):
     found = [line for line in lines("--trainer.max_epochs=3") if line.startswith("epoch")]
     assert len(found) == 3
     for number, line in enumerate(found, 1):
-        pattern = rf"epoch {number}, step {3 * number}, loss [\d.]+ \(val [\d.]+\), mAP 0\.\d+, median error [\d.]+ px( \(\d+% found\))?, "
+        pattern = (
+            rf"epoch {number}, step {3 * number}, loss [\d.]+ \(val [\d.]+\), mAP 0\.\d+, "
+            r"median error [\d.]+ px( \(\d+% found\))?, "
+        )
         assert re.match(pattern, line), line
         assert re.search(r"\d s left$", line)
     assert "best so far" in found[0]
