@@ -34,6 +34,7 @@ COMMANDS = {
     "check": Command("check", "find what is wrong with a data set before training on it"),
     "export": Command("export", "write a detector as one file that takes images and returns points"),
     "summarize": Command("summarize", "pool the folds of a cross-validation, or draw a learning curve of several runs"),
+    "suggest": Command("suggest", "choose the images to label next"),
     "view": Command("view", "look at labels and predictions side by side in FiftyOne"),
     "convert": Command("convert", "convert DeepLabCut, SLEAP, Label Studio, CVAT and YOLO labels to COCO and back"),
     "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),

@@ -18,6 +18,7 @@ from keypoint_detection.images import ResizeMode
 from keypoint_detection.models import backbones
 from keypoint_detection.models.backbones import Backbone
 from keypoint_detection.models.network import HeatmapNetwork
+from keypoint_detection.types import DataError
 
 __all__ = ["InputSettings", "LoadedDetector", "load_detector"]
 
@@ -49,6 +50,7 @@ class LoadedDetector(NamedTuple):
         best_f1_threshold: the score with the best F1 in the latest validation, over all channels; None if the
             checkpoint has no validation.
         calibration: calibration of scores and peaks; None if the checkpoint has none.
+        mirrored_channels: the channel that each channel becomes in a mirrored image; None if unknown.
     """
 
     network: HeatmapNetwork
@@ -57,6 +59,7 @@ class LoadedDetector(NamedTuple):
     inputs: InputSettings
     best_f1_threshold: float | None
     calibration: Calibration | None
+    mirrored_channels: list[int] | None
 
 
 def load_detector(reference: str, may_import: bool = False, flip_test: bool | None = None) -> LoadedDetector:
@@ -76,8 +79,13 @@ def load_detector(reference: str, may_import: bool = False, flip_test: bool | No
     channels = complete_channels(settings["channels"])
     network = HeatmapNetwork(_make_backbone(settings["backbone"], reference, may_import), len(channels))
     _load_weights(network, checkpoint["state_dict"], reference)
+    flip_pairs = _data_settings(checkpoint).get("flip_pairs")
     if settings.get("flip_test", False) if flip_test is None else flip_test:
-        network.mirrored_channels = mirror_channels(channels, _data_settings(checkpoint).get("flip_pairs"))
+        network.mirrored_channels = mirror_channels(channels, flip_pairs)
+    try:
+        mirrored_channels = mirror_channels(channels, flip_pairs)
+    except DataError:
+        mirrored_channels = None
     codec = HeatmapCodec(
         stride=network.backbone.stride,
         sigma_px=settings["heatmap_sigma"],
@@ -92,6 +100,7 @@ def load_detector(reference: str, may_import: bool = False, flip_test: bool | No
         _input_settings(checkpoint),
         _best_f1(checkpoint),
         _calibration(checkpoint),
+        mirrored_channels,
     )
 
 
