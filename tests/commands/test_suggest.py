@@ -1,0 +1,82 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from spot_detector import blob_image, save
+
+from keypoint_detection.cli import run
+
+# The detector's score is the brightness of the spot.
+BRIGHTNESS = {"bright.png": 1.0, "b/dim.png": 0.75, "b/middle.png": 0.85}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "b").mkdir(parents=True)
+    for number, (name, brightness) in enumerate(BRIGHTNESS.items()):
+        save((blob_image(15 + 25 * number, 12 + 18 * number) * brightness).astype(np.uint8), folder / name)
+    return folder
+
+
+def suggest(checkpoint, images, *options):
+    run(["suggest", f"--ckpt_path={checkpoint}", f"--images={images}", *options])
+
+
+def suggested(path="suggested.csv"):
+    with Path(path).open(newline="") as file:
+        return [row["image"] for row in csv.DictReader(file)]
+
+
+def refusal(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        suggest(*words)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_doubtful_images_come_first(checkpoint, images, capsys):
+    suggest(checkpoint, images, "--n_images=2")
+    assert suggested() == ["b/dim.png", "b/middle.png"]
+    assert "2 images of 3 to label next" in capsys.readouterr().out
+    sheet = np.asarray(Image.open("suggested.png"))
+    assert (sheet == (230, 159, 0)).all(-1).any()  # points are drawn
+
+
+def test_what_is_labelled_is_neither_suggested_nor_repeated(checkpoint, images):
+    shutil.copy(images / "b" / "dim.png", images / "copy.png")
+    entries = [{"id": 1, "file_name": "b/dim.png"}]
+    (images / "labels.json").write_text(json.dumps({"images": entries}))
+    suggest(checkpoint, images, f"--labelled={images / 'labels.json'}", "--output=new/s.csv")
+    assert suggested("new/s.csv") == ["b/middle.png", "bright.png", "copy.png"]
+
+
+def test_unreadable_images_are_listed_and_in_the_exit_code(checkpoint, images, capsys):
+    (images / "broken.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit) as stop:
+        suggest(checkpoint, images)
+    assert stop.value.code == 1
+    assert "1 image could not be read" in capsys.readouterr().err
+    assert sorted(suggested()) == sorted(BRIGHTNESS)
+
+
+def test_what_cannot_be_done_is_refused(checkpoint, images, capsys):
+    assert "ending in .csv" in refusal(capsys, checkpoint, images, "--output=a.txt")
+    assert "does not exist" in refusal(capsys, checkpoint, "nowhere")
+    assert "is a video" in refusal(capsys, checkpoint, "a.mp4")
+    assert "are labelled already" in refusal(capsys, checkpoint, images, f"--labelled={images}")
+    for name in ("suggested.csv", "suggested.png"):
+        Path(name).touch()
+        assert f"{name} already exists" in refusal(capsys, checkpoint, images)
+        assert not Path(name).read_bytes()
+        Path(name).unlink()
+    assert not list(Path().glob("suggested*"))
