@@ -19,7 +19,7 @@ from pathlib import Path
 import keypoint_detection.data.coco as coco
 start = time.process_time()
 if sys.argv[1] == "read_coco":
-    coco.read_coco(sys.argv[2])
+    coco.read_coco(sys.argv[2], coordinates="continuous")
 else:
     json.loads(Path(sys.argv[2]).read_text())
 seconds = time.process_time() - start

@@ -114,8 +114,9 @@ def test_average_precision_against_a_plain_loop(n_truths: int) -> None:
 
 def test_peak_memory_over_output() -> None:
     """Measured in a process of its own, whose high-water mark can be reset."""
-    program = "from benchmarks.test_average_precision import report_peak; report_peak()"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    program = "from test_average_precision import report_peak; report_peak()"
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     sys.stdout.write(f"\n{result.stdout}")
     assert "peak" in result.stdout
 

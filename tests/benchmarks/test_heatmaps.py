@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from keypoint_detection.codec.heatmaps import decode, encode
+from keypoint_detection.types import Detections
 
 SIZE = (256, 256)
 SIGMA_PX = 2.0
@@ -109,10 +110,10 @@ def test_decode_against_scikit_image_per_map(make: Callable[[], Tensor], min_dis
     heatmaps = make()
     as_array = heatmaps.numpy()
 
-    def ours() -> tuple[Tensor, Tensor]:
+    def ours() -> Detections:
         return decode(heatmaps, 1, max_keypoints=20, score_threshold=THRESHOLD, min_distance_px=min_distance)
 
-    points, scores = ours()
+    points, scores = ours()[:2]
     if min_distance == 1:
         # Their distance counts cells along an axis, ours is Euclidean between sub-pixel centres: at 1, both mean peaks.
         theirs = find_by_scikit_image(as_array, min_distance)
