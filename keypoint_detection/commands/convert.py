@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 
 from keypoint_detection import __version__
@@ -26,6 +27,8 @@ from keypoint_detection.types import OCCLUDED, DataError
 
 __all__ = ["convert", "run"]
 
+# Number of points needed before their common range is informative.
+N_POINTS_FOR_RANGE = 10
 CONTINUOUS = "continuous: (0, 0) is the outer corner of the top-left pixel, (0.5, 0.5) its centre"
 
 
@@ -104,6 +107,7 @@ def convert(
         _check_parts(target, write_as)
     root = Path(image_root).expanduser() if image_root else None
     labels = read_labels(path, read_as, Reading(root, list(keypoints or [])), coordinates)
+    _refuse_shares(labels, path)
     if categories:
         _keep_categories(labels, categories)
     if val_fraction or test_fraction:
@@ -116,6 +120,17 @@ def convert(
     }
     notes = [*labels.notes, *write_labels(labels, target, write_as, images, info)]
     sys.stdout.write(f"{target} ({FORMATS[write_as].title}): {report}\n" + "".join(f"  {note}\n" for note in notes))
+
+
+def _refuse_shares(labels: LabelSet, path: Path) -> None:
+    """Refuse coordinates that are not pixels: every format that stores shares of a side has been undone by now."""
+    points = [one.points[one.is_labelled] for image in labels.images for one in image.instances]
+    labelled = np.concatenate(points) if points else np.zeros((0, 2))
+    if len(labelled) >= N_POINTS_FOR_RANGE and labelled.min() >= 0 and labelled.max() <= 1:
+        raise DataError(
+            f"{path}: all coordinates are between 0 and 1: they look like shares of a side; multiply them by width and "
+            "height."
+        )
 
 
 def _check_parts(target: Path, write_as: OutputName) -> None:

@@ -1,6 +1,7 @@
 """The metrics that callbacks and schedules watch: filled in if left out, refused if they do not exist."""
 
 import difflib
+import logging
 from typing import Any
 
 from jsonargparse import Namespace
@@ -13,10 +14,14 @@ from keypoint_detection.detector import KeypointDetector
 
 __all__ = ["check_monitors", "fill_in_monitors"]
 
+logger = logging.getLogger(__name__)
+
 MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
 N_OFFERED = 3
 # Maximum number of metrics listed if none has a similar name.
 N_LISTED = 12
+# Errors in pixels are those of the points that were found.
+ERROR_PREFIX = "val/error_px/"
 
 
 def fill_in_monitors(trainer: Namespace) -> None:
@@ -50,6 +55,12 @@ def check_monitors(trainer: Trainer, model: KeypointDetector) -> None:
             )
         if isinstance(callback, EarlyStopping | ModelCheckpoint):
             _check_monitor(type(callback).__name__, callback.monitor, names)
+            if callback.monitor is not None and callback.monitor.startswith(ERROR_PREFIX):
+                logger.warning(
+                    "%s watches %s, which leaves out points that are not found: a detector that finds few may be "
+                    "taken for the best. val/mAP counts them.",
+                    *(type(callback).__name__, callback.monitor),
+                )
     specification = model.hparams.get("lr_scheduler")
     if isinstance(specification, dict):
         monitor: Any = (specification.get("init_args") or {}).get("monitor")

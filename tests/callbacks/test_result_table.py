@@ -71,7 +71,7 @@ def test_intervals_stand_below_their_numbers():
     [("val/error_px/median", "min", "error_px/median"), ("val/mAP", "max", "mAP"), ("val/loss", "max", "loss")],
 )
 def test_the_result_is_that_of_the_best_checkpoint_whatever_chose_it(
-    monitor, mode, best, discs, tmp_path, monkeypatch, capsys
+    monitor, mode, best, discs, tmp_path, monkeypatch, capsys, caplog
 ):
     monkeypatch.chdir(tmp_path)
     chosen = {
@@ -82,6 +82,7 @@ def test_the_result_is_that_of_the_best_checkpoint_whatever_chose_it(
     words = ["--config", TINY, f"--data.train={discs}", f"--data.val={discs}", "--trainer.max_epochs=4"]
     logger = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"]
     run(["fit", *words, *logger, f"--trainer.callbacks={json.dumps(callbacks)}"])
+    assert ("leaves out points that are not found" in caplog.text) == (monitor == "val/error_px/median")
     (log,) = Path("logs").rglob("metrics.csv")
     with log.open() as file:
         rows = [row for row in csv.DictReader(file) if row[monitor]]

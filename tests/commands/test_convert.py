@@ -96,6 +96,19 @@ def test_whole_numbers_that_name_pixels_are_brought_to_centres(discs):
     assert abs(difference - 0.5).max() < 1e-4
 
 
+def test_shares_of_a_side_are_not_taken_for_pixels(discs, capsys):
+    content = json.loads(discs.read_text())
+    for annotation in content["annotations"]:
+        annotation["keypoints"] = [v if i % 3 == 2 else v / 1000 for i, v in enumerate(annotation["keypoints"])]
+    shares = discs.with_name("shares.json")
+    shares.write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as stop:
+        run(["convert", str(shares), "--output=out", "--to=yolo"])
+    assert stop.value.code == 2
+    assert "they look like shares of a side" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
 def test_categories_are_chosen_by_name(discs, tmp_path):
     content = json.loads(discs.read_text())
     content["categories"].insert(0, {"id": 2, "name": "dot", "keypoints": ["dot"]})
