@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.data.image_files import describe_difference
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.images import ImageError, read_sizes
 from keypoint_detection.types import NOT_LABELLED
@@ -191,18 +192,14 @@ class ImageFinder:
             )
             return None
         try:
-            image = LabelledImage(tidy, read_sizes(str(path)).shown, path)
+            sizes = read_sizes(str(path))
         except ImageError as error:
             self.problems.add("unreadable image", str(error))
             return None
-        height, width = stated_size
-        if height and width and (str(height), str(width)) != (str(image.size[0]), str(image.size[1])):
-            self.problems.add(
-                "size",
-                f"{name!r:.120} is {height}x{width} (height x width) according to the labels, but {path} has "
-                f"{image.size[0]}x{image.size[1]}. Use the images that were labelled.",
-            )
-        return image
+        labelled = tuple(int(side) for side in stated_size if str(side or "").isdecimal())
+        if len(labelled) == len(sizes.shown) and all(labelled) and labelled != sizes.shown:
+            self.problems.add("size", describe_difference(f"{name!r:.120}", str(path), labelled, sizes))
+        return LabelledImage(tidy, sizes.shown, path)
 
     def look_for(self, name: str) -> Path | None:
         """Find a file by its name, or by the name without its leading folders."""

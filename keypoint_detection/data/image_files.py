@@ -12,7 +12,7 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.images import ImageError, ImageSizes, read_sizes
 from keypoint_detection.types import DataError
 
-__all__ = ["check_images", "compare_sizes", "count_points_outside"]
+__all__ = ["check_images", "compare_sizes", "count_points_outside", "describe_difference"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def compare_sizes(
         if isinstance(sizes, ImageError):
             problems.add("unreadable", f"{name}: {sizes}")
         elif all(labelled) and labelled != sizes.shown:
-            problems.add(_kind_of_difference(labelled, sizes), _describe_difference(name, path, labelled, sizes))
+            problems.add(_kind_of_difference(labelled, sizes), describe_difference(name, path, labelled, sizes))
     return problems
 
 
@@ -109,7 +109,8 @@ def _kind_of_difference(labelled: tuple[int, ...], sizes: ImageSizes) -> str:
     return "rotated" if labelled in (sizes.stored, sizes.shown[::-1]) else "size"
 
 
-def _describe_difference(name: str, path: str, labelled: tuple[int, ...], sizes: ImageSizes) -> str:
+def describe_difference(name: str, path: str, labelled: tuple[int, ...], sizes: ImageSizes) -> str:
+    """Say how the size in the labels, (height, width), differs from that of the image, why, and what to do."""
     height, width = sizes.shown
     text = f"{name}: the labels are for {labelled[0]}x{labelled[1]} (height x width), {path} has {height}x{width}"
     if labelled == sizes.stored:

@@ -109,7 +109,7 @@ def test_the_order_of_single_points_can_be_said(export, read):
         ("<annotations><track id='0'></track></annotations>", "export it again as 'CVAT for images 1.1'"),
         ("<annotations></annotations>", "has no <image>"),
         (SKELETONS.replace("10.25,20.50", "10.25"), "'nose' has points='10.25'; 'x,y' is expected"),
-        (SKELETONS.replace('height="40"', 'height="41"'), "is 41x80 .* but .* has 40x80"),
+        (SKELETONS.replace('height="40"', 'height="41"'), "the labels are for 41x80 .* has 40x80"),
         (SKELETONS.replace("a/1.png", "a/2.png"), "there is no image 'a/2.png'"),
     ],
 )
