@@ -4,33 +4,29 @@ import contextlib
 import hashlib
 import json
 import logging
-import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator
-from fractions import Fraction
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from jsonargparse.typing import ClosedUnitInterval
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from keypoint_detection.callbacks.prediction_overlays import (
+    OVERLAY_FOLDER,
+    OVERLAY_VIDEO,
+    Look,
+    draw_overlay_images,
+    draw_overlay_video,
+)
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.confidence import NO_CALIBRATION
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.data.unlabelled import is_video
-from keypoint_detection.data.video import read_frames, read_rate, write_video
-from keypoint_detection.destinations import stay_below
-from keypoint_detection.drawing import PointSet, draw_overlay
-from keypoint_detection.images import read_pixels
 from keypoint_detection.inference.formats import FILE_NAMES, Format, Record, write_predictions
 from keypoint_detection.inference.results import spread_of
 from keypoint_detection.inference.thresholds import choose_threshold
@@ -43,8 +39,6 @@ logger = logging.getLogger(__name__)
 PART_PATTERN = ".unfinished-*.jsonl"
 SETTINGS_FILE = ".unfinished.json"
 DIGEST_BYTES = 16
-OVERLAY_FOLDER, OVERLAY_VIDEO = "overlays", "overlay.mp4"
-OVERLAY_DRAFT, OVERLAY_VIDEO_DRAFT = ".overlays.partial", ".overlay.partial.mp4"
 N_DECIMALS, N_SCORE_DECIMALS = 3, 6
 
 
@@ -255,7 +249,14 @@ class PredictionWriter(Callback):
             partial.replace(target)
             logger.info("Wrote %s", target)
         if self.overlays:
-            self._draw(records(), data, list(model.channels))
+            look = Look(list(model.channels), self._threshold, self._offset)
+            drawn = (
+                draw_overlay_video(self.folder, data.predict, records(), look)
+                if is_video(data.predict)
+                else draw_overlay_images(self.folder, data.unlabelled, records(), look)
+            )
+            if drawn is not None:
+                logger.info("Wrote %s", drawn)
         for path in self.folder.glob(PART_PATTERN):
             path.unlink()
         (self.folder / SETTINGS_FILE).unlink(missing_ok=True)
@@ -284,58 +285,6 @@ class PredictionWriter(Callback):
         finally:
             for file in opened.values():
                 file.close()
-
-    def _draw(self, records: Iterator[Record], data: Any, channels: list[str]) -> None:
-        assert self.folder is not None
-        if is_video(data.predict):
-            target, draft = self.folder / OVERLAY_VIDEO, self.folder / OVERLAY_VIDEO_DRAFT
-            frames = zip(read_frames(data.predict), records, strict=False)
-            drawn = (self._overlay(frame, record, channels) for frame, record in frames)
-            rate: Fraction = read_rate(data.predict)
-            write_video(str(draft), drawn, rate)
-            draft.replace(target)
-            logger.info("Wrote %s", target)
-            return
-        target, draft = self.folder / OVERLAY_FOLDER, self.folder / OVERLAY_DRAFT
-        shutil.rmtree(draft, ignore_errors=True)  # of a prediction that was interrupted here
-        paths = {image.image_id: image.path for image in data.unlabelled}
-        names = dict(zip(paths, _name_overlays([image.name for image in data.unlabelled]), strict=True))
-        for record in records:
-            place = draft / names[record["id"]]
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(self._overlay(read_pixels(paths[record["id"]]), record, channels)).save(place)
-        if draft.exists():
-            draft.replace(target)
-            logger.info("Wrote %s", target)
-
-    def _overlay(self, image: NDArray[np.uint8], record: Record, channels: list[str]) -> NDArray[np.uint8]:
-        found = [[point for point in record["points"] if point["channel"] == name] for name in channels]
-        xy = [
-            np.array([[p["x"], p["y"]] for p in points], np.float32).reshape(-1, 2) + self._offset for points in found
-        ]
-        scores = [np.array([point["score"] for point in points], np.float32) for points in found]
-        marks = PointSet.of_predictions(xy, scores)
-        return np.asarray(draw_overlay(image, marks, channels, min_score=self._threshold))
-
-
-def _name_overlays(names: list[str]) -> list[Path]:
-    """Name the overlay of each image: like the image, as a PNG; images that differ in nothing else keep their suffix.
-
-    >>> [path.as_posix() for path in _name_overlays(["b/c.jpg", "a.jpg", "a.png", "../a.png"])]
-    ['b/c.png', 'a.jpg.png', 'a.png.png', 'a.png-2.png']
-    """
-    places = [stay_below(name) for name in names]
-    without_suffix = Counter(str(place.with_suffix("")).casefold() for place in places)
-    taken: set[str] = set()
-    overlays = []
-    for place in places:
-        is_alone = without_suffix[str(place.with_suffix("")).casefold()] == 1
-        stem = place.with_suffix("").name if is_alone else place.name
-        numbered = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
-        overlay = next(path for one in numbered if str(path := place.with_name(f"{one}.png")).casefold() not in taken)
-        taken.add(str(overlay).casefold())
-        overlays.append(overlay)
-    return overlays
 
 
 def _source(trainer: Trainer) -> str:
