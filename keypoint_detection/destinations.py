@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 
 from keypoint_detection.types import DataError
 
-__all__ = ["refuse_unwritable", "stay_below"]
+__all__ = ["refuse_unwritable", "shorten_path", "stay_below"]
 
 
 def refuse_unwritable(path: Path, option: str) -> None:
@@ -39,3 +39,9 @@ def stay_below(name: str) -> Path:
     """
     path = PurePath(name)
     return Path(*(part for part in path.parts if part not in (path.anchor, "..")))
+
+
+def shorten_path(path: str | Path) -> Path:
+    """Write a path as one would type it: relative if it is below the working folder."""
+    absolute = Path(os.path.abspath(path))
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute

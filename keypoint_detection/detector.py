@@ -20,7 +20,7 @@ from keypoint_detection.checkpoints.misfits import explain_misfit
 from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory, is_plain
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.confidence import Calibration, calibrate
-from keypoint_detection.geometry import apply_affine, map_detections
+from keypoint_detection.geometry import map_detections
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.models.backbones import Backbone, Unet
@@ -50,14 +50,10 @@ class Predictions(NamedTuple):
     Attributes:
         logits: (B, C, h, w).
         detections_input: points in input pixels.
-        detections_image: the same points in pixels of the original images.
-        truths_image: (B, C, K, 2) the ground truth in pixels of the original images; padded as in the batch.
     """
 
     logits: Tensor
     detections_input: Detections
-    detections_image: Detections
-    truths_image: Tensor
 
 
 class KeypointDetector(LightningModule):
@@ -333,14 +329,8 @@ class KeypointDetector(LightningModule):
 
     def _measure(self, logits: Tensor, batch: Batch, metrics: KeypointMetrics) -> Predictions:
         detections = self.detect(logits)
-        predictions = Predictions(
-            logits=logits,
-            detections_input=detections,
-            detections_image=map_detections(detections, batch.input_to_image),
-            truths_image=apply_affine(batch.points, batch.input_to_image),
-        )
         metrics.update(detections, batch, self._losses(logits, batch))
-        return predictions
+        return Predictions(logits=logits, detections_input=detections)
 
     def _losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss of every heatmap, (B, C)."""

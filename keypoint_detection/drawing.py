@@ -9,11 +9,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keypoint_detection.types import NOT_LABELLED, Batch
 
-__all__ = ["LabelledPanel", "PointSet", "draw_contact_sheet", "draw_overlay", "draw_prediction"]
+__all__ = ["DRAWN_SCORE", "LabelledPanel", "PointSet", "draw_contact_sheet", "draw_overlay", "draw_prediction"]
 
 # Okabe & Ito's palette, which people with every kind of colour vision can tell apart, without its black and grey.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 
+# Callbacks draw predictions from this score on, unless the user says otherwise: those below are mostly noise.
+DRAWN_SCORE = 0.1
 # Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are.
 MIN_HEIGHT_PX, MAX_WIDTH_PX = 360, 4000
 MARK_RADIUS = 5

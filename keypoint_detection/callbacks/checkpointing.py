@@ -1,5 +1,6 @@
 """Which checkpoints a training keeps, and which of them is the best."""
 
+import math
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -66,6 +67,12 @@ class ChosenCheckpoint(NamedTuple):
     monitor: str
     mode: str
     score: float | None
+
+    def is_surpassed_by(self, value: float) -> bool:
+        """Whether a value of the metric is better than that of the file; NaN never is."""
+        if math.isnan(value):
+            return False
+        return self.score is None or (value > self.score if self.mode == "max" else value < self.score)
 
 
 class MeasuredCheckpoint(NamedTuple):

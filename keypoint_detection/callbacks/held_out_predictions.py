@@ -9,11 +9,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from keypoint_detection.callbacks.checkpointing import read_best_validation
+from keypoint_detection.callbacks.measuring import find_report
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.data.datamodule import SEED_VARIABLE, KeypointsDataModule
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, write_held_out
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
-from keypoint_detection.metrics.report import EvaluationReport
 
 __all__ = ["HeldOutPredictions"]
 
@@ -48,8 +48,8 @@ class HeldOutPredictions(Callback):
 
 
 def _latest_rows(pl_module: LightningModule) -> dict[str, Tensor]:
-    report = getattr(pl_module, "report", None)
-    return report.measurements.rows if isinstance(report, EvaluationReport) and report.measurements else {}
+    report = find_report(pl_module)
+    return report.measurements.rows if report is not None and report.measurements else {}
 
 
 def _describe(data: KeypointsDataModule, metrics: KeypointMetrics) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from keypoint_detection import __version__, pages
-from keypoint_detection.callbacks.measuring import MeasuringCallback
+from keypoint_detection.callbacks.measuring import MeasuringCallback, find_report
 from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import as_loggable, find_run_folder, find_saved_run
 from keypoint_detection.callbacks.worst_images import WorstDrawings
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
+from keypoint_detection.drawing import DRAWN_SCORE
 from keypoint_detection.metrics.report import DEFINITIONS, EvaluationReport, ImageErrors
 from keypoint_detection.metrics.result_columns import (
     Column,
@@ -52,7 +53,7 @@ class HtmlReport(MeasuringCallback):
         min_score: predictions that score less are not drawn.
     """
 
-    def __init__(self, n_images: NonNegativeInt = 8, min_score: ClosedUnitInterval = 0.1) -> None:
+    def __init__(self, n_images: NonNegativeInt = 8, min_score: ClosedUnitInterval = DRAWN_SCORE) -> None:
         self.n_images = n_images
         self.min_score = float(min_score)
         self._drawings = WorstDrawings(n_images, self.min_score)
@@ -65,8 +66,8 @@ class HtmlReport(MeasuringCallback):
     def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the page, on the first of several processes."""
         drawn = _gather({image_id: _compress(image) for image_id, image in self._drawings.take().items()})
-        report = getattr(pl_module, "report", None)
-        if not trainer.is_global_zero or not isinstance(report, EvaluationReport):
+        report = find_report(pl_module)
+        if not trainer.is_global_zero or report is None:
             return
         table = next((one for one in trainer.callbacks if isinstance(one, ResultTable)), None)  # type: ignore[attr-defined]
         # The table has already computed the intervals.
@@ -258,8 +259,8 @@ def _describe_subject(trainer: Trainer, pl_module: LightningModule, image_ids: l
         ("versions", f"kpd {__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
     ]
     saved = find_saved_run(trainer)
-    if saved is not None and saved.path is not None:
-        config = (saved.path / saved.config_filename).read_text(encoding="utf-8")
+    if saved is not None and saved.config_file is not None:
+        config = saved.config_file.read_text(encoding="utf-8")
     else:
         config = yaml.safe_dump(as_loggable(dict(pl_module.hparams)), sort_keys=False, allow_unicode=True)
     return _Subject(facts, names, config)

@@ -5,9 +5,16 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.types import Batch
 
-__all__ = ["MeasuringCallback"]
+__all__ = ["MeasuringCallback", "find_report"]
+
+
+def find_report(pl_module: LightningModule) -> EvaluationReport | None:
+    """Return the latest report of a detector; None before its first measurement."""
+    report = getattr(pl_module, "report", None)
+    return report if isinstance(report, EvaluationReport) else None
 
 
 class MeasuringCallback(Callback):

@@ -66,6 +66,6 @@ def _metadata(trainer: Trainer, pl_module: LightningModule, best: ChosenCheckpoi
         metadata["metrics"] = {name: value for name, value in scalars.items() if math.isfinite(value)}
         metadata["epoch"] = validation.epoch
     saved = find_saved_run(trainer)
-    if saved is not None and saved.path is not None:
-        metadata["config"] = yaml.safe_load((saved.path / saved.config_filename).read_text(encoding="utf-8"))
+    if saved is not None and saved.config_file is not None:
+        metadata["config"] = yaml.safe_load(saved.config_file.read_text(encoding="utf-8"))
     return metadata

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from keypoint_detection.callbacks.run_folder import find_run_folder
-from keypoint_detection.drawing import draw_prediction
+from keypoint_detection.drawing import DRAWN_SCORE, draw_prediction
 from keypoint_detection.types import Batch
 
 __all__ = ["PredictionOverlays"]
@@ -30,7 +30,7 @@ class PredictionOverlays(Callback):
         min_score: predictions that score less are not drawn.
     """
 
-    def __init__(self, n_images: PositiveInt = 4, min_score: ClosedUnitInterval = 0.1) -> None:
+    def __init__(self, n_images: PositiveInt = 4, min_score: ClosedUnitInterval = DRAWN_SCORE) -> None:
         self.n_images = n_images
         self.min_score = float(min_score)
         self.latest: list[Path] = []

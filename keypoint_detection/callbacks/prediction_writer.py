@@ -29,7 +29,7 @@ from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.data.unlabelled import is_video
 from keypoint_detection.inference.formats import FILE_NAMES, Format, Record, write_predictions
 from keypoint_detection.inference.results import spread_of
-from keypoint_detection.inference.thresholds import choose_threshold
+from keypoint_detection.inference.thresholds import choose_threshold, read_best_f1
 from keypoint_detection.types import DataError, Detections, ImageBatch
 
 __all__ = ["PredictionWriter"]
@@ -160,7 +160,7 @@ class PredictionWriter(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this process's part of the result."""
         model, data = _parts(trainer, pl_module)
-        best = (model.latest_validation or {}).get("report", {}).get("overall", {}).get("score_threshold")
+        best = read_best_f1(model.latest_validation)
         self._threshold = choose_threshold(self.score_threshold, best, model.codec.score_threshold)
         if model.calibration is None and trainer.is_global_zero:
             logger.warning(NO_CALIBRATION)

@@ -31,15 +31,13 @@ class ProgressLines(Callback):
     def __init__(self) -> None:
         self._started_at = 0.0
         self._first_step = 0
-        self._best_score: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and name the faster precision."""
         self._started_at, self._first_step = time.monotonic(), trainer.global_step
-        best = find_best_checkpoint(trainer)
-        self._best_score = None if best is None else best.score
         if trainer.is_global_zero and trainer.precision == FULL_PRECISION and _has_fast_bfloat16():
-            logger.info("This processor has fast bf16: --trainer.precision=bf16-mixed would be about twice as fast.")
+            device = "GPU" if trainer.strategy.root_device.type == "cuda" else "processor"
+            logger.info("This %s has fast bf16: --trainer.precision=bf16-mixed would be about twice as fast.", device)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line."""
@@ -57,22 +55,14 @@ class ProgressLines(Callback):
             f"mAP {values.get('val/mAP', math.nan):.3f}",
             "no point found" if math.isnan(error) else f"median error {error:.2f} px{of_some}",
         ]
-        if self._is_best(trainer, values):
+        # Checkpoint callbacks are called last: they still know the best one before this validation.
+        best = find_best_checkpoint(trainer)
+        if best is not None and best.is_surpassed_by(values.get(best.monitor, math.nan)):
             shown.append("best so far")
         left = self._seconds_left(trainer)
         if left is not None:
             shown.append(f"{_write_duration(left)} left")
         logger.info("%s", ", ".join(shown))
-
-    def _is_best(self, trainer: Trainer, values: dict[str, float]) -> bool:
-        best = find_best_checkpoint(trainer)
-        value = math.nan if best is None else values.get(best.monitor, math.nan)
-        if best is None or math.isnan(value):
-            return False
-        known = self._best_score
-        is_better = known is None or (value > known if best.mode == "max" else value < known)
-        self._best_score = value if is_better else known
-        return is_better
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
         """Estimate the time left from the steps so far; None if the training has no end."""

@@ -9,9 +9,11 @@ from lightning.pytorch.callbacks import Callback
 from rich.table import Table
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
+from keypoint_detection.callbacks.measuring import find_report
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.destinations import shorten_path
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.metrics.result_columns import list_columns, list_rows, name_row
 from keypoint_detection.metrics.table import make_table, print_parts
@@ -51,7 +53,7 @@ class ResultTable(Callback):
         if validation is not None:
             title = f"Validation, epoch {validation.epoch} of {max(trainer.current_epoch, validation.epoch)}"
             self._publish(trainer, validation.report, title, "val")
-        elif (report := _report_of(pl_module)) is not None:
+        elif (report := find_report(pl_module)) is not None:
             self._publish(trainer, report, "Validation, the latest", "val")
         else:
             self._shown.append("No validation took place, so the result of this training is unknown.")
@@ -63,7 +65,7 @@ class ResultTable(Callback):
         self._finish(trainer, pl_module, "Test", "test")
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, title: str, part: str) -> None:
-        report = _report_of(pl_module)
+        report = find_report(pl_module)
         if not trainer.is_global_zero or report is None:
             return
         if self.n_resamples:
@@ -109,27 +111,16 @@ def _list_paths(trainer: Trainer) -> list[str]:
     lines = []
     checkpoint: str | Path = best.path if best is not None and best.path is not None else ""
     if checkpoint:
-        lines.append(f"Best checkpoint  {_short(checkpoint)}")
+        lines.append(f"Best checkpoint  {shorten_path(checkpoint)}")
     elif last is not None and last.best_model_path:
         checkpoint = last.best_model_path
-        lines.append(f"Last checkpoint  {_short(checkpoint)}")
+        lines.append(f"Last checkpoint  {shorten_path(checkpoint)}")
     saved = find_saved_run(trainer)
-    if saved is not None and saved.path is not None:
-        lines.append(f"Saved config     {_short(saved.path / saved.config_filename)}")
+    if saved is not None and saved.config_file is not None:
+        lines.append(f"Saved config     {shorten_path(saved.config_file)}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, PredictionOverlays):
-            lines += [f"Overlay          {_short(path)}" for path in callback.latest]
+            lines += [f"Overlay          {shorten_path(path)}" for path in callback.latest]
     if checkpoint:
-        lines.append(f"Next             kpd test --ckpt_path={_short(checkpoint)} --data.test=YOUR_FILE.json")
+        lines.append(f"Next             kpd test --ckpt_path={shorten_path(checkpoint)} --data.test=YOUR_FILE.json")
     return lines
-
-
-def _short(path: str | Path) -> str:
-    """Return the path relative to the working folder if that is shorter."""
-    path = Path(path)
-    return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
-
-
-def _report_of(pl_module: LightningModule) -> EvaluationReport | None:
-    report = getattr(pl_module, "report", None)
-    return report if isinstance(report, EvaluationReport) else None

@@ -32,6 +32,11 @@ class SavedRun(SaveConfigCallback):
 
     path: Path | None = None
 
+    @property
+    def config_file(self) -> Path | None:
+        """The file of the resolved config; None before the run has a folder."""
+        return None if self.path is None else self.path / self.config_filename
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Create the folder on the first process and tell the others its name; a trial run leaves none."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -22,8 +22,8 @@ class WandbRun(Callback):
 
     The data set (files, SHA-256, images, points per channel; also shown in a table), the number of parameters and the
     run folder are added to the run's config, and the resolved config to its files. Weights & Biases itself records
-    commit, diff and package versions. The summary of `val/mAP`, and of the metric that chooses `best.ckpt`, is the best
-    value; `best` in the summary holds every number of that checkpoint.
+    commit, diff and package versions. The summary of the metric that chooses `best.ckpt` is its best value; `best` in
+    the summary holds every number of that checkpoint.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -62,20 +62,15 @@ class WandbRun(Callback):
         describe_data = getattr(trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
         if describe_data is not None:
             description["data_set"] = describe_data()
+        best = find_best_checkpoint(trainer)
         for logger in loggers:
             run = logger.experiment
             run.config.update(description, allow_val_change=True)
-            for metric, way in _summarised_metrics(trainer).items():
-                run.define_metric(metric, summary=way, step_metric="trainer/global_step", step_sync=True)
+            if best is not None:
+                run.define_metric(best.monitor, summary=best.mode, step_metric="trainer/global_step", step_sync=True)
             _save_config(trainer, run)
             # The first table also makes the client look up its account: later ones then wait for an unreachable server.
             log_table(logger, "data_set", DATA_SET_COLUMNS, _data_set_rows(description.get("data_set", {})))
-
-
-def _summarised_metrics(trainer: Trainer) -> dict[str, str]:
-    """List the metrics whose best value the summary keeps, and whether that is the minimum or maximum."""
-    best = find_best_checkpoint(trainer)
-    return {"val/mAP": "max"} | ({best.monitor: best.mode} if best is not None else {})
 
 
 def _data_set_rows(description: dict[str, dict[str, Any]]) -> list[list[Any]]:
@@ -89,9 +84,9 @@ def _data_set_rows(description: dict[str, dict[str, Any]]) -> list[list[Any]]:
 def _save_config(trainer: Trainer, run: Any) -> None:
     """Add the resolved config to the files of the run, beside the one that Weights & Biases writes."""
     saved = find_saved_run(trainer)
-    if saved is None or saved.path is None or not Path(run.dir).is_dir():
+    if saved is None or saved.config_file is None or not Path(run.dir).is_dir():
         return  # a disabled run (WANDB_MODE=disabled) has no folder
     # The files of the run already include a `config.yaml` of another form.
     target = Path(run.dir).resolve() / f"kpd-{saved.config_filename}"
-    shutil.copyfile(saved.path / saved.config_filename, target)
+    shutil.copyfile(saved.config_file, target)
     run.save(str(target), base_path=str(target.parent), policy="now")

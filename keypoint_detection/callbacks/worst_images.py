@@ -10,12 +10,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
-from keypoint_detection.callbacks.measuring import MeasuringCallback
+from keypoint_detection.callbacks.measuring import MeasuringCallback, find_report
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.data.datamodule import KeypointsDataModule
-from keypoint_detection.drawing import draw_prediction
+from keypoint_detection.drawing import DRAWN_SCORE, draw_prediction
+from keypoint_detection.geometry import apply_affine
 from keypoint_detection.metrics.matching import pair_nearest
-from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
+from keypoint_detection.metrics.report import ImageErrors, severity
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 from keypoint_detection.types import NOT_LABELLED, Batch
 
@@ -23,8 +24,7 @@ __all__ = ["WorstDrawings", "WorstImages"]
 
 
 class _Candidate(NamedTuple):
-    n_missing: int
-    max_error_px: float
+    rank: tuple[int, float, int]
     image_id: int
     image: Image.Image
 
@@ -44,24 +44,26 @@ class WorstDrawings:
     def consider(self, outputs: Any, batch: Batch, channels: Sequence[str]) -> None:
         """Keep a drawing of each image that is worse than the least bad of those kept so far."""
         is_labelled = batch.visibility != NOT_LABELLED
-        errors = pair_nearest(
-            outputs.detections_image.points.flatten(0, 1),
-            outputs.detections_image.scores.flatten(0, 1),
-            outputs.truths_image.flatten(0, 1),
-            is_labelled.flatten(0, 1),
-        ).view(is_labelled.shape)
+        # In float64, as in the metrics, so that the errors are equal to theirs.
+        found, truths = (
+            apply_affine(points.double(), batch.input_to_image).flatten(0, 1)
+            for points in (outputs.detections_input.points, batch.points)
+        )
+        scores = outputs.detections_input.scores.flatten(0, 1)
+        errors = pair_nearest(found, scores, truths, is_labelled.flatten(0, 1)).view(is_labelled.shape)
         seen = {candidate.image_id for candidate in self._candidates}
         for index in range(len(batch.images)):
             image_id = int(batch.image_ids[index])
             of_image = errors[index][is_labelled[index]]
             is_found = of_image.isfinite()
-            rank = (int((~is_found).sum()), float(of_image[is_found].max()) if is_found.any() else 0.0)
+            largest = float(of_image[is_found].max()) if is_found.any() else math.nan
+            rank = (*severity(int((~is_found).sum()), largest), -image_id)
             is_full = len(self._candidates) >= self.n_images
-            if image_id in seen or (is_full and rank <= self._candidates[-1][:2]):
+            if image_id in seen or (is_full and rank <= self._candidates[-1].rank):
                 continue
             image = draw_prediction(outputs, batch, index, channels, self.min_score)
-            self._candidates.append(_Candidate(*rank, image_id, image))
-            self._candidates.sort(key=lambda candidate: candidate[:2], reverse=True)
+            self._candidates.append(_Candidate(rank, image_id, image))
+            self._candidates.sort(key=lambda candidate: candidate.rank, reverse=True)
             del self._candidates[self.n_images :]
 
     def take(self) -> dict[int, Image.Image]:
@@ -81,7 +83,7 @@ class WorstImages(MeasuringCallback):
         min_score: predictions that score less are not drawn.
     """
 
-    def __init__(self, n_images: PositiveInt = 10, min_score: ClosedUnitInterval = 0.1) -> None:
+    def __init__(self, n_images: PositiveInt = 10, min_score: ClosedUnitInterval = DRAWN_SCORE) -> None:
         self.n_images = n_images
         self.min_score = float(min_score)
         self._drawings = WorstDrawings(n_images, self.min_score)
@@ -94,8 +96,8 @@ class WorstImages(MeasuringCallback):
         """Write the list and the images."""
         # Each process has the drawings of its own images.
         drawn = self._drawings.take()
-        report = getattr(pl_module, "report", None)
-        if not isinstance(report, EvaluationReport):
+        report = find_report(pl_module)
+        if report is None:
             return
         errors = report.per_image_errors()
         folder = find_run_folder(trainer)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from keypoint_detection.destinations import shorten_path
+
 if TYPE_CHECKING:
     from wandb import Artifact
 
@@ -75,12 +77,7 @@ def find_run(checkpoint: str | Path) -> Path | None:
     """
     folder = Path(checkpoint).absolute().parent
     is_in_run = folder.name == CHECKPOINT_FOLDER and (folder.parent / CONFIG_FILE).is_file()
-    return _shorten(folder.parent) if is_in_run else None
-
-
-def _shorten(path: Path) -> Path:
-    """Return the path relative to the working folder if it is below that."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return shorten_path(folder.parent) if is_in_run else None
 
 
 def read_checkpoint(reference: str) -> dict[str, Any]:

@@ -329,9 +329,7 @@ def _name_columns(categories: list[Category], counts: list[int]) -> list[_Column
     return [
         _Column(individual, keypoint, coordinate)
         for category, count in zip(categories, counts, strict=True)
-        for individual in (
-            [SINGLE] if category.name == SINGLE else [f"individual{n + 1}" for n in range(max(count, 1))]
-        )
+        for individual in _name_individuals(category, count)
         for keypoint in category.keypoints
         for coordinate in ("x", "y")
     ]

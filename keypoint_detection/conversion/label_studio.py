@@ -42,7 +42,6 @@ LOOSE = "object"
 OCCLUDED_WORDS = re.compile(r"occlu|hidden|invisible|not visible", re.IGNORECASE)
 # Uploaded files get a prefix of eight hexadecimal digits and a hyphen.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
-IMAGE_ADDRESS = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp)\b", re.IGNORECASE)
 LOCAL_FILES = "/data/local-files/"
 # Diameter of the displayed points, in percent of the image's width.
 POINT_PERCENT = 0.5

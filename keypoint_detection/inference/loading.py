@@ -1,7 +1,6 @@
 """Rebuild from a checkpoint what finding points needs: network, codec, channels, and how the network saw images."""
 
 import importlib
-import math
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.confidence import Calibration
 from keypoint_detection.data.coco import Coordinates
 from keypoint_detection.images import ResizeMode
+from keypoint_detection.inference.thresholds import read_best_f1
 from keypoint_detection.models import backbones
 from keypoint_detection.models.backbones import Backbone
 from keypoint_detection.models.network import HeatmapNetwork
@@ -98,7 +98,7 @@ def load_detector(reference: str, may_import: bool = False, flip_test: bool | No
         codec,
         channels,
         _input_settings(checkpoint),
-        _best_f1(checkpoint),
+        read_best_f1(checkpoint.get(VALIDATION_KEY)),
         _calibration(checkpoint),
         mirrored_channels,
     )
@@ -162,13 +162,6 @@ def _input_settings(checkpoint: Mapping[str, Any]) -> InputSettings:
 def _data_settings(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the data settings of the training; empty if it was trained on the user's own batches."""
     return checkpoint.get("datamodule_hyper_parameters") or {}
-
-
-def _best_f1(checkpoint: Mapping[str, Any]) -> float | None:
-    validation = checkpoint.get(VALIDATION_KEY)
-    threshold = math.nan if validation is None else float(validation["report"]["overall"]["score_threshold"])
-    # A detector that found nothing has no best threshold either.
-    return None if math.isnan(threshold) else threshold
 
 
 def _calibration(checkpoint: Mapping[str, Any]) -> Calibration | None:

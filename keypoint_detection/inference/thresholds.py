@@ -1,15 +1,28 @@
 """The minimum score of the detections that users get."""
 
 import logging
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
-__all__ = ["choose_threshold"]
+__all__ = ["choose_threshold", "read_best_f1"]
 
 # `best_f1` is the score of a point in the validation, whose last digits depend on the batch: the threshold lies just
 # below, so that this point is always in.
 BELOW_BEST_F1 = 0.999
 
 logger = logging.getLogger(__name__)
+
+
+def read_best_f1(validation: Mapping[str, Any] | None) -> float | None:
+    """Return the score with the best F1 of a stored validation, over all channels; None if there is none.
+
+    Args:
+        validation: what a checkpoint stores of it; None without one.
+    """
+    threshold = math.nan if validation is None else float(validation["report"]["overall"]["score_threshold"])
+    # A detector that found nothing has no best threshold either.
+    return None if math.isnan(threshold) else threshold
 
 
 def choose_threshold(wanted: float | Literal["best_f1"], best_f1: float | None, lowest: float) -> float:

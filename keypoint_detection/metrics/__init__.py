@@ -6,7 +6,6 @@ from keypoint_detection.metrics.average_precision import (
     average_precision,
     best_f1,
     mean_average_precision,
-    precision_recall_at,
     trace_curve,
 )
 from keypoint_detection.metrics.bootstrap import percentile_interval, resample_images
@@ -50,7 +49,6 @@ __all__ = [
     "oks_average_precision",
     "pair_nearest",
     "percentile_interval",
-    "precision_recall_at",
     "reference_lengths",
     "resample_images",
     "resolve_sigmas",

@@ -18,7 +18,6 @@ __all__ = [
     "average_precision",
     "best_f1",
     "mean_average_precision",
-    "precision_recall_at",
     "trace_curve",
 ]
 
@@ -174,30 +173,6 @@ def best_f1(curve: PrecisionRecallCurve, n_truths: Tensor | int) -> OperatingPoi
         recall=right / truths,  # 0 / 0, NaN, without ground truth
         f1=best.values.masked_fill(truths == 0, math.nan),
     )
-
-
-def precision_recall_at(min_score: float, scores: Tensor, is_true_positive: Tensor, n_truths: int) -> OperatingPoint:
-    """Measure precision and recall of the detections at or above a chosen score.
-
-    Args:
-        min_score: Detections with a lower score are dropped.
-        scores: (M,) scores of all detections.
-        is_true_positive: (M,) bool, at one distance threshold.
-        n_truths: Ground truths in all images.
-
-    Returns:
-        The operating point, each field (1,).
-
-    >>> precision_recall_at(0.8, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([True, False, True]), 2).precision
-    tensor([0.5000], dtype=torch.float64)
-    """
-    is_kept = scores >= min_score
-    n_kept = is_kept.sum().double().reshape(1)
-    n_right = (is_kept & is_true_positive).sum().double().reshape(1)
-    truths = torch.full_like(n_kept, n_truths)
-    f1 = (2 * n_right / (n_kept + truths).clamp(min=1)).masked_fill(truths == 0, math.nan)
-    # Dividing 0 by 0 gives the NaN that the fields promise.
-    return OperatingPoint(torch.full_like(n_kept, min_score), n_right / n_kept, n_right / truths, f1)
 
 
 def _by_resample(n_truths: Tensor | int, curve: PrecisionRecallCurve) -> Tensor:

@@ -254,7 +254,7 @@ class KeypointMetrics(Metric):
         detection, detection_image = _rows_of(images[:, 4], kept)
         affine = states.affine_rows[kept].double().view(-1, 2, 3)
         truth_values, detection_values = states.truth_values[truth], states.detection_values[detection]
-        # The letterbox is undone here and nowhere else.
+        # Measuring happens in pixels of the images: until here, everything is in input pixels.
         truth_points = apply_affine(truth_values[:, None, :2].double(), affine[truth_image])[:, 0]
         detection_points = apply_affine(detection_values[:, None, :2].double(), affine[detection_image])[:, 0]
         return measure(

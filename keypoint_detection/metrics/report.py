@@ -18,7 +18,7 @@ from keypoint_detection.metrics.calibration import (
 )
 from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 
-__all__ = ["ChannelReport", "EvaluationReport", "ImageErrors", "build_report"]
+__all__ = ["ChannelReport", "EvaluationReport", "ImageErrors", "build_report", "severity"]
 
 # Accumulated weights held at a time by a bootstrap: 4 MB in float32, about the size of a cache.
 RESAMPLE_ELEMENTS = 1 << 20
@@ -380,9 +380,13 @@ def _replace_values(channel: ChannelReport, values: ChannelValues) -> ChannelRep
     return _channel_report(channel.name, channel.n_truths, channel.n_detections, values)
 
 
+def severity(n_missing: int, max_error_px: float) -> tuple[int, float]:
+    """Rank an image by its errors, the worst highest: by missing predictions, then by maximum error (NaN: none)."""
+    return n_missing, -1.0 if math.isnan(max_error_px) else max_error_px
+
+
 def _badness(image: ImageErrors) -> tuple[int, float, int, int]:
-    largest = -1.0 if math.isnan(image.max_error_px) else image.max_error_px
-    return image.n_missing, largest, image.n_false_positives, -image.image_id
+    return *severity(image.n_missing, image.max_error_px), image.n_false_positives, -image.image_id
 
 
 def _or_none(value: float) -> float | None:

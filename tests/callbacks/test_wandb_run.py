@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 
+from keypoint_detection.callbacks.wandb_run import WandbRun
 from keypoint_detection.cli import run
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
@@ -119,3 +123,23 @@ def test_a_test_logs_the_worst_images(tested: Logged) -> None:
     assert content["columns"][-1] == "image"
     assert tested.content["config"]["data_set"]["test"]["images"] == 12
     assert "test/mAP" in tested.content["summary"]
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/error_px/median", "min"), ("val/mAP", "max")])
+def test_only_the_monitored_metric_is_summarised_by_its_best_value(monitor, mode) -> None:
+    best = ModelCheckpoint(monitor=monitor, mode=mode)
+    experiment = mock.Mock(dir="nowhere", config=mock.Mock())
+    logger = mock.Mock(spec=WandbLogger, experiment=experiment)
+    trainer = mock.Mock(
+        loggers=[logger],
+        checkpoint_callbacks=[best],
+        callbacks=[],
+        is_global_zero=True,
+        datamodule=None,
+        log_dir="logs",
+    )
+    with mock.patch("keypoint_detection.callbacks.wandb_run.log_table"):
+        WandbRun().on_test_start(trainer, torch.nn.Linear(1, 1))
+    ((defined,), options) = experiment.define_metric.call_args
+    assert (defined, options["summary"]) == (monitor, mode)
+    assert experiment.define_metric.call_count == 1

@@ -26,9 +26,7 @@ def test_the_worst_come_first_in_the_list_and_are_drawn(tmp_path):
     scores = torch.full((n, 1, 1), 0.9)
     scores[2] = 0  # nothing was found in image 102
     detections = Detections(truth + torch.stack([offsets, 0 * offsets], dim=1)[:, None, None], scores)
-    outputs = SimpleNamespace(
-        logits=torch.zeros(n, 1, 40, 40), detections_input=detections, detections_image=detections, truths_image=truth
-    )
+    outputs = SimpleNamespace(logits=torch.zeros(n, 1, 40, 40), detections_input=detections)
     metrics = KeypointMetrics(["a"], [2.0])
     metrics.update(detections, batch)
     module = SimpleNamespace(channels={"a": ["a"]}, report=metrics.compute())

@@ -180,6 +180,14 @@ def test_sigterm_stops_and_the_prediction_can_be_resumed(checkpoint, images, mon
     assert list(read_csv("out/predictions.csv")) == list(PLACES)
 
 
+def test_a_validation_that_found_nothing_gives_no_threshold(checkpoint, images):
+    content = torch.load(checkpoint, weights_only=True)
+    content["validation"] = {"report": {"overall": {"score_threshold": float("nan")}}}
+    torch.save(content, checkpoint)
+    predict(checkpoint, images)
+    assert list(read_csv("out/predictions.csv")) == list(PLACES)
+
+
 def test_another_detector_does_not_go_on(checkpoint, images, monkeypatch, capsys):
     read = unlabelled.read_image
     monkeypatch.setattr(unlabelled, "read_image", lambda path: read(path) if "a.png" in path else [][0])

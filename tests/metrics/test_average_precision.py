@@ -11,7 +11,6 @@ from keypoint_detection.metrics.average_precision import (
     average_precision,
     best_f1,
     mean_average_precision,
-    precision_recall_at,
     trace_curve,
 )
 
@@ -152,13 +151,6 @@ def test_best_f1_equals_a_plain_loop(seed: int, M: int, extra: int, ties: bool) 
     expected = max(candidates)  # of equals the highest score
     actual = (point.f1.item(), point.score.item(), point.precision.item(), point.recall.item())
     assert actual == pytest.approx(expected)
-
-
-def test_chosen_score_is_inclusive() -> None:
-    flags = torch.tensor([True, True, False])
-    point = precision_recall_at(0.5, torch.tensor([0.9, 0.5, 0.5]), flags, 4)
-    assert (point.precision.item(), point.recall.item()) == pytest.approx((2 / 3, 0.5))
-    assert precision_recall_at(0.95, torch.tensor([0.9, 0.5, 0.5]), flags, 4).precision.isnan()
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from keypoint_detection.destinations import shorten_path
+
 __all__ = ["advise_on_missing"]
 
 # Maximum number of folders searched; a home folder may contain millions.
@@ -39,11 +41,11 @@ def advise_on_missing(names: Sequence[str], root: Path) -> str:
         if any("\\" in name for name in names):
             return f"file_name has backslashes; with /, the images are below {folder}. Replace them."
         share = "all" if count >= len(wanted) else f"{count} of the first {len(wanted)}"
-        return f"{share} would be found with --data.image_root={_shorten(folder)}"
+        return f"{share} would be found with --data.image_root={shorten_path(folder)}"
     if renamed:
         name, there = renamed
         reason = "with other upper and lower case" if there.name != Path(name).name else "in another folder"
-        root_hint = f"; --data.image_root={_shorten(there.parent)} finds them once file_name is the bare name"
+        root_hint = f"; --data.image_root={shorten_path(there.parent)} finds them once file_name is the bare name"
         return f"{name} is there {reason}: {there}{root_hint if reason == 'in another folder' else ''}"
     return ""
 
@@ -62,10 +64,3 @@ def _walk(roots: Sequence[Path]) -> Iterator[tuple[Path, list[str]]]:
                 continue
             seen.add(key)
             yield Path(folder), files
-
-
-def _shorten(folder: Path) -> str:
-    """Return the folder as one would type it: relative if it is below the working folder."""
-    absolute = Path(os.path.abspath(folder))
-    here = Path.cwd()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
