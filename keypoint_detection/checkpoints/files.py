@@ -28,6 +28,9 @@ __all__ = [
     "write_checkpoint",
 ]
 
+# What torch says of a file that is not in its format, or in that of versions before 1.6, when told to map it.
+NOT_A_TORCH_FILE = "mmap can only be used with files saved with"
+
 logger = logging.getLogger(__name__)
 
 # In a run folder: its resolved config, and the folder of its checkpoints.
@@ -117,6 +120,8 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
 def explain_unreadable(error: Exception) -> str:
     """Say in a few words why torch could not read a file, without its advice on how to run the code in it."""
+    if NOT_A_TORCH_FILE in str(error):
+        return "it is not a torch file"
     if isinstance(error, pickle.UnpicklingError):
         return "it is damaged, not a torch file, or contains objects that would run code"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from keypoint_detection.channels import complete_channels
 from keypoint_detection.checkpoints.files import read_checkpoint
 from keypoint_detection.checkpoints.misfits import find_misfits
 
@@ -28,12 +29,12 @@ def load_initial_weights(
 ) -> None:
     """Copy the weights of a checkpoint into a new detector's backbone and head, and log what was not copied.
 
-    Weights match by name and shape; a head with another number of channels starts afresh.
+    Weights match by name and shape. The head's channels continue those of the same types or name; others start afresh.
 
     Args:
         reference: the checkpoint's path, or `wandb://entity/project/name:alias`.
         backbone: changed in place; weights that do not match are left unchanged.
-        head: changed in place if the checkpoint's has the same shape.
+        head: changed in place where channels continue.
         hyper_parameters: those of the new detector: `channels` and `backbone` in the form that a checkpoint has them.
 
     Raises:
@@ -63,22 +64,61 @@ def load_initial_weights(
             "model.init_from: %d of the %d weights of the backbone are those of %s; %s.",
             *(_count(fitting), _count(new), reference, "; ".join(differences)),
         )
-    old_channels, new_channels = list(stored["channels"]), list(hyper_parameters["channels"])
-    if _differences(of_head, head.state_dict()):
-        logger.info(
-            "model.init_from: backbone from %s; the head starts afresh, for channels %s (the checkpoint has %s).",
-            reference,
-            ", ".join(new_channels),
-            ", ".join(old_channels),
-        )
-        return
-    head.load_state_dict(of_head)
-    renamed = (
-        ""
-        if old_channels == new_channels
-        else f", channels {', '.join(old_channels)} continuing as {', '.join(new_channels)}"
+    old_channels, new_channels = (complete_channels(settings["channels"]) for settings in (stored, hyper_parameters))
+    result = _load_head(head, of_head, old_channels, new_channels, reference)
+    # What of the backbone is not from there has just been said.
+    logger.info("model.init_from: %s.", result.removeprefix("backbone and ") if differences else result)
+
+
+def _load_head(
+    head: nn.Module,
+    state: Mapping[str, Tensor],
+    old: Mapping[str, list[str]],
+    new: Mapping[str, list[str]],
+    reference: str,
+) -> str:
+    """Copy the rows of the channels that continue, and say which do."""
+    fresh = head.state_dict()
+    sources = _match_channels(old, new)
+    names = f"channels {', '.join(new)} (the checkpoint has {', '.join(old)})"
+    # The rows are the channels; what is behind them belongs to the backbone.
+    fits = all(name in state and state[name].shape[1:] == value.shape[1:] for name, value in fresh.items())
+    if not (sources and fits):
+        return f"backbone from {reference}; the head starts afresh, for {names}"
+    for name, value in fresh.items():
+        for row, source in sources.items():
+            value[row] = state[name][source]
+    head.load_state_dict(fresh)
+    if list(sources.items()) == [(row, row) for row in range(len(old))] and len(old) == len(new):
+        renamed = "" if list(old) == list(new) else f", channels {', '.join(old)} continuing as {', '.join(new)}"
+        return f"backbone and head from {reference}{renamed}"
+    old_names, new_names = list(old), list(new)
+    continuing = ", ".join(
+        new_names[row] if new_names[row] == old_names[source] else f"{old_names[source]} as {new_names[row]}"
+        for row, source in sources.items()
     )
-    logger.info("model.init_from: backbone and head from %s%s.", reference, renamed)
+    starting = ", ".join(name for row, name in enumerate(new_names) if row not in sources)
+    afresh = f"; {starting} start afresh" if starting else ""
+    return f"backbone and head of channels {continuing} from {reference}{afresh}"
+
+
+def _match_channels(old: Mapping[str, list[str]], new: Mapping[str, list[str]]) -> dict[int, int]:
+    """Find the old channel that each new one continues: of the same types, or else of the same name.
+
+    If nothing matches, but there are as many, they are taken for the same ones under other names.
+
+    >>> _match_channels({"a": ["x"], "b": ["y"]}, {"c": ["y"], "a": ["z"], "d": ["w"]})
+    {0: 1, 1: 0}
+    """
+    by_types = {frozenset(types): index for index, types in enumerate(old.values())}
+    by_name = {name: index for index, name in enumerate(old)}
+    found = {row: by_types[frozenset(types)] for row, types in enumerate(new.values()) if frozenset(types) in by_types}
+    for row, name in enumerate(new):
+        if row not in found and name in by_name and by_name[name] not in found.values():
+            found[row] = by_name[name]
+    if not found and len(old) == len(new):
+        return {row: row for row in range(len(new))}
+    return dict(sorted(found.items()))
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

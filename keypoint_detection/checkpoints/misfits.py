@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Misfits", "explain_misfit", "find_misfits"]
+__all__ = ["Misfits", "explain_misfit", "find_misfits", "find_not_finite"]
 
 
 class Misfits(NamedTuple):
@@ -34,6 +34,11 @@ def find_misfits(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
         surplus=[name for name in stored if name not in expected],
         reshaped=[name for name in expected if name in stored and expected[name].shape != stored[name].shape],
     )
+
+
+def find_not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """List the weights that contain NaN or infinity, as those of a training that diverged do."""
+    return [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
 
 
 def explain_misfit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:

@@ -88,6 +88,33 @@ def test_renamed_channels_keep_the_head_and_say_so(trained: Path, caplog: pytest
     assert torch.equal(detector.network.head.weight, weights(trained)["network.head.weight"])
 
 
+@pytest.mark.parametrize(
+    ("channels", "rows", "text"),
+    [
+        (["right", "red", "left"], {0: 2, 1: 0, 2: 1}, "head of channels right, red, left from"),
+        ({"r": ["red"], "new": ["other"]}, {0: 0}, "head of channels red as r from"),
+        (["left", "new", "right", "newer"], {0: 1, 2: 2}, "new, newer start afresh"),
+    ],
+)
+def test_channels_continue_by_their_types(trained, channels, rows, text, caplog):
+    detector = KeypointDetector(channels, lambda: Unet(4, 1), init_from=str(trained))
+    before = {name: value.clone() for name, value in detector.network.head.state_dict().items()}
+    with caplog.at_level(logging.INFO, "keypoint_detection"):
+        detector.initialise()
+    assert text in caplog.text
+    for name, value in detector.network.head.state_dict().items():
+        old = weights(trained)[f"network.head.{name}"]
+        for row in range(len(value)):
+            assert torch.equal(value[row], old[rows[row]] if row in rows else before[name][row])
+
+
+def test_a_file_of_something_else_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("model: {lr: 0.1}\n" * 50)
+    detector = KeypointDetector(["a"], lambda: Unet(4, 1), init_from=str(tmp_path / "base.yaml"))
+    with pytest.raises(ValueError, match="it is not a torch file"):
+        detector.initialise()
+
+
 def test_other_backbone_is_refused_naming_what_differs(
     discs: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

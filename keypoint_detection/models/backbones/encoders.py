@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from keypoint_detection.checkpoints.files import explain_unreadable
+from keypoint_detection.checkpoints.misfits import find_not_finite
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.models.backbones.hub import find_obstacle, keeping_to_cache
 
 __all__ = ["LITE0_PACKAGE", "Encoder", "create_encoder", "create_transformer", "load_encoder_weights"]
@@ -31,6 +33,10 @@ PLAIN_TRANSFORMER: Mapping[str, Any] = {"num_classes": 0, "dynamic_img_size": Tr
 NOT_SUITED = (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError)
 # Minimum share of the encoder's weights; with less, it is another network.
 SMALLEST_SHARE = 0.5
+# A classifier's last layers are not used; a larger share of a file belongs to another network.
+LARGEST_UNUSED_SHARE = 0.2
+# How the names of the weights in a checkpoint of this package begin.
+OWN_PREFIX = "network.backbone."
 N_EXAMPLES = 3
 
 
@@ -179,6 +185,12 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
     else:
         state = _read(str(source))
         origin = str(source)
+    broken = find_not_finite(state)
+    if broken:
+        raise ValueError(
+            f"backbone.pretrained: {origin} has {count_in_words(len(broken), 'weight')} with NaN or infinity, e.g. "
+            f"{broken[0]}: the training that wrote it diverged, or the file is damaged. Give another one."
+        )
     expected = encoder.state_dict()
     fitting = {key: value for key, value in _rename(state, expected).items() if expected[key].shape == value.shape}
     missing = [key for key in expected if key not in fitting]
@@ -186,6 +198,12 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
         raise ValueError(
             f"backbone.pretrained: of the {len(expected)} weights of {name}, {origin} contains {len(fitting)}; missing "
             f"are {', '.join(missing[:N_EXAMPLES])}, … Does the file belong to that model?"
+        )
+    n_unused = len(state) - len(fitting)
+    if n_unused > LARGEST_UNUSED_SHARE * len(state):
+        logger.warning(
+            "backbone.pretrained: %d of the %d weights in %s are not used by %s: do they belong to a larger model?",
+            *(n_unused, len(state), origin, name),
         )
     encoder.load_state_dict(fitting, strict=False)
     rest = f"; new are {', '.join(missing[:N_EXAMPLES])}, …" if missing else ""
@@ -267,6 +285,11 @@ def _read(path: str) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
+    if isinstance(content, dict) and any(str(name).startswith(OWN_PREFIX) for name in content):
+        raise ValueError(
+            f"backbone.pretrained: {path} is a checkpoint of kpd, not the weights of an encoder alone. Start from it "
+            f"with --model.init_from={path}."
+        )
     if not (isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())):
         raise ValueError(f"backbone.pretrained: {path} does not contain a mapping of names to weights.")
     return content

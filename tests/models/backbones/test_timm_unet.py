@@ -148,3 +148,21 @@ def test_pretrained_weights_are_loaded_when_a_training_starts_and_not_before():
     loaded = weights_of(detector.network.backbone.encoder)["conv_stem.weight"]
     assert not loaded.equal(before)
     assert detector.hparams["backbone"]["init_args"]["pretrained"] is True
+
+
+def test_files_of_other_weights_are_recognised(tmp_path, caplog):
+    own = TimmUnet("resnet10t", False).encoder.state_dict()
+    broken = {name: value.clone() for name, value in own.items()}
+    broken["conv1.0.weight"][0] = torch.nan
+    torch.save(broken, tmp_path / "broken.pth")
+    with pytest.raises(ValueError, match=r"broken\.pth has 1 weight with NaN or infinity, e\.g\. conv1\.0\.weight"):
+        TimmUnet("resnet10t", str(tmp_path / "broken.pth")).load_pretrained()
+    torch.save(
+        {"state_dict": {f"network.backbone.encoder.{name}": value for name, value in own.items()}}, tmp_path / "k"
+    )
+    with pytest.raises(ValueError, match=r"is a checkpoint of kpd.*--model\.init_from="):
+        TimmUnet("resnet10t", str(tmp_path / "k")).load_pretrained()
+    torch.save(own | {f"layer9.{number}": torch.zeros(1) for number in range(60)}, tmp_path / "larger.pth")
+    TimmUnet("resnet10t", str(tmp_path / "larger.pth")).load_pretrained()
+    assert "60 of the" in caplog.text
+    assert "do they belong to a larger model?" in caplog.text
