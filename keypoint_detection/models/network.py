@@ -15,6 +15,8 @@ HEAD_BIAS = -4.0
 HEAD_KERNEL_SIZE = 3
 # How many times as many pixels as the image its padded form may have.
 MAX_PADDING_FACTOR = 4
+# What a subclass of Backbone must set.
+DECLARED = ("stride", "out_channels", "size_multiple")
 
 
 class HeatmapNetwork(nn.Module):
@@ -37,6 +39,12 @@ class HeatmapNetwork(nn.Module):
 
     def __init__(self, backbone: Backbone, n_channels: int) -> None:
         super().__init__()
+        missing = [name for name in DECLARED if not hasattr(backbone, name)]
+        if missing:
+            raise ValueError(
+                f"the backbone {type(backbone).__name__} does not set {', '.join(missing)}: a Backbone sets "
+                f"{', '.join(DECLARED)} in its __init__."
+            )
         self.backbone = backbone
         self.head = nn.Conv2d(backbone.out_channels, n_channels, HEAD_KERNEL_SIZE, padding="same")
         assert self.head.bias is not None

@@ -46,3 +46,19 @@ def test_the_statistics_of_pixels_are_those_of_the_backbone():
     network.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     network(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8))
     torch.testing.assert_close(seen[0], torch.full((1, 3, 4, 4), 2.0))
+
+
+class Bare(Backbone):
+    """A backbone that declares only one of three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stride = 2
+
+    def forward(self, images):
+        return images
+
+
+def test_a_backbone_that_does_not_say_what_it_gives_is_refused():
+    with pytest.raises(ValueError, match="the backbone Bare does not set out_channels, size_multiple"):
+        HeatmapNetwork(Bare(), 3)
