@@ -1,17 +1,16 @@
 """The best checkpoint as a model artifact of Weights & Biases."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import WandbLogger
 
 from keypoint_detection.callbacks.checkpointing import ChosenCheckpoint, find_best_checkpoint, read_best_validation
 from keypoint_detection.callbacks.run_folder import find_saved_run
-from keypoint_detection.tracking.tables import going_on_without_server, wandb_loggers
+from keypoint_detection.tracking.runs import send_model
+from keypoint_detection.tracking.tables import wandb_loggers
 
 __all__ = ["ModelArtifact"]
 
@@ -44,16 +43,7 @@ class ModelArtifact(Callback):
         if best is None or best.path is None or not trainer.is_global_zero or not best.path.is_file():
             return
         for logger in wandb_loggers(trainer):
-            self._send_to(logger, best.path, _metadata(trainer, pl_module, best))
-
-    def _send_to(self, logger: WandbLogger, path: Path, metadata: dict[str, Any]) -> None:
-        import wandb
-
-        run = logger.experiment
-        artifact = wandb.Artifact(self.name or f"detector-{run.id}", type="model", metadata=metadata)
-        artifact.add_file(str(path), name="model.ckpt")
-        with going_on_without_server(f"the model {artifact.name}"):
-            run.log_artifact(artifact, aliases=["latest", "best"])
+            send_model(logger, best.path, self.name, _metadata(trainer, pl_module, best))
 
 
 def _metadata(trainer: Trainer, pl_module: LightningModule, best: ChosenCheckpoint) -> dict[str, Any]:

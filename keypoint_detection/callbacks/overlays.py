@@ -3,17 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
-from torch import Tensor
 
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.drawing import DRAWN_SCORE, draw_prediction
+from keypoint_detection.tracking.images import log_images
 from keypoint_detection.types import Batch
 
 __all__ = ["PredictionOverlays"]
@@ -73,7 +70,7 @@ class PredictionOverlays(Callback):
             self.latest.append(path)
         for logger in trainer.loggers:
             # The step at which Lightning logs the metrics of a validation.
-            _log_overlays(logger, overlays, max(0, trainer.global_step - 1))
+            log_images(logger, "val/overlays", overlays, max(0, trainer.global_step - 1))
 
     def _is_due(self, trainer: Trainer) -> bool:
         if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -81,19 +78,3 @@ class PredictionOverlays(Callback):
         number = self._n_validations + 1
         is_power_of_two = number & (number - 1) == 0
         return is_power_of_two or trainer.should_stop or trainer.state.fn != "fit"
-
-
-def _log_overlays(logger: Logger, overlays: list[tuple[int, Image.Image]], step: int) -> None:
-    """Send overlays to a logger that accepts images; for the others, there are the files."""
-    if isinstance(logger, WandbLogger):
-        images = [overlay for _, overlay in overlays]
-        captions = [f"image {image_id}" for image_id, _ in overlays]
-        # A tenth of the size of PNG: a long run stays small.
-        logger.log_image("val/overlays", images, step=step, caption=captions, file_type=["jpg"] * len(images))
-    elif isinstance(logger, TensorBoardLogger):
-        for image_id, overlay in overlays:
-            logger.experiment.add_image(f"val/overlays/{image_id}", _to_tensor(overlay), step)
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

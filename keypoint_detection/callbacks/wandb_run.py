@@ -1,8 +1,6 @@
 """The description of a run in Weights & Biases: data, size of the network, config file."""
 
 import math
-import shutil
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -10,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, read_best_validation
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
+from keypoint_detection.tracking.runs import add_file, describe_run, summarise_by, write_summary
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 
 __all__ = ["WandbRun"]
@@ -49,7 +48,7 @@ class WandbRun(Callback):
             return
         scalars = {name: value for name, value in validation.report.as_scalars().items() if math.isfinite(value)}
         for logger in loggers:
-            logger.experiment.summary["best"] = {"epoch": validation.epoch, "step": validation.step, **scalars}
+            write_summary(logger, "best", {"epoch": validation.epoch, "step": validation.step, **scalars})
 
     def _describe(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loggers = wandb_loggers(trainer)
@@ -63,12 +62,14 @@ class WandbRun(Callback):
         if describe_data is not None:
             description["data_set"] = describe_data()
         best = find_best_checkpoint(trainer)
+        saved = find_saved_run(trainer)
         for logger in loggers:
-            run = logger.experiment
-            run.config.update(description, allow_val_change=True)
+            describe_run(logger, description)
             if best is not None:
-                run.define_metric(best.monitor, summary=best.mode, step_metric="trainer/global_step", step_sync=True)
-            _save_config(trainer, run)
+                summarise_by(logger, best.monitor, best.mode)
+            if saved is not None and saved.config_file is not None:
+                # The files of the run already include a `config.yaml` of another form.
+                add_file(logger, saved.config_file, f"kpd-{saved.config_filename}")
             # The first table also makes the client look up its account: later ones then wait for an unreachable server.
             log_table(logger, "data_set", DATA_SET_COLUMNS, _data_set_rows(description.get("data_set", {})))
 
@@ -79,14 +80,3 @@ def _data_set_rows(description: dict[str, dict[str, Any]]) -> list[list[Any]]:
         for part, content in description.items()
         for channel, n_points in content["points"].items()
     ]
-
-
-def _save_config(trainer: Trainer, run: Any) -> None:
-    """Add the resolved config to the files of the run, beside the one that Weights & Biases writes."""
-    saved = find_saved_run(trainer)
-    if saved is None or saved.config_file is None or not Path(run.dir).is_dir():
-        return  # a disabled run (WANDB_MODE=disabled) has no folder
-    # The files of the run already include a `config.yaml` of another form.
-    target = Path(run.dir).resolve() / f"kpd-{saved.config_filename}"
-    shutil.copyfile(saved.config_file, target)
-    run.save(str(target), base_path=str(target.parent), policy="now")

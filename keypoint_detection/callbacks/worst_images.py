@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from keypoint_detection.callbacks.measuring import MeasuringCallback, find_report
@@ -113,7 +112,9 @@ class WorstImages(MeasuringCallback):
         for rank, row, image in worst:
             image.save(folder / "worst" / f"{rank:03d}-image-{row.image_id}.png")
         for logger in wandb_loggers(trainer) if trainer.is_global_zero else ():
-            _log_table(logger, [(row, image) for _, row, image in worst])
+            log_table(
+                logger, "worst_images", [*ImageErrors._fields, "image"], [[*row, image] for _, row, image in worst]
+            )
 
 
 def _name_files(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
@@ -121,13 +122,3 @@ def _name_files(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
     if not isinstance(data, KeypointsDataModule):
         return {}
     return data.image_names("test" if trainer.state.fn == "test" else "val", image_ids)
-
-
-def _log_table(logger: WandbLogger, worst: list[tuple[ImageErrors, Image.Image]]) -> None:
-    import wandb
-
-    rows = [
-        [*(None if math.isnan(value) else value for value in row), wandb.Image(image, file_type="jpg")]
-        for row, image in worst
-    ]
-    log_table(logger, "worst_images", [*ImageErrors._fields, "image"], rows)

@@ -1,12 +1,14 @@
 """Tables and artifacts of Weights & Biases, which need the server; metrics and images do not."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
 
 __all__ = ["going_on_without_server", "log_table", "wandb_loggers"]
 
@@ -40,7 +42,15 @@ def log_table(wandb_logger: WandbLogger, key: str, columns: Sequence[str], rows:
         wandb_logger: whose run gets the table.
         key: the table's name in the run.
         columns: the headings.
-        rows: numbers, strings and Weights & Biases images; each as long as `columns`.
+        rows: numbers, strings and images; each as long as `columns`. NaN becomes an empty cell.
     """
     with going_on_without_server(f"the table {key}"):
-        wandb_logger.log_table(key, columns=list(columns), data=[list(row) for row in rows])
+        wandb_logger.log_table(key, columns=list(columns), data=[[_as_cell(value) for value in row] for row in rows])
+
+
+def _as_cell(value: Any) -> Any:
+    if isinstance(value, Image.Image):
+        import wandb
+
+        return wandb.Image(value, file_type="jpg")
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,30 @@
+"""Images in loggers, which take them in ways of their own."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from PIL import Image
+
+__all__ = ["log_images"]
+
+
+def log_images(logger: Logger, name: str, images: Sequence[tuple[int, Image.Image]], step: int) -> None:
+    """Send images to a logger that accepts them; the others are left alone.
+
+    Args:
+        logger: of Weights & Biases or TensorBoard, or another.
+        name: what the images are called there.
+        images: id of each image in the data set, and the image.
+        step: optimiser steps taken.
+    """
+    if isinstance(logger, WandbLogger):
+        captions = [f"image {image_id}" for image_id, _ in images]
+        # A tenth of the size of PNG: a long run stays small.
+        types = ["jpg"] * len(images)
+        logger.log_image(name, [image for _, image in images], step=step, caption=captions, file_type=types)
+    elif isinstance(logger, TensorBoardLogger):
+        for image_id, image in images:
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            logger.experiment.add_image(f"{name}/{image_id}", pixels, step)
