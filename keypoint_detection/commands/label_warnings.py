@@ -2,7 +2,7 @@
 
 import logging
 
-from keypoint_detection.counting import count_in_words
+from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.labels import check_channels, check_distances
 from keypoint_detection.data.checks.parts import Demands, make_part
 from keypoint_detection.data.datamodule import KeypointsDataModule
@@ -32,7 +32,7 @@ def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
         part = make_part(name, table, table.image_sizes, model.channels, data.visible_only)
         for finding in (*check_channels(part), *check_distances(part, demands)):
             if finding.level == "warning":
-                logger.warning("%s: %d %s `kpd check` lists them.", finding.source, finding.count, finding.summary)
+                logger.warning("%s `kpd check` lists %s.", finding.sentence, agree(finding.count, "it", "them"))
     files = [set(dataset.table.image_paths[dataset.indices].tolist()) for dataset in data.parts.values()]
     if shared := sorted(set.intersection(*files) if len(files) > 1 else ()):
         logger.warning(

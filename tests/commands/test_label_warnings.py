@@ -25,7 +25,7 @@ def test_images_in_both_parts_and_types_without_points_are_said(discs, tmp_path,
     words = [f"--data.train={labels}", f"--data.val={labels}", f"--data.image_root={discs.parent}"]
     messages = warnings_of(caplog, config, *words)
     assert len(messages) == 2
-    assert "no labelled point" in messages[0]
+    assert ": 1 channel has no labelled points" in messages[0]
     assert "tail" in messages[0]
     assert "images are trained on and validated on" in messages[1]
 
