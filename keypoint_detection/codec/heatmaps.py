@@ -2,7 +2,7 @@
 
 Coordinates are continuous: (0, 0) is the outer corner of the top-left input pixel and (0.5, 0.5) its centre. A heatmap
 cell is a square of `stride` input pixels, so the centre of the cell in row j, column i lies at input pixel
-((i + 0.5) * stride, (j + 0.5) * stride). No other module needs to know this.
+((i + 0.5) * stride, (j + 0.5) * stride). Only the modules of this folder need to know this.
 
 A keypoint is a Gaussian of height 1 around the point itself, never around the nearest cell, as in Zhang et al. 2020,
 "Distribution-aware coordinate representation for human pose estimation", https://arxiv.org/abs/1910.06278, section
