@@ -41,8 +41,9 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """The finding in running text: the file, the count and the summary."""
-        return f"{self.source}: {self.count} {self.summary}"
+        """The finding in running text: the file, the count, the summary and the first example."""
+        example = f" E.g. {self.examples[0]}." if self.examples else ""
+        return f"{self.source}: {self.count} {self.summary}{example}"
 
     def as_dict(self, n_examples: int) -> dict[str, Any]:
         """Return the finding as JSON values, with its first examples."""

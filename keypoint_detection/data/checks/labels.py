@@ -38,12 +38,15 @@ def check_labels(part: Part, demands: Demands) -> list[Finding]:
 def check_coordinates(part: Part) -> list[Finding]:
     """Find coordinates that are not pixels of their images: shares of a side, percent, swapped axes, outside."""
     points, source = part.table.points, str(part.path)
+    # Whether a point is outside can be told only where the size of its image is known.
+    is_known: NDArray[np.bool_] = part.sizes[part.owners].min(axis=1) > 0
+    examples = _describe(part, np.flatnonzero(is_known))
     if len(points) >= N_POINTS_FOR_RANGE and points.min() >= 0 and points.max() <= 1:
         text = (
             "labelled points, which is all of them, have coordinates between 0 and 1: they look like shares of a side; "
             "multiply them by width and height."
         )
-        return [Finding("error", "normalised", source, len(points), text, _describe(part, np.arange(len(points))))]
+        return [Finding("error", "normalised", source, len(points), text, examples)]
     sides = part.sizes[part.sizes.all(axis=1)]
     if (
         len(points) >= N_POINTS_FOR_RANGE
@@ -57,18 +60,19 @@ def check_coordinates(part: Part) -> list[Finding]:
             "labelled points, which is all of them, have coordinates between 0 and 100, and the smallest side of an "
             f"image is {sides.min()} px: they look like percent; multiply them by width / 100 and height / 100."
         )
-        return [Finding("warning", "percent", source, len(points), text, _describe(part, np.arange(len(points))))]
+        return [Finding("warning", "percent", source, len(points), text, examples)]
     rows = np.flatnonzero(part.is_outside)
     if not len(rows):
         return []
-    text = f"of {count_in_words(len(points), 'labelled point')} "
+    n_points = int(is_known.sum())
+    text = f"of {count_in_words(n_points, 'labelled point')} "
     text += agree(len(rows), "is outside its image and is left out.", "are outside their image and are left out.")
-    is_most = len(rows) >= N_POINTS_FOR_RANGE and len(rows) > MOSTLY * len(points)
+    is_most = len(rows) >= N_POINTS_FOR_RANGE and len(rows) > MOSTLY * n_points
     if is_most:
-        text = f"of {len(points)} labelled points are outside their image: these are not the pixels of these images."
+        text = f"of {n_points} labelled points are outside their image: these are not the pixels of these images."
     limits = part.sizes[part.owners][:, ::-1]
-    would_fit = (points[:, ::-1] >= 0).all(axis=1) & (points[:, ::-1] <= limits).all(axis=1)
-    if len(rows) >= N_POINTS_FOR_RANGE and would_fit.mean() > SWAPPED_SHARE:
+    would_fit = (points[:, ::-1] >= 0).all(axis=1) & (points[:, ::-1] <= limits).all(axis=1) & is_known
+    if len(rows) >= N_POINTS_FOR_RANGE and would_fit.sum() > SWAPPED_SHARE * n_points:
         text += " With x and y swapped, nearly all would be inside: are they in the order (x, y)?"
     return [Finding("error" if is_most else "warning", "outside", source, len(rows), text, _describe(part, rows))]
 
