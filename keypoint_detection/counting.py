@@ -1,17 +1,31 @@
-"""Numbers of things in words."""
+"""Numbers in words."""
 
-__all__ = ["count_in_words"]
+__all__ = ["agree", "count_in_words"]
 
 
 def count_in_words(number: int, one: str, many: str | None = None) -> str:
-    """Count in words.
+    """Write a number and what it counts.
 
     Args:
-        number: of things.
+        number: how many there are.
         one: what one of them is called, with its verb where there is one.
         many: what several, or none, are called; left out, the same with an s.
 
     >>> count_in_words(1, "image"), count_in_words(0, "image"), count_in_words(2, "box is", "boxes are")
     ('1 image', '0 images', '2 boxes are')
     """
-    return f"{number} {one if number == 1 else many or f'{one}s'}"
+    return f"{number} {agree(number, one, many)}"
+
+
+def agree(number: int, one: str, many: str | None = None) -> str:
+    """Return the words that agree with a number, without the number itself.
+
+    Args:
+        number: how many there are.
+        one: the words for one.
+        many: the words for several, or none; left out, the same with an s.
+
+    >>> agree(1, "channel has", "channels have"), agree(2, "channel has", "channels have")
+    ('channel has', 'channels have')
+    """
+    return one if number == 1 else many or f"{one}s"

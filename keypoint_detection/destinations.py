@@ -1,4 +1,4 @@
-"""Where results are written, which is looked at before they are computed."""
+"""Where results are written, checked before they are computed."""
 
 import os
 from pathlib import Path, PurePath
@@ -13,7 +13,7 @@ def refuse_unwritable(path: Path, option: str) -> None:
 
     Args:
         path: it may be there already, and folders above it may be missing.
-        option: that names it, for the message, as `--output`.
+        option: the option that names it, for the message, e.g. `--output`.
 
     Raises:
         DataError: it lies below a file, or whoever runs this may not write there.

@@ -1,12 +1,17 @@
-"""The package's folders import one way; the contracts stand in `pyproject.toml`."""
+"""The package's folders import one way, by the contracts in `pyproject.toml`, and its docstrings have one style."""
 
+import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from importlinter.api import read_configuration
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+# Words that keep their capital letter anywhere in a sentence, beside those with a second one or a digit (COCO, F1).
+CAPITALISED = {"False", "Gaussian", "Gaussians", "Lightning", "None", "Pillow", "Python", "True"}
 
 
 def test_every_folder_has_its_place_in_the_contracts():
@@ -24,3 +29,31 @@ def test_folders_import_only_what_stands_below_them():
     )
     assert done.returncode == 0, done.stdout
     assert "1 kept, 0 broken" in done.stdout
+
+
+def docstring_entries(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the section and the text after the name of each entry of `Args`, `Attributes` and `Raises`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            continue
+        section = ""
+        for line in (ast.get_docstring(node) or "").splitlines():
+            if line and not line.startswith(" "):
+                section = line if line in ("Args:", "Attributes:", "Raises:") else ""
+            elif section and (entry := re.match(r" {4}[\w*`, ]+: (.*)", line)):
+                yield section, entry[1]
+
+
+def test_entries_of_docstrings_begin_in_lower_case():
+    files = sorted(PYPROJECT.with_name("keypoint_detection").rglob("*.py"))
+    entries = [(path, *entry) for path in files for entry in docstring_entries(path)]
+    assert {section for _, section, _ in entries} == {"Args:", "Attributes:", "Raises:"}
+    assert len(entries) > len(files)
+    capital = [
+        f"{path.name}: {text}"
+        for path, _, text in entries
+        if (word := re.match(r"[A-Z][\w-]*", text))
+        and word[0] not in CAPITALISED
+        and not re.search(r".[A-Z0-9]", word[0])
+    ]
+    assert capital == []

@@ -64,15 +64,15 @@ class SyntheticBoxes:
     set; raising a number of images adds images and changes none.
 
     Args:
-        folder: Where to write train.json, val.json, test.json and images/. It is created if missing. If it already
+        folder: where to write train.json, val.json, test.json and images/. It is created if missing. If it already
             holds exactly this data set, nothing is drawn; if it holds anything else, it is left alone and an error is
             raised.
-        n_train: Number of training images.
-        n_val: Number of validation images; 0 writes no val.json.
-        n_test: Number of test images; 0 writes no test.json.
-        height: Height of an image in pixels, at least 64.
-        width: Width of an image in pixels, at least 64.
-        seed: Seed of the random generators; another seed draws other images.
+        n_train: number of training images.
+        n_val: number of validation images; 0 writes no val.json.
+        n_test: number of test images; 0 writes no test.json.
+        height: height of an image in pixels, at least 64.
+        width: width of an image in pixels, at least 64.
+        seed: seed of the random generators; another seed draws other images.
     """
 
     folder: str = "kpd_boxes"
@@ -115,8 +115,8 @@ def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
         The COCO files.
 
     Raises:
-        FileExistsError: The folder holds something else.
-        DataError: It cannot be written.
+        FileExistsError: the folder holds something else.
+        DataError: it cannot be written.
     """
     folder = Path(options.folder).expanduser()
     name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
@@ -167,7 +167,7 @@ def is_drawn(folder: Path, options: SyntheticBoxes) -> bool:
     """Whether the folder holds this data set (True) or nothing (False).
 
     Raises:
-        FileExistsError: It holds something else.
+        FileExistsError: it holds something else.
     """
     if not folder.exists() or (folder.is_dir() and not os.listdir(folder)):
         return False

@@ -62,8 +62,8 @@ class Look(NamedTuple):
     """What all surfaces of an image share.
 
     Attributes:
-        noises: Noise tiles.
-        ground: The ground.
+        noises: noise tiles.
+        ground: the ground.
         directions: (R, 3) unit directions towards the light, the sky's first.
         colours: (3, 3) colours of the light from the sky, from the sun, and off other surfaces.
     """

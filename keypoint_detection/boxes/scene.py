@@ -42,12 +42,12 @@ class Face:
     """A flat piece: origin + s * along + t * across, for s and t in [0, 1].
 
     Args:
-        part: What it belongs to.
+        part: what it belongs to.
         origin: (3,) the corner s = t = 0, in metres.
         along: (3,) edge vector of s.
         across: (3,) edge vector of t; along x across points out of the solid.
         colour: (3,) linear reflectance.
-        taper: How much is cut off each side at t = 1, as a share of `along`.
+        taper: how much is cut off each side at t = 1, as a share of `along`.
     """
 
     part: Part
@@ -90,7 +90,7 @@ class Camera(NamedTuple):
     Attributes:
         position: (3,) metres.
         rotation: (3, 3) rows right, down and forward in the world.
-        focal_px: Focal length in pixels.
+        focal_px: focal length in pixels.
         principal: (2,) the pixel that looks straight forward, continuous coordinates.
     """
 
@@ -130,10 +130,10 @@ class Scene(NamedTuple):
     """What is in front of the camera.
 
     Attributes:
-        camera: The camera.
+        camera: the camera.
         size: (height, width) of the image in pixels.
-        faces: The flat pieces of the box and of the clutter.
-        balls: The round clutter.
+        faces: the flat pieces of the box and of the clutter.
+        balls: the round clutter.
         keypoints: (12, 3) metres in the order of KEYPOINT_NAMES, or None if there is no box.
     """
 

@@ -108,7 +108,7 @@ def cover(distance: Floats, half_width: float, pixel: Floats) -> Floats:
 
     Args:
         distance: (N,) from the line's middle to the pixels' centres.
-        half_width: Half the line's width.
+        half_width: half the line's width.
         pixel: (N,) sizes of the pixels. All are in the same unit.
 
     >>> cover(np.array([0.0, 1.0, 2.0]), 1.0, np.array([1.0])).tolist()
@@ -123,12 +123,12 @@ def paint(face: Face, x: Floats, y: Floats, pixel: Floats, noises: Noises, offse
     """Return the (N, 3) reflectance of a face.
 
     Args:
-        face: What to paint.
+        face: what to paint.
         x: (N,) positions along the face in metres.
         y: (N,) positions across it.
         pixel: (N,) sizes of the pixels in metres.
-        noises: Noise tiles.
-        offset: A number in [0, 1) that distinguishes the face from others of its kind.
+        noises: noise tiles.
+        offset: a number in [0, 1) that distinguishes the face from others of its kind.
     """
     length, height = np.float32(np.linalg.norm(face.along)), np.float32(np.linalg.norm(face.across))
     shade = 1 + 0.06 * look_up(noises.cloudy, x + np.float32(offset), y)

@@ -2,7 +2,7 @@
 
 Coordinates are continuous: (0, 0) is the outer corner of the top-left input pixel and (0.5, 0.5) its centre. A heatmap
 cell is a square of `stride` input pixels, so the centre of the cell in row j, column i lies at input pixel
-((i + 0.5) * stride, (j + 0.5) * stride). No other module needs to know this.
+((i + 0.5) * stride, (j + 0.5) * stride). Only the modules of this folder need to know this.
 
 A keypoint is a Gaussian of height 1 around the point itself, never around the nearest cell, as in Zhang et al. 2020,
 "Distribution-aware coordinate representation for human pose estimation", https://arxiv.org/abs/1910.06278, section
@@ -56,16 +56,16 @@ def encode(
             labelled NaN makes cells of its heatmap NaN, so that it cannot go unnoticed.
         visibility: (B, C, K); where it is 0 (padding, not labelled), the point is ignored, whatever its value.
         size: (height, width) of the input in pixels.
-        stride: Input pixels per heatmap cell, along each axis.
-        sigma_px: Standard deviation of the Gaussians in input pixels.
-        dtype: Floating-point type of the heatmaps.
+        stride: input pixels per heatmap cell, along each axis.
+        sigma_px: standard deviation of the Gaussians in input pixels.
+        dtype: floating-point type of the heatmaps.
 
     Returns:
         (B, C, h, w) heatmaps in [0, 1] on the device of `points`, with h = ceil(height / stride), w likewise.
         A channel without labelled points is all zero.
 
     Raises:
-        ValueError: If a shape or type, the size, the stride or sigma is invalid.
+        ValueError: if a shape or type, the size, the stride or sigma is invalid.
 
     >>> encode(torch.tensor([[[[2.5, 0.5]]]]), torch.tensor([[[2]]]), (1, 4), stride=1, sigma_px=1.0)[0, 0].tolist()
     [[0.1353352814912796, 0.6065306663513184, 1.0, 0.6065306663513184]]
@@ -115,17 +115,17 @@ def decode(
 
     Args:
         heatmaps: (B, C, h, w) probabilities in [0, 1], of any floating-point type.
-        stride: Input pixels per heatmap cell, along each axis.
-        max_keypoints: Detections kept per channel, the highest first; the D of the result.
-        score_threshold: Only peaks above it count.
-        min_distance_px: No two detections of a channel are closer than this, in input pixels; 0 keeps all peaks.
+        stride: input pixels per heatmap cell, along each axis.
+        max_keypoints: detections kept per channel, the highest first; the D of the result.
+        score_threshold: only peaks above it count.
+        min_distance_px: no two detections of a channel are closer than this, in input pixels; 0 keeps all peaks.
 
     Returns:
         Points in input pixels and scores: the value of the heatmap in the peak's cell, descending, equal scores
         ordered by column, then row. Unused slots are all zero. `decode_plainly` defines the same in forty lines.
 
     Raises:
-        ValueError: If the heatmaps hold NaN or inf, or an argument is out of range.
+        ValueError: if the heatmaps hold NaN or inf, or an argument is out of range.
 
     >>> heatmap = torch.tensor([[[[0.1353353, 0.6065307, 1.0, 0.6065307]]]])
     >>> decode(heatmap, 4, max_keypoints=1, score_threshold=0.1, min_distance_px=0).points.tolist()
@@ -257,14 +257,14 @@ class HeatmapCodec:
     """Keep what `encode` and `decode` must agree on, so that training and inference cannot drift apart.
 
     Attributes:
-        stride: Input pixels per heatmap cell.
-        sigma_px: Standard deviation of the Gaussians in input pixels.
-        max_keypoints: Detections kept per channel and image.
-        score_threshold: Only peaks above it count.
-        min_distance_px: No two detections of a channel are closer than this, in input pixels.
+        stride: input pixels per heatmap cell.
+        sigma_px: standard deviation of the Gaussians in input pixels.
+        max_keypoints: detections kept per channel and image.
+        score_threshold: only peaks above it count.
+        min_distance_px: no two detections of a channel are closer than this, in input pixels.
 
     Raises:
-        ValueError: If a field is out of range.
+        ValueError: if a field is out of range.
     """
 
     stride: int

@@ -92,7 +92,7 @@ def _keep_local_maxima(levels: Tensor, line: int, buffers: Tensor) -> Tensor:
 
     Args:
         levels: (n,) values of the maps.
-        line: Cells per row.
+        line: cells per row.
         buffers: (2, n or more), overwritten; the result is in the first.
 
     Returns:

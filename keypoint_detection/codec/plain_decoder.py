@@ -18,7 +18,7 @@ __all__ = ["decode_plainly"]
 
 # This many candidates per slot suffice: around a peak there is room for eight others that it suppresses.
 _CANDIDATES_PER_SLOT = 9
-# The longest chain that is followed of peaks each of which would suppress the next.
+# Chains of peaks, each of which would suppress the next, are followed up to this length.
 _N_ROUNDS = 8
 
 

@@ -19,9 +19,9 @@ def top_of_parabola(read: Callable[[Tensor], Tensor], cell: Tensor, length: int)
     three outermost cells), and through the peak and the cells two away. Each is weighted by the cells it rests on.
 
     Args:
-        read: Returns the logarithms of (N, M, n) cells of the axis.
+        read: returns the logarithms of (N, M, n) cells of the axis.
         cell: (N, M, 1) the positions of the peaks.
-        length: Cells of the axis; with fewer than three, the top is in the middle of the peak's cell.
+        length: cells of the axis; with fewer than three, the top is in the middle of the peak's cell.
 
     Returns:
         (N, M) the offset from the middle of the peak's cell, in cells.

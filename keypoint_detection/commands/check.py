@@ -16,6 +16,7 @@ from keypoint_detection.commands.fit_configs import (
     names_fit_options,
     read_fit_words,
 )
+from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.audit import Audit, DataDescription, audit
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Demands, Part
@@ -174,7 +175,11 @@ def _look_at_augmentation(
     )
     sheet.parent.mkdir(parents=True, exist_ok=True)
     draw_contact_sheet(rows, list(part.channels), heading).save(sheet)
-    text = f"images with their labels, before and after augmentation, are drawn in {sheet}: look at it."
+    text = agree(
+        len(examples),
+        f"image with its labels, before and after augmentation, is drawn in {sheet}: look at it.",
+        f"images with their labels, before and after augmentation, are drawn in {sheet}: look at them.",
+    )
     findings.append(Finding("note", "contact_sheet", str(part.path), len(examples), text))
     return found._replace(findings=sorted([*found.findings, *findings], key=lambda one: one.rank))
 

@@ -1,14 +1,18 @@
-"""Warn at the start of a training of what `kpd check` would find in the labels, without reading images."""
+"""Warn, before a training or a test, of what `kpd check` would find in the labels, without reading images."""
 
 import logging
+from collections.abc import Iterator, Sequence
 
-from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.checks.labels import check_channels, check_distances
-from keypoint_detection.data.checks.parts import Demands, make_part
+import numpy as np
+
+from keypoint_detection.counting import agree, count_in_words
+from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.checks.labels import check_channels, check_counts, check_distances
+from keypoint_detection.data.checks.parts import Demands, Part, make_part
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.detector import KeypointDetector
 
-__all__ = ["warn_of_labels"]
+__all__ = ["warn_of_crowded_images", "warn_of_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,22 +24,47 @@ def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
         data: the data, set up for a training.
         model: defines the channels and how close two points may be.
     """
-    demands = Demands(
-        image_size=data.image_size,
-        resize_mode=data.resize,
-        visible_only=data.visible_only,
-        max_keypoints=model.codec.max_keypoints,
-        min_distance_px=model.codec.min_distance_px,
-    )
-    tables = {dataset.table.path: (name, dataset.table) for name, dataset in reversed([*data.parts.items()])}
-    for name, table in tables.values():
-        part = make_part(name, table, table.image_sizes, model.channels, data.visible_only)
-        for finding in (*check_channels(part), *check_distances(part, demands)):
-            if finding.level == "warning":
-                logger.warning("%s: %d %s `kpd check` lists them.", finding.source, finding.count, finding.summary)
+    demands = _demands_of(data, model)
+    for part in _parts_by_file(data, model):
+        _warn([*check_channels(part), *check_distances(part, demands)])
     files = [set(dataset.table.image_paths[dataset.indices].tolist()) for dataset in data.parts.values()]
     if shared := sorted(set.intersection(*files) if len(files) > 1 else ()):
         logger.warning(
             "%s trained on and validated on (%s): the result says nothing about other images.",
             *(count_in_words(len(shared), "image is", "images are"), shared[0].decode()),
         )
+
+
+def warn_of_crowded_images(data: KeypointsDataModule, model: KeypointDetector) -> None:
+    """Warn of images with more points of a channel than the model returns.
+
+    Args:
+        data: the data, set up; only points of images in one of its parts count.
+        model: defines the channels and the maximum number of points.
+    """
+    for part in _parts_by_file(data, model):
+        used = [dataset.used_points() for dataset in data.parts.values() if dataset.table.path == part.path]
+        _warn(check_counts(part._replace(in_channels=np.logical_or.reduce(used)), _demands_of(data, model)))
+
+
+def _demands_of(data: KeypointsDataModule, model: KeypointDetector) -> Demands:
+    return Demands(
+        image_size=data.image_size,
+        resize_mode=data.resize,
+        visible_only=data.visible_only,
+        max_keypoints=model.codec.max_keypoints,
+        min_distance_px=model.codec.min_distance_px,
+    )
+
+
+def _parts_by_file(data: KeypointsDataModule, model: KeypointDetector) -> Iterator[Part]:
+    """Yield each file once, as the first of the parts that it is used for."""
+    tables = {dataset.table.path: (name, dataset.table) for name, dataset in reversed([*data.parts.items()])}
+    for name, table in tables.values():
+        yield make_part(name, table, table.image_sizes, model.channels, data.visible_only)
+
+
+def _warn(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.level == "warning":
+            logger.warning("%s `kpd check` lists %s.", finding.sentence, agree(finding.count, "it", "them"))

@@ -54,7 +54,7 @@ from keypoint_detection.checkpoints.settings import (
     trained_so_far,
 )
 from keypoint_detection.commands.budget import check_validation_interval, fill_in_budget
-from keypoint_detection.commands.label_warnings import warn_of_labels
+from keypoint_detection.commands.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
@@ -272,14 +272,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if self.subcommand == "fit":
             check_validation_interval(self.trainer, len(data.parts["train"]), data.batch_size)
             warn_of_labels(data, self.model)
-        limit = self.model.codec.max_keypoints
-        for part, most in data.most_points().items():
-            if most.n_points > limit:
-                logger.warning(
-                    "model.max_keypoints is %d, but image %d of the %s part has %d points of channel '%s': the others "
-                    "cannot be found. Set --model.max_keypoints=%d.",
-                    *(limit, most.image_id, part, most.n_points, most.channel, most.n_points),
-                )
+        warn_of_crowded_images(data, self.model)
 
     def after_fit(self) -> None:
         """Show the result when all else has been said."""

@@ -91,7 +91,7 @@ def read_images(entries: list[ImageEntry], root: Path, problems: Problems) -> Co
 def _is_new_id(identifier: Any, file_name: Any, seen: set[int], problems: Problems) -> bool:
     """Whether an id is valid and new; otherwise the problem is recorded."""
     if isinstance(identifier, bool) or not isinstance(identifier, int):
-        kind = " (a text)" if isinstance(identifier, str) else ""
+        kind = " (a string)" if isinstance(identifier, str) else ""
         problems.add("image id", f"image {file_name!r} has the id {identifier!r:.80}{kind}; an integer is expected.")
         return False
     if abs(identifier) >= ID_LIMIT:

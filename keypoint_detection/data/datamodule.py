@@ -21,11 +21,13 @@ from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set, is_
 from keypoint_detection.channels import resolve_channels
 from keypoint_detection.checkpoints.specifications import as_plain
 from keypoint_detection.data.augmentation import default_augmentation, try_augmentation
+from keypoint_detection.data.checks.labels import check_coordinates
+from keypoint_detection.data.checks.parts import make_part
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates
-from keypoint_detection.data.dataset import KeypointsDataset, MostPoints, Sample, collate
+from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
 from keypoint_detection.data.files import DataFiles, find_files, read_table
 from keypoint_detection.data.image_cache import CacheKind, ImageCache, open_cache
-from keypoint_detection.data.image_files import check_images, count_points_outside
+from keypoint_detection.data.image_files import check_images
 from keypoint_detection.data.sampling import EpochSampler
 from keypoint_detection.data.splitting import (
     Split,
@@ -279,7 +281,7 @@ class KeypointsDataModule(LightningDataModule):
         channels = resolve_channels(self.channels, table.keypoint_types, path)
         indices = np.arange(len(table.image_ids)) if indices is None else indices
         sizes = check_images(table, indices, needs_equal_sizes=self.image_size is None)
-        count_points_outside(table, indices, sizes)
+        _warn_of_coordinates(table, indices, sizes)
         return KeypointsDataset(
             table,
             channels,
@@ -325,10 +327,6 @@ class KeypointsDataModule(LightningDataModule):
     def first_size(self) -> tuple[int, int]:
         """Return (height, width) in pixels of the first image that the network sees."""
         return self.image_size or next(iter(self._datasets.values())).first_size()
-
-    def most_points(self) -> dict[str, MostPoints]:
-        """Find in each part that is set up the image with the most points of one channel."""
-        return {part: dataset.most_points() for part, dataset in self._datasets.items()}
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Make the loader of the training part: shuffled, augmented, and starting where a resumed training stopped."""
@@ -423,6 +421,14 @@ def _start_worker(worker_id: int) -> None:
 def _default_workers() -> int:
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MAX_AUTOMATIC_WORKERS, n_cores - 1)
+
+
+def _warn_of_coordinates(table: CocoKeypoints, indices: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+    """Warn of coordinates that are not pixels of their images: of those at `indices`, (N, 2) `sizes` in pixels."""
+    known_sizes = np.zeros((len(table.image_ids), 2), dtype=np.int64)
+    known_sizes[indices] = sizes
+    for finding in check_coordinates(make_part("", table, known_sizes, channels={}, visible_only=False)):
+        logger.warning("%s", finding.sentence)
 
 
 def _describe(dataset: KeypointsDataset, channels: dict[str, list[str]] | list[str] | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from keypoint_detection.data.sampling import Draw
 from keypoint_detection.images import ResizeMode, read_sizes
 from keypoint_detection.types import VISIBLE, Batch, DataError
 
-__all__ = ["KeypointsDataset", "MostPoints", "Sample", "collate"]
+__all__ = ["KeypointsDataset", "Sample", "collate"]
 
 
 class Sample(NamedTuple):
@@ -48,20 +48,6 @@ class Sample(NamedTuple):
     input_to_image: Tensor
     image_size: tuple[int, int]
     n_channels: int
-
-
-class MostPoints(NamedTuple):
-    """The most points of one channel in one image.
-
-    Attributes:
-        n_points: their number.
-        channel: the name of the channel.
-        image_id: the id of the image.
-    """
-
-    n_points: int
-    channel: str
-    image_id: int
 
 
 class KeypointsDataset(Dataset[Sample]):
@@ -122,19 +108,6 @@ class KeypointsDataset(Dataset[Sample]):
     def first_size(self) -> tuple[int, int]:
         """Return (height, width) of the first image in pixels."""
         return read_sizes(self.table.image_paths[self.indices[0]].decode()).shown
-
-    def most_points(self) -> MostPoints:
-        """Find the image with the most points of one channel."""
-        counts = (
-            np.add.reduceat(
-                np.vstack([self.used_points(), np.zeros((1, self.n_channels), dtype=bool)]),
-                self.table.offsets[:-1],
-                axis=0,
-            )
-            * (np.diff(self.table.offsets) > 0)[:, None]
-        )
-        image, channel = np.unravel_index(counts.argmax(), counts.shape)
-        return MostPoints(int(counts[image, channel]), self.channel_names[channel], int(self.table.image_ids[image]))
 
     def __len__(self) -> int:
         """Count the images."""

@@ -1,6 +1,5 @@
 """Checks on the headers of a data set's images: that the files are images, and that the labels were made on them."""
 
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,9 +11,7 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.images import ImageError, ImageSizes, read_sizes
 from keypoint_detection.types import DataError
 
-__all__ = ["check_images", "compare_sizes", "count_points_outside", "describe_difference"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["check_images", "compare_sizes", "describe_difference"]
 
 # Opening a file waits for the disk, so threads help even with few cores.
 N_THREADS = 16
@@ -64,38 +61,6 @@ def compare_sizes(
         elif all(labelled) and labelled != sizes.shown:
             problems.add(_kind_of_difference(labelled, sizes), describe_difference(name, path, labelled, sizes))
     return problems
-
-
-def count_points_outside(table: CocoKeypoints, indices: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
-    """Count the labelled points outside their image, which are left out, and warn of them.
-
-    Args:
-        table: the labels.
-        indices: (N,) which images of the table.
-        sizes: (N, 2) their sizes, (height, width) in pixels.
-    """
-    n_points, n_outside, example = 0, 0, ""
-    for index, (height, width) in zip(indices, sizes, strict=True):
-        points = table.points[table.offsets[index] : table.offsets[index + 1]]
-        is_outside = ((points < 0) | (points > (width, height))).any(axis=1)
-        n_points += len(points)
-        n_outside += int(is_outside.sum())
-        if not example and is_outside.any():
-            x, y = points[is_outside][0]
-            example = f"({x:g}, {y:g}) in image {table.image_ids[index]} of {height}x{width} (height x width)"
-    if len(table.points) and table.points.min() >= 0 and table.points.max() <= 1:
-        logger.warning(
-            "%s: all coordinates are between 0 and 1; pixels are expected, not shares of a side.", table.path
-        )
-    if n_outside:
-        logger.warning(
-            "%s: %d of %d labelled points are outside their image and are left out, e.g. %s.",
-            table.path,
-            n_outside,
-            n_points,
-            example,
-        )
-    return n_outside
 
 
 def _try_to_read(path: str) -> ImageSizes | ImageError:

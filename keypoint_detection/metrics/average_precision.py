@@ -26,10 +26,10 @@ class OperatingPoint(NamedTuple):
     """The result of a score threshold; each field (R,), NaN where undefined.
 
     Attributes:
-        score: Detections with at least this score are kept. NaN if there is no detection.
-        precision: Share of the kept detections that are right. NaN if none is kept.
-        recall: Share of the ground truths that are found. NaN if there is no ground truth.
-        f1: Harmonic mean of precision and recall. NaN if there is no ground truth.
+        score: detections with at least this score are kept. NaN if there is no detection.
+        precision: share of the kept detections that are right. NaN if none is kept.
+        recall: share of the ground truths that are found. NaN if there is no ground truth.
+        f1: harmonic mean of precision and recall. NaN if there is no ground truth.
     """
 
     score: Tensor
@@ -112,8 +112,8 @@ def average_precision(curve: PrecisionRecallCurve, n_truths: Tensor | int) -> Te
     https://doi.org/10.1007/s11263-014-0733-5), not the 11-point or the 101-point sampling.
 
     Args:
-        curve: From `trace_curve`.
-        n_truths: Ground truths of the channel in all images: a number, or (R,) for each resample.
+        curve: from `trace_curve`.
+        n_truths: ground truths of the channel in all images: a number, or (R,) for each resample.
 
     Returns:
         (R, T) in [0, 1]; NaN where there is no ground truth.
@@ -152,8 +152,8 @@ def best_f1(curve: PrecisionRecallCurve, n_truths: Tensor | int) -> OperatingPoi
     everywhere), it is the highest score of all.
 
     Args:
-        curve: From `trace_curve`.
-        n_truths: Ground truths in all images: a number, or (R,) for each resample.
+        curve: from `trace_curve`.
+        n_truths: ground truths in all images: a number, or (R,) for each resample.
 
     Returns:
         The operating point, each field (R,).

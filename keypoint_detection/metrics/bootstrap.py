@@ -13,15 +13,15 @@ def resample_images(n_images: int, n_resamples: int, generator: torch.Generator)
     would pretend to more independent evidence than there is.
 
     Args:
-        n_images: Images in the data set.
-        n_resamples: Resamples to draw (R).
-        generator: The only source of randomness, on the CPU: the same seed gives the same resamples in every process.
+        n_images: images in the data set.
+        n_resamples: resamples to draw (R).
+        generator: the only source of randomness, on the CPU: the same seed gives the same resamples in every process.
 
     Returns:
         (n_images, R) float32: how often each resample contains each image; every column adds up to n_images.
 
     Raises:
-        ValueError: There is no image, or no resample is requested.
+        ValueError: there is no image, or no resample is requested.
     """
     if n_images < 1 or n_resamples < 1:
         raise ValueError(
@@ -38,8 +38,8 @@ def resample_groups(groups: Tensor, n_resamples: int, generator: torch.Generator
 
     Args:
         groups: (I,) int64, the group of each image; if each image is its own group, images are drawn.
-        n_resamples: Resamples to draw (R).
-        generator: As for `resample_images`.
+        n_resamples: resamples to draw (R).
+        generator: as for `resample_images`.
 
     Returns:
         (I, R) float32: how often each resample contains each image.
@@ -53,7 +53,7 @@ def percentile_interval(values: Tensor, level: float) -> tuple[Tensor, Tensor]:
 
     Args:
         values: (R, ...) a statistic in each resample; NaN where a resample leaves it undefined; these are ignored.
-        level: Share of the resamples inside, in (0, 1).
+        level: share of the resamples inside, in (0, 1).
 
     Returns:
         Lower and upper end, each (...); NaN where no resample defines the statistic.

@@ -110,20 +110,20 @@ class Measurements:
 
     Args:
         image_ids: (I,) int64.
-        detections: All detections.
+        detections: all detections.
         is_true_positive: (T, M) bool, by distance threshold.
         offsets_px: (M, 2) float64 from each detection to the nearest ground truth of its channel and image; NaN if
             there is none.
-        truths: All ground truths.
-        errors_px: Error of each ground truth, inf where its prediction is missing.
-        lengths_px: Reference length of each ground truth.
+        truths: all ground truths.
+        errors_px: error of each ground truth, inf where its prediction is missing.
+        lengths_px: reference length of each ground truth.
         losses: (I, C) loss of each image and channel, or None.
         thresholds_px: (T,) distance thresholds.
-        relative_thresholds: Thresholds as fractions of the reference length.
-        n_channels: Channels (C).
+        relative_thresholds: thresholds as fractions of the reference length.
+        n_channels: channels (C).
 
     Attributes:
-        rows: The states of the metric that all this was computed from, by name; empty if there was none. Those of
+        rows: the states of the metric that all this was computed from, by name; empty if there was none. Those of
             several evaluations can be pooled.
     """
 
@@ -180,7 +180,7 @@ class Measurements:
 
         Args:
             multiplicities: (I, R) how often each image counts.
-            channels: The numbers of the channels for the same multiplicities.
+            channels: the numbers of the channels for the same multiplicities.
         """
         every_detection = torch.ones_like(self.detections.channel, dtype=torch.bool)
         every_truth = torch.ones_like(self.truths.channel, dtype=torch.bool)
@@ -247,12 +247,12 @@ def measure(
     Args:
         image_ids: (I,) int64, each once.
         image_sizes: (I, 2) height and width in pixels.
-        detections: All detections.
-        truths: All ground truths.
+        detections: all detections.
+        truths: all ground truths.
         losses: (I, C) loss of each image and channel, or None.
-        thresholds_px: Distance thresholds in image pixels.
-        relative_thresholds: Thresholds as fractions of the reference length.
-        n_channels: Channels (C).
+        thresholds_px: distance thresholds in image pixels.
+        relative_thresholds: thresholds as fractions of the reference length.
+        n_channels: channels (C).
 
     Returns:
         The measurements, on the CPU.

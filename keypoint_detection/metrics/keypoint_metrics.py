@@ -28,15 +28,15 @@ class KeypointMetrics(Metric):
     images.
 
     Args:
-        channels: Names of the channels, in the order of the heatmaps.
-        thresholds_px: Distance thresholds for AP, PCK and strict success, in pixels of the original image; ascending.
-        relative_thresholds: Thresholds for PCK as fractions of the longer side of the box (of the image's diagonal if
+        channels: names of the channels, in the order of the heatmaps.
+        thresholds_px: distance thresholds for AP, PCK and strict success, in pixels of the original image; ascending.
+        relative_thresholds: thresholds for PCK as fractions of the longer side of the box (of the image's diagonal if
             there is no box), ascending. May be empty.
-        oks_sigmas: One OKS sigma per channel, or "coco17" for those of the COCO person keypoints, to compute OKS-AP
+        oks_sigmas: one OKS sigma per channel, or "coco17" for those of the COCO person keypoints, to compute OKS-AP
             too; None leaves it out.
 
     Raises:
-        ValueError: There is no channel, a name is repeated, thresholds are not positive, finite and ascending, or
+        ValueError: there is no channel, a name is repeated, thresholds are not positive, finite and ascending, or
             sigmas do not fit the channels.
     """
 
@@ -79,14 +79,14 @@ class KeypointMetrics(Metric):
         """Add a batch.
 
         Args:
-            detections: Points in input pixels, (B, C, D, 2), and scores (B, C, D); also the covariances of their peaks
+            detections: points in input pixels, (B, C, D, 2), and scores (B, C, D); also the covariances of their peaks
                 if expected errors are to be calibrated or checked.
-            batch: The images' ground truth, also in input pixels, their ids, and the maps to pixels of the original
+            batch: the images' ground truth, also in input pixels, their ids, and the maps to pixels of the original
                 images, which are applied once, in `compute`. Points of visibility 0 are not ground truth.
             losses: (B, C) loss of each image and channel; given always or never.
 
         Raises:
-            ValueError: The shapes do not fit each other or the channels.
+            ValueError: the shapes do not fit each other or the channels.
         """
         self._check_shapes(detections, batch, losses)
         is_truth = batch.visibility != NOT_LABELLED
@@ -148,7 +148,7 @@ class KeypointMetrics(Metric):
             The report, without intervals; the same in every process.
 
         Raises:
-            ValueError: No image was added, only some of the images have losses, or OKS is requested but the data do
+            ValueError: no image was added, only some of the images have losses, or OKS is requested but the data do
                 not define it.
         """
         return self._evaluate()
@@ -157,10 +157,10 @@ class KeypointMetrics(Metric):
         """Evaluate the inputs of several evaluations as if they were one; what was added here is not included.
 
         Args:
-            evaluations: The `measurements.rows` of each report; their channels must be those of this metric.
+            evaluations: the `measurements.rows` of each report; their channels must be those of this metric.
 
         Raises:
-            ValueError: As `compute`.
+            ValueError: as `compute`.
         """
         metric = KeypointMetrics(self.channels, self.thresholds_px, self.relative_thresholds, self.oks_sigmas)
         for name, empty in metric._empty_states().items():

@@ -24,10 +24,10 @@ class ErrorStatistics(NamedTuple):
     """Errors over the ground truths that have a prediction, and how many have one; each (R,) float64.
 
     Attributes:
-        mean: Mean error; like the next two, NaN if no ground truth has a prediction.
-        median: Median error.
+        mean: mean error; like the next two, NaN if no ground truth has a prediction.
+        median: median error.
         p95: 95th percentile of the errors.
-        detection_rate: Share of the ground truths with a prediction, at any distance; NaN without ground truth. The
+        detection_rate: share of the ground truths with a prediction, at any distance; NaN without ground truth. The
             other three ignore missing predictions, so read them together with this one.
     """
 
@@ -123,7 +123,7 @@ def strict_success(
     Args:
         errors: (M,) error of each ground truth in pixels, inf where its prediction is missing.
         image_index: (M,) int64, the image of each ground truth, in [0, n_images).
-        n_images: Images in the data set.
+        n_images: images in the data set.
         thresholds: (T,) in pixels.
         weights: (n_images, R) multiplicities of the images.
 
@@ -169,7 +169,7 @@ def _quantile(values: Tensor, cumulative: Tensor, fraction: float) -> Tensor:
     Args:
         values: (M,) ascending.
         cumulative: (R, M) cumulative weights.
-        fraction: Which quantile, in [0, 1].
+        fraction: which quantile, in [0, 1].
 
     Returns:
         (R,); NaN where the weights add up to 0.

@@ -15,11 +15,11 @@ def check_thresholds(name: str, thresholds: Sequence[float]) -> tuple[float, ...
     """Return the thresholds as floats, or raise an error that says what is wrong with them.
 
     Args:
-        name: What the user calls them; the error begins with it.
-        thresholds: Must be positive, finite and strictly ascending. May be empty: that is for the caller to decide.
+        name: what the user calls them; the error begins with it.
+        thresholds: must be positive, finite and strictly ascending. May be empty: that is for the caller to decide.
 
     Raises:
-        ValueError: A threshold is not positive and finite, or they are not strictly ascending.
+        ValueError: a threshold is not positive and finite, or they are not strictly ascending.
     """
     values = tuple(float(threshold) for threshold in thresholds)
     listed = ", ".join(f"{value:g}" for value in values)

@@ -87,11 +87,11 @@ def resolve_sigmas(sigmas: Sequence[float] | str, channels: Sequence[str]) -> tu
     """Return one sigma per channel.
 
     Args:
-        sigmas: The sigmas in the order of the channels, or "coco17".
-        channels: Names of the channels, one keypoint type each.
+        sigmas: the sigmas in the order of the channels, or "coco17".
+        channels: names of the channels, one keypoint type each.
 
     Raises:
-        ValueError: Another name, channels that are not the 17 COCO ones in order, the wrong number of sigmas, or one
+        ValueError: another name, channels that are not the 17 COCO ones in order, the wrong number of sigmas, or one
             that is not positive and finite.
 
     >>> resolve_sigmas("coco17", list(COCO17_SIGMAS))[:2]
@@ -127,14 +127,14 @@ def evaluate_oks(measurements: Measurements, sigmas: Sequence[float]) -> dict[st
     images by how certain the found points are. Images without detections have no prediction.
 
     Args:
-        measurements: Matches of a data set; each channel must stand for a single keypoint type.
-        sigmas: One per channel, from `resolve_sigmas`.
+        measurements: matches of a data set; each channel must stand for a single keypoint type.
+        sigmas: one per channel, from `resolve_sigmas`.
 
     Returns:
         See `oks_average_precision`.
 
     Raises:
-        ValueError: An image has several instances or several points of a channel, or an area is unknown.
+        ValueError: an image has several instances or several points of a channel, or an area is unknown.
     """
     truths, n_channels = measurements.truths, measurements.n_channels
     _require_one_instance(truths, measurements.image_ids, n_channels)
@@ -152,17 +152,17 @@ def oks_average_precision(
     """Compute OKS-AP with pycocotools' COCOeval, over areas of any size.
 
     Args:
-        truths: Annotated instances.
-        predictions: Predicted instances; as in COCO, at most 20 per image are considered.
+        truths: annotated instances.
+        predictions: predicted instances; as in COCO, at most 20 per image are considered.
         image_ids: (I,) ids of all images: predictions on those without an instance are false positives.
-        sigmas: One per keypoint.
+        sigmas: one per keypoint.
 
     Returns:
         `OKS-AP` (mean over similarity 0.50:0.05:0.95), `OKS-AP50`, `OKS-AP75` and `OKS-AR`, the mean recall; NaN
         without ground truth.
 
     Raises:
-        ValueError: The number of sigmas differs from that of the keypoints, an area is not positive and finite, or a
+        ValueError: the number of sigmas differs from that of the keypoints, an area is not positive and finite, or a
             prediction belongs to none of the images.
     """
     C = truths.points.shape[1]

@@ -56,23 +56,23 @@ class ChannelReport(NamedTuple):
     """The numbers of one channel, or of all together; NaN where undefined.
 
     Attributes:
-        name: The channel, or "all".
-        n_truths: Ground truths.
-        n_detections: Detections.
+        name: the channel, or "all".
+        n_truths: ground truths.
+        n_detections: detections.
         average_precision: AP at each distance threshold.
-        mean_average_precision: Mean of these.
-        score_threshold: The score with the best F1 at the largest distance threshold; the highest of equals.
-        precision: Precision at that score.
-        recall: Recall at that score.
+        mean_average_precision: mean of these.
+        score_threshold: the score with the best F1 at the largest distance threshold; the highest of equals.
+        precision: precision at that score.
+        recall: recall at that score.
         f1: F1 at that score.
-        error_px_mean: Mean error in image pixels, missing predictions left out.
-        error_px_median: Median error, likewise.
+        error_px_mean: mean error in image pixels, missing predictions left out.
+        error_px_median: median error, likewise.
         error_px_p95: 95th percentile of the errors, likewise.
-        detection_rate: Share of the ground truths with a prediction.
+        detection_rate: share of the ground truths with a prediction.
         pck: PCK at each distance threshold.
         relative_pck: PCK at each relative threshold.
-        nme: Mean error over reference length, missing predictions left out.
-        loss: Mean loss; NaN when no losses were given.
+        nme: mean error over reference length, missing predictions left out.
+        loss: mean loss; NaN when no losses were given.
     """
 
     name: str
@@ -98,12 +98,12 @@ class ImageErrors(NamedTuple):
     """The errors in one image.
 
     Attributes:
-        image_id: Its id in the COCO file.
-        n_truths: Its labelled points.
-        n_missing: Labelled points without a prediction.
-        max_error_px: Maximum error of the others; NaN if there is none.
-        mean_error_px: Mean error of the others; NaN if there is none.
-        n_false_positives: Detections at or above the overall score threshold that match nothing at the largest
+        image_id: its id in the COCO file.
+        n_truths: its labelled points.
+        n_missing: labelled points without a prediction.
+        max_error_px: maximum error of the others; NaN if there is none.
+        mean_error_px: mean error of the others; NaN if there is none.
+        n_false_positives: detections at or above the overall score threshold that match nothing at the largest
             distance threshold.
     """
 
@@ -119,18 +119,18 @@ class EvaluationReport(NamedTuple):
     """Everything measured on a data set.
 
     Attributes:
-        n_images: Images, each counted once.
-        thresholds_px: Distance thresholds in image pixels.
-        relative_thresholds: Fractions of the reference length.
-        channels: The numbers of each channel.
-        overall: The numbers of all channels together: AP is the mean over channels with ground truth, the rest pooled.
-        strict_success: Share of images with every point right, at each distance threshold.
-        has_losses: Whether losses were given.
+        n_images: images, each counted once.
+        thresholds_px: distance thresholds in image pixels.
+        relative_thresholds: fractions of the reference length.
+        channels: the numbers of each channel.
+        overall: the numbers of all channels together: AP is the mean over channels with ground truth, the rest pooled.
+        strict_success: share of images with every point right, at each distance threshold.
+        has_losses: whether losses were given.
         oks_ap: OKS-AP by name ("OKS-AP", "OKS-AP50", ...); empty if not requested.
-        bounds: The same report with the lower and the upper ends of the 95 % intervals as its numbers; None before
+        bounds: the same report with the lower and the upper ends of the 95 % intervals as its numbers; None before
             `with_intervals`.
-        confidence: How well a calibration fitted on other images holds here; None before `with_calibration`.
-        measurements: What the numbers were computed from; None in a report read back from a checkpoint.
+        confidence: how well a calibration fitted on other images holds here; None before `with_calibration`.
+        measurements: what the numbers were computed from; None in a report read back from a checkpoint.
     """
 
     n_images: int
@@ -226,9 +226,9 @@ class EvaluationReport(NamedTuple):
         Every number is recomputed in each resample, including the score threshold. OKS-AP has no interval.
 
         Args:
-            n_resamples: Number of resamples; more give more stable ends and take proportionally longer.
-            seed: The same seed gives the same intervals.
-            level: Share of the resamples inside.
+            n_resamples: number of resamples; more give more stable ends and take proportionally longer.
+            seed: the same seed gives the same intervals.
+            level: share of the resamples inside.
             groups: (I,) the group of each image, such as its video; whole groups are drawn instead of images.
 
         Returns:
@@ -324,8 +324,8 @@ def build_report(measurements: Measurements, names: Sequence[str], oks_ap: dict[
     """Compute every number of a report, without intervals.
 
     Args:
-        measurements: Matches and errors of a data set with at least one image.
-        names: The channels' names.
+        measurements: matches and errors of a data set with at least one image.
+        names: the channels' names.
         oks_ap: OKS-AP by name, or nothing.
     """
     values = _compute(measurements, measurements.every_image_once())

@@ -5,7 +5,7 @@ import re
 
 __all__ = ["reword"]
 
-# What the types of jsonargparse and Python are to whoever writes a value.
+# What the types of jsonargparse and Python are called in messages to the user.
 KINDS = {
     "PositiveInt": "a whole number above 0",
     "NonNegativeInt": "a whole number, 0 or more",
@@ -16,7 +16,7 @@ KINDS = {
     "bool": "true or false",
     "int": "a whole number",
     "float": "a number",
-    "str": "a text",
+    "str": "a string",
     "list": "a list",
     "tuple": "a list",
     "collections.abc.Iterable": "a list",
@@ -29,7 +29,7 @@ NOISE = (
 )
 KEY = r'Parser key "([^"]+)":'
 BULLET = r"\s*(?:- )?"
-# Longer values are not repeated: whoever has written them knows them.
+# Longer values are not repeated: the user has just typed them.
 MAX_SHOWN = 60
 
 
@@ -45,7 +45,7 @@ def reword(message: str) -> str:
     if "Parser key" not in message:
         return message
     message = re.sub(rf"{BULLET}Problem with given class_path '[\w.]+':(?=\s*Parser key)", "\n", message)
-    # A key within a key may stand behind a text in the line of the outer one.
+    # A key within a key may follow a message on the line of the outer one.
     message = re.sub(rf'(?<=":) (?={KEY})', "\n", message)
     given = re.search(r"Given value: (.*)", message)
     lines: list[str] = []

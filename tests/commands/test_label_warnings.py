@@ -25,7 +25,7 @@ def test_images_in_both_parts_and_types_without_points_are_said(discs, tmp_path,
     words = [f"--data.train={labels}", f"--data.val={labels}", f"--data.image_root={discs.parent}"]
     messages = warnings_of(caplog, config, *words)
     assert len(messages) == 2
-    assert "no labelled point" in messages[0]
+    assert ": 1 channel has no labelled points" in messages[0]
     assert "tail" in messages[0]
     assert "images are trained on and validated on" in messages[1]
 
@@ -39,3 +39,23 @@ def test_points_too_close_to_tell_apart_are_said(discs, caplog, pytestconfig):
 
 def test_clean_labels_are_passed_over_in_silence(discs, caplog, pytestconfig):
     assert warnings_of(caplog, pytestconfig.rootpath / TINY, f"--data.train={discs}") == []
+
+
+def test_images_with_too_many_points_are_said_in_the_same_words_by_every_command(
+    discs, tmp_path, caplog, pytestconfig, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = pytestconfig.rootpath / TINY
+    with caplog.at_level(logging.WARNING):
+        words = ["--model.max_keypoints=1", "--model.channels={all: [red, left, right]}"]
+        run(["fit", f"--config={config}", f"--data.train={discs}", f"--data.val={discs}", *words])
+        (checkpoint,) = tmp_path.glob("**/checkpoints/best.ckpt")
+        run(["validate", f"--ckpt_path={checkpoint}", f"--data.val={discs}", "--data.num_workers=0"])
+        run(["test", f"--ckpt_path={checkpoint}", f"--data.test={discs}", "--data.num_workers=0"])
+    said = [record.getMessage() for record in caplog.records if "max_keypoints" in record.getMessage()]
+    assert len(said) == 3
+    assert len(set(said)) == 1
+    assert said[0].startswith(f"{discs}: ")
+    assert "images have more points of a channel than model.max_keypoints, 1:" in said[0]
+    assert "Set --model.max_keypoints=3. E.g. image " in said[0]
+    assert said[0].endswith(" points of channel 'all'. `kpd check` lists them.")

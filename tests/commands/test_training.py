@@ -429,7 +429,7 @@ def test_checkpoints_can_be_switched_off(discs, capsys):
 
 def test_more_points_than_the_detector_may_find_are_warned_of(discs, caplog):
     fit(discs, "--model.max_keypoints=1", "--model.channels={all: [red, left, right]}")
-    assert "model.max_keypoints is 1, but image" in caplog.text
+    assert "have more points of a channel than model.max_keypoints, 1:" in caplog.text
     assert "Set --model.max_keypoints=3." in caplog.text
 
 

@@ -189,7 +189,7 @@ def test_a_byte_order_mark_does_no_harm(write_coco):
         ({"annotations": [annotation([1, 2, 2, 3, 4, 2], category_id={"a": 1})]}, r"has category \{'a': 1\}"),
         ({"annotations": [annotation([1, 2, 2, 3, 4, 2], image_id=[1])]}, r"has image \[1\]"),
         ({"images": [{"id": [1], "file_name": "one.png"}]}, r"has the id \[1\]"),
-        ({"images": [{"id": "1", "file_name": "one.png"}]}, r"has the id '1' \(a text\)"),
+        ({"images": [{"id": "1", "file_name": "one.png"}]}, r"has the id '1' \(a string\)"),
         ({"images": [{"id": 2**63, "file_name": "one.png"}], "annotations": []}, "takes more than 64 bits"),
         ({"annotations": [annotation([10**400, 2, 2, 3, 4, 2])]}, "pixel coordinates are expected"),
         ({"annotations": [annotation([1, -(10**12), 2, 3, 4, 2])]}, "pixel coordinates are expected"),

@@ -1,4 +1,5 @@
 import json
+import logging
 import pickle
 
 import pytest
@@ -182,12 +183,48 @@ def test_training_without_a_point_that_counts_is_refused(write_coco):
     make(path, channels=["tail"], val=path, augment=False).setup("fit")
 
 
-def test_the_most_crowded_image_is_found(discs):
-    data = make(discs, val=str(discs))
-    data.setup("fit")
-    most = data.most_points()["train"]
-    assert (most.n_points, most.channel) == (2, "sides")
-    assert most.image_id in range(10, 22)
+def setup_warnings(caplog, path, stage, **options):
+    with caplog.at_level(logging.WARNING):
+        make(path, channels=["nose", "tail"], **options).setup(stage)
+    return [record.getMessage() for record in caplog.records if record.name.endswith("datamodule")]
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "text"),
+    [
+        ([10, 8, 2, 11, 4, 2], "1 of 2 labelled points is outside its image and is left out."),
+        ([10, 9, 2, 11, 4, 2], "2 of 2 labelled points are outside their image and are left out."),
+    ],
+)
+@pytest.mark.parametrize(("stage", "part"), [("validate", "val"), ("test", "test")])
+def test_points_outside_their_image_are_warned_of(write_coco, caplog, stage, part, keypoints, text):
+    path = write_coco(annotations=[{"id": 1, "image_id": 1, "category_id": 1, "keypoints": keypoints}])
+    (message,) = setup_warnings(caplog, path, stage, **{part: str(path)})
+    assert message.startswith(f"{path}: {text} E.g. ")
+    assert message.endswith(f"in image 1 ({path.parent / 'one.png'}) of 8x10 (height x width).")
+
+
+def test_only_the_images_of_a_part_are_checked_for_points_outside(write_coco, caplog):
+    keypoints = [[11, 2, 2, 3, 4, 2], [1, 2, 2, 3, 4, 2], [1, 2, 2, 3, 11, 2], [4, 4, 2, 3, 4, 2]]
+    path = write_coco(
+        images=[{"id": index, "file_name": "one.png"} for index in range(4)],
+        annotations=[
+            {"id": index, "image_id": index, "category_id": 1, "keypoints": one} for index, one in enumerate(keypoints)
+        ],
+    )
+    messages = setup_warnings(caplog, path, "fit", val_fraction=0.5, augment=False)
+    assert messages
+    assert all("of 4 labelled points" in message for message in messages)
+    assert sum(int(message.removeprefix(f"{path}: ").split()[0]) for message in messages) == 2
+
+
+def test_shares_of_a_side_are_warned_of(write_coco, caplog):
+    annotations = [
+        {"id": index, "image_id": 1, "category_id": 1, "keypoints": [0.2, 0.5, 2, 0.9, 0.7, 2]} for index in range(5)
+    ]
+    path = write_coco(annotations=annotations)
+    (message,) = setup_warnings(caplog, path, "validate", val=str(path))
+    assert "10 labelled points, which is all of them, have coordinates between 0 and 1" in message
 
 
 def test_twins_of_several_categories_change_places_within_their_own(write_coco):

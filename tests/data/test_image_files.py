@@ -1,11 +1,9 @@
-import logging
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from keypoint_detection.data.coco import read_coco
-from keypoint_detection.data.image_files import check_images, count_points_outside
+from keypoint_detection.data.image_files import check_images
 from keypoint_detection.types import DataError
 
 EXIF_ORIENTATION = 0x0112
@@ -53,11 +51,3 @@ def test_all_files_that_are_not_images_are_named_together(write_coco, tmp_path):
     path = write_coco(images=[{"id": index, "file_name": name} for index, name in enumerate(names)], annotations=[])
     with pytest.raises(DataError, match=r"2 problems\n.*empty.jpg: cannot be read.*\n.*text.png: cannot be read"):
         check(path)
-
-
-def test_points_outside_of_their_image_are_counted(write_coco, caplog):
-    path = write_coco(annotations=[{"id": 1, "image_id": 1, "category_id": 1, "keypoints": [10, 8, 2, 11, 4, 2]}])
-    table = read_coco(path, coordinates="continuous")
-    with caplog.at_level(logging.WARNING):
-        assert count_points_outside(table, np.array([0]), np.array([[8, 10]])) == 1
-    assert "1 of 2 labelled points are outside their image and are left out, e.g. (11, 4) in image 1" in caplog.text

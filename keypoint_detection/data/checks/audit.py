@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keypoint_detection.channels import resolve_channels
+from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.brightness import check_brightness
 from keypoint_detection.data.checks.entries import check_entries
 from keypoint_detection.data.checks.findings import Finding, findings_of_problems, shorten_list
@@ -112,9 +113,8 @@ def _read_labels(path: Path, data: DataDescription) -> tuple[CocoKeypoints | Non
         root = Path(data.image_root) if data.image_root else path.parent
         names = [os.path.relpath(one.decode(), root) for one in table.image_paths.tolist() if not os.path.isfile(one)]
         advice = advise_on_missing(names, root)
-        summary = f"of {len(table.image_ids)} image files are missing below {root}" + (
-            f": {advice}." if advice else "."
-        )
+        total, verb = count_in_words(len(table.image_ids), "image file"), agree(missing.count, "is", "are")
+        summary = f"of {total} {verb} missing below {root}" + (f": {advice}." if advice else ".")
         findings[findings.index(missing)] = replace(missing, summary=summary, examples=tuple(names))
     return table, findings
 
@@ -137,12 +137,10 @@ def _check_part(
     part = make_part(name, table, sizes, channels, data.demands.visible_only)
     findings += [*check_labels(part, data.demands), *check_object_sizes(part, data.demands)]
     if not len(table.points):
-        findings.append(
-            Finding("error", "no_points", str(table.path), 1, "not a single point is labelled (v=1 or v=2).")
-        )
+        findings.append(Finding("error", "no_points", str(table.path), 1, "file has no labelled point (v=1 or v=2)."))
     elif name in ("", "train") and not part.in_channels.any():
         findings.append(
-            Finding("error", "no_points", str(table.path), 1, "not a single labelled point is left to train on.")
+            Finding("error", "no_points", str(table.path), 1, "file has no labelled point left to train on.")
         )
     if not any(read):
         return part, [], findings
@@ -172,8 +170,8 @@ def _describe_sizes(part: Part, demands: Demands) -> list[Finding]:
         return []
     frequent = shorten_list([f"{size} ({count})" for size, count in sizes.images.items()], N_SIZES)
     text = (
-        f"sizes of images (height x width): {frequent}. Half of the objects measure more than "
-        f"{sizes.object_px[1]:.0f} px, a tenth less than {sizes.object_px[0]:.0f} px: "
-        f"--data.image_size='{list(sizes.proposed_size)}' would show them well."
+        f"{agree(len(sizes.images), 'image size', 'image sizes')} (height x width): {frequent}. Half of the objects "
+        f"measure more than {sizes.object_px[1]:.0f} px, a tenth less than {sizes.object_px[0]:.0f} px: "
+        f"--data.image_size='{list(sizes.proposed_size)}' suits them."
     )
     return [Finding("note", "image_size", str(part.path), len(sizes.images), text)]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.augmentation import try_augmentation
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Demands, Part
@@ -60,11 +61,14 @@ def check_augmentation(
     if not n_points:
         return []
     share = 1 - n_left / n_points
-    text = f"of {n_points} points in {len(sampled)} images ({share:.0%}) leave their image in the augmentation"
+    n_lost = n_points - n_left
+    total = f"{count_in_words(n_points, 'point')} in {count_in_words(len(sampled), 'image')}"
+    text = f"of {total} ({share:.0%}) {agree(n_lost, 'leaves its', 'leave their')} image in the augmentation"
     if share <= MANY_LOST:
-        return [Finding("note", "augmentation_losses", source, n_points - n_left, f"{text} and are dropped.")]
+        text += agree(n_lost, " and is dropped.", " and are dropped.")
+        return [Finding("note", "augmentation_losses", source, n_lost, text)]
     text += ": much of what is near the border is lost. Shift and enlarge images less in data.augmentation."
-    return [Finding("warning", "augmentation_losses", source, n_points - n_left, text)]
+    return [Finding("warning", "augmentation_losses", source, n_lost, text)]
 
 
 def draw_examples(

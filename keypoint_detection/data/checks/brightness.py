@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.likeness import Seen
 
@@ -17,9 +18,7 @@ def check_brightness(seen: Seen) -> list[Finding]:
     rows = np.flatnonzero(brightest < NEARLY_BLACK).tolist()
     if not rows:
         return []
-    text = (
-        "images are nearly black. If they have 16 bits of which fewer are used, as many cameras write them, scale "
-        "their values to the full range."
-    )
+    text = agree(len(rows), "image is nearly black. If it has", "images are nearly black. If they have")
+    text += " 16 bits of which fewer are used, as many cameras write them, scale the values to the full range."
     examples = tuple(f"{seen.describe(row)}: at most {brightest[row]} of 255" for row in rows)
     return [Finding("warning", "nearly_black", str(seen.part.path), len(rows), text, examples)]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from keypoint_detection.channels import KeypointType
+from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.coco import name_category
 from keypoint_detection.data.coco_file import CocoFile
@@ -26,20 +27,31 @@ def check_entries(source: str, file: CocoFile, types: Sequence[KeypointType]) ->
     said = _read_annotations(file)
     findings = []
     if said.miscounted:
-        text = "annotations have a num_keypoints unlike their labelled points (v > 0): was the file edited by hand?"
+        text = agree(
+            len(said.miscounted),
+            "annotation has a num_keypoints other than the number of its labelled points (v > 0)",
+            "annotations have a num_keypoints other than the number of their labelled points (v > 0)",
+        )
+        text += ": was the file edited by hand?"
         findings.append(Finding("warning", "num_keypoints", source, len(said.miscounted), text, tuple(said.miscounted)))
     if said.repeated:
-        text = "annotations repeat the points of another one in the same image: each point is there twice."
+        text = agree(len(said.repeated), "annotation repeats", "annotations repeat")
+        text += " the points of another one in the same image: each point is there twice."
         findings.append(Finding("warning", "annotation_twice", source, len(said.repeated), text, tuple(said.repeated)))
     twice = [f"annotation id {name}: {count} times" for name, count in said.ids.items() if count > 1]
     if twice:
-        text = "annotation ids are used more than once; other tools may keep only one of them."
+        text = agree(len(twice), "annotation id is", "annotation ids are")
+        text += " used more than once; other tools may keep only one of the annotations."
         findings.append(Finding("warning", "annotation_id_twice", source, len(twice), text, tuple(twice)))
     findings += [*_check_sizes(source, file), *_check_names(source, file, types)]
     files = Counter(str(entry.file_name) for entry in file.images)
     listed = [f"{name}: {count} times" for name, count in files.items() if count > 1]
     if listed:
-        text = "image files are listed more than once, each time with its own labels: merge their annotations."
+        text = agree(
+            len(listed),
+            "image file is listed more than once, each time with its own labels: merge its annotations.",
+            "image files are listed more than once, each time with their own labels: merge their annotations.",
+        )
         findings.append(Finding("warning", "image_listed_twice", source, len(listed), text, tuple(listed)))
     return findings
 
@@ -54,8 +66,10 @@ def _check_sizes(source: str, file: CocoFile) -> list[Finding]:
     ]
     if not wrong:
         return []
-    text = (
-        "images have no height and width in pixels, so whether they are the images that were labelled cannot be told."
+    text = agree(
+        len(wrong),
+        "image has no height and width in pixels, so whether it is the image that was labelled cannot be told.",
+        "images have no height and width in pixels, so whether they are the images that were labelled cannot be told.",
     )
     return [Finding("warning", "size_unknown", source, len(wrong), text, tuple(wrong))]
 
@@ -66,10 +80,12 @@ def _check_names(source: str, file: CocoFile, types: Sequence[KeypointType]) -> 
     numbered = [str(one) for one in types if one.name.rpartition("_")[0] in unnamed]
     if not numbered:
         return []
-    text = (
-        "keypoints have no name in `categories`, and are called by category and number: add `keypoints: [names]` "
-        "to the category."
+    text = agree(
+        len(numbered),
+        "keypoint has no name in `categories`, and is called by category and number",
+        "keypoints have no name in `categories`, and are called by category and number",
     )
+    text += ": add `keypoints: [names]` to the category."
     return [Finding("note", "unnamed", source, len(numbered), text, tuple(numbered))]
 
 

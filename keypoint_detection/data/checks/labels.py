@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding, shorten_list
 from keypoint_detection.data.checks.parts import Demands, Part
 
@@ -37,11 +38,15 @@ def check_labels(part: Part, demands: Demands) -> list[Finding]:
 def check_coordinates(part: Part) -> list[Finding]:
     """Find coordinates that are not pixels of their images: shares of a side, percent, swapped axes, outside."""
     points, source = part.table.points, str(part.path)
+    # Whether a point is outside can be told only where the size of its image is known.
+    is_known: NDArray[np.bool_] = part.sizes[part.owners].min(axis=1) > 0
+    examples = _describe(part, np.flatnonzero(is_known))
     if len(points) >= N_POINTS_FOR_RANGE and points.min() >= 0 and points.max() <= 1:
         text = (
-            "all coordinates are between 0 and 1: they look like shares of a side; multiply them by width and height."
+            "labelled points, which is all of them, have coordinates between 0 and 1: they look like shares of a side; "
+            "multiply them by width and height."
         )
-        return [Finding("error", "normalised", source, len(points), text, _describe(part, np.arange(len(points))))]
+        return [Finding("error", "normalised", source, len(points), text, examples)]
     sides = part.sizes[part.sizes.all(axis=1)]
     if (
         len(points) >= N_POINTS_FOR_RANGE
@@ -52,20 +57,22 @@ def check_coordinates(part: Part) -> list[Finding]:
         and (points > PERCENT_LIMIT / 2).any()
     ):
         text = (
-            f"all coordinates are between 0 and 100, and the smallest side of an image is {sides.min()} px: they look "
-            "like percent; multiply them by width / 100 and height / 100."
+            "labelled points, which is all of them, have coordinates between 0 and 100, and the smallest side of an "
+            f"image is {sides.min()} px: they look like percent; multiply them by width / 100 and height / 100."
         )
-        return [Finding("warning", "percent", source, len(points), text, _describe(part, np.arange(len(points))))]
+        return [Finding("warning", "percent", source, len(points), text, examples)]
     rows = np.flatnonzero(part.is_outside)
     if not len(rows):
         return []
-    text = f"labelled points of {len(points)} are outside their image and are left out."
-    is_most = len(rows) >= N_POINTS_FOR_RANGE and len(rows) > MOSTLY * len(points)
+    n_points = int(is_known.sum())
+    text = f"of {count_in_words(n_points, 'labelled point')} "
+    text += agree(len(rows), "is outside its image and is left out.", "are outside their image and are left out.")
+    is_most = len(rows) >= N_POINTS_FOR_RANGE and len(rows) > MOSTLY * n_points
     if is_most:
-        text = f"labelled points of {len(points)} are outside their image: these are not the pixels of these images."
+        text = f"of {n_points} labelled points are outside their image: these are not the pixels of these images."
     limits = part.sizes[part.owners][:, ::-1]
-    would_fit = (points[:, ::-1] >= 0).all(axis=1) & (points[:, ::-1] <= limits).all(axis=1)
-    if len(rows) >= N_POINTS_FOR_RANGE and would_fit.mean() > SWAPPED_SHARE:
+    would_fit = (points[:, ::-1] >= 0).all(axis=1) & (points[:, ::-1] <= limits).all(axis=1) & is_known
+    if len(rows) >= N_POINTS_FOR_RANGE and would_fit.sum() > SWAPPED_SHARE * n_points:
         text += " With x and y swapped, nearly all would be inside: are they in the order (x, y)?"
     return [Finding("error" if is_most else "warning", "outside", source, len(rows), text, _describe(part, rows))]
 
@@ -77,19 +84,23 @@ def check_channels(part: Part) -> list[Finding]:
     empty = [name for name, count in counts.items() if not count]
     few = [f"{name} ({count})" for name, count in counts.items() if 0 < count < FEW_POINTS]
     if empty:
-        text = f"channels have no labelled points, so nothing can be learned or measured: {_names(empty)}."
+        text = agree(len(empty), "channel has", "channels have")
+        text += f" no labelled points, so nothing can be learned or measured: {_names(empty)}."
         findings.append(Finding("warning", "empty_channel", source, len(empty), text))
     if part.name in ("", "train") and len(part.sizes) < FEW_POINTS:
-        findings.append(Finding("note", "few_images", source, len(part.sizes), "images are few to train on."))
+        text = agree(len(part.sizes), "image is little to train on.", "images are few to train on.")
+        findings.append(Finding("note", "few_images", source, len(part.sizes), text))
     elif few and part.name in ("", "train"):
-        text = f"channels have fewer than {FEW_POINTS} labelled points: {_names(few)}."
+        text = agree(len(few), "channel has", "channels have")
+        text += f" fewer than {FEW_POINTS} labelled points: {_names(few)}."
         findings.append(Finding("warning", "few_points", source, len(few), text))
     types = part.table.keypoint_types
     unused = [
         str(one) for one in types if not any(one.answers_to(text) for texts in part.channels.values() for text in texts)
     ]
     if unused:
-        text = f"keypoint types are in no channel: {_names(unused)}. Their points are ignored."
+        text = agree(len(unused), "keypoint type is", "keypoint types are")
+        text += f" in no channel: {_names(unused)}. {agree(len(unused), 'Its', 'Their')} points are ignored."
         findings.append(Finding("note", "unused_type", source, len(unused), text))
     return findings
 
@@ -97,17 +108,17 @@ def check_channels(part: Part) -> list[Finding]:
 def check_counts(part: Part, demands: Demands) -> list[Finding]:
     """Find images with more points of a channel than a detector returns."""
     per_image = _count_per_image(part)  # (I, C)
-    images, channels = np.nonzero(per_image > demands.max_keypoints)
-    if not len(images):
+    images = np.flatnonzero(per_image.max(axis=1, initial=0) > demands.max_keypoints).tolist()
+    if not images:
         return []
     names = list(part.channels)
     examples = tuple(
-        f"{part.describe_image(image)}: {per_image[image, channel]} points of channel '{names[channel]}'"
-        for image, channel in zip(images.tolist(), channels.tolist(), strict=True)
+        f"{part.describe_image(image)}: {per_image[image].max()} points of channel '{names[per_image[image].argmax()]}'"
+        for image in images
     )
     text = (
-        f"times an image has more points of a channel than model.max_keypoints, {demands.max_keypoints}: the others "
-        f"cannot be found. Set --model.max_keypoints={per_image.max()}."
+        f"{agree(len(images), 'image has', 'images have')} more points of a channel than model.max_keypoints, "
+        f"{demands.max_keypoints}: the others cannot be found. Set --model.max_keypoints={per_image.max()}."
     )
     return [Finding("warning", "max_keypoints", str(part.path), len(images), text, examples)]
 
@@ -122,8 +133,8 @@ def check_distances(part: Part, demands: Demands) -> list[Finding]:
         for (a, b), distance in zip(pairs[:N_DESCRIBED].tolist(), distances[:N_DESCRIBED].tolist(), strict=True)
     )
     text = (
-        f"pairs of points of one channel are closer in the network's input than model.min_distance_px, "
-        f"{demands.min_distance_px:g}: only one of the two can be found. "
+        f"{agree(len(pairs), 'pair of points of one channel is', 'pairs of points of one channel are')} closer in the "
+        f"network's input than model.min_distance_px, {demands.min_distance_px:g}: only one of the two can be found. "
     )
     size = "its own size" if demands.image_size is None else f"data.image_size {list(demands.image_size)}"
     text += f"Each image is taken at {size}; a larger one, or a smaller distance, keeps them apart."

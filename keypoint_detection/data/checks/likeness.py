@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.duplicates import find_copies, find_neighbours
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.groups import find_groups, propose_split
@@ -62,10 +63,15 @@ def check_copies(seen: Seen) -> list[Finding]:
         (equal if len(labels) == 1 else different).append(text)
     findings = []
     if equal:
-        text = "images occur more than once, with equal labels; they count double."
+        text = agree(
+            len(equal),
+            "image occurs more than once, with equal labels; it counts double.",
+            "images occur more than once, with equal labels; they count double.",
+        )
         findings.append(Finding("warning", "copies", source, len(equal), text, tuple(equal)))
     if different:
-        text = "images occur more than once, with different labels: which are right?"
+        text = agree(len(different), "image occurs", "images occur")
+        text += " more than once, with different labels: which are right?"
         findings.append(
             Finding("warning", "copies_labelled_differently", source, len(different), text, tuple(different))
         )
@@ -81,7 +87,8 @@ def check_part_likeness(seen: Seen, is_split_at_random: bool) -> list[Finding]:
     pairs = {frozenset((one, int(other))) for one, other in enumerate(found.nearest) if found.is_nearly_same[one]}
     examples = tuple(" ~ ".join(seen.describe(one) for one in sorted(pair)) for pair in sorted(pairs, key=sorted))
     text = (
-        f"of {len(seen.names)} images are nearly the same as another one, and {n_scene} show the scene of another one"
+        f"of {count_in_words(len(seen.names), 'image')} {agree(n_near, 'is', 'are')} nearly the same as another one, "
+        f"and {n_scene} {agree(n_scene, 'shows', 'show')} the scene of another one"
     )
     advice = _advise(seen.names)
     if is_split_at_random:
@@ -110,18 +117,25 @@ def _compare_parts(first: Seen, second: Seen) -> list[Finding]:
             f"{second.describe(position)} = {first.describe(position_of[second.digests[position]])}"
             for position in np.flatnonzero(is_copy).tolist()
         )
-        text = f"of {len(is_copy)} {names[1]} images are also {names[0]} images: they are not held out."
+        text = f"of {count_in_words(len(is_copy), f'{names[1]} image')} "
+        text += agree(
+            len(copies),
+            f"is also a {names[0]} image: it is not held out.",
+            f"are also {names[0]} images: they are not held out.",
+        )
         findings.append(Finding("warning", "split_copies", source, len(copies), text, copies))
     found = find_neighbours(second.thumbnails, first.thumbnails)
     near, scene = found.is_nearly_same & ~is_copy, found.is_same_scene & ~is_copy
     advice = _advise([*first.names, *second.names])
-    which, count, text = near, int(near.sum()), ""
-    if near.any():
-        text = f"of {len(near)} {names[1]} images are nearly the same as a {names[0]} image"
-        text += f" ({int(scene.sum())} show the scene of one)" if scene.sum() > near.sum() else ""
-    elif scene.sum() > SCENE_SHARE * len(scene):
-        which, count = scene, int(scene.sum())
-        text = f"of {len(scene)} {names[1]} images show the scene of a {names[0]} image"
+    n_near, n_scene = int(near.sum()), int(scene.sum())
+    which, count, text = near, n_near, ""
+    total = f"of {count_in_words(len(near), f'{names[1]} image')}"
+    if n_near:
+        text = f"{total} {agree(n_near, 'is', 'are')} nearly the same as a {names[0]} image"
+        text += f" ({n_scene} show the scene of one)" if n_scene > n_near else ""
+    elif n_scene > SCENE_SHARE * len(scene):
+        which, count = scene, n_scene
+        text = f"{total} {agree(n_scene, 'shows', 'show')} the scene of a {names[0]} image"
     if text:
         examples = tuple(
             f"{second.describe(position)} ~ {first.describe(int(found.nearest[position]))}"

@@ -33,8 +33,8 @@ def check_shift(part: Part, thumbnails: NDArray[np.uint8]) -> list[Finding]:
             if text:
                 which = "next" if shift == 1 else "previous"
                 summary = (
-                    f"the labels fit the {which} image, in the order {described}, better than their own ({text}): have "
-                    "they slipped by one?"
+                    f"images have labels that fit the {which} image, in the order {described}, better than their own "
+                    f"({text}): have they slipped by one?"
                 )
                 return [Finding("warning", "shifted", str(part.path), len(order), summary)]
     return []
@@ -46,7 +46,7 @@ def _by_name(part: Part) -> NDArray[np.int64]:
 
 
 def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.int64], shift: int) -> str:
-    """Say why labels fit better the image `shift` places further on in an order; empty if they do not."""
+    """Say why labels fit the image `shift` places further on better than their own; empty if they do not."""
     is_known: NDArray[np.bool_] = part.sizes.min(axis=1) > 0
     partner = np.arange(len(order))
     partner[order] = np.roll(order, -shift)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Demands, Part
 
@@ -68,8 +69,8 @@ def check_object_sizes(part: Part, demands: Demands) -> list[Finding]:
         return []
     proposed = measure_sizes(part).proposed_size
     text = (
-        f"of {len(sides)} objects are smaller than {TINY_OBJECT_PX} px in the network's input of "
-        f"{demands.image_size[0]}x{demands.image_size[1]} (height x width)."
+        f"of {count_in_words(len(sides), 'object')} {agree(n_tiny, 'is', 'are')} smaller than {TINY_OBJECT_PX} px in "
+        f"the network's input of {demands.image_size[0]}x{demands.image_size[1]} (height x width)."
     )
     if proposed is not None and proposed[0] * proposed[1] > demands.image_size[0] * demands.image_size[1]:
         text += f" Try --data.image_size='{list(proposed)}', or crop the images."

@@ -13,7 +13,7 @@ TIMEOUT_S = 5
 
 
 def find_obstacle() -> str | None:
-    """Ask the hub for a sign of life, once.
+    """Check once whether the hub answers.
 
     Returns:
         Why it cannot be reached; None if it answers, whatever that is.
@@ -42,7 +42,7 @@ def _ask(address: str) -> str | None:
 
 @contextmanager
 def keeping_to_cache() -> Iterator[None]:
-    """Let the hub's client give what it has downloaded before, and ask nobody for anything else."""
+    """Restrict the hub's client to what it has already downloaded, without any request."""
     from huggingface_hub import constants
 
     previous = constants.HF_HUB_OFFLINE
