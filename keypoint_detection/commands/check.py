@@ -24,6 +24,7 @@ from keypoint_detection.data.checks.report import describe_audit, format_audit
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.images import ImageError, ImageScan
 from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.parsing.functions import describe
 from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, DataError
 
 __all__ = ["check", "run"]
@@ -53,7 +54,7 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: errors were found (1), or the words are wrong (2).
     """
-    parser = Parser(prog="kpd check", description=check.__doc__)
+    parser = Parser(prog="kpd check", description=describe(check))
     # `--json data.json` would otherwise write the report over the data.
     typed = [f"--json={STANDARD_OUTPUT}" if word == "--json" else word for word in words[1:]]
     parser.add_argument("file", nargs="?", help="COCO keypoint file (JSON) to check by itself.")

@@ -122,13 +122,15 @@ def suggest(
             writer.writerow([rank, read[index].name, round(float(doubts[index]), N_DECIMALS)])
     images_in_words = count_in_words(len(chosen), "image")
     sys.stdout.write(f"Wrote {table} and {sheet}: {images_in_words} of {len(read)} to label next.\n")
+    if len(chosen) < min(n_images, len(read)):
+        sys.stdout.write("The others are copies of these or of images that are labelled.\n")
     return failures
 
 
 def _list_images(source: str, option: str) -> list[UnlabelledImage]:
     if is_video(source):
         raise DataError(f"{option}: {source} is a video; save its frames as images first, e.g. every tenth.")
-    return find_images(source, None, option)
+    return find_images(source, None, option, takes_videos=False)
 
 
 def _track(images: Sequence[UnlabelledImage], description: str) -> Iterable[UnlabelledImage]:

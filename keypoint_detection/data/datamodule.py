@@ -218,7 +218,7 @@ class KeypointsDataModule(LightningDataModule):
             if self.predict is None:
                 raise DataError("no images to find points in: give --data.predict, e.g. a folder or a video.")
             if not is_video(self.predict):
-                self.unlabelled = find_images(self.predict, self.image_root, "data.predict")
+                self.unlabelled = find_images(self.predict, self.image_root, "data.predict", takes_videos=True)
             elif not Path(self.predict).is_file():
                 raise DataError(f"data.predict: there is no video {self.predict!r}.")
 

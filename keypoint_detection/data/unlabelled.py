@@ -40,7 +40,7 @@ def is_video(source: str) -> bool:
     return Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_images(source: str, image_root: str | None, option: str) -> list[UnlabelledImage]:
+def find_images(source: str, image_root: str | None, option: str, *, takes_videos: bool) -> list[UnlabelledImage]:
     """List the images that a path refers to, in the order of their names or of the COCO file.
 
     Args:
@@ -48,6 +48,7 @@ def find_images(source: str, image_root: str | None, option: str) -> list[Unlabe
             which only the images are read.
         image_root: folder that the file names in a COCO file are relative to; None: the folder of the file.
         option: that gave the source, for the messages, e.g. `data.predict`.
+        takes_videos: whether the option takes videos too, which are not listed here, for the messages.
 
     Raises:
         DataError: nothing is found there.
@@ -68,10 +69,10 @@ def find_images(source: str, image_root: str | None, option: str) -> list[Unlabe
         if not files:
             raise DataError(f"{option}: no file matches the pattern {source!r}.")
     else:
-        raise DataError(
-            f"{option}: {source!r} does not exist; an image, a folder, a pattern, a COCO file (.json) or a video "
-            f"({', '.join(sorted(VIDEO_SUFFIXES))}) is expected."
-        )
+        kinds = ["an image", "a folder", "a pattern", "a COCO file (.json)"]
+        kinds += [f"a video ({', '.join(sorted(VIDEO_SUFFIXES))})"] if takes_videos else []
+        expected = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise DataError(f"{option}: {source!r} does not exist; {expected} is expected.")
     return [UnlabelledImage(name, str(file), 1 + i) for i, (name, file) in enumerate(zip(names, files, strict=True))]
 
 

@@ -25,6 +25,10 @@ REACH = 0.05
 WEIGHT_OF_WORST = 0.5
 
 
+# Thumbnails closer than this are those of the same image.
+COPY = 1e-6
+
+
 class Impression(NamedTuple):
     """What a detector found in an image and how well that survives small changes of it.
 
@@ -129,7 +133,7 @@ def choose_images(
         n_images: how many to choose, at most N.
 
     Returns:
-        Their indices, the first to label first.
+        Their indices, the first to label first; fewer if the others are copies of these or of known ones.
     """
     distances = np.full(len(doubts), np.inf)
     for thumbnail in known:
@@ -143,6 +147,9 @@ def choose_images(
     is_left = np.ones(len(doubts), dtype=bool)
     for _ in range(min(n_images, len(doubts))):
         novelty = np.minimum(distances / max(usual, np.finfo(np.float32).tiny), 1)
+        is_left &= distances > COPY
+        if not is_left.any():
+            break
         best = int(np.where(is_left, doubts * novelty, -np.inf).argmax())
         chosen.append(best)
         is_left[best] = False

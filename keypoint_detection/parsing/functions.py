@@ -1,14 +1,25 @@
 """Typed functions as commands: their parameters are the options, their docstrings the help."""
 
+import inspect
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from keypoint_detection.parsing.errors import Parser
 
-__all__ = ["call_with_words"]
+__all__ = ["call_with_words", "describe"]
 
 R = TypeVar("R")
+
+
+def describe(function: Callable[..., object]) -> str:
+    """Return what a docstring says before its first section: the help shows the parameters by themselves.
+
+    >>> describe(describe)
+    'Return what a docstring says before its first section: the help shows the parameters by themselves.'
+    """
+    return re.split(r"\n\n(?:Args|Returns|Raises|>>>)", inspect.getdoc(function) or "")[0]
 
 
 def call_with_words(function: Callable[..., R], command: str, words: Sequence[str]) -> R:
@@ -22,7 +33,7 @@ def call_with_words(function: Callable[..., R], command: str, words: Sequence[st
     Raises:
         SystemExit: the words are wrong, or the function cannot use what they name (2).
     """
-    parser = Parser(prog=command, description=function.__doc__)
+    parser = Parser(prog=command, description=describe(function))
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
     parser.add_function_arguments(function)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

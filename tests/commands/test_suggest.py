@@ -52,12 +52,13 @@ def test_doubtful_images_come_first(checkpoint, images, capsys):
     assert (sheet == (230, 159, 0)).all(-1).any()  # points are drawn
 
 
-def test_what_is_labelled_is_neither_suggested_nor_repeated(checkpoint, images):
+def test_what_is_labelled_is_neither_suggested_nor_repeated(checkpoint, images, capsys):
     shutil.copy(images / "b" / "dim.png", images / "copy.png")
     entries = [{"id": 1, "file_name": "b/dim.png"}]
     (images / "labels.json").write_text(json.dumps({"images": entries}))
     suggest(checkpoint, images, f"--labelled={images / 'labels.json'}", "--output=new/s.csv")
-    assert suggested("new/s.csv") == ["b/middle.png", "bright.png", "copy.png"]
+    assert suggested("new/s.csv") == ["b/middle.png", "bright.png"]
+    assert "The others are copies" in capsys.readouterr().out
 
 
 def test_unreadable_images_are_listed_and_in_the_exit_code(checkpoint, images, capsys):

@@ -78,6 +78,9 @@ def test_images_alike_are_not_chosen_together():
     assert choose_images(doubts, thumbnails, none, 9) == [0, 2, 3, 4, 1]
     assert choose_images(doubts, thumbnails, scenes[:1], 2) == [2, 3]
     assert choose_images(doubts[:1], thumbnails[:1], none, 5) == [0]
+    copies = np.stack([scenes[0], scenes[0], scenes[1]])
+    assert choose_images(doubts[:3], copies, none, 3) == [0, 2]
+    assert choose_images(doubts[:3], copies, scenes[1:2], 3) == [0]
 
 
 def test_a_thumbnail_is_grey_and_small():
