@@ -51,7 +51,6 @@ from keypoint_detection.checkpoints.settings import (
     refuse_training_images,
     report_overrides,
     settings_of,
-    trained_so_far,
 )
 from keypoint_detection.commands.budget import check_validation_interval, fill_in_budget
 from keypoint_detection.commands.label_warnings import warn_of_labels
@@ -72,7 +71,12 @@ from keypoint_detection.parsing.arguments import (
     variables_as_words,
 )
 from keypoint_detection.parsing.errors import USAGE_ERROR, ShortErrors
-from keypoint_detection.parsing.internals import KeepsCheckpointSettings, command_parsers, list_option_strings
+from keypoint_detection.parsing.internals import (
+    KeepsCheckpointSettings,
+    command_parsers,
+    list_option_strings,
+    trained_so_far,
+)
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.types import DataError
 
@@ -201,8 +205,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
 
     def _compare_with_checkpoint(self, checkpoint: dict[str, Any], config: Namespace) -> None:
         if self.subcommand == "fit":
-            refuse_other_training(checkpoint, config)
             n_epochs, n_steps = trained_so_far(checkpoint)
+            refuse_other_training(checkpoint, config, n_epochs, n_steps)
             if n_epochs == config.trainer.max_epochs or n_steps == config.trainer.max_steps:
                 limit = "max_steps" if n_steps == config.trainer.max_steps else "max_epochs"
                 text = (

@@ -44,6 +44,7 @@ from keypoint_detection.data.unlabelled import (
     is_video,
 )
 from keypoint_detection.images import ResizeMode
+from keypoint_detection.parsing.internals import find_position, has_settings_of_config
 from keypoint_detection.types import Batch, DataError, ImageBatch
 
 __all__ = ["KeypointsDataModule"]
@@ -139,8 +140,8 @@ class KeypointsDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        if "_instantiator" not in self.hparams:
-            # From Python, these are objects and not specifications from a config file; a checkpoint cannot hold them.
+        if not has_settings_of_config(self):
+            # These are objects then; a checkpoint cannot hold them.
             self.remove_ignored_hparams(["augmentation", "synthetic"])
             self.hparams.update({name: as_plain(value) for name, value in self.hparams.items()})
         if image_size is not None and min(image_size) < SMALLEST_SIDE_PX:
@@ -367,11 +368,8 @@ class KeypointsDataModule(LightningDataModule):
         """Return the position of the training for a checkpoint: its epoch, and the batches processed in it."""
         if self.trainer is None:
             return {}
-        progress: Any = self.trainer.fit_loop.epoch_progress.current
-        is_begun = progress.ready > progress.processed
-        n_batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if is_begun else 0
-        is_over = n_batches >= self.trainer.num_training_batches
-        return {"epoch": progress.processed + is_over, "n_batches": 0 if is_over else n_batches}
+        position = find_position(self.trainer)
+        return {"epoch": position.epoch, "n_batches": position.n_batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Make the loader of the training part start where the checkpoint was saved."""
