@@ -70,7 +70,8 @@ from keypoint_detection.parsing.arguments import (
     refuse_broken_configs,
     variables_as_words,
 )
-from keypoint_detection.parsing.errors import USAGE_ERROR, ShortErrors
+from keypoint_detection.parsing.errors import ShortErrors
+from keypoint_detection.parsing.exit_codes import USAGE_ERROR
 from keypoint_detection.parsing.internals import (
     KeepsCheckpointSettings,
     command_parsers,
