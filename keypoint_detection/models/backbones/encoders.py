@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from keypoint_detection.checkpoints.files import explain_unreadable
+from keypoint_detection.checkpoints.misfits import SMALLEST_SHARE, find_fitting
 from keypoint_detection.models.backbones.hub import find_obstacle, keeping_to_cache
 
 __all__ = ["LITE0_PACKAGE", "Encoder", "create_encoder", "create_transformer", "load_encoder_weights"]
@@ -29,8 +30,6 @@ PYRAMID: Mapping[str, Any] = {"features_only": True}
 PLAIN_TRANSFORMER: Mapping[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
 # What timm raises if a model cannot be created that way.
 NOT_SUITED = (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError)
-# Minimum share of the encoder's weights; with less, it is another network.
-SMALLEST_SHARE = 0.5
 N_EXAMPLES = 3
 
 
@@ -180,7 +179,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
         state = _read(str(source))
         origin = str(source)
     expected = encoder.state_dict()
-    fitting = {key: value for key, value in _rename(state, expected).items() if expected[key].shape == value.shape}
+    fitting = find_fitting(_rename(state, expected), expected)
     missing = [key for key in expected if key not in fitting]
     if len(fitting) < SMALLEST_SHARE * len(expected):
         raise ValueError(
