@@ -23,7 +23,7 @@ from keypoint_detection.checkpoints.specifications import as_plain
 from keypoint_detection.data.augmentation import default_augmentation, try_augmentation
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates
 from keypoint_detection.data.dataset import KeypointsDataset, MostPoints, Sample, collate
-from keypoint_detection.data.files import DataFiles, find_files, read_table
+from keypoint_detection.data.files import find_files, read_table
 from keypoint_detection.data.image_cache import CacheKind, ImageCache, open_cache
 from keypoint_detection.data.image_files import check_images, count_points_outside
 from keypoint_detection.data.sampling import EpochSampler
@@ -45,7 +45,7 @@ from keypoint_detection.data.unlabelled import (
 )
 from keypoint_detection.images import ResizeMode
 from keypoint_detection.parsing.internals import find_position, has_settings_of_config
-from keypoint_detection.types import Batch, DataError, ImageBatch
+from keypoint_detection.types import Batch, DataError, DataFiles, ImageBatch
 
 __all__ = ["KeypointsDataModule"]
 
