@@ -112,11 +112,12 @@ def draw_data_set(options: SyntheticBoxes) -> DataFiles:
     """
     folder = Path(options.folder).expanduser()
     name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
-    with FileLock(Path(tempfile.gettempdir()) / f"kpd-{name}.lock", is_singleton=True):
-        if is_drawn(folder, options):
-            log.info("%s already holds this data set: nothing to draw.", folder)
-        else:
-            draw(folder, options)
+    if is_drawn(folder, options):
+        log.info("%s already holds this data set: nothing to draw.", folder)
+    else:
+        with FileLock(Path(tempfile.gettempdir()) / f"kpd-{name}.lock", is_singleton=True):
+            if not is_drawn(folder, options):
+                draw(folder, options)
     return list_files(folder, options)
 
 

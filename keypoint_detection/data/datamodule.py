@@ -12,6 +12,7 @@ import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -152,6 +153,7 @@ class KeypointsDataModule(LightningDataModule):
         if not train_fraction:
             raise DataError("data.train_fraction is 0: nothing would be left to train on; 1 uses all training images.")
         self.train, self.val, self.test, self.synthetic = train, val, test, synthetic
+        self._is_drawn = False
         self.predict = predict
         self.image_root = image_root
         self.categories = categories
@@ -183,12 +185,21 @@ class KeypointsDataModule(LightningDataModule):
         """Draw the procedural data set if it is missing, and tidy the cache; Lightning calls this once per machine.
 
         Raises:
+            DataError: files are given too, or its folder cannot be written.
             FileExistsError: its folder contains something else.
         """
-        if self.synthetic is not None and not is_drawn(Path(self.synthetic.folder).expanduser(), self.synthetic):
-            draw_data_set(self.synthetic)
+        if self.synthetic is not None and not self._is_drawn:
+            self._find_files()  # refuses files beside it, before anything is drawn
+            folder = Path(self.synthetic.folder).expanduser()
+            # Only the first process says that there is nothing to draw.
+            if getattr(rank_zero_only, "rank", 0) == 0 or not is_drawn(folder, self.synthetic):
+                draw_data_set(self.synthetic)
+            self._is_drawn = True
         if (cache := self._open_cache()) is not None:
             cache.tidy()
+
+    def _find_files(self) -> DataFiles:
+        return find_files(self.train, self.val, self.test, self.synthetic)
 
     def _open_cache(self) -> ImageCache | None:
         if self._image_cache is None:
@@ -204,7 +215,7 @@ class KeypointsDataModule(LightningDataModule):
         Raises:
             DataError: a file is missing or wrong, or a channel names a type that it does not have.
         """
-        files = find_files(self.train, self.val, self.test, self.synthetic)
+        files = self._find_files()
         if stage == "fit" and "train" not in self._datasets:
             self._set_up_training(files)
         if stage in ("fit", "validate") and "val" not in self._datasets:
