@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keypoint_detection import __version__
+from keypoint_detection.parsing.exit_codes import USAGE_ERROR
 
 if TYPE_CHECKING:
     from keypoint_detection.commands.training import DetectorCLI
@@ -59,8 +60,6 @@ Help:
   kpd fit --print_config               every option with its value, as a config file
   kpd --version
 """
-
-USAGE_ERROR = 2
 
 # Options in glibc's malloc.h: how many blocks may be requested from the system individually, and how much free memory
 # at the end of the heap triggers its return to the system.

@@ -28,7 +28,12 @@ from keypoint_detection.models.losses import LossName, heatmap_loss, target_entr
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.parameter_groups import make_parameter_groups
 from keypoint_detection.models.schedules import warmup_cosine
-from keypoint_detection.parsing.internals import drop_arguments_of_old_classes
+from keypoint_detection.parsing.internals import (
+    drop_arguments_of_old_classes,
+    has_settings_of_config,
+    log_hyperparameters,
+    rebuild_from_settings,
+)
 from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, Batch, Detections, ImageBatch
 
 __all__ = ["KeypointDetector", "Predictions", "check_precision"]
@@ -40,8 +45,6 @@ logger = logging.getLogger(__name__)
 
 # The precisions in which only the network computes in fewer bits.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-
-INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
 class Predictions(NamedTuple):
@@ -145,12 +148,12 @@ class KeypointDetector(LightningModule):
     def _save_hyperparameters(self, optimizer: object, lr_scheduler: object) -> None:
         """Keep what a checkpoint needs to rebuild this model, as plain values."""
         self.save_hyperparameters(logger=False)
-        if "_instantiator" in self.hparams:
-            return  # made by the command line: plain already
-        self._log_hyperparams = True
+        if has_settings_of_config(self):
+            return  # plain already; the whole config is logged
+        log_hyperparameters(self)
+        rebuild_from_settings(self)
         backbone = self.network.backbone
         self.hparams["backbone"] = describe_class(type(backbone), backbone.init_args)
-        self.hparams["_instantiator"] = INSTANTIATOR
         for name, factory in (("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
             specification = describe_factory(factory)
             if specification is None:

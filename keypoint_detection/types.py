@@ -24,6 +24,8 @@ network's input, `points_image` in pixels of the original image.
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "VISIBLE",
     "Batch",
     "DataError",
+    "DataFiles",
     "Detections",
     "ImageBatch",
 ]
@@ -50,6 +53,14 @@ MIN_DISTANCE_PX = 2.0
 
 class DataError(ValueError):
     """The user's data cannot be used; the message lists everything wrong with it."""
+
+
+class DataFiles(NamedTuple):
+    """The COCO files of a data set; None for missing ones."""
+
+    train: "Path | None"
+    val: "Path | None"
+    test: "Path | None"
 
 
 class Batch(NamedTuple):

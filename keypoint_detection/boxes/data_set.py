@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -24,9 +24,9 @@ from PIL import Image
 from keypoint_detection.boxes.rendering import SUPERSAMPLING, Bools, render
 from keypoint_detection.boxes.scene import KEYPOINT_NAMES, label_keypoints, sample_scene
 from keypoint_detection.destinations import refuse_unwritable
-from keypoint_detection.types import NOT_LABELLED
+from keypoint_detection.types import NOT_LABELLED, DataFiles
 
-__all__ = ["SyntheticBoxes", "SyntheticFiles", "draw_data_set", "draw_examples"]
+__all__ = ["SyntheticBoxes", "draw_data_set", "draw_examples", "is_drawn", "list_files"]
 
 log = logging.getLogger(__name__)
 
@@ -96,15 +96,7 @@ class SyntheticBoxes:
             )
 
 
-class SyntheticFiles(NamedTuple):
-    """The COCO files of a drawn data set; None for a split without images."""
-
-    train: Path
-    val: Path | None
-    test: Path | None
-
-
-def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
+def draw_data_set(options: SyntheticBoxes) -> DataFiles:
     """Write the data set that `options` describe, unless it is there already.
 
     It is drawn in a folder beside the final one and renamed at the end, so that an interrupted run leaves no partial
@@ -120,11 +112,12 @@ def draw_data_set(options: SyntheticBoxes) -> SyntheticFiles:
     """
     folder = Path(options.folder).expanduser()
     name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
-    with FileLock(Path(tempfile.gettempdir()) / f"kpd-{name}.lock", is_singleton=True):
-        if is_drawn(folder, options):
-            log.info("%s already holds this data set: nothing to draw.", folder)
-        else:
-            draw(folder, options)
+    if is_drawn(folder, options):
+        log.info("%s already holds this data set: nothing to draw.", folder)
+    else:
+        with FileLock(Path(tempfile.gettempdir()) / f"kpd-{name}.lock", is_singleton=True):
+            if not is_drawn(folder, options):
+                draw(folder, options)
     return list_files(folder, options)
 
 
@@ -208,11 +201,11 @@ def count_images(options: SyntheticBoxes) -> dict[Split, int]:
     return {split: count for split, count in counts if count > 0}
 
 
-def list_files(folder: Path, options: SyntheticBoxes) -> SyntheticFiles:
+def list_files(folder: Path, options: SyntheticBoxes) -> DataFiles:
     """Return the COCO files of a data set with these options in a folder."""
     val = folder / "val.json" if options.n_val else None
     test = folder / "test.json" if options.n_test else None
-    return SyntheticFiles(folder / "train.json", val, test)
+    return DataFiles(folder / "train.json", val, test)
 
 
 def draw_examples(count: int, height: int = 240, width: int = 320) -> list[NDArray[np.uint8]]:

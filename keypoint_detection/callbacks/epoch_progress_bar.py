@@ -5,17 +5,20 @@ import math
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
+from keypoint_detection.parsing.internals import DescribesEpochs
+
 __all__ = ["EpochProgressBar"]
 
 
-class EpochProgressBar(RichProgressBar):
+class EpochProgressBar(DescribesEpochs, RichProgressBar):
     """Count epochs from 1, like everything else in a run, up to the last one, even if the length is given in steps."""
 
-    def _get_train_description(self, current_epoch: int) -> str:
+    def describe_epoch(self, epoch: int) -> str:
+        """Write the number of the epoch and, if it is known, of the last one."""
         n_epochs = _count_epochs(self.trainer)
         total = "" if math.isinf(n_epochs) else f"/{n_epochs}"
         # As wide as the word for the validation, or the bar would jump from one to the other.
-        return f"Epoch {current_epoch + 1}{total}".ljust(len(self.validation_description))
+        return f"Epoch {epoch + 1}{total}".ljust(len(self.validation_description))
 
 
 def _count_epochs(trainer: Trainer) -> float:

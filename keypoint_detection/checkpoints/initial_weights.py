@@ -8,15 +8,13 @@ from torch import Tensor, nn
 
 from keypoint_detection.channels import complete_channels
 from keypoint_detection.checkpoints.files import read_checkpoint
-from keypoint_detection.checkpoints.misfits import find_misfits
+from keypoint_detection.checkpoints.misfits import SMALLEST_SHARE, find_fitting, find_misfits
 
 __all__ = ["load_initial_weights"]
 
 logger = logging.getLogger(__name__)
 
 N_EXAMPLES = 3
-# Minimum share of a backbone's weights; with less, it is another network.
-SMALLEST_SHARE = 0.5
 # Batch counters, which match between any two networks and mean nothing.
 COUNTER = "num_batches_tracked"
 
@@ -48,7 +46,7 @@ def load_initial_weights(
     of_backbone = _part(checkpoint["state_dict"], "network.backbone.")
     of_head = _part(checkpoint["state_dict"], "network.head.")
     new = backbone.state_dict()
-    fitting = {name: value for name, value in of_backbone.items() if name in new and new[name].shape == value.shape}
+    fitting = find_fitting(of_backbone, new)
     differences = _differences(of_backbone, new)
     stored = checkpoint["hyper_parameters"]
     if _count(fitting) < SMALLEST_SHARE * min(_count(of_backbone), _count(new)):

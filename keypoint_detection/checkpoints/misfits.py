@@ -1,11 +1,14 @@
-"""How the weights of a checkpoint and those of a network differ."""
+"""Which stored weights fit a network, and how the others differ."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Misfits", "explain_misfit", "find_misfits", "find_not_finite"]
+__all__ = ["SMALLEST_SHARE", "Misfits", "explain_misfit", "find_fitting", "find_misfits", "find_not_finite"]
+
+# Minimum share of a network's weights that fit it; with less, they are those of another network.
+SMALLEST_SHARE = 0.5
 
 
 class Misfits(NamedTuple):
@@ -39,6 +42,18 @@ def find_misfits(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 def find_not_finite(state: Mapping[str, Tensor]) -> list[str]:
     """List the weights that contain NaN or infinity, as those of a training that diverged do."""
     return [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+
+
+def find_fitting(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those stored weights that a network has under the same name and with the same shape.
+
+    >>> import torch
+    >>> list(find_fitting({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3), "b": torch.zeros(1)}))
+    ['b']
+    """
+    misfits = find_misfits(stored, expected)
+    unfit = {*misfits.surplus, *misfits.reshaped}
+    return {name: value for name, value in stored.items() if name not in unfit}
 
 
 def explain_misfit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:

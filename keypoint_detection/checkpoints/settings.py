@@ -19,7 +19,6 @@ __all__ = [
     "refuse_training_images",
     "report_overrides",
     "settings_of",
-    "trained_so_far",
 ]
 
 logger = logging.getLogger(__name__)
@@ -100,12 +99,14 @@ def refuse_changes(settings: dict[str, Any], config: Namespace, reason: str) -> 
         raise ValueError(f"{', '.join(changes)} would have no effect: {reason}")
 
 
-def refuse_other_training(checkpoint: dict[str, Any], config: Namespace) -> None:
+def refuse_other_training(checkpoint: dict[str, Any], config: Namespace, n_epochs: int, n_steps: int) -> None:
     """Refuse settings that a resumed training cannot change, because the checkpoint fixes them.
 
     Args:
         checkpoint: the one to resume from.
         config: the parsed settings of `kpd fit`.
+        n_epochs: finished epochs behind the checkpoint.
+        n_steps: optimiser steps behind it.
 
     Raises:
         ValueError: model, optimiser, schedule or split differ, or the training is already past its new end.
@@ -118,7 +119,6 @@ def refuse_other_training(checkpoint: dict[str, Any], config: Namespace) -> None
             "Leave these settings out to resume, or start a new training from the checkpoint's weights: "
             "--model.init_from=FILE.ckpt instead of --ckpt_path."
         )
-    n_epochs, n_steps = trained_so_far(checkpoint)
     limits = (("max_epochs", n_epochs, config.trainer.max_epochs), ("max_steps", n_steps, config.trainer.max_steps))
     for name, done, limit in limits:
         if limit is not None and 0 <= limit < done:
@@ -181,15 +181,6 @@ def refuse_other_network(checkpoint: dict[str, Any], config: Namespace) -> None:
     if changes:
         listed = "; ".join(f"{name} is {new}, the checkpoint has {old}" for name, new, old in changes)
         raise ValueError(f"the weights of the checkpoint do not fit: {listed}. Leave these settings out.")
-
-
-def trained_so_far(checkpoint: dict[str, Any]) -> tuple[int, int]:
-    """Count the finished epochs and optimiser steps behind a checkpoint."""
-    loops = checkpoint["loops"]["fit_loop"]
-    progress = loops["epoch_progress"]["current"]
-    # A checkpoint is saved at validation, before Lightning counts the epoch that just ended.
-    is_over = progress["ready"] > progress["processed"] and loops["epoch_loop.batch_progress"]["is_last_batch"]
-    return int(progress["processed"]) + bool(is_over), int(checkpoint["global_step"])
 
 
 class _Change(NamedTuple):

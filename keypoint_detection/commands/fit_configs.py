@@ -2,14 +2,13 @@
 
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from keypoint_detection.data.checks.audit import DataDescription
 from keypoint_detection.data.checks.parts import Demands
-from keypoint_detection.parsing.arguments import CONFIG_OPTIONS, prepare_words
+from keypoint_detection.parsing.arguments import CONFIG_OPTIONS, ConfigWord, find_configs, prepare_words
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.types import DataError
 
@@ -54,15 +53,13 @@ def read_fit_words(words: Sequence[str]) -> list[str]:
     Raises:
         DataError: a config cannot be read.
     """
-    prepared: list[str] = []
-    for word in prepare_words(words):
-        if prepared and prepared[-1] in CONFIG_OPTIONS:
-            prepared.append(_read_config(word))
-        elif word.startswith("--config="):
-            prepared.append(f"--config={_read_config(word.removeprefix('--config='))}")
-        elif not _is_of_training(word):
-            prepared.append(word)
-    return prepared
+    prepared = prepare_words(words)
+    configs = find_configs(prepared)
+    return [
+        config.prefix + _read_config(config) if (config := configs.get(position)) else word
+        for position, word in enumerate(prepared)
+        if position in configs or not _is_of_training(word)
+    ]
 
 
 def _is_of_training(word: str) -> bool:
@@ -80,14 +77,14 @@ def _is_of_training(word: str) -> bool:
     )
 
 
-def _read_config(word: str) -> str:
+def _read_config(config: ConfigWord) -> str:
     """Return the sections of a config that concern the data, as text."""
     try:
-        content = yaml.safe_load(word if "\n" in word else Path(word).read_text(encoding="utf-8"))
+        content = config.read()
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"--config: {word[:80]!r} cannot be read as a YAML file ({error}).") from error
+        raise DataError(f"--config: {config.source[:80]!r} cannot be read as a YAML file ({error}).") from error
     if not isinstance(content, dict):
-        raise DataError(f"--config: {word[:80]!r} contains no settings; a config of `kpd fit` is expected.")
+        raise DataError(f"--config: {config.source[:80]!r} contains no settings; a config of `kpd fit` is expected.")
     sections: dict[str, Any] = {}
     if isinstance(content.get("data"), dict):
         sections["data"] = content["data"]

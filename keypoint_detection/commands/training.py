@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import Namespace
@@ -17,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
+from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.callbacks.calibrated_copy import CalibratedCopy
 from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
 from keypoint_detection.callbacks.epoch_progress_bar import EpochProgressBar
@@ -51,14 +52,13 @@ from keypoint_detection.checkpoints.settings import (
     refuse_training_images,
     report_overrides,
     settings_of,
-    trained_so_far,
 )
 from keypoint_detection.commands.budget import check_validation_interval, fill_in_budget
 from keypoint_detection.commands.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
-from keypoint_detection.data.files import find_files, read_table
+from keypoint_detection.data.files import read_table
 from keypoint_detection.detector import KeypointDetector, check_precision
 from keypoint_detection.images import ImageError
 from keypoint_detection.models import backbones
@@ -71,8 +71,14 @@ from keypoint_detection.parsing.arguments import (
     refuse_broken_configs,
     variables_as_words,
 )
-from keypoint_detection.parsing.errors import USAGE_ERROR, ShortErrors
-from keypoint_detection.parsing.internals import KeepsCheckpointSettings, command_parsers, list_option_strings
+from keypoint_detection.parsing.errors import ShortErrors
+from keypoint_detection.parsing.exit_codes import USAGE_ERROR
+from keypoint_detection.parsing.internals import (
+    KeepsCheckpointSettings,
+    command_parsers,
+    list_option_strings,
+    trained_so_far,
+)
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.types import DataError
 
@@ -194,15 +200,15 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             except ValueError as error:
                 self._refuse(error)
         if config.model.channels is None:
-            config.model.channels = self._channels_of_file(config.data)
+            config.model.channels = self._find_channels(config.data)
         if self.subcommand == "fit":
             fill_in_budget(config.trainer)
             fill_in_monitors(config.trainer)
 
     def _compare_with_checkpoint(self, checkpoint: dict[str, Any], config: Namespace) -> None:
         if self.subcommand == "fit":
-            refuse_other_training(checkpoint, config)
             n_epochs, n_steps = trained_so_far(checkpoint)
+            refuse_other_training(checkpoint, config, n_epochs, n_steps)
             if n_epochs == config.trainer.max_epochs or n_steps == config.trainer.max_steps:
                 limit = "max_steps" if n_steps == config.trainer.max_steps else "max_epochs"
                 text = (
@@ -220,20 +226,19 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             refuse_other_network(checkpoint, config)
         report_overrides(checkpoint, config)
 
-    def _channels_of_file(self, data: Namespace) -> list[str]:
+    def _find_channels(self, data: Namespace) -> list[str]:
+        """Give each keypoint type of the data a channel of its name."""
+        if data.synthetic is not None:
+            return list(KEYPOINT_NAMES)  # they need not be drawn yet
+        path = data.train or data.val or data.test
         try:
-            synthetic = _instantiate_synthetic(data.synthetic)
-            files = find_files(data.train, data.val, data.test, synthetic)
-            if synthetic is not None:
-                draw_data_set(synthetic)
-            path = files.train or files.val or files.test
             if path is None:
                 raise DataError(
                     "no training file: give --data.train=FILE.json (a COCO keypoint file), or data.synthetic."
                 )
-            table = read_table(path, data.image_root, data.coordinates, data.categories)
+            table = read_table(Path(path), data.image_root, data.coordinates, data.categories)
             return list(resolve_channels(None, table.keypoint_types, path))
-        except (DataError, FileExistsError) as error:
+        except DataError as error:
             self._refuse(error)
 
     def instantiate_classes(self) -> None:
@@ -406,10 +411,6 @@ def _as_number(value: Any) -> int | float:
 
 def _asks_for_help(words: Sequence[str]) -> bool:
     return any(word in ("-h", "--help") or word.startswith("--print_config") or ".help" in word for word in words)
-
-
-def _instantiate_synthetic(options: Any) -> Any:
-    return SyntheticBoxes(**vars(options)) if isinstance(options, Namespace) else options
 
 
 def _show_log() -> None:

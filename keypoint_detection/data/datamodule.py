@@ -12,6 +12,7 @@ import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -25,7 +26,7 @@ from keypoint_detection.data.checks.labels import check_coordinates
 from keypoint_detection.data.checks.parts import make_part
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates
 from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
-from keypoint_detection.data.files import DataFiles, find_files, read_table
+from keypoint_detection.data.files import find_files, read_table
 from keypoint_detection.data.image_cache import CacheKind, ImageCache, open_cache
 from keypoint_detection.data.image_files import check_images
 from keypoint_detection.data.sampling import EpochSampler
@@ -46,7 +47,8 @@ from keypoint_detection.data.unlabelled import (
     is_video,
 )
 from keypoint_detection.images import ResizeMode
-from keypoint_detection.types import Batch, DataError, ImageBatch
+from keypoint_detection.parsing.internals import find_position, has_settings_of_config
+from keypoint_detection.types import Batch, DataError, DataFiles, ImageBatch
 
 __all__ = ["KeypointsDataModule"]
 
@@ -141,8 +143,8 @@ class KeypointsDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        if "_instantiator" not in self.hparams:
-            # From Python, these are objects and not specifications from a config file; a checkpoint cannot hold them.
+        if not has_settings_of_config(self):
+            # These are objects then; a checkpoint cannot hold them.
             self.remove_ignored_hparams(["augmentation", "synthetic"])
             self.hparams.update({name: as_plain(value) for name, value in self.hparams.items()})
         if image_size is not None and min(image_size) < SMALLEST_SIDE_PX:
@@ -153,6 +155,7 @@ class KeypointsDataModule(LightningDataModule):
         if not train_fraction:
             raise DataError("data.train_fraction is 0: nothing would be left to train on; 1 uses all training images.")
         self.train, self.val, self.test, self.synthetic = train, val, test, synthetic
+        self._is_drawn = False
         self.predict = predict
         self.image_root = image_root
         self.categories = categories
@@ -184,12 +187,21 @@ class KeypointsDataModule(LightningDataModule):
         """Draw the procedural data set if it is missing, and tidy the cache; Lightning calls this once per machine.
 
         Raises:
+            DataError: files are given too, or its folder cannot be written.
             FileExistsError: its folder contains something else.
         """
-        if self.synthetic is not None and not is_drawn(Path(self.synthetic.folder).expanduser(), self.synthetic):
-            draw_data_set(self.synthetic)
+        if self.synthetic is not None and not self._is_drawn:
+            self._find_files()  # refuses files beside it, before anything is drawn
+            folder = Path(self.synthetic.folder).expanduser()
+            # Only the first process says that there is nothing to draw.
+            if getattr(rank_zero_only, "rank", 0) == 0 or not is_drawn(folder, self.synthetic):
+                draw_data_set(self.synthetic)
+            self._is_drawn = True
         if (cache := self._open_cache()) is not None:
             cache.tidy()
+
+    def _find_files(self) -> DataFiles:
+        return find_files(self.train, self.val, self.test, self.synthetic)
 
     def _open_cache(self) -> ImageCache | None:
         if self._image_cache is None:
@@ -205,7 +217,7 @@ class KeypointsDataModule(LightningDataModule):
         Raises:
             DataError: a file is missing or wrong, or a channel names a type that it does not have.
         """
-        files = find_files(self.train, self.val, self.test, self.synthetic)
+        files = self._find_files()
         if stage == "fit" and "train" not in self._datasets:
             self._set_up_training(files)
         if stage in ("fit", "validate") and "val" not in self._datasets:
@@ -365,11 +377,8 @@ class KeypointsDataModule(LightningDataModule):
         """Return the position of the training for a checkpoint: its epoch, and the batches processed in it."""
         if self.trainer is None:
             return {}
-        progress: Any = self.trainer.fit_loop.epoch_progress.current
-        is_begun = progress.ready > progress.processed
-        n_batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if is_begun else 0
-        is_over = n_batches >= self.trainer.num_training_batches
-        return {"epoch": progress.processed + is_over, "n_batches": 0 if is_over else n_batches}
+        position = find_position(self.trainer)
+        return {"epoch": position.epoch, "n_batches": position.n_batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Make the loader of the training part start where the checkpoint was saved."""

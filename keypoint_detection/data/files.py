@@ -3,24 +3,15 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, list_files
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates, read_coco
-from keypoint_detection.types import DataError
+from keypoint_detection.types import DataError, DataFiles
 
-__all__ = ["DataFiles", "find_files", "read_table"]
+__all__ = ["find_files", "read_table"]
 
 # Training, validation and test file; more are seldom open at once.
 N_TABLES = 3
-
-
-class DataFiles(NamedTuple):
-    """The COCO files of a data set; None for missing ones."""
-
-    train: Path | None
-    val: Path | None
-    test: Path | None
 
 
 def find_files(train: str | None, val: str | None, test: str | None, synthetic: SyntheticBoxes | None) -> DataFiles:
@@ -33,7 +24,7 @@ def find_files(train: str | None, val: str | None, test: str | None, synthetic: 
         return DataFiles(*(Path(path) if path else None for path in (train, val, test)))
     if train or val or test:
         raise DataError("data.synthetic draws its own files; leave it out (null) if data.train, val or test is given.")
-    return DataFiles(*list_files(Path(synthetic.folder).expanduser(), synthetic))
+    return list_files(Path(synthetic.folder).expanduser(), synthetic)
 
 
 def read_table(

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from keypoint_detection.types import NOT_LABELLED, VISIBLE
+
 __all__ = ["FILE_NAMES", "Format", "Record", "write_predictions"]
 
 Format: TypeAlias = Literal["csv", "jsonl", "coco", "coco_labels"]
@@ -25,8 +27,6 @@ FILE_NAMES: dict[str, str] = {
     "coco_labels": "coco_labels.json",
 }
 CSV_POINT_COLUMNS = ("channel", "x", "y", "score", "probability", "spread")
-# The flags of a labelled point and of a missing one.
-VISIBLE, ABSENT = 2, 0
 CATEGORY_ID = 1
 
 
@@ -134,7 +134,9 @@ def _plain(name: str, place: Mapping[str, int]) -> str | None:
 
 def _as_annotation(result: Mapping[str, Any]) -> dict[str, Any]:
     keypoints = result["keypoints"]
-    xs, ys = ([value for value, v in zip(keypoints[i::3], keypoints[2::3], strict=True) if v != ABSENT] for i in (0, 1))
+    xs, ys = (
+        [value for value, v in zip(keypoints[i::3], keypoints[2::3], strict=True) if v != NOT_LABELLED] for i in (0, 1)
+    )
     left, top = min(xs), min(ys)
     width, height = max(xs) - left, max(ys) - top
     return {

@@ -5,14 +5,16 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 __all__ = [
     "CONFIG_OPTIONS",
     "ENVIRONMENT_PREFIX",
+    "ConfigWord",
     "find_checkpoint_path",
+    "find_configs",
     "gives_config",
     "prepare_words",
     "refuse_broken_configs",
@@ -21,12 +23,55 @@ __all__ = [
 
 ENVIRONMENT_PREFIX = "KPD"
 CONFIG_OPTIONS = ("-c", "--config")
+CONFIG_PREFIX = "--config="
 # Trainer options where 16.0 can only mean 16. Elsewhere the two differ: to limit_val_batches, 1.0 means all batches and
 # 1 means one; and the version of a logger is a string.
 WHOLE_TRAINER_NUMBERS = tuple(
     f"--trainer.{name}"
     for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "accumulate_grad_batches", "log_every_n_steps")
 )
+
+
+class ConfigWord(NamedTuple):
+    """A word on the command line that names a config.
+
+    Attributes:
+        prefix: how the word begins: `--config=`, or nothing if the option is the word before it.
+        source: the rest: the path of a YAML file, or the text of one, which has several lines.
+    """
+
+    prefix: str
+    source: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the config came from a pipe; as a path, its text could be too long to look up."""
+        return "\n" in self.source
+
+    def read(self) -> Any:
+        """Return the content of the config.
+
+        Raises:
+            OSError: there is no such file, or it cannot be read.
+            UnicodeDecodeError: the file is not text.
+            yaml.YAMLError: it is not YAML.
+        """
+        return yaml.safe_load(self.source if self.is_text else Path(self.source).read_text(encoding="utf-8"))
+
+
+def find_configs(words: Sequence[str]) -> dict[int, ConfigWord]:
+    """Return the configs that words name, by position.
+
+    >>> find_configs(["--config=a.yaml", "--model.lr=1", "-c", "b.yaml"])
+    {0: ConfigWord(prefix='--config=', source='a.yaml'), 3: ConfigWord(prefix='', source='b.yaml')}
+    """
+    configs = {}
+    for position, word in enumerate(words):
+        if position > 0 and words[position - 1] in CONFIG_OPTIONS:
+            configs[position] = ConfigWord("", word)
+        elif word.startswith(CONFIG_PREFIX):
+            configs[position] = ConfigWord(CONFIG_PREFIX, word.removeprefix(CONFIG_PREFIX))
+    return configs
 
 
 def prepare_words(words: Sequence[str]) -> list[str]:
@@ -39,20 +84,17 @@ def prepare_words(words: Sequence[str]) -> list[str]:
     >>> prepare_words(["--model.backbone.n_channels=16.0", "--model.backbone=Unet"])
     ['--model.backbone=Unet', '--model.backbone.n_channels=16']
     """
-    prepared: list[str] = []
-    for word in words:
-        if prepared and prepared[-1] in CONFIG_OPTIONS:
-            prepared.append(_read_pipe(word))
-        elif word.startswith("--config="):
-            prepared.append(f"--config={_read_pipe(word.removeprefix('--config='))}")
-        else:
-            prepared.append(_read_python_value(word))
+    configs = find_configs(words)
+    prepared = [
+        config.prefix + _read_pipe(config) if (config := configs.get(position)) else _read_python_value(word)
+        for position, word in enumerate(words)
+    ]
     return _classes_first(prepared)
 
 
 def gives_config(words: Sequence[str]) -> bool:
     """Whether words name a config file."""
-    return any(word in CONFIG_OPTIONS or word.startswith("--config=") for word in words)
+    return bool(find_configs(words))
 
 
 def refuse_broken_configs(words: Sequence[str]) -> None:
@@ -61,16 +103,14 @@ def refuse_broken_configs(words: Sequence[str]) -> None:
     Raises:
         ValueError: with file, line, column and problem.
     """
-    for position, word in enumerate(words):
-        is_option = position > 0 and words[position - 1] in CONFIG_OPTIONS
-        path = word if is_option else word.removeprefix("--config=") if word.startswith("--config=") else None
+    for config in find_configs(words).values():
         try:
-            if path is not None and "\n" not in path:
-                yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            if not config.is_text:
+                config.read()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            raise ValueError(f"{path}{place}: this is not YAML: {error.problem or error.context}.") from error
+            raise ValueError(f"{config.source}{place}: this is not YAML: {error.problem or error.context}.") from error
         except (OSError, UnicodeDecodeError):
             continue  # the parser says what is wrong with the file
 
@@ -78,23 +118,20 @@ def refuse_broken_configs(words: Sequence[str]) -> None:
 def find_checkpoint_path(words: Sequence[str]) -> str | None:
     """Return the last `ckpt_path` given by flags or config files."""
     path: str | None = None
+    configs = find_configs(words)
     for position, word in enumerate(words):
-        following = words[position + 1] if position + 1 < len(words) else ""
-        if word in CONFIG_OPTIONS:
-            path = _checkpoint_of_config(following) or path
-        elif word.startswith("--config="):
-            path = _checkpoint_of_config(word.removeprefix("--config=")) or path
+        if position in configs:
+            path = _checkpoint_of_config(configs[position]) or path
         elif word == "--ckpt_path":
-            path = following
+            path = words[position + 1] if position + 1 < len(words) else ""
         elif word.startswith("--ckpt_path="):
             path = word.removeprefix("--ckpt_path=")
     return None if path in (None, "null") else path
 
 
-def _checkpoint_of_config(word: str) -> str | None:
+def _checkpoint_of_config(config: ConfigWord) -> str | None:
     try:
-        # Text of several lines came from a pipe; as a path it could be too long to look up.
-        content = yaml.safe_load(word if "\n" in word else Path(word).read_text(encoding="utf-8"))
+        content = config.read()
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return None  # the parser says what is wrong with the file
     value = content.get("ckpt_path") if isinstance(content, dict) else None
@@ -126,9 +163,9 @@ def variables_as_words(command: str, options: Collection[str], environment: Mapp
     return words
 
 
-def _read_pipe(path: str) -> str:
-    is_pipe = "\n" not in path and Path(path).is_fifo()
-    return Path(path).read_text(encoding="utf-8") if is_pipe else path
+def _read_pipe(config: ConfigWord) -> str:
+    is_pipe = not config.is_text and Path(config.source).is_fifo()
+    return Path(config.source).read_text(encoding="utf-8") if is_pipe else config.source
 
 
 def _read_python_value(flag: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from keypoint_detection.parsing.exit_codes import USAGE_ERROR
 from keypoint_detection.parsing.internals import list_option_strings
 from keypoint_detection.parsing.wording import reword
 
 __all__ = ["Parser", "ShortErrors"]
 
-USAGE_ERROR = 2
 # How similar two names must be, from 0 to 1, for one to be suggested in place of the other.
 SIMILARITY = 0.6
 N_OFFERED = 3

@@ -1,19 +1,29 @@
 """What the package changes or reads inside jsonargparse and Lightning, where there is no public way."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, _typehints
 
 __all__ = [
+    "DescribesEpochs",
     "KeepsCheckpointSettings",
+    "Position",
+    "Progress",
     "cluster_environment",
     "command_parsers",
     "drop_arguments_of_old_classes",
+    "find_position",
+    "has_settings_of_config",
     "list_option_strings",
+    "log_hyperparameters",
+    "rebuild_from_settings",
+    "trained_so_far",
 ]
 
 _DISCARD = "discard_init_args_on_class_path_change"
+# The hyper-parameter that names the function which makes a module from the others; Lightning only calls its own.
+_INSTANTIATOR = "_instantiator"
 
 
 def drop_arguments_of_old_classes() -> None:
@@ -60,3 +70,81 @@ def cluster_environment(trainer: Any) -> object:
     """Return what a Trainer knows about the cluster that it runs on; not every strategy makes this public."""
     environment: object = trainer._accelerator_connector.cluster_environment
     return environment
+
+
+class DescribesEpochs:
+    """A RichProgressBar that describes an epoch itself; Lightning's own counts from 0 and knows no length in steps."""
+
+    def describe_epoch(self, epoch: int) -> str:
+        """Return what stands in front of the bar during an epoch of training.
+
+        Args:
+            epoch: counted from 0.
+        """
+        raise NotImplementedError
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return self.describe_epoch(current_epoch)
+
+
+def has_settings_of_config(module: Any) -> bool:
+    """Whether the hyper-parameters of a model or data module are the settings of a config file, hence plain values.
+
+    Otherwise it was made from Python, and they are the objects that it got.
+    """
+    return _INSTANTIATOR in module.hparams
+
+
+def rebuild_from_settings(model: Any) -> None:
+    """Have checkpoints of a model from Python rebuild it from its hyper-parameters, like one from a config file."""
+    model.hparams[_INSTANTIATOR] = "lightning.pytorch.cli.instantiate_module"
+
+
+def log_hyperparameters(model: Any) -> None:
+    """Have loggers get the hyper-parameters of a model that are saved already.
+
+    `save_hyperparameters` decides it too, but is called before it is known whether the model comes from Python.
+    """
+    model._log_hyperparams = True
+
+
+class Progress(NamedTuple):
+    """How far a training has come.
+
+    Attributes:
+        n_epochs: finished epochs.
+        n_steps: steps of the optimiser.
+    """
+
+    n_epochs: int
+    n_steps: int
+
+
+def trained_so_far(checkpoint: dict[str, Any]) -> Progress:
+    """Count the finished epochs and optimiser steps behind a checkpoint."""
+    loops = checkpoint["loops"]["fit_loop"]
+    progress = loops["epoch_progress"]["current"]
+    # A checkpoint is saved at validation, before Lightning counts the epoch that just ended.
+    is_over = progress["ready"] > progress["processed"] and loops["epoch_loop.batch_progress"]["is_last_batch"]
+    return Progress(int(progress["processed"]) + bool(is_over), int(checkpoint["global_step"]))
+
+
+class Position(NamedTuple):
+    """Where a training stands among its batches.
+
+    Attributes:
+        epoch: the current one, counted from 0; behind the last batch of an epoch, the next.
+        n_batches: the number of its batches already processed.
+    """
+
+    epoch: int
+    n_batches: int
+
+
+def find_position(trainer: Any) -> Position:
+    """Return where the training of a Trainer stands."""
+    progress = trainer.fit_loop.epoch_progress.current
+    is_begun = progress.ready > progress.processed
+    n_batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready if is_begun else 0
+    is_over = n_batches >= trainer.num_training_batches
+    return Position(progress.processed + is_over, 0 if is_over else n_batches)

@@ -33,13 +33,13 @@ def fit(discs, tmp_path, monkeypatch):
 )
 def test_the_bar_counts_epochs_to_the_last_one(fit, monkeypatch, words, expected):
     shown = []
-    describe = EpochProgressBar._get_train_description
+    describe = EpochProgressBar.describe_epoch
 
     def note(bar, epoch):
         shown.append(describe(bar, epoch).strip())
         return describe(bar, epoch)
 
-    monkeypatch.setattr(EpochProgressBar, "_get_train_description", note)
+    monkeypatch.setattr(EpochProgressBar, "describe_epoch", note)
     fit("--trainer.enable_progress_bar=true", *words)
     assert list(dict.fromkeys(shown)) == expected
 
@@ -56,7 +56,3 @@ def test_the_bar_counts_epochs_to_the_last_one(fit, monkeypatch, words, expected
 def test_a_bar_is_there_unless_the_user_has_another_or_none(fit, words, expected):
     cli = fit(*words, "--trainer.fast_dev_run=true")
     assert [type(one) for one in cli.trainer.callbacks if isinstance(one, ProgressBar)] == expected
-
-
-def test_lightning_asks_for_the_description_by_this_name():
-    assert hasattr(RichProgressBar, "_get_train_description")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 import torch
 import yaml
 
+from keypoint_detection.boxes.data_set import draw_data_set
+from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.cli import run
 from keypoint_detection.detector import KeypointDetector
 
@@ -296,6 +299,31 @@ def test_a_broken_config_file_is_named(discs, capsys):
 
 def test_training_without_a_file_says_what_to_give(capsys):
     assert "no training file: give --data.train=FILE.json" in refusal(capsys, "fit", "--config", TINY)
+
+
+def test_drawn_images_are_drawn_once_and_give_the_channels(caplog):
+    boxes = {"folder": "boxes", "n_train": 2, "n_val": 1, "height": 64, "width": 64}
+    words = ["fit", "--config", TINY, f"--data.synthetic={json.dumps(boxes)}", "--trainer.max_epochs=1"]
+    caplog.set_level(logging.INFO, logger="keypoint_detection.boxes")
+    for text in ("Drew 2 train + 1 val images", "boxes already holds this data set"):
+        caplog.clear()
+        cli = run(words)
+        assert list(cli.model.channels) == KEYPOINT_NAMES
+        (message,) = (one.getMessage() for one in caplog.records if one.name == draw_data_set.__module__)
+        assert message.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "expected an empty or missing folder"),
+        (["--data.train=a.json"], "data.synthetic draws its own files"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(capsys, words, text):
+    Path("boxes").mkdir()
+    Path("boxes", "notes.txt").touch()
+    assert text in refusal(capsys, "fit", "--config", TINY, "--data.synthetic.folder=boxes", *words)
 
 
 @pytest.mark.parametrize("command", ["test", "validate"])

@@ -8,6 +8,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes
+from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.types import DataError
 
@@ -128,8 +129,16 @@ def test_the_procedural_data_set_is_drawn_and_used(tmp_path):
     data = KeypointsDataModule(synthetic=boxes, num_workers=0)
     data.prepare_data()
     data.setup("fit")
+    assert {str(one) for one in data.parts["train"].table.keypoint_types} == set(KEYPOINT_NAMES)
     assert len(ids(data.train_dataloader())) == 2
     assert len(ids(data.val_dataloader())) == 1
+
+
+def test_nothing_is_drawn_if_files_are_given_too(discs, tmp_path):
+    boxes = SyntheticBoxes(folder=str(tmp_path / "boxes"), n_train=2, n_val=1, height=64, width=64)
+    with pytest.raises(DataError, match=r"data\.synthetic draws its own files"):
+        make(discs, synthetic=boxes).prepare_data()
+    assert not (tmp_path / "boxes").exists()
 
 
 def test_workers_share_flat_arrays_not_python_objects(discs):

@@ -3,7 +3,12 @@ import threading
 
 import pytest
 
-from keypoint_detection.parsing.arguments import find_checkpoint_path, prepare_words, variables_as_words
+from keypoint_detection.parsing.arguments import (
+    find_checkpoint_path,
+    find_configs,
+    prepare_words,
+    variables_as_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +23,21 @@ from keypoint_detection.parsing.arguments import find_checkpoint_path, prepare_w
 )
 def test_words_keep_their_order_but_for_classes(words, expected):
     assert prepare_words(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], []),
+        (["--a=config", "config"], []),
+        (["-c", "x", "--a=1", "--config", "y", "--config=z"], [(1, "", "x"), (4, "", "y"), (5, "--config=", "z")]),
+        (["--a=1", "-c"], []),  # the parser says what is missing
+        (["--config="], [(0, "--config=", "")]),
+    ],
+)
+def test_configs_are_found_in_each_form_of_the_option(words, expected):
+    found = find_configs(words)
+    assert [(position, *config) for position, config in found.items()] == expected
 
 
 def test_a_config_from_a_pipe_is_read_once(tmp_path):

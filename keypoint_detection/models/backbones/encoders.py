@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from keypoint_detection.checkpoints.files import explain_unreadable
-from keypoint_detection.checkpoints.misfits import find_not_finite
+from keypoint_detection.checkpoints.misfits import SMALLEST_SHARE, find_fitting, find_not_finite
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.models.backbones.hub import find_obstacle, keeping_to_cache
 
@@ -31,8 +31,6 @@ PYRAMID: Mapping[str, Any] = {"features_only": True}
 PLAIN_TRANSFORMER: Mapping[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
 # What timm raises if a model cannot be created that way.
 NOT_SUITED = (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError)
-# Minimum share of the encoder's weights; with less, it is another network.
-SMALLEST_SHARE = 0.5
 # A classifier's last layers are not used; a larger share of a file belongs to another network.
 LARGEST_UNUSED_SHARE = 0.2
 # How the names of the weights in a checkpoint of this package begin.
@@ -192,7 +190,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
             f"{broken[0]}: the training that wrote it diverged, or the file is damaged. Give another one."
         )
     expected = encoder.state_dict()
-    fitting = {key: value for key, value in _rename(state, expected).items() if expected[key].shape == value.shape}
+    fitting = find_fitting(_rename(state, expected), expected)
     missing = [key for key in expected if key not in fitting]
     if len(fitting) < SMALLEST_SHARE * len(expected):
         raise ValueError(
