@@ -23,7 +23,7 @@ from keypoint_detection.codec.peaks import Peaks, find_peaks, keep_first_of_equa
 from keypoint_detection.codec.subpixel import top_of_parabola
 from keypoint_detection.types import NOT_LABELLED, Detections
 
-__all__ = ["HeatmapCodec", "decode", "encode", "heatmap_size"]
+__all__ = ["HeatmapCodec", "NotFiniteError", "decode", "encode", "heatmap_size"]
 
 # A Gaussian is drawn up to this many sigmas from its centre; beyond that it is below 2e-8, the rounding error of 1.
 _REACH_SIGMAS = 6
@@ -31,6 +31,10 @@ _REACH_SIGMAS = 6
 _REACH_CELLS = 3
 # How many more candidates are fetched if the first ones do not decide the result.
 _GROWTH = 8
+
+
+class NotFiniteError(ValueError):
+    """Heatmaps contain NaN or infinity, as those of a training that diverged do."""
 
 
 def heatmap_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -246,7 +250,7 @@ def _check_finite(totals: Tensor) -> None:
     bad = (~totals.isfinite()).nonzero().tolist()
     if bad:
         image, channel = bad[0]
-        raise ValueError(
+        raise NotFiniteError(
             f"heatmaps: image {image}, channel {channel} contains NaN or inf ({len(bad)} of {totals.numel()} maps do); "
             "expected probabilities in [0, 1]. In training, this means that the loss diverged: lower the learning rate."
         )

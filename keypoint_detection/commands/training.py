@@ -53,6 +53,7 @@ from keypoint_detection.checkpoints.settings import (
     report_overrides,
     settings_of,
 )
+from keypoint_detection.codec.heatmaps import NotFiniteError
 from keypoint_detection.commands.budget import check_validation_interval, fill_in_budget
 from keypoint_detection.commands.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
@@ -143,6 +144,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         assert isinstance(args, list)
         command, *typed = args
         if command == "predict":
+            typed = [f"--output.{word[2:]}" if word.startswith("--resume=") else word for word in typed]
             typed = ["--output.resume=true" if word == "--resume" else word for word in typed]
         subparser = command_parsers(self)[command]
         words = [
@@ -333,7 +335,7 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
         _leave(words, re.sub(r"^[\w.]+Error: ", "", str(error).strip().splitlines()[-1]), error)
     except MisconfigurationException as error:
         _leave(words, str(error), error)
-    except TrainingDivergedError as error:
+    except (TrainingDivergedError, NotFiniteError) as error:
         sys.stderr.write(f"kpd {words[0]}: {error}\n")
         finish_wandb(exit_code=1)
         raise SystemExit(1) from error

@@ -188,7 +188,10 @@ def try_augmentation(
             f"data.augmentation has {' and '.join(flips)}, but it is unknown which keypoint types swap in a mirrored "
             "image. Give data.flip_pairs, e.g. [[left_ear, right_ear]], or [] if no type has a twin."
         )
-    image = torch.full((3, *size), LETTERBOX_GREY, dtype=torch.uint8)
+    try:
+        image = torch.full((3, *size), LETTERBOX_GREY, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise DataError(f"data.image_size: an image of {size[0]}x{size[1]} does not fit into memory.") from error
     with torch.random.fork_rng(devices=[]):
         for _ in range(N_TRIALS):
             try:

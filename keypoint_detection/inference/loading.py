@@ -121,7 +121,8 @@ def _find_backbone(class_path: str, reference: str, may_import: bool) -> type[Ba
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             raise CheckpointError(
-                f"{reference}: the module of its backbone {class_path} cannot be found: {error}."
+                f"{reference}: the module of its backbone {class_path} cannot be found: {error}. Run from the folder "
+                "of that module, or add the folder to PYTHONPATH."
             ) from error
     elif module_name in sys.modules:
         module = sys.modules[module_name]

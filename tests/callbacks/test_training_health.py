@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from keypoint_detection.codec.heatmaps import NotFiniteError
 from keypoint_detection.commands.training import DetectorCLI, run
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
@@ -100,3 +101,16 @@ def test_a_sweep_gets_its_metric_from_a_run_that_never_reached_a_validation(disc
 def test_a_learning_rate_out_of_all_bounds_is_reported(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert diverge(discs, -1, "--model.lr=1e30", "--model.optimizer=SGD", "--model.lr_scheduler=constant") == 1
     assert "at a learning rate of 1e+30" in capsys.readouterr().err
+
+
+def test_heatmaps_that_are_not_finite_are_reported_without_a_traceback(
+    discs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object) -> None:
+        raise NotFiniteError("heatmaps: image 0 contains NaN")
+
+    monkeypatch.setattr("keypoint_detection.codec.heatmaps.HeatmapCodec.decode", fail)
+    with pytest.raises(SystemExit) as stopped:
+        run(["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}"])
+    assert stopped.value.code == 1
+    assert "kpd fit: heatmaps: image 0 contains NaN" in capsys.readouterr().err
