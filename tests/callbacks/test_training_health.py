@@ -111,6 +111,6 @@ def test_heatmaps_that_are_not_finite_are_reported_without_a_traceback(
 
     monkeypatch.setattr("keypoint_detection.codec.heatmaps.HeatmapCodec.decode", fail)
     with pytest.raises(SystemExit) as stopped:
-        run(["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}"])
+        run(["fit", f"--config={TINY}", f"--data.train={discs}", f"--data.val={discs}"])
     assert stopped.value.code == 1
     assert "kpd fit: heatmaps: image 0 contains NaN" in capsys.readouterr().err
