@@ -310,7 +310,7 @@ class KeypointDetector(LightningModule):
 
     def _targets(self, batch: Batch) -> Tensor:
         height, width = batch.images.shape[-2:]
-        return self.codec.encode(batch.points, batch.visibility, (height, width), torch.float32)
+        return self.codec.encode(batch.points, batch.visibility, (height, width))
 
     # --- measuring ---------------------------------------------------------------------------------------------------
 

@@ -281,11 +281,9 @@ class HeatmapCodec:
         _check_scale(self.stride, self.sigma_px)
         _check_peak_settings(self.max_keypoints, self.score_threshold, self.min_distance_px)
 
-    def encode(
-        self, points: Tensor, visibility: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32
-    ) -> Tensor:
+    def encode(self, points: Tensor, visibility: Tensor, size: tuple[int, int]) -> Tensor:
         """Draw (B, C, K, 2) points as heatmaps; see the function `encode`."""
-        return encode(points, visibility, size, self.stride, self.sigma_px, dtype)
+        return encode(points, visibility, size, self.stride, self.sigma_px)
 
     def decode(self, heatmaps: Tensor) -> Detections:
         """Find the peaks of (B, C, h, w) heatmaps and their covariances; see `decode` and `measure_shapes`."""

@@ -29,6 +29,8 @@ from keypoint_detection.types import DataError
 __all__ = ["export", "run"]
 
 N_IMAGES = 16
+# Height and width of the images that are drawn if none are given.
+DRAWN_SIZE = (240, 320)
 
 
 def run(words: Sequence[str]) -> None:
@@ -80,7 +82,7 @@ def export(
         raise DataError(f"{path} already exists; give another --output.")
     refuse_unwritable(path, "--output")
     detector = load_detector(ckpt_path, may_import=True, flip_test=flip_test)
-    examples = _read_examples(images) if images else draw_examples(N_IMAGES)
+    examples = _read_examples(images) if images else draw_examples(N_IMAGES, *DRAWN_SIZE)
     path.parent.mkdir(parents=True, exist_ok=True)
     write = write_onnx if format == "onnx" else write_program
     # The file appears once it is complete and known to match PyTorch.

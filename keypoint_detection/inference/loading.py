@@ -62,7 +62,7 @@ class LoadedDetector(NamedTuple):
     mirrored_channels: list[int] | None
 
 
-def load_detector(reference: str, may_import: bool = False, flip_test: bool | None = None) -> LoadedDetector:
+def load_detector(reference: str, *, may_import: bool, flip_test: bool | None) -> LoadedDetector:
     """Rebuild a detector without running code in its checkpoint and without downloading weights.
 
     Args:

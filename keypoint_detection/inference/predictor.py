@@ -87,7 +87,9 @@ class Predictor:
         from keypoint_detection.inference.loading import load_detector
         from keypoint_detection.inference.torch_engine import TorchEngine
 
-        engine = TorchEngine(load_detector(str(path), flip_test=flip_test), device, precision, compile)
+        engine = TorchEngine(
+            load_detector(str(path), may_import=False, flip_test=flip_test), device, precision, compile
+        )
         return cls(engine, score_threshold=score_threshold, coordinates=coordinates)
 
     @classmethod

@@ -20,6 +20,8 @@ from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 
 __all__ = ["ChannelReport", "EvaluationReport", "ImageErrors", "build_report", "severity"]
 
+# The share of the resamples inside an interval.
+INTERVAL_LEVEL = 0.95
 # Accumulated weights held at a time by a bootstrap: 4 MB in float32, about the size of a cache.
 RESAMPLE_ELEMENTS = 1 << 20
 
@@ -218,9 +220,7 @@ class EvaluationReport(NamedTuple):
         """Add how well a calibration fitted on other images holds here."""
         return self._replace(confidence=measure_confidence(self._measurements(), calibration))
 
-    def with_intervals(
-        self, n_resamples: int, seed: int, level: float = 0.95, groups: Tensor | None = None
-    ) -> "EvaluationReport":
+    def with_intervals(self, n_resamples: int, seed: int, groups: Tensor | None = None) -> "EvaluationReport":
         """Add bootstrap intervals by resampling images; no process waits for another.
 
         Every number is recomputed in each resample, including the score threshold. OKS-AP has no interval.
@@ -228,7 +228,6 @@ class EvaluationReport(NamedTuple):
         Args:
             n_resamples: number of resamples; more give more stable ends and take proportionally longer.
             seed: the same seed gives the same intervals.
-            level: share of the resamples inside.
             groups: (I,) the group of each image, such as its video; whole groups are drawn instead of images.
 
         Returns:
@@ -236,11 +235,9 @@ class EvaluationReport(NamedTuple):
         """
         groups = torch.arange(self.n_images) if groups is None else groups
         parts = self._compute_parts(resample_groups(groups, n_resamples, torch.Generator().manual_seed(seed)))
-        overall = _take_interval([part.overall for part in parts], level)
-        channels = [
-            _take_interval([part.channels[index] for part in parts], level) for index in range(len(self.channels))
-        ]
-        strict_success = percentile_interval(torch.cat([part.strict_success for part in parts]), level)
+        overall = _take_interval([part.overall for part in parts])
+        channels = [_take_interval([part.channels[index] for part in parts]) for index in range(len(self.channels))]
+        strict_success = percentile_interval(torch.cat([part.strict_success for part in parts]), INTERVAL_LEVEL)
         low, high = (
             self._replace(
                 overall=_replace_values(self.overall, overall[end]),
@@ -363,9 +360,9 @@ def _compute(measurements: Measurements, multiplicities: Tensor) -> _Values:
     return _Values(channels, overall, measurements.strict_success(multiplicities))
 
 
-def _take_interval(parts: list[ChannelValues], level: float) -> tuple[ChannelValues, ChannelValues]:
+def _take_interval(parts: list[ChannelValues]) -> tuple[ChannelValues, ChannelValues]:
     """Return the lower and the upper ends, each field with a leading axis of one."""
-    ends = [percentile_interval(torch.cat(fields), level) for fields in zip(*parts, strict=True)]
+    ends = [percentile_interval(torch.cat(fields), INTERVAL_LEVEL) for fields in zip(*parts, strict=True)]
     return ChannelValues(*(low[None] for low, _ in ends)), ChannelValues(*(high[None] for _, high in ends))
 
 

@@ -406,10 +406,10 @@ def test_the_codec_refuses_fields_out_of_range(field: str, value: float, text: s
 def test_the_codec_hands_its_fields_on() -> None:
     codec = HeatmapCodec(stride=2, sigma_px=3.0, max_keypoints=4, score_threshold=0.2, min_distance_px=5.0)
     points, visibility = torch.tensor([[[[9.0, 11.0], [21.5, 3.2]]]]), torch.tensor([[[2, 1]]])
-    heatmaps = codec.encode(points, visibility, (25, 31), torch.float64)
-    assert heatmaps.dtype == torch.float64
+    heatmaps = codec.encode(points, visibility, (25, 31))
+    assert heatmaps.dtype == torch.float32
     assert heatmaps.shape[2:] == heatmap_size((25, 31), 2) == (13, 16)
-    assert torch.equal(heatmaps, encode(points, visibility, (25, 31), 2, 3.0, torch.float64))
+    assert torch.equal(heatmaps, encode(points, visibility, (25, 31), 2, 3.0))
     expected = decode(heatmaps, 2, max_keypoints=4, score_threshold=0.2, min_distance_px=5.0)
     assert codec.decode(heatmaps).points.tolist() == expected.points.tolist()
     assert_same_points(found(expected), [(9.0, 11.0), (21.5, 3.2)], 0.01)
