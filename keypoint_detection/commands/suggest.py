@@ -2,8 +2,9 @@
 
 import csv
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jsonargparse.typing import PositiveInt
@@ -18,6 +19,7 @@ from keypoint_detection.images import ImageError, read_pixels
 from keypoint_detection.inference.loading import load_detector
 from keypoint_detection.inference.predictor import Predictor
 from keypoint_detection.inference.suggesting import (
+    Floats,
     Impression,
     choose_images,
     make_thumbnail,
@@ -30,6 +32,8 @@ from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.types import DataError
 
 __all__ = ["run", "suggest"]
+
+R = TypeVar("R")
 
 N_COLUMNS = 4
 N_DECIMALS = 4
@@ -77,54 +81,70 @@ def suggest(
     """
     table = Path(output).expanduser()
     sheet = table.with_suffix(".png")
-    if table.suffix.lower() != ".csv":
-        raise DataError(f"--output is {output!r}; a name ending in .csv is expected.")
-    for path in (table, sheet):
-        if path.exists():
-            raise DataError(f"{path} already exists; give another --output.")
-    refuse_unwritable(table, "--output")
+    _refuse_outputs(table, sheet)
     known = _list_images(labelled, "--labelled") if labelled is not None else []
     known_files = {Path(image.path).resolve() for image in known}
     candidates = [image for image in _list_images(images, "--images") if Path(image.path).resolve() not in known_files]
     if not candidates:
         raise DataError(f"--images: all images of {images} are labelled already.")
     loaded = load_detector(ckpt_path, may_import=True, flip_test=False)
-    detector = Predictor(
-        TorchEngine(loaded, "auto", "float32", compile=False), score_threshold=0.0, coordinates="continuous"
-    )
-    read: list[UnlabelledImage] = []
-    impressions: list[Impression] = []
+    engine = TorchEngine(loaded, "auto", "float32", compile=False)
+    detector = Predictor(engine, score_threshold=0.0, coordinates="continuous")
     failures: list[str] = []
-    for image in _track(candidates, "Looking at images"):
-        try:
-            impressions.append(take_impression(detector, read_pixels(image.path), loaded.mirrored_channels))
-            read.append(image)
-        except ImageError as error:
-            failures.append(str(error))
-    if not read:
+
+    def look_at(image: UnlabelledImage) -> tuple[UnlabelledImage, Impression]:
+        return image, take_impression(detector, read_pixels(image.path), loaded.mirrored_channels)
+
+    seen = list(_for_each(candidates, look_at, "Looking at images", failures))
+    if not seen:
         raise DataError(f"--images: nothing of {images} can be read; the first is {failures[0]}")
-    thumbnails_known = []
-    for image in _track(known, "Looking at labelled images"):
-        try:
-            thumbnails_known.append(make_thumbnail(read_pixels(image.path)))
-        except ImageError as error:
-            failures.append(str(error))
+
+    def shrink(image: UnlabelledImage) -> Floats:
+        return make_thumbnail(read_pixels(image.path))
+
+    thumbnails = np.stack([impression.thumbnail for _, impression in seen])
+    thumbnails_known = list(_for_each(known, shrink, "Looking at labelled images", failures))
     threshold = choose_threshold("best_f1", loaded.best_f1_threshold, loaded.codec.score_threshold)
-    doubts = measure_doubts(impressions, threshold)
-    thumbnails = np.stack([one.thumbnail for one in impressions])
+    doubts = measure_doubts([impression for _, impression in seen], threshold)
     chosen = choose_images(doubts, thumbnails, np.reshape(thumbnails_known, (-1, thumbnails.shape[1])), n_images)
+    suggestions = [(seen[index][0], float(doubts[index])) for index in chosen]
     table.parent.mkdir(parents=True, exist_ok=True)
-    _draw_sheet(sheet, [(read[index], doubts[index]) for index in chosen], detector, threshold)
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["rank", "image", "doubt"])
-        for rank, index in enumerate(chosen, 1):
-            writer.writerow([rank, read[index].name, round(float(doubts[index]), N_DECIMALS)])
+    _draw_sheet(sheet, suggestions, detector, threshold)
+    _write_table(table, suggestions)
     images_in_words = count_in_words(len(chosen), "image")
-    sys.stdout.write(f"Wrote {table} and {sheet}: {images_in_words} of {len(read)} to label next.\n")
-    if len(chosen) < min(n_images, len(read)):
+    sys.stdout.write(f"Wrote {table} and {sheet}: {images_in_words} of {len(seen)} to label next.\n")
+    if len(chosen) < min(n_images, len(seen)):
         sys.stdout.write("The others are copies of these or of images that are labelled.\n")
     return failures
+
+
+def _refuse_outputs(table: Path, sheet: Path) -> None:
+    """Refuse files that are there already or cannot be written, before any image is read."""
+    if table.suffix.lower() != ".csv":
+        raise DataError(f"--output is {str(table)!r}; a name ending in .csv is expected.")
+    for path in (table, sheet):
+        if path.exists():
+            raise DataError(f"{path} already exists; give another --output.")
+    refuse_unwritable(table, "--output")
+
+
+def _for_each(
+    images: Sequence[UnlabelledImage], do: Callable[[UnlabelledImage], R], description: str, failures: list[str]
+) -> Iterator[R]:
+    """Do something with each image, and show the progress; images that cannot be read are added to the failures."""
+    for image in _track(images, description):
+        try:
+            yield do(image)
+        except ImageError as error:
+            failures.append(str(error))
+
+
+def _write_table(path: Path, suggestions: Sequence[tuple[UnlabelledImage, float]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rank", "image", "doubt"])
+        for rank, (image, doubt) in enumerate(suggestions, 1):
+            writer.writerow([rank, image.name, round(doubt, N_DECIMALS)])
 
 
 def _list_images(source: str, option: str) -> list[UnlabelledImage]:

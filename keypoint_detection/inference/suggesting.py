@@ -11,7 +11,7 @@ from keypoint_detection.images import LETTERBOX_GREY
 from keypoint_detection.inference.predictor import Predictor
 from keypoint_detection.inference.results import Result
 
-__all__ = ["Impression", "choose_images", "make_thumbnail", "measure_doubts", "take_impression"]
+__all__ = ["Floats", "Impression", "choose_images", "make_thumbnail", "measure_doubts", "take_impression"]
 
 Floats = NDArray[np.float32]
 
