@@ -58,3 +58,9 @@ def test_the_legend_grows_with_the_number_of_channels():
     empty = PointSet.of_predictions([], [])
     few, many = (draw_overlay(BLANK, empty, [f"channel {i}" for i in range(n)], min_score=0.1).height for n in (1, 60))
     assert many > few > 400
+
+
+def test_a_narrow_strip_is_not_enlarged_beyond_reason():
+    strip = np.full((40, 5000, 3), 128, np.uint8)
+    assert draw_overlay(strip, points(), ["a"], min_score=0.1).width == 5000
+    assert draw_overlay(strip[:, :500], points(), ["a"], min_score=0.1).width == 8 * 500

@@ -141,7 +141,7 @@ def test_an_interrupted_prediction_goes_on_where_it_was(checkpoint, images, monk
     assert not list(Path("out").glob("[!.]*"))
     with pytest.raises(SystemExit):  # not begun again by mistake
         predict(checkpoint, images)
-    predict(checkpoint, images, "--resume")
+    predict(checkpoint, images, "--resume=true")
     assert seen == ["a.png", "c.jpg", "c.jpg", "d.png"]
     assert list(read_csv("out/predictions.csv")) == list(PLACES)
     assert [path.name for path in Path("out").iterdir()] == ["predictions.csv"]
