@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from keypoint_detection import __version__, pages
-from keypoint_detection.callbacks.measuring import MeasuringCallback, find_report
+from keypoint_detection.callbacks.measuring import MeasuringCallback, find_image_names, find_report, measured_part
 from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import as_loggable, find_run_folder, find_saved_run
 from keypoint_detection.callbacks.worst_images import WorstDrawings
@@ -241,17 +241,14 @@ def _describe_image(row: ImageErrors, file_name: str) -> str:
 
 def _describe_subject(trainer: Trainer, pl_module: LightningModule, image_ids: list[int]) -> _Subject:
     datamodule = getattr(trainer, "datamodule", None)
-    part = "test" if trainer.state.fn == "test" else "val"
     facts = [("checkpoint", str(trainer.ckpt_path or "none: the weights in memory"))]
-    names: dict[int, str] = {}
     if isinstance(datamodule, KeypointsDataModule):
-        data = datamodule.describe()[part]
+        data = datamodule.describe()[measured_part(trainer)]
         facts += [("data", data["file"]), ("SHA-256 of the data", data["sha256"])]
         size = datamodule.image_size
         facts.append(
             ("network's input", f"{size[1]} × {size[0]} px ({datamodule.resize})" if size else "as the images")
         )
-        names = datamodule.image_names(part, image_ids)
     facts += [
         ("channels", "; ".join(f"{name}: {', '.join(types)}" for name, types in pl_module.channels.items())),  # type: ignore[union-attr, operator]
         ("date", time.strftime("%Y-%m-%d %H:%M:%S %z")),
@@ -263,7 +260,7 @@ def _describe_subject(trainer: Trainer, pl_module: LightningModule, image_ids: l
         config = saved.config_file.read_text(encoding="utf-8")
     else:
         config = yaml.safe_dump(as_loggable(dict(pl_module.hparams)), sort_keys=False, allow_unicode=True)
-    return _Subject(facts, names, config)
+    return _Subject(facts, find_image_names(trainer, image_ids), config)
 
 
 def _compress(image: Image.Image) -> bytes:

@@ -5,16 +5,28 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.types import Batch
 
-__all__ = ["MeasuringCallback", "find_report"]
+__all__ = ["MeasuringCallback", "find_image_names", "find_report", "measured_part"]
 
 
 def find_report(pl_module: LightningModule) -> EvaluationReport | None:
     """Return the latest report of a detector; None before its first measurement."""
     report = getattr(pl_module, "report", None)
     return report if isinstance(report, EvaluationReport) else None
+
+
+def measured_part(trainer: Trainer) -> str:
+    """Return the part of the data that is measured: `val` or `test`."""
+    return "test" if trainer.state.fn == "test" else "val"
+
+
+def find_image_names(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
+    """Return the files of some of the measured images by id; nothing is known of a user's own batches."""
+    data = getattr(trainer, "datamodule", None)
+    return data.image_names(measured_part(trainer), image_ids) if isinstance(data, KeypointsDataModule) else {}
 
 
 class MeasuringCallback(Callback):

@@ -9,9 +9,8 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from keypoint_detection.callbacks.measuring import MeasuringCallback, find_report
+from keypoint_detection.callbacks.measuring import MeasuringCallback, find_image_names, find_report
 from keypoint_detection.callbacks.run_folder import find_run_folder
-from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.drawing import DRAWN_SCORE, draw_prediction
 from keypoint_detection.geometry import apply_affine
 from keypoint_detection.metrics.matching import pair_nearest
@@ -104,7 +103,7 @@ class WorstImages(MeasuringCallback):
         if trainer.is_global_zero:
             with (folder / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                names = _name_files(trainer, [row.image_id for row in errors])
+                names = find_image_names(trainer, [row.image_id for row in errors])
                 writer.writerow([*ImageErrors._fields, "file"])
                 writer.writerows([*row, names.get(row.image_id, "")] for row in errors)
         worst = [(rank, row, drawn[row.image_id]) for rank, row in enumerate(errors, 1) if row.image_id in drawn]
@@ -115,10 +114,3 @@ class WorstImages(MeasuringCallback):
             log_table(
                 logger, "worst_images", [*ImageErrors._fields, "image"], [[*row, image] for _, row, image in worst]
             )
-
-
-def _name_files(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
-    data = getattr(trainer, "datamodule", None)
-    if not isinstance(data, KeypointsDataModule):
-        return {}
-    return data.image_names("test" if trainer.state.fn == "test" else "val", image_ids)
