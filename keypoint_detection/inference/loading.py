@@ -80,12 +80,14 @@ def load_detector(reference: str, *, may_import: bool, flip_test: bool | None) -
     network = HeatmapNetwork(_make_backbone(settings["backbone"], reference, may_import), len(channels))
     _load_weights(network, checkpoint["state_dict"], reference)
     flip_pairs = _data_settings(checkpoint).get("flip_pairs")
-    if settings.get("flip_test", False) if flip_test is None else flip_test:
-        network.mirrored_channels = mirror_channels(channels, flip_pairs)
+    is_averaging = settings.get("flip_test", False) if flip_test is None else flip_test
     try:
         mirrored_channels = mirror_channels(channels, flip_pairs)
     except DataError:
+        if is_averaging:
+            raise
         mirrored_channels = None
+    network.mirrored_channels = mirrored_channels if is_averaging else None
     codec = HeatmapCodec(
         stride=network.backbone.stride,
         sigma_px=settings["heatmap_sigma"],

@@ -23,8 +23,6 @@ MARGIN = 0.125
 REACH = 0.05
 # A single doubtful channel counts, even if the detector is sure of all others.
 WEIGHT_OF_WORST = 0.5
-
-
 # Thumbnails closer than this are those of the same image.
 COPY = 1e-6
 
