@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +16,13 @@ from keypoint_detection.commands.fit_configs import (
     names_fit_options,
     read_fit_words,
 )
+from keypoint_detection.commands.terminal import track
 from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.audit import Audit, DataDescription, audit
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Demands, Part
 from keypoint_detection.data.checks.report import describe_audit, format_audit
 from keypoint_detection.destinations import refuse_unwritable
-from keypoint_detection.images import ImageError, ImageScan
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe
 from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, DataError
@@ -105,7 +105,7 @@ def check(
     if sheet is not None and Path(sheet).suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"--sheet is {sheet!r}; a name ending in {', '.join(SHEET_SUFFIXES)} is expected.")
     _refuse_unwritable({"--sheet": sheet, "--json": None if json == STANDARD_OUTPUT else json})
-    found = audit(data, _track)
+    found = audit(data, lambda scans, n_images: track(scans, "Reading images", n_images))
     part = next((part for part in found.parts if part.name in ("", "train") and part.sizes.any()), None)
     if sheet is not None and part is not None and len(part.channels):
         found = _look_at_augmentation(found, part, data.demands, augmentation, Path(sheet).expanduser(), n_images)
@@ -183,16 +183,6 @@ def _look_at_augmentation(
     )
     findings.append(Finding("note", "contact_sheet", str(part.path), len(examples), text))
     return found._replace(findings=sorted([*found.findings, *findings], key=lambda one: one.rank))
-
-
-def _track(scans: Iterator[ImageScan | ImageError], n_images: int) -> Iterable[ImageScan | ImageError]:
-    """Show on the terminal how many images have been read."""
-    if not sys.stderr.isatty():
-        return scans
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(scans, description="Reading images", total=n_images, console=Console(stderr=True), transient=True)
 
 
 def _write_json(found: Audit, target: str) -> None:

@@ -2,15 +2,14 @@
 
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from jsonargparse.typing import PositiveInt
-from rich.console import Console
-from rich.progress import track
 
+from keypoint_detection.commands.terminal import leave_with_unreadable, track
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.unlabelled import UnlabelledImage, find_images, is_video
 from keypoint_detection.destinations import refuse_unwritable
@@ -47,10 +46,7 @@ def run(words: Sequence[str]) -> None:
     """
     failures = call_with_words(suggest, "kpd suggest", words[1:])
     if failures:
-        images = count_in_words(len(failures), "image")
-        listed = "\n".join(f"  {failure}" for failure in failures)
-        sys.stderr.write(f"kpd suggest: {images} could not be read:\n{listed}\n")
-        raise SystemExit(1)
+        leave_with_unreadable("kpd suggest", failures)
 
 
 def suggest(
@@ -132,7 +128,7 @@ def _for_each(
     images: Sequence[UnlabelledImage], do: Callable[[UnlabelledImage], R], description: str, failures: list[str]
 ) -> Iterator[R]:
     """Do something with each image, and show the progress; images that cannot be read are added to the failures."""
-    for image in _track(images, description):
+    for image in track(images, description, len(images)):
         try:
             yield do(image)
         except ImageError as error:
@@ -151,12 +147,6 @@ def _list_images(source: str, option: str) -> list[UnlabelledImage]:
     if is_video(source):
         raise DataError(f"{option}: {source} is a video; save its frames as images first, e.g. every tenth.")
     return find_images(source, None, option, takes_videos=False)
-
-
-def _track(images: Sequence[UnlabelledImage], description: str) -> Iterable[UnlabelledImage]:
-    """Show on the terminal how many images have been looked at."""
-    console = Console(stderr=True)
-    return track(images, description, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _draw_sheet(

@@ -57,6 +57,7 @@ from keypoint_detection.codec.heatmaps import NotFiniteError
 from keypoint_detection.commands.budget import check_validation_interval, fill_in_budget
 from keypoint_detection.commands.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
+from keypoint_detection.commands.terminal import leave_with_unreadable
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.data.files import read_table
@@ -297,10 +298,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         """List the images that could not be read, and let the exit code say so."""
         writer = next(one for one in self.trainer.callbacks if isinstance(one, PredictionWriter))  # type: ignore[attr-defined]
         if writer.failures:
-            listed = "\n".join(f"  {name}: {error}" for name, error in writer.failures)
-            images = count_in_words(len(writer.failures), "image")
-            sys.stderr.write(f"kpd predict: {images} could not be read:\n{listed}\n")
-            raise SystemExit(1)
+            leave_with_unreadable("kpd predict", [f"{name}: {error}" for name, error in writer.failures])
 
     def _show_result(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
