@@ -20,6 +20,7 @@ from keypoint_detection.conversion.writing import (
     write_labels,
 )
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.checks.labels import are_shares
 from keypoint_detection.data.coco import Coordinates
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.parsing.functions import call_with_words
@@ -27,8 +28,6 @@ from keypoint_detection.types import OCCLUDED, DataError
 
 __all__ = ["convert", "run"]
 
-# Number of points needed before their common range is informative.
-N_POINTS_FOR_RANGE = 10
 CONTINUOUS = "continuous: (0, 0) is the outer corner of the top-left pixel, (0.5, 0.5) its centre"
 
 
@@ -126,7 +125,7 @@ def _refuse_shares(labels: LabelSet, path: Path) -> None:
     """Refuse coordinates that are not pixels: every format that stores shares of a side has been undone by now."""
     points = [one.points[one.is_labelled] for image in labels.images for one in image.instances]
     labelled = np.concatenate(points) if points else np.zeros((0, 2))
-    if len(labelled) >= N_POINTS_FOR_RANGE and labelled.min() >= 0 and labelled.max() <= 1:
+    if are_shares(labelled):
         raise DataError(
             f"{path}: all coordinates are between 0 and 1: they look like shares of a side; multiply them by width and "
             "height."

@@ -1,5 +1,7 @@
 """Checks on the labels, given the sizes of the images: cheap enough for the start of a training."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,7 +9,7 @@ from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding, shorten_list
 from keypoint_detection.data.checks.parts import Demands, Part
 
-__all__ = ["check_channels", "check_coordinates", "check_counts", "check_distances", "check_labels"]
+__all__ = ["are_shares", "check_channels", "check_coordinates", "check_counts", "check_distances", "check_labels"]
 
 # A channel with fewer points than this has hardly been labelled, and a file with fewer images is a trial.
 FEW_POINTS = 10
@@ -35,13 +37,18 @@ def check_labels(part: Part, demands: Demands) -> list[Finding]:
     ]
 
 
+def are_shares(points: NDArray[np.floating[Any]]) -> bool:
+    """Whether (P, 2) coordinates look like shares of a side instead of pixels; a few points are no sign."""
+    return len(points) >= N_POINTS_FOR_RANGE and bool(points.min() >= 0 and points.max() <= 1)
+
+
 def check_coordinates(part: Part) -> list[Finding]:
     """Find coordinates that are not pixels of their images: shares of a side, percent, swapped axes, outside."""
     points, source = part.table.points, str(part.path)
     # Whether a point is outside can be told only where the size of its image is known.
     is_known: NDArray[np.bool_] = part.sizes[part.owners].min(axis=1) > 0
     examples = _describe(part, np.flatnonzero(is_known))
-    if len(points) >= N_POINTS_FOR_RANGE and points.min() >= 0 and points.max() <= 1:
+    if are_shares(points):
         text = (
             "labelled points, which is all of them, have coordinates between 0 and 1: they look like shares of a side; "
             "multiply them by width and height."
