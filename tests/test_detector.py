@@ -1,4 +1,7 @@
+import csv
 import functools
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,11 +10,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import nn
 
+from keypoint_detection.cli import run
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.geometry import map_detections
 from keypoint_detection.models.backbones import Backbone, Unet
 from keypoint_detection.types import Batch
 
+TINY = str(Path(__file__).parent / "conf" / "tiny.yaml")
 SMALL = functools.partial(Unet, n_channels=4, n_downsampling_layers=2, n_resnet_blocks=1)
 
 
@@ -229,3 +234,34 @@ def test_images_that_would_be_mostly_padding_are_refused():
 def test_the_names_of_logged_metrics_are_known_before_they_are_measured():
     names = KeypointDetector(["a", "b"], SMALL).logged_names()
     assert {"val/mAP", "val/AP/b/d=4", "val/error_px/median", "val/loss", "train/loss", "train/loss/a"} < names
+
+
+def test_the_map_that_chooses_the_best_checkpoint_is_averaged_with_those_before(discs, tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}", "--model.lr_scheduler=constant"]
+
+    def train(folder: str, *others: str) -> tuple[list[float], list[float], Path]:
+        logger = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={folder}"]
+        cli = run([*words, *logger, f"--trainer.default_root_dir={folder}", *others])
+        (log,) = Path(folder).rglob("metrics.csv")
+        with log.open() as file:
+            rows = [row for row in csv.DictReader(file) if row["val/mAP"]]
+        (best,) = (one for one in cli.trainer.checkpoint_callbacks if one.monitor == "val/mAP_smoothed")
+        plain, smoothed = ([float(row[name]) for row in rows] for name in ("val/mAP", "val/mAP_smoothed"))
+        assert float(best.best_model_score) == pytest.approx(max(smoothed))
+        return plain, smoothed, Path(best.best_model_path)
+
+    plain, smoothed, best = train("whole", "--trainer.max_epochs=6")
+    assert len(plain) == 6
+    assert len(set(plain)) > 2
+    expected = plain[:1]
+    for value in plain[1:]:
+        expected.append(0.6 * expected[-1] + 0.4 * value)
+    assert smoothed == pytest.approx(expected, abs=1e-6)
+    assert torch.load(best, weights_only=True)["validation"]["epoch"] == 1 + smoothed.index(max(smoothed))
+    _, _, first = train("parts", "--trainer.max_epochs=3")
+    last = first.with_name("last.ckpt")
+    shutil.rmtree(Path("parts") / "lightning_logs")
+    _, later, _ = train("parts", "--trainer.max_epochs=6", f"--ckpt_path={last}")
+    assert later == pytest.approx(expected[3:], abs=1e-6)
+    assert not [one for one in recwarn if "monitored key" in str(one.message)]

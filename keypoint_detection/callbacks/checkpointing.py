@@ -26,12 +26,18 @@ class BestCheckpoint(ModelCheckpoint):
     """Keep the best state of a training as `best.ckpt`.
 
     Args:
-        monitor: the validation metric that decides.
+        monitor: the validation metric that decides. With few validation images, the highest of many `val/mAP` is a
+            lucky one; `val/mAP_smoothed` averages it with those before.
         mode: whether a higher value is better (`max`) or a lower one (`min`).
     """
 
-    def __init__(self, monitor: str = "val/mAP", mode: Literal["max", "min"] = "max") -> None:
+    def __init__(self, monitor: str = "val/mAP_smoothed", mode: Literal["max", "min"] = "max") -> None:
         super().__init__(monitor=monitor, mode=mode, filename="best", enable_version_counter=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if the metric is known: a resumed training may end an epoch before it has measured anything."""
+        if self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
 
 
 class LastCheckpoint(ModelCheckpoint):

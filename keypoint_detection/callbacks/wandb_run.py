@@ -14,6 +14,8 @@ from keypoint_detection.tracking.tables import log_table, wandb_loggers
 __all__ = ["WandbRun"]
 
 DATA_SET_COLUMNS = ("part", "channel", "points", "images", "file", "sha256")
+# How the name of a metric ends that is averaged over validations.
+SMOOTHED_SUFFIX = "_smoothed"
 
 
 class WandbRun(Callback):
@@ -21,8 +23,8 @@ class WandbRun(Callback):
 
     The data set (files, SHA-256, images, points per channel; also shown in a table), the number of parameters and the
     run folder are added to the run's config, and the resolved config to its files. Weights & Biases itself records
-    commit, diff and package versions. The summary of the metric that chooses `best.ckpt` is its best value; `best` in
-    the summary holds every number of that checkpoint.
+    commit, diff and package versions. The summary of the metric that chooses `best.ckpt` is its best value, and
+    so is that of `val/mAP`, if `val/mAP_smoothed` chooses; `best` in the summary holds every number of that checkpoint.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,7 +68,9 @@ class WandbRun(Callback):
         for logger in loggers:
             describe_run(logger, description)
             if best is not None:
-                summarise_by(logger, best.monitor, best.mode)
+                # Sweeps compare the metric itself.
+                for metric in {best.monitor, best.monitor.removesuffix(SMOOTHED_SUFFIX)}:
+                    summarise_by(logger, metric, best.mode)
             if saved is not None and saved.config_file is not None:
                 # The files of the run already include a `config.yaml` of another form.
                 add_file(logger, saved.config_file, f"kpd-{saved.config_filename}")

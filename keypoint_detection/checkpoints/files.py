@@ -19,6 +19,7 @@ __all__ = [
     "CALIBRATION_KEY",
     "CHECKPOINT_FOLDER",
     "CONFIG_FILE",
+    "SMOOTHED_KEY",
     "VALIDATION_KEY",
     "CheckpointError",
     "explain_unreadable",
@@ -40,6 +41,8 @@ CHECKPOINT_FOLDER = "checkpoints"
 VALIDATION_KEY = "validation"
 # In that validation: what it found out about scores and peaks; None if too few points were right.
 CALIBRATION_KEY = "calibration"
+# In it too: the mean AP averaged over the validations of the training so far.
+SMOOTHED_KEY = "mAP_smoothed"
 WANDB_SCHEME = "wandb://"
 # A separate folder in the Weights & Biases cache, which WANDB_CACHE_DIR relocates.
 CACHE_FOLDER = "kpd-checkpoints"
