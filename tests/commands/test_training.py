@@ -353,7 +353,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(discs, capsys):
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_every_config_trains_one_batch(config, discs):
     words = ["fit"]
-    if config.name not in ("base.yaml", "quickstart.yaml"):
+    if config.name not in ("base.yaml", "small_data.yaml", "scratch.yaml", "quickstart.yaml"):
         words += ["--config", str(ROOT / "configs" / "base.yaml")]
     words += ["--config", str(config)]
     if config.name == "quickstart.yaml":
@@ -367,7 +367,13 @@ def test_every_config_trains_one_batch(config, discs):
 
 
 def test_there_are_configs_to_test():
-    assert {path.name for path in CONFIGS} >= {"base.yaml", "quickstart.yaml"}
+    assert {path.name for path in CONFIGS} >= {"base.yaml", "small_data.yaml", "scratch.yaml", "quickstart.yaml"}
+
+
+def test_a_newcomer_gets_the_recipe_for_small_data():
+    base, small = (yaml.safe_load((ROOT / "configs" / name).read_text()) for name in ("base.yaml", "small_data.yaml"))
+    assert base == small
+    assert base["model"]["backbone"]["class_path"] == "TimmUnet"
 
 
 # --- the console script ----------------------------------------------------------------------------------------------

