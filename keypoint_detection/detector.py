@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from keypoint_detection.channels import complete_channels, mirror_channels
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, SMOOTHED_KEY, VALIDATION_KEY
@@ -32,6 +33,7 @@ from keypoint_detection.models.schedules import warmup_cosine
 from keypoint_detection.parsing.internals import (
     drop_arguments_of_old_classes,
     has_settings_of_config,
+    is_validation_scheduled,
     log_hyperparameters,
     rebuild_from_settings,
 )
@@ -49,6 +51,10 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 # Share of the latest validation in the smoothed mAP, which chooses the best checkpoint: with 6 to 20 images, single
 # validations differ by more than the checkpoints do, and the highest of many is a lucky one.
 LATEST_SHARE = 0.4
+# Those that evaluate a batch several times per step, or take sparse gradients.
+UNSUITED_OPTIMIZERS = (torch.optim.LBFGS, torch.optim.SparseAdam)
+# A schedule of this frequency is not stepped by Lightning.
+NEVER = sys.maxsize
 
 
 class Predictions(NamedTuple):
@@ -63,6 +69,13 @@ class Predictions(NamedTuple):
     detections_input: Detections
 
 
+class Plateau(NamedTuple):
+    """A schedule that waits for progress, and the metric that it watches."""
+
+    scheduler: ReduceLROnPlateau
+    monitor: str
+
+
 class KeypointDetector(LightningModule):
     """Detect keypoints as the maxima of one heatmap per channel.
 
@@ -73,10 +86,11 @@ class KeypointDetector(LightningModule):
         lr: maximum learning rate.
         optimizer: optimiser class and its parameters; the learning rate is `lr`.
         lr_scheduler: `cosine` rises for a twentieth of the training and then falls to a hundredth; `constant`; or a
-            torch scheduler class, stepped once per epoch.
-        encoder_lr_factor: factor of the learning rate of a pretrained encoder; less than 1 keeps more of what it has
-            already learned.
-        freeze_encoder_steps: number of steps at the start of a training that leave a pretrained encoder unchanged.
+            torch scheduler class, stepped once per epoch, or after every validation if it waits for progress
+            (lightning.pytorch.cli.ReduceLROnPlateau).
+        encoder_lr_factor: factor of the learning rate of the encoder; less than 1 keeps more of what it has already
+            learned.
+        freeze_encoder_steps: number of steps at the start of a training that leave the encoder unchanged.
         decay_norms_and_biases: apply the optimiser's weight decay to normalisation layers and biases too.
         loss: `bce` binary cross-entropy, `mse` squared error of the probabilities, or `focal` (Li et al. 2020), between
             predicted and Gaussian heatmaps.
@@ -145,6 +159,7 @@ class KeypointDetector(LightningModule):
         self.latest_validation: dict[str, Any] | None = None
         self.init_from = init_from
         self._is_initialised = False
+        self._plateau: Plateau | None = None
         self.flip_test = flip_test
         # The pairs that the training data had, for test data that gives none.
         self._flip_pairs: Sequence[Sequence[str]] | None = None
@@ -210,9 +225,26 @@ class KeypointDetector(LightningModule):
         self._is_initialised = True
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision that would round the ground truth, and take note of the types that swap when mirrored."""
+        """Refuse settings that would be ignored or round the ground truth; note the types that swap when mirrored."""
         check_precision(str(self.trainer.precision))
+        if stage == "fit":
+            self._require_encoder()
         self.take_flip_pairs(getattr(getattr(self.trainer, "datamodule", None), "flip_pairs", None))
+
+    def _require_encoder(self) -> None:
+        """Refuse settings of the encoder for a backbone that has none."""
+        if self.network.backbone.pretrained_part() is not None:
+            return
+        for name, has_effect in (
+            ("freeze_encoder_steps", self.freeze_encoder_steps > 0),
+            ("encoder_lr_factor", self.encoder_lr_factor != 1),
+        ):
+            if has_effect:
+                backbone = type(self.network.backbone).__name__
+                raise MisconfigurationException(
+                    f"model.{name}: the backbone {backbone} has no encoder that could start with trained weights. "
+                    "Leave the setting out, or choose a backbone that has one, e.g. TimmUnet."
+                )
 
     def take_flip_pairs(self, flip_pairs: Sequence[Sequence[str]] | None) -> None:
         """Take note of the types that swap when an image is mirrored, which `flip_test` needs.
@@ -281,17 +313,12 @@ class KeypointDetector(LightningModule):
         return self.network.backbone.pretrained_part() if is_frozen else None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimiser and the schedule that the configuration names."""
-        # Only an optimiser with weight decay needs to know which weights decay; some take a single group.
-        probe = self.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}], self.lr)
-        groups = make_parameter_groups(
-            self.network,
-            self.network.backbone.pretrained_part(),
-            lr=self.lr,
-            slow_lr_factor=self.encoder_lr_factor,
-            decays_all=self.decay_norms_and_biases or not probe.defaults.get("weight_decay"),
-        )
-        optimizer = self.optimizer(groups, self.lr)
+        """Build the optimiser and the schedule that the configuration names.
+
+        Raises:
+            MisconfigurationException: this optimiser or schedule cannot train the network.
+        """
+        optimizer = self._make_optimizer()
         if self.lr_scheduler == "constant":
             return optimizer
         n_steps = self.trainer.estimated_stepping_batches
@@ -301,16 +328,42 @@ class KeypointDetector(LightningModule):
         assert callable(self.lr_scheduler)
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
-            monitor = getattr(scheduler, "monitor", "val/loss")
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+            self._plateau = Plateau(scheduler, getattr(scheduler, "monitor", "val/loss"))
+            # Lightning would step it after the validation's checkpoint, and a resumed training would miss a step.
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "monitor": self._plateau.monitor, "frequency": NEVER},
+            }
         # Lightning's interval "epoch" steps only after the epoch's checkpoint: a resumed training would miss a step.
         # When the length of a training is given in steps, the loader does not exist yet.
         self.trainer.fit_loop.setup_data()
         n_batches = int(self.trainer.num_training_batches)
+        _check_length(scheduler, n_steps * self.trainer.accumulate_grad_batches / n_batches)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "frequency": n_batches},
         }
+
+    def _make_optimizer(self) -> Optimizer:
+        try:
+            # Only an optimiser with weight decay needs to know which weights decay; some take a single group.
+            probe = self.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}], self.lr)
+            groups = make_parameter_groups(
+                self.network,
+                self.network.backbone.pretrained_part(),
+                lr=self.lr,
+                slow_lr_factor=self.encoder_lr_factor,
+                decays_all=self.decay_norms_and_biases or not probe.defaults.get("weight_decay"),
+            )
+            optimizer = self.optimizer(groups, self.lr)
+        except ValueError as error:
+            raise MisconfigurationException(f"model.optimizer: {error} Choose another one, e.g. AdamW.") from error
+        if isinstance(optimizer, UNSUITED_OPTIMIZERS):
+            raise MisconfigurationException(
+                f"model.optimizer: {type(optimizer).__name__} cannot train this network: one that takes a single dense "
+                "gradient per step is expected, e.g. AdamW."
+            )
+        return optimizer
 
     def _targets(self, batch: Batch) -> Tensor:
         height, width = batch.images.shape[-2:]
@@ -383,29 +436,37 @@ class KeypointDetector(LightningModule):
     def _finish(self, metrics: KeypointMetrics, part: str) -> None:
         self.report = metrics.compute()
         metrics.reset()
-        if part == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            measured_at = {"epoch": self.trainer.current_epoch + 1, "step": self.trainer.global_step}
-            assert self.report.measurements is not None
-            calibration = self.report.fit_calibration()
-            smoothed = self._smooth(self.report.as_scalars()["mAP"])
-            self.log("val/mAP_smoothed", smoothed)
-            self.latest_validation = {
-                **measured_at,
-                SMOOTHED_KEY: smoothed,
-                "report": self.report.as_state(),
-                "rows": self.report.measurements.rows,
-                CALIBRATION_KEY: None if calibration is None else calibration.as_state(),
-            }
+        is_training = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        if is_training:
+            self._note_validation(self.report)
         elif self.calibration is not None and self.trainer.state.fn != "fit":
             self.report = self.report.with_calibration(self.calibration)
         scalars = {f"{part}/{name}": value for name, value in self.report.as_scalars().items()}
         self.log(f"{part}/mAP", scalars.pop(f"{part}/mAP"), prog_bar=True)
         self.log_dict(scalars)
+        if is_training and self._plateau is not None and is_validation_scheduled(self.trainer):
+            value = self.trainer.callback_metrics.get(self._plateau.monitor)
+            if value is not None:
+                self._plateau.scheduler.step(float(value))
 
-    def _smooth(self, mean_ap: float) -> float:
-        """Average the mAP of a validation with those before it, whose weights fall exponentially."""
+    def _note_validation(self, report: EvaluationReport) -> None:
+        """Keep a validation of the training for its checkpoints, and average its mAP with those before it."""
+        assert report.measurements is not None
+        mean_ap = report.as_scalars()["mAP"]
         previous = (self.latest_validation or {}).get(SMOOTHED_KEY, math.nan)
-        return mean_ap if math.isnan(previous) else previous + LATEST_SHARE * (mean_ap - previous)
+        smoothed = mean_ap if math.isnan(previous) else previous + LATEST_SHARE * (mean_ap - previous)
+        # A stop brings about one more validation, which a training without interruption would not have.
+        counted = smoothed if is_validation_scheduled(self.trainer) else previous
+        self.log("val/mAP_smoothed", smoothed if math.isnan(counted) else counted)
+        calibration = report.fit_calibration()
+        self.latest_validation = {
+            "epoch": self.trainer.current_epoch + 1,
+            "step": self.trainer.global_step,
+            SMOOTHED_KEY: counted,
+            "report": report.as_state(),
+            "rows": report.measurements.rows,
+            CALIBRATION_KEY: None if calibration is None else calibration.as_state(),
+        }
 
 
 def check_precision(precision: str) -> None:
@@ -419,6 +480,26 @@ def check_precision(precision: str) -> None:
             f"--trainer.precision={precision} would round the ground truth along with the network; one of "
             f"{', '.join(PRECISIONS)} is expected. bf16-mixed is as fast and keeps points in float32."
         )
+
+
+def _check_length(scheduler: LRScheduler, n_epochs: float) -> None:
+    """Compare the length that a schedule plans for with that of the training.
+
+    Raises:
+        MisconfigurationException: the schedule would refuse to be stepped that often.
+    """
+    name = type(scheduler).__name__
+    for setting in ("total_steps", "T_max"):
+        planned = getattr(scheduler, setting, None)
+        if planned is None or math.isinf(n_epochs):
+            continue
+        found = (
+            f"model.lr_scheduler: {name} has {setting}={planned}, but it is stepped once per epoch, {n_epochs:g} times."
+        )
+        if isinstance(scheduler, OneCycleLR) and planned < math.floor(n_epochs):
+            raise MisconfigurationException(f"{found} Set it to the number of epochs.")
+        if planned > math.ceil(n_epochs):
+            logger.warning("%s It will not get to its end.", found)
 
 
 def _require_one_type_a_channel(channels: Mapping[str, list[str]]) -> None:

@@ -45,3 +45,46 @@ def test_norms_do_not_decay_unless_asked_for(discs):
     assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.3]
     groups = fit(discs, *options, "--model.decay_norms_and_biases=true").trainer.optimizers[0].param_groups
     assert [group["weight_decay"] for group in groups] == [0.3]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("LBFGS", "LBFGS cannot train this network"),
+        ("SparseAdam", "SparseAdam cannot train this network"),
+        ("Muon", "Muon only supports 2D parameters"),
+    ],
+)
+def test_an_optimiser_that_cannot_train_the_network_is_refused(discs, capsys, name, message):
+    with pytest.raises(SystemExit) as stop:
+        fit(discs, f"--model.optimizer=torch.optim.{name}")
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"model.optimizer: {message}" in said
+    assert "e.g. AdamW" in said
+
+
+ONE_CYCLE = ["--model.lr_scheduler=torch.optim.lr_scheduler.OneCycleLR", "--model.lr_scheduler.max_lr=0.01"]
+
+
+def test_a_schedule_that_ends_before_the_training_is_refused(discs, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit(discs, *ONE_CYCLE, "--model.lr_scheduler.total_steps=2", "--trainer.max_steps=9")
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "OneCycleLR has total_steps=2, but it is stepped once per epoch, 3 times" in said
+
+
+def test_a_schedule_that_counts_steps_for_epochs_is_warned_of(discs, caplog):
+    fit(discs, *ONE_CYCLE, "--model.lr_scheduler.total_steps=3", "--trainer.max_steps=9")
+    assert "once per epoch" not in caplog.text
+    fit(discs, *ONE_CYCLE, "--model.lr_scheduler.total_steps=9", "--trainer.max_steps=9")
+    assert "total_steps=9, but it is stepped once per epoch, 3 times. It will not get to its end" in caplog.text
+
+
+@pytest.mark.parametrize("option", ["freeze_encoder_steps=3", "encoder_lr_factor=0.1"])
+def test_settings_of_an_encoder_are_refused_where_there_is_none(discs, capsys, option):
+    with pytest.raises(SystemExit) as stop:
+        fit(discs, f"--model.{option}")
+    assert stop.value.code == 2
+    assert f"model.{option.split('=')[0]}: the backbone Unet has no encoder" in capsys.readouterr().err

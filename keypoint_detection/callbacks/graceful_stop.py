@@ -34,7 +34,7 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 class GracefulStop(Callback):
     """Answer SIGINT (Ctrl-C) and SIGTERM with a checkpoint, one validation and a normal end.
 
-    `last.ckpt` is written as soon as the current batch is done; then the training validates once, so that its metrics
+    `last.ckpt` is written as soon as the current step is done; then the training validates once, so that its metrics
     exist, and ends. A second signal ends it at once, without losing anything. On SLURM with automatic requeueing,
     SIGTERM is left to Lightning.
     """
@@ -88,6 +88,9 @@ class GracefulStop(Callback):
             self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
+        # In the middle of a step, the gradients of its first batches would be lost.
+        if not is_between_steps(trainer):
+            return
         is_asked = self.signal_number is not None
         if trainer.world_size > 1:
             is_asked = trainer.strategy.reduce_boolean_decision(is_asked, all=False)
@@ -130,3 +133,8 @@ class GracefulStop(Callback):
         """Show the command that resumes a stopped training; the command line does so last."""
         if self._saved_path is not None:
             logger.warning("To resume: kpd fit --ckpt_path=%s", shlex.quote(str(self._saved_path)))
+
+
+def is_between_steps(trainer: Trainer) -> bool:
+    """Whether the optimiser has used every batch so far; not so while gradients are accumulated."""
+    return trainer.is_last_batch or (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0

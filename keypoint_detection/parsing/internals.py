@@ -1,5 +1,6 @@
 """What the package changes or reads inside jsonargparse and Lightning, where there is no public way."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ __all__ = [
     "drop_arguments_of_old_classes",
     "find_position",
     "has_settings_of_config",
+    "is_validation_scheduled",
     "list_option_strings",
     "log_hyperparameters",
     "rebuild_from_settings",
@@ -148,3 +150,18 @@ def find_position(trainer: Any) -> Position:
     n_batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready if is_begun else 0
     is_over = n_batches >= trainer.num_training_batches
     return Position(progress.processed + is_over, 0 if is_over else n_batches)
+
+
+def is_validation_scheduled(trainer: Any) -> bool:
+    """Whether the training would validate after this batch by itself, and not only because something stops it.
+
+    Follows the condition of Lightning's epoch loop, which a stop overrides.
+    """
+    every_n_epochs = trainer.check_val_every_n_epoch
+    if every_n_epochs is not None and (trainer.current_epoch + 1) % every_n_epochs:
+        return False
+    if math.isinf(trainer.val_check_batch):
+        return bool(trainer.is_last_batch)
+    loop = trainer.fit_loop.epoch_loop
+    n_batches = (loop.total_batch_idx if every_n_epochs is None else loop.batch_idx) + 1
+    return bool(n_batches % trainer.val_check_batch == 0)

@@ -137,3 +137,28 @@ def test_training_goes_on_from_the_saved_checkpoint(discs: Path) -> None:
     cli = run(["fit", f"--config={TINY}", *words])
     assert cli is not None
     assert cli.trainer.current_epoch == 3
+
+
+@pytest.mark.parametrize(
+    "others",
+    [("--trainer.accumulate_grad_batches=2",), ("--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau",)],
+    ids=["in the middle of a step", "between validations"],
+)
+def test_a_stopped_and_resumed_training_ends_as_if_it_had_not_been_stopped(
+    discs: Path, others: tuple[str, ...]
+) -> None:
+    if "Plateau" in others[0]:
+        options = {"monitor": "val/loss", "patience": "0", "factor": "0.5", "threshold": "0.3"}
+        others += tuple(f"--model.lr_scheduler.{name}={value}" for name, value in options.items())
+    # Two batches per epoch more than an even number of them.
+    words = ["--data.batch_size=2", "--data.augment=true", "--trainer.max_epochs=3", *others]
+    stop(discs, [signal.SIGTERM], 4, *words, "--trainer.default_root_dir=parts")
+    stop(discs, [], None, *words, "--trainer.default_root_dir=whole")
+    (parts,), (whole,) = (list(Path(name).glob("*/checkpoints/last.ckpt")) for name in ("parts", "whole"))
+    assert torch.load(parts, weights_only=True)["global_step"] == 5
+    run(["fit", f"--ckpt_path={parts}"])
+    one, other = (torch.load(path, weights_only=True) for path in (parts, whole))
+    assert one["global_step"] == other["global_step"]
+    assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
+    assert one["lr_schedulers"] == other["lr_schedulers"]
+    assert one["validation"]["mAP_smoothed"] == other["validation"]["mAP_smoothed"]

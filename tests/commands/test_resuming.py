@@ -72,7 +72,16 @@ STEP_LR = "torch.optim.lr_scheduler.StepLR"
 STEPWISE = f"--model.lr_scheduler={json.dumps({'class_path': STEP_LR, 'init_args': {'step_size': 1, 'gamma': 0.5}})}"
 
 
-@pytest.mark.parametrize("schedule", ["--model.lr_scheduler=cosine", STEPWISE], ids=["cosine", "once an epoch"])
+# Any loss is too high for it: every validation halves the learning rate.
+PLATEAU = {"monitor": "val/loss", "patience": 0, "factor": 0.5, "threshold": 100.0, "threshold_mode": "abs"}
+ON_PLATEAU = json.dumps({"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args": PLATEAU})
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["--model.lr_scheduler=cosine", STEPWISE, f"--model.lr_scheduler={ON_PLATEAU}"],
+    ids=["cosine", "once an epoch", "after every validation"],
+)
 @pytest.mark.parametrize(("step", "n_workers"), [(3, 0), (3, 2), (4, 0), (5, 2)])  # an epoch has three steps
 def test_a_resumed_training_ends_as_the_uninterrupted_one(discs, schedule, step, n_workers):
     words = [AUGMENTED, schedule, f"--data.num_workers={n_workers}", "--trainer.max_epochs=3"]
@@ -89,6 +98,9 @@ def test_a_resumed_training_ends_as_the_uninterrupted_one(discs, schedule, step,
     (whole,) = Path("whole").glob("*/checkpoints/last.ckpt")
     assert read(last)["global_step"] == read(whole)["global_step"] == 9
     assert_equal_weights(last, whole)
+    if ON_PLATEAU in schedule:
+        # The first value is the best one; the two after it are no progress.
+        assert read(last)["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.00025)
 
 
 def test_one_flag_resumes_a_run_in_its_own_folder_with_its_settings(copied, caplog):

@@ -54,7 +54,7 @@ class Backbone(nn.Module, ABC):
         """Load pretrained weights, if the backbone has any; called once, by a new training."""
 
     def pretrained_part(self) -> nn.Module | None:
-        """Return the part that `load_pretrained` fills, which a training may freeze or change more slowly."""
+        """Return the part that can start with trained weights, which a training may freeze or change more slowly."""
         return None
 
     @abstractmethod

@@ -95,6 +95,6 @@ class TimmUnet(Backbone):
             x = self.joins[str(scale)](torch.cat([x, lateral], dim=1))
         return x
 
-    def pretrained_part(self) -> nn.Module | None:
-        """Return the encoder, if it is pretrained."""
-        return self.encoder if self._pretrained is not False else None
+    def pretrained_part(self) -> nn.Module:
+        """Return the encoder."""
+        return self.encoder

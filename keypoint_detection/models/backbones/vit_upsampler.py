@@ -84,9 +84,9 @@ class VitUpsampler(Backbone):
         if self._pretrained is not False:
             load_encoder_weights(self.encoder, self._encoder_name, self._pretrained, self._options)
 
-    def pretrained_part(self) -> nn.Module | None:
-        """Return the encoder, if it is pretrained."""
-        return self.encoder if self._pretrained is not False else None
+    def pretrained_part(self) -> nn.Module:
+        """Return the encoder."""
+        return self.encoder
 
     def train(self, mode: bool = True) -> "VitUpsampler":
         """Switch between training and evaluation; a frozen encoder stays in evaluation mode."""
