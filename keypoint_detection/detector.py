@@ -24,6 +24,7 @@ from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.confidence import Calibration, calibrate
 from keypoint_detection.geometry import map_detections
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
+from keypoint_detection.metrics.matching import check_thresholds
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.models.backbones import Backbone, Unet
 from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy
@@ -53,6 +54,8 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 LATEST_SHARE = 0.4
 # Those that evaluate a batch several times per step, or take sparse gradients.
 UNSUITED_OPTIMIZERS = (torch.optim.LBFGS, torch.optim.SparseAdam)
+# Share of a heatmap that Gaussians may fill on average.
+LARGEST_SHARE = 0.5
 # A schedule of this frequency is not stepped by Lightning.
 NEVER = sys.maxsize
 
@@ -96,7 +99,8 @@ class KeypointDetector(LightningModule):
             predicted and Gaussian heatmaps.
         heatmap_sigma: standard deviation of the Gaussians in input pixels. Smaller is sharper and harder to learn.
         max_keypoints: maximum number of detections per channel in one image.
-        score_threshold: detections that score less are dropped; keep it low, so that AP sees the whole curve.
+        score_threshold: detections that score less are dropped; keep it low, so that AP sees the whole curve. No score
+            reaches 1.
         min_distance_px: minimum distance between two detections of a channel, in input pixels.
         ap_thresholds_px: distances in pixels of the original image within which a detection counts as right.
         oks_sigmas: also measure OKS-AP, with one sigma per channel or those of the 17 COCO person keypoints (`coco17`).
@@ -109,7 +113,8 @@ class KeypointDetector(LightningModule):
             the rest start afresh and are listed. A backbone of which less than half matches is refused.
 
     Raises:
-        ValueError: channels have no types, or empty or repeated names; thresholds do not increase.
+        ValueError: channels have no types, or empty or repeated names; thresholds do not increase; no score could reach
+            `score_threshold`.
     """
 
     def __init__(
@@ -141,6 +146,8 @@ class KeypointDetector(LightningModule):
         self.freeze_encoder_steps = int(freeze_encoder_steps)
         self.decay_norms_and_biases = decay_norms_and_biases
         self.loss: LossName = loss
+        if score_threshold >= 1:
+            raise ValueError("model.score_threshold is 1, which no score reaches: nothing would ever be found.")
         self.codec = HeatmapCodec(
             stride=self.network.backbone.stride,
             sigma_px=float(heatmap_sigma),
@@ -150,7 +157,7 @@ class KeypointDetector(LightningModule):
         )
         if oks_sigmas is not None:
             _require_one_type_a_channel(self.channels)
-        names, thresholds = list(self.channels), [float(threshold) for threshold in ap_thresholds_px]
+        names, thresholds = list(self.channels), check_thresholds("model.ap_thresholds_px", ap_thresholds_px)
         self.val_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
         self.test_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
         # The latest measurement, for callbacks; None before the first.
@@ -225,26 +232,9 @@ class KeypointDetector(LightningModule):
         self._is_initialised = True
 
     def setup(self, stage: str) -> None:
-        """Refuse settings that would be ignored or round the ground truth; note the types that swap when mirrored."""
+        """Refuse a precision that would round the ground truth, and take note of the types that swap when mirrored."""
         check_precision(str(self.trainer.precision))
-        if stage == "fit":
-            self._require_encoder()
         self.take_flip_pairs(getattr(getattr(self.trainer, "datamodule", None), "flip_pairs", None))
-
-    def _require_encoder(self) -> None:
-        """Refuse settings of the encoder for a backbone that has none."""
-        if self.network.backbone.pretrained_part() is not None:
-            return
-        for name, has_effect in (
-            ("freeze_encoder_steps", self.freeze_encoder_steps > 0),
-            ("encoder_lr_factor", self.encoder_lr_factor != 1),
-        ):
-            if has_effect:
-                backbone = type(self.network.backbone).__name__
-                raise MisconfigurationException(
-                    f"model.{name}: the backbone {backbone} has no encoder that could start with trained weights. "
-                    "Leave the setting out, or choose a backbone that has one, e.g. TimmUnet."
-                )
 
     def take_flip_pairs(self, flip_pairs: Sequence[Sequence[str]] | None) -> None:
         """Take note of the types that swap when an image is mirrored, which `flip_test` needs.
@@ -272,6 +262,12 @@ class KeypointDetector(LightningModule):
         if self.trainer.global_step == 0 and batch_idx == 0 and self.network.has_new_head:
             share = self._targets(batch).mean(dim=(0, 2, 3))  # (C,)
             share = self.trainer.strategy.reduce(share, reduce_op="mean")
+            if float(share.max()) > LARGEST_SHARE:
+                logger.warning(
+                    "model.heatmap_sigma is %g px: the Gaussians fill %.0f %% of a heatmap of these images, which "
+                    "leaves no peak to find. Set a smaller one, or a larger data.image_size.",
+                    *(self.codec.sigma_px, 100 * float(share.max())),
+                )
             bias = self.network.head.bias
             assert bias is not None
             with torch.no_grad():

@@ -80,11 +80,3 @@ def test_a_schedule_that_counts_steps_for_epochs_is_warned_of(discs, caplog):
     assert "once per epoch" not in caplog.text
     fit(discs, *ONE_CYCLE, "--model.lr_scheduler.total_steps=9", "--trainer.max_steps=9")
     assert "total_steps=9, but it is stepped once per epoch, 3 times. It will not get to its end" in caplog.text
-
-
-@pytest.mark.parametrize("option", ["freeze_encoder_steps=3", "encoder_lr_factor=0.1"])
-def test_settings_of_an_encoder_are_refused_where_there_is_none(discs, capsys, option):
-    with pytest.raises(SystemExit) as stop:
-        fit(discs, f"--model.{option}")
-    assert stop.value.code == 2
-    assert f"model.{option.split('=')[0]}: the backbone Unet has no encoder" in capsys.readouterr().err

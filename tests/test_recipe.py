@@ -77,6 +77,18 @@ def test_a_frozen_encoder_stays_as_it_is_and_then_learns(discs, weights):
     assert {"layer1.0.conv1.weight", "layer1.0.bn1.running_mean"} <= after
 
 
+def test_an_encoder_from_a_checkpoint_is_frozen_whatever_its_first_weights_were(discs, weights):
+    run(["fit", f"--data.train={discs}", *TINY, f"--model.backbone.pretrained={weights}"])
+    (best,) = Path().glob("runs/*/checkpoints/best.ckpt")
+    words = [f"--model.init_from={best}", "--model.backbone.pretrained=false", "--model.freeze_encoder_steps=4"]
+    run(["fit", f"--data.train={discs}", *TINY, *words, f"--trainer.callbacks+={__name__}.Watch"])
+    trained = torch.load(best, weights_only=True)["state_dict"]
+    states = Watch.states
+    assert len(states) == 5
+    assert all(value.equal(trained[ENCODER + name]) for name, value in states[0].items())
+    assert changed(states[0], states[-1]) == set()
+
+
 def test_a_trained_encoder_is_predicted_with_when_its_weights_are_gone(discs, weights):
     run(["fit", f"--data.train={discs}", *TINY, f"--model.backbone.pretrained={weights}"])
     weights.unlink()

@@ -22,6 +22,9 @@ N_OFFERED = 3
 N_LISTED = 12
 # Errors in pixels are those of the points that were found.
 ERROR_PREFIX = "val/error_px/"
+# How the names of metrics begin that are better if they are higher, and of those that are better if they are lower.
+RISING = ("mAP", "AP/", "OKS-AP", "PCK/", "strict_success/", "detection_rate", "precision", "recall", "F1")
+FALLING = ("loss", "error_px/", "NME", "ECE/")
 
 
 def fill_in_monitors(trainer: Namespace) -> None:
@@ -55,6 +58,7 @@ def check_monitors(trainer: Trainer, model: KeypointDetector) -> None:
             )
         if isinstance(callback, EarlyStopping | ModelCheckpoint):
             _check_monitor(type(callback).__name__, callback.monitor, names)
+            _check_mode(type(callback).__name__, callback.monitor, callback.mode)
             if callback.monitor is not None and callback.monitor.startswith(ERROR_PREFIX):
                 logger.warning(
                     "%s watches %s, which leaves out points that are not found: a detector that finds few may be "
@@ -63,8 +67,9 @@ def check_monitors(trainer: Trainer, model: KeypointDetector) -> None:
                 )
     specification = model.hparams.get("lr_scheduler")
     if isinstance(specification, dict):
-        monitor: Any = (specification.get("init_args") or {}).get("monitor")
-        _check_monitor("model.lr_scheduler", monitor, names)
+        options: dict[str, Any] = specification.get("init_args") or {}
+        _check_monitor("model.lr_scheduler", options.get("monitor"), names)
+        _check_mode("model.lr_scheduler", options.get("monitor"), options.get("mode", "min"))
 
 
 def _check_monitor(who: str, monitor: str | None, names: set[str]) -> None:
@@ -73,3 +78,21 @@ def _check_monitor(who: str, monitor: str | None, names: set[str]) -> None:
     near = difflib.get_close_matches(monitor, sorted(names), n=N_OFFERED)
     found = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(sorted(names)[:N_LISTED])}, …"
     raise MisconfigurationException(f"{who} watches {monitor!r}, which is not logged. {found}")
+
+
+def _check_mode(who: str, monitor: str | None, mode: str) -> None:
+    """Warn if a metric that should rise is watched for the opposite, or the other way round."""
+    better = _find_better(monitor or "")
+    if better is not None and mode != better:
+        logger.warning(
+            "%s watches %s with mode=%s, which takes an improvement for the opposite. Set its mode to %s.",
+            *(who, monitor, mode, better),
+        )
+
+
+def _find_better(monitor: str) -> str | None:
+    """Tell whether a metric is better if it is higher (`max`) or lower (`min`); None if neither."""
+    name = monitor.removeprefix("val/").removeprefix("train/")
+    if name.startswith(RISING):
+        return "max"
+    return "min" if name.startswith(FALLING) else None

@@ -55,6 +55,7 @@ from keypoint_detection.checkpoints.settings import (
 )
 from keypoint_detection.codec.heatmaps import NotFiniteError
 from keypoint_detection.commands.budget import check_validation_interval, fill_in_budget
+from keypoint_detection.commands.idle_settings import check_idle_settings
 from keypoint_detection.commands.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
 from keypoint_detection.commands.terminal import leave_with_unreadable
@@ -251,6 +252,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             check_precision(str(self.trainer.precision))
             if self.subcommand == "fit":
                 check_monitors(self.trainer, self.model)
+                check_idle_settings(self.trainer, self.model)
             self._check_data(self.datamodule)
             if self.subcommand == "fit" and self.checkpoint is None:
                 self.model.initialise()

@@ -46,6 +46,10 @@ ADVICE = (
 )
 
 
+# How jsonargparse begins to say which arguments of a class were not given.
+LACKING = "the following arguments are required: "
+
+
 class ShortErrors(ArgumentParser):
     """Report a mistake in a few lines, without the sixty lines of usage that argparse prints first."""
 
@@ -84,7 +88,8 @@ def _shorten(message: str) -> str:
     message = re.sub(kind, "", message, flags=re.S)
     message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
     message = message.replace("Expected a dot import path string:", "there is no class called")
-    return reword(message).strip()
+    # Where words are an alternative to a class, a class that lacks arguments is none of those words.
+    return re.sub(rf"expected one of [^\n]*\n\s*- ({LACKING})", r"\1", reword(message)).strip()
 
 
 def _hint(message: str, parser: ArgumentParser, short_names: Mapping[str, Sequence[str]]) -> str:
@@ -92,6 +97,8 @@ def _hint(message: str, parser: ArgumentParser, short_names: Mapping[str, Sequen
     for pattern, advice in ADVICE:
         if re.search(pattern, message):
             return f"{advice}\n"
+    if match := re.match(rf"([\w.]+): {LACKING}(\w+)", _shorten(message)):
+        return f"Give them after the class, e.g. --{match[1]}.{match[2]}=VALUE.\n"
     if match := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)", message):
         return _offer(match[1], list_option_strings(parser))
     if match := re.search(r"Option '([\w.]+)' is not accepted", message):

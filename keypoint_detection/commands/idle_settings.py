@@ -1,0 +1,61 @@
+"""Settings of a training that would have no effect, or leave nothing to learn: refused or warned of."""
+
+import logging
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+
+from keypoint_detection.detector import KeypointDetector
+
+__all__ = ["check_idle_settings"]
+
+logger = logging.getLogger(__name__)
+
+# Between the centres of cells, a Gaussian of half a cell still reaches a third of its height.
+SMALLEST_SIGMA_CELLS = 0.5
+
+
+def check_idle_settings(trainer: Trainer, model: KeypointDetector) -> None:
+    """Refuse settings that the training would accept and ignore.
+
+    Raises:
+        MisconfigurationException: a setting of the encoder for a backbone that has none, or gradient clipping that
+            would not clip.
+    """
+    _require_encoder(model)
+    _require_clipping(trainer)
+    codec = model.codec
+    smallest = SMALLEST_SIGMA_CELLS * codec.stride
+    if codec.sigma_px < smallest:
+        logger.warning(
+            "model.heatmap_sigma is %g px, but a cell of the heatmap is %d px wide: points between the centres of "
+            "cells leave hardly anything to learn. At least %g px is expected.",
+            *(codec.sigma_px, codec.stride, smallest),
+        )
+
+
+def _require_encoder(model: KeypointDetector) -> None:
+    backbone = model.network.backbone
+    if backbone.pretrained_part() is not None:
+        return
+    settings = (
+        ("freeze_encoder_steps", model.freeze_encoder_steps, 0),
+        ("encoder_lr_factor", model.encoder_lr_factor, 1),
+    )
+    for name, value, neutral in settings:
+        if value != neutral:
+            raise MisconfigurationException(
+                f"model.{name} is {value:g}, but the backbone {type(backbone).__name__} has no encoder that could "
+                f"start with trained weights. Set it to {neutral}, or choose a backbone that has one, e.g. TimmUnet."
+            )
+
+
+def _require_clipping(trainer: Trainer) -> None:
+    """Refuse gradient clipping that Lightning would leave out without saying so."""
+    value, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+    if value is not None and value < 0:
+        raise MisconfigurationException(f"trainer.gradient_clip_val is {value:g}; a number above 0 is expected.")
+    if algorithm is not None and not value:
+        raise MisconfigurationException(
+            f"trainer.gradient_clip_algorithm is {algorithm.value}, but nothing is clipped: set trainer.gradient_clip_val."
+        )

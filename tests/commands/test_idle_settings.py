@@ -1,0 +1,83 @@
+"""Settings that would have no effect."""
+
+from pathlib import Path
+
+import pytest
+
+from keypoint_detection.cli import run
+
+TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fit(discs, *words):
+    return run(["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.freeze_encoder_steps=3"], "model.freeze_encoder_steps is 3, but the backbone Unet has no encoder"),
+        (["--model.encoder_lr_factor=0.1"], "model.encoder_lr_factor is 0.1, but the backbone Unet has no encoder"),
+        (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val is -1; a number above 0 is expected"),
+        (["--trainer.gradient_clip_algorithm=value"], "is value, but nothing is clipped"),
+        (["--model.score_threshold=1"], "model.score_threshold is 1, which no score reaches"),
+        (["--model.ap_thresholds_px=[8, 2]"], "model.ap_thresholds_px: thresholds must ascend"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(discs, capsys, words, message):
+    with pytest.raises(SystemExit) as stop:
+        fit(discs, *words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(Path().glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.heatmap_sigma=0.4"], "heatmap_sigma is 0.4 px, but a cell of the heatmap is 1 px wide"),
+        (["--model.heatmap_sigma=300"], "heatmap_sigma is 300 px: the Gaussians fill"),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mAP"],
+            "EarlyStopping watches val/mAP with mode=min, which takes an improvement for the opposite",
+        ),
+        (
+            ["--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_scheduler.monitor=val/mAP"],
+            "model.lr_scheduler watches val/mAP with mode=min",
+        ),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"],
+            None,
+        ),
+        (
+            [
+                "--trainer.callbacks+=EarlyStopping",
+                "--trainer.callbacks.monitor=val/PCK/d=4",
+                "--trainer.callbacks.mode=max",
+            ],
+            None,
+        ),
+    ],
+)
+def test_a_setting_that_leaves_nothing_to_learn_is_warned_of(discs, caplog, words, message):
+    fit(discs, *words)
+    if message is None:
+        assert "opposite" not in caplog.text
+        assert "heatmap_sigma" not in caplog.text
+    else:
+        assert message in caplog.text
+
+
+def test_a_class_without_its_arguments_is_told_which_are_missing(discs, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit(discs, "--model.lr_scheduler=torch.optim.lr_scheduler.OneCycleLR")
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "model.lr_scheduler: the following arguments are required: max_lr" in said
+    assert "expected one of" not in said
+    assert "--model.lr_scheduler.max_lr=VALUE" in said
