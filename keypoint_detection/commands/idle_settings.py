@@ -57,5 +57,6 @@ def _require_clipping(trainer: Trainer) -> None:
         raise MisconfigurationException(f"trainer.gradient_clip_val is {value:g}; a number above 0 is expected.")
     if algorithm is not None and not value:
         raise MisconfigurationException(
-            f"trainer.gradient_clip_algorithm is {algorithm.value}, but nothing is clipped: set trainer.gradient_clip_val."
+            f"trainer.gradient_clip_algorithm is {algorithm.value}, but nothing is clipped: "
+            "set trainer.gradient_clip_val."
         )
