@@ -179,7 +179,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             if command == "fit" and find_run(path) is None and not gives_config(words):
                 logger.warning(
                     "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as "
-                    "length or logger, take their defaults, and the run gets a new folder. To resume as before, give "
+                    "seed, length or logger, take their defaults, and the run gets a new folder. To resume as before, give "
                     "the %s of its run with --config.",
                     *(path, CONFIG_FILE, CONFIG_FILE),
                 )
@@ -280,6 +280,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             return
         self.model.network.check_size(data.first_size())
         if self.subcommand == "fit":
+            self.model.network.check_backbone()
             check_validation_interval(self.trainer, len(data.parts["train"]), data.batch_size)
             warn_of_labels(data, self.model)
         warn_of_crowded_images(data, self.model)

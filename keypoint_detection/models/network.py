@@ -1,6 +1,7 @@
 """The network from images to logits of heatmaps: normalisation, backbone and head. Needs only torch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ HEAD_BIAS = -4.0
 HEAD_KERNEL_SIZE = 3
 # How many times as many pixels as the image its padded form may have.
 MAX_PADDING_FACTOR = 4
+# Minimum side of the image that a backbone is tried on, in pixels.
+TRIAL_SIDE = 64
 # What a subclass of Backbone must set.
 DECLARED = ("stride", "out_channels", "size_multiple")
 
@@ -101,6 +104,31 @@ class HeatmapNetwork(nn.Module):
                 f"images of {size[0]}x{size[1]} (height x width) would be padded to {padded[0]}x{padded[1]}, because "
                 f"{type(self.backbone).__name__} takes multiples of {multiple}. Give a larger data.image_size, or a "
                 "backbone with fewer down-samplings."
+            )
+
+    @torch.no_grad()
+    def check_backbone(self) -> None:
+        """Try the backbone on a small image, as one that users write may not keep its promises.
+
+        Raises:
+            ValueError: it fails, or its features are not of the shape that its attributes promise.
+        """
+        backbone, is_training = self.backbone, self.training
+        side = -(-TRIAL_SIDE // backbone.size_multiple) * backbone.size_multiple
+        name = f"the backbone {type(backbone).__name__}"
+        self.eval()
+        try:
+            features: Any = backbone(torch.zeros(1, 3, side, side, device=self.pixel_mean.device))
+        except Exception as error:  # of code that is not ours, which may raise anything
+            raise ValueError(f"{name} fails on an image of {side}x{side}: {type(error).__name__}: {error}") from error
+        finally:
+            self.train(is_training)
+        expected = (1, backbone.out_channels, side // backbone.stride, side // backbone.stride)
+        if not isinstance(features, Tensor) or tuple(features.shape) != expected:
+            found = f"a tensor of {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+            raise ValueError(
+                f"{name} makes {found} of an image of {side}x{side}; a tensor of {expected} is expected, as it sets "
+                f"out_channels={backbone.out_channels} and stride={backbone.stride}."
             )
 
     @property

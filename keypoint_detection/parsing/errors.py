@@ -21,6 +21,10 @@ SIMILARITY = 0.6
 N_OFFERED = 3
 # What to do about messages that say only what is wrong.
 ADVICE = (
+    (
+        r"No module named '",
+        "Modules of your own are looked for in the folder where the command runs, and in those of PYTHONPATH.",
+    ),
     (r"WorstPictures", "The callback is called WorstImages now."),
     (
         r"Multiple subclasses with name ReduceLROnPlateau",

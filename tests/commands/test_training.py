@@ -264,6 +264,7 @@ def test_early_stopping_is_available(discs):
             "--model.backbone=Unett",
             ["no class called Unett", "There are: DilatedCnn, S3K, TimmUnet, Unet"],
         ),
+        ("--model.backbone=nowhere.Net", ["model.backbone: No module named 'nowhere'", "where the command runs"]),
         ("--model.backbone.n_chanels=3", ["'n_chanels' is not accepted", "Did you mean n_channels?"]),
         ("--model.backbone.kernel_size=4", ["an odd number is expected"]),
         ("--data.resize=fill", ["data.resize", "letterbox"]),

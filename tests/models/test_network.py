@@ -62,3 +62,48 @@ class Bare(Backbone):
 def test_a_backbone_that_does_not_say_what_it_gives_is_refused():
     with pytest.raises(ValueError, match="the backbone Bare does not set out_channels, size_multiple"):
         HeatmapNetwork(Bare(), 3)
+
+
+class Careless(Backbone):
+    """A backbone that promises one thing and does another."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+        self.stride, self.out_channels, self.size_multiple = 4 if fault == "stride" else 2, 5, 2
+        self.layer = torch.nn.Conv2d(3, 8 if fault == "channels" else 5, 2, stride=2)
+
+    def forward(self, images):
+        if self.fault == "error":
+            return self.layer(images[:, :2])
+        features = self.layer(images)
+        return (features,) if self.fault == "tuple" else features
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            "stride",
+            r"makes a tensor of \(1, 5, 32, 32\) of an image of 64x64; a tensor of \(1, 5, 16, 16\) is expected",
+        ),
+        ("channels", r"makes a tensor of \(1, 8, 32, 32\).*out_channels=5 and stride=2"),
+        ("tuple", "makes tuple of an image"),
+        ("error", "Careless fails on an image of 64x64: RuntimeError: Given groups=1"),
+    ],
+)
+def test_a_backbone_that_breaks_its_promise_is_refused(fault, message):
+    network = HeatmapNetwork(Careless(fault), 3)
+    with pytest.raises(ValueError, match=message):
+        network.check_backbone()
+    assert network.training
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, Required])
+def test_a_backbone_that_keeps_its_promise_passes_and_stays_as_it_was(family):
+    network = HeatmapNetwork(make(family), 3).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    network.check_backbone()
+    assert [module.training for module in network.modules()] == modes
+    assert all(value.equal(before[name]) for name, value in network.state_dict().items())
