@@ -179,8 +179,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             if command == "fit" and find_run(path) is None and not gives_config(words):
                 logger.warning(
                     "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as "
-                    "seed, length or logger, take their defaults, and the run gets a new folder. To resume as before, give "
-                    "the %s of its run with --config.",
+                    "seed, length or logger, take their defaults, and the run gets a new folder. To resume as before, "
+                    "give the %s of its run with --config.",
                     *(path, CONFIG_FILE, CONFIG_FILE),
                 )
 
