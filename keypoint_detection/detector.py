@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from keypoint_detection.channels import complete_channels, mirror_channels
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, SMOOTHED_KEY, VALIDATION_KEY
@@ -29,8 +29,8 @@ from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.models.backbones import Backbone, Unet
 from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
-from keypoint_detection.models.parameter_groups import make_parameter_groups
-from keypoint_detection.models.schedules import warmup_cosine
+from keypoint_detection.models.optimizers import make_optimizer
+from keypoint_detection.models.schedules import check_length, warmup_cosine
 from keypoint_detection.parsing.internals import (
     drop_arguments_of_old_classes,
     has_settings_of_config,
@@ -52,8 +52,6 @@ PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 # Share of the latest validation in the smoothed mAP, which chooses the best checkpoint: with 6 to 20 images, single
 # validations differ by more than the checkpoints do, and the highest of many is a lucky one.
 LATEST_SHARE = 0.4
-# Those that evaluate a batch several times per step, or take sparse gradients.
-UNSUITED_OPTIMIZERS = (torch.optim.LBFGS, torch.optim.SparseAdam)
 # Share of a heatmap that Gaussians may fill on average.
 LARGEST_SHARE = 0.5
 # A schedule of this frequency is not stepped by Lightning.
@@ -314,7 +312,20 @@ class KeypointDetector(LightningModule):
         Raises:
             MisconfigurationException: this optimiser or schedule cannot train the network.
         """
-        optimizer = self._make_optimizer()
+        try:
+            return self._configure_optimizers()
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
+
+    def _configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = make_optimizer(
+            self.optimizer,
+            self.network,
+            self.network.backbone.pretrained_part(),
+            lr=self.lr,
+            slow_lr_factor=self.encoder_lr_factor,
+            decays_all=self.decay_norms_and_biases,
+        )
         if self.lr_scheduler == "constant":
             return optimizer
         n_steps = self.trainer.estimated_stepping_batches
@@ -334,32 +345,11 @@ class KeypointDetector(LightningModule):
         # When the length of a training is given in steps, the loader does not exist yet.
         self.trainer.fit_loop.setup_data()
         n_batches = int(self.trainer.num_training_batches)
-        _check_length(scheduler, n_steps * self.trainer.accumulate_grad_batches / n_batches)
+        check_length(scheduler, n_steps * self.trainer.accumulate_grad_batches / n_batches)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "frequency": n_batches},
         }
-
-    def _make_optimizer(self) -> Optimizer:
-        try:
-            # Only an optimiser with weight decay needs to know which weights decay; some take a single group.
-            probe = self.optimizer([{"params": [nn.Parameter(torch.zeros(1))]}], self.lr)
-            groups = make_parameter_groups(
-                self.network,
-                self.network.backbone.pretrained_part(),
-                lr=self.lr,
-                slow_lr_factor=self.encoder_lr_factor,
-                decays_all=self.decay_norms_and_biases or not probe.defaults.get("weight_decay"),
-            )
-            optimizer = self.optimizer(groups, self.lr)
-        except ValueError as error:
-            raise MisconfigurationException(f"model.optimizer: {error} Choose another one, e.g. AdamW.") from error
-        if isinstance(optimizer, UNSUITED_OPTIMIZERS):
-            raise MisconfigurationException(
-                f"model.optimizer: {type(optimizer).__name__} cannot train this network: one that takes a single dense "
-                "gradient per step is expected, e.g. AdamW."
-            )
-        return optimizer
 
     def _targets(self, batch: Batch) -> Tensor:
         height, width = batch.images.shape[-2:]
@@ -476,26 +466,6 @@ def check_precision(precision: str) -> None:
             f"--trainer.precision={precision} would round the ground truth along with the network; one of "
             f"{', '.join(PRECISIONS)} is expected. bf16-mixed is as fast and keeps points in float32."
         )
-
-
-def _check_length(scheduler: LRScheduler, n_epochs: float) -> None:
-    """Compare the length that a schedule plans for with that of the training.
-
-    Raises:
-        MisconfigurationException: the schedule would refuse to be stepped that often.
-    """
-    name = type(scheduler).__name__
-    for setting in ("total_steps", "T_max"):
-        planned = getattr(scheduler, setting, None)
-        if planned is None or math.isinf(n_epochs):
-            continue
-        found = (
-            f"model.lr_scheduler: {name} has {setting}={planned}, but it is stepped once per epoch, {n_epochs:g} times."
-        )
-        if isinstance(scheduler, OneCycleLR) and planned < math.floor(n_epochs):
-            raise MisconfigurationException(f"{found} Set it to the number of epochs.")
-        if planned > math.ceil(n_epochs):
-            logger.warning("%s It will not get to its end.", found)
 
 
 def _require_one_type_a_channel(channels: Mapping[str, list[str]]) -> None:

@@ -1,8 +1,13 @@
-"""The built-in learning-rate schedule; any other comes from torch through `model.lr_scheduler`."""
+"""The built-in learning-rate schedule, and what is expected of others, which come from torch."""
 
+import logging
 import math
 
-__all__ = ["warmup_cosine"]
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+__all__ = ["check_length", "warmup_cosine"]
+
+logger = logging.getLogger(__name__)
 
 # The share of the training in which the learning rate rises: Adam's second moments need some steps to settle.
 WARMUP_FRACTION = 0.05
@@ -29,3 +34,27 @@ def warmup_cosine(step: int, n_steps: float) -> float:
         return (step + 1) / n_warmup
     progress = min(1.0, (step - n_warmup) / max(1.0, n_steps - n_warmup))
     return FINAL_FACTOR + (1 - FINAL_FACTOR) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def check_length(scheduler: LRScheduler, n_epochs: float) -> None:
+    """Compare the length that a schedule plans for with that of the training, and warn if it is longer.
+
+    Args:
+        scheduler: stepped once per epoch.
+        n_epochs: epochs of the training; infinite if it has no end.
+
+    Raises:
+        ValueError: the schedule would refuse to be stepped that often.
+    """
+    name = type(scheduler).__name__
+    for setting in ("total_steps", "T_max"):
+        planned = getattr(scheduler, setting, None)
+        if planned is None or math.isinf(n_epochs):
+            continue
+        found = (
+            f"model.lr_scheduler: {name} has {setting}={planned}, but it is stepped once per epoch, {n_epochs:g} times."
+        )
+        if isinstance(scheduler, OneCycleLR) and planned < math.floor(n_epochs):
+            raise ValueError(f"{found} Set it to the number of epochs.")
+        if planned > math.ceil(n_epochs):
+            logger.warning("%s It will not get to its end.", found)

@@ -9,7 +9,7 @@ from keypoint_detection.cli import run
 
 
 def fit(discs, *words):
-    base = ["fit", f"--data.train={discs}", "--config", str(Path(__file__).with_name("conf") / "tiny.yaml")]
+    base = ["fit", f"--data.train={discs}", "--config", str(Path(__file__).parents[1] / "conf" / "tiny.yaml")]
     return run([*base, "--trainer.max_epochs=null", "--trainer.max_steps=5", "--data.image_size=[24, 32]", *words])
 
 
