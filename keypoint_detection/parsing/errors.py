@@ -92,6 +92,9 @@ def _shorten(message: str) -> str:
     message = re.sub(kind, "", message, flags=re.S)
     message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
     message = message.replace("Expected a dot import path string:", "there is no class called")
+    message = re.sub(
+        r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>\.*", r"\1 is not a subclass of \2", message
+    )
     # Where words are an alternative to a class, a class that lacks arguments is none of those words.
     return re.sub(rf"expected one of [^\n]*\n\s*- ({LACKING})", r"\1", reword(message)).strip()
 

@@ -265,6 +265,7 @@ def test_early_stopping_is_available(discs):
             ["no class called Unett", "There are: DilatedCnn, S3K, TimmUnet, Unet"],
         ),
         ("--model.backbone=nowhere.Net", ["model.backbone: No module named 'nowhere'", "where the command runs"]),
+        ("--model.backbone=fractions.Fraction", ["model.backbone: fractions.Fraction is not a subclass of Backbone\n"]),
         ("--model.backbone.n_chanels=3", ["'n_chanels' is not accepted", "Did you mean n_channels?"]),
         ("--model.backbone.kernel_size=4", ["an odd number is expected"]),
         ("--data.resize=fill", ["data.resize", "letterbox"]),
