@@ -70,13 +70,6 @@ class Predictions(NamedTuple):
     detections_input: Detections
 
 
-class Plateau(NamedTuple):
-    """A schedule that waits for progress, and the metric that it watches."""
-
-    scheduler: ReduceLROnPlateau
-    monitor: str
-
-
 class KeypointDetector(LightningModule):
     """Detect keypoints as the maxima of one heatmap per channel.
 
@@ -164,7 +157,6 @@ class KeypointDetector(LightningModule):
         self.latest_validation: dict[str, Any] | None = None
         self.init_from = init_from
         self._is_initialised = False
-        self._plateau: Plateau | None = None
         self.flip_test = flip_test
         # The pairs that the training data had, for test data that gives none.
         self._flip_pairs: Sequence[Sequence[str]] | None = None
@@ -260,11 +252,12 @@ class KeypointDetector(LightningModule):
         if self.trainer.global_step == 0 and batch_idx == 0 and self.network.has_new_head:
             share = self._targets(batch).mean(dim=(0, 2, 3))  # (C,)
             share = self.trainer.strategy.reduce(share, reduce_op="mean")
-            if float(share.max()) > LARGEST_SHARE:
+            largest = float(share.max())
+            if largest > LARGEST_SHARE:
                 logger.warning(
                     "model.heatmap_sigma is %g px: the Gaussians fill %.0f %% of a heatmap of these images, which "
                     "leaves no peak to find. Set a smaller one, or a larger data.image_size.",
-                    *(self.codec.sigma_px, 100 * float(share.max())),
+                    *(self.codec.sigma_px, 100 * largest),
                 )
             bias = self.network.head.bias
             assert bias is not None
@@ -335,11 +328,11 @@ class KeypointDetector(LightningModule):
         assert callable(self.lr_scheduler)
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
-            self._plateau = Plateau(scheduler, getattr(scheduler, "monitor", "val/loss"))
+            monitor = getattr(scheduler, "monitor", "val/loss")
             # Lightning would step it after the validation's checkpoint, and a resumed training would miss a step.
             return {
                 "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": scheduler, "monitor": self._plateau.monitor, "frequency": NEVER},
+                "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "frequency": NEVER},
             }
         # Lightning's interval "epoch" steps only after the epoch's checkpoint: a resumed training would miss a step.
         # When the length of a training is given in steps, the loader does not exist yet.
@@ -416,7 +409,7 @@ class KeypointDetector(LightningModule):
     def logged_names(self) -> set[str]:
         """List the metrics that a training logs, for callbacks to watch."""
         names = {f"val/{name}" for name in self.val_metrics.names(with_losses=True)}
-        names |= {"val/mAP_smoothed", "train/loss", *(f"train/loss/{name}" for name in self.channels)}
+        names |= {f"val/{SMOOTHED_KEY}", "train/loss", *(f"train/loss/{name}" for name in self.channels)}
         return names | ({"train/loss_floor"} if self.loss == "bce" else set())
 
     def _finish(self, metrics: KeypointMetrics, part: str) -> None:
@@ -430,20 +423,25 @@ class KeypointDetector(LightningModule):
         scalars = {f"{part}/{name}": value for name, value in self.report.as_scalars().items()}
         self.log(f"{part}/mAP", scalars.pop(f"{part}/mAP"), prog_bar=True)
         self.log_dict(scalars)
-        if is_training and self._plateau is not None and is_validation_scheduled(self.trainer):
-            value = self.trainer.callback_metrics.get(self._plateau.monitor)
-            if value is not None:
-                self._plateau.scheduler.step(float(value))
+        if is_training and is_validation_scheduled(self.trainer):
+            self._step_plateaus()
+
+    def _step_plateaus(self) -> None:
+        """Tell the schedules that wait for progress what the validation found."""
+        for config in self.trainer.lr_scheduler_configs:
+            value = self.trainer.callback_metrics.get(str(config.monitor))
+            if isinstance(config.scheduler, ReduceLROnPlateau) and value is not None:
+                config.scheduler.step(float(value))
 
     def _note_validation(self, report: EvaluationReport) -> None:
         """Keep a validation of the training for its checkpoints, and average its mAP with those before it."""
         assert report.measurements is not None
-        mean_ap = report.as_scalars()["mAP"]
+        mean_ap = report.overall.mean_average_precision
         previous = (self.latest_validation or {}).get(SMOOTHED_KEY, math.nan)
         smoothed = mean_ap if math.isnan(previous) else previous + LATEST_SHARE * (mean_ap - previous)
         # A stop brings about one more validation, which a training without interruption would not have.
         counted = smoothed if is_validation_scheduled(self.trainer) else previous
-        self.log("val/mAP_smoothed", smoothed if math.isnan(counted) else counted)
+        self.log(f"val/{SMOOTHED_KEY}", smoothed if math.isnan(counted) else counted)
         calibration = report.fit_calibration()
         self.latest_validation = {
             "epoch": self.trainer.current_epoch + 1,

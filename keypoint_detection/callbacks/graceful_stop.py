@@ -89,7 +89,7 @@ class GracefulStop(Callback):
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
         # In the middle of a step, the gradients of its first batches would be lost.
-        if not is_between_steps(trainer):
+        if not _is_between_steps(trainer):
             return
         is_asked = self.signal_number is not None
         if trainer.world_size > 1:
@@ -135,6 +135,6 @@ class GracefulStop(Callback):
             logger.warning("To resume: kpd fit --ckpt_path=%s", shlex.quote(str(self._saved_path)))
 
 
-def is_between_steps(trainer: Trainer) -> bool:
+def _is_between_steps(trainer: Trainer) -> bool:
     """Whether the optimiser has used every batch so far; not so while gradients are accumulated."""
     return trainer.is_last_batch or (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0

@@ -98,7 +98,7 @@ class HeatmapNetwork(nn.Module):
             ValueError: more than three quarters of the network's input would be padding.
         """
         multiple = self.backbone.size_multiple
-        padded = tuple(-(-side // multiple) * multiple for side in size)
+        padded = tuple(_round_up(side, multiple) for side in size)
         if padded[0] * padded[1] > MAX_PADDING_FACTOR * size[0] * size[1]:
             raise ValueError(
                 f"images of {size[0]}x{size[1]} (height x width) would be padded to {padded[0]}x{padded[1]}, because "
@@ -114,7 +114,7 @@ class HeatmapNetwork(nn.Module):
             ValueError: it fails, or its features are not of the shape that its attributes promise.
         """
         backbone, is_training = self.backbone, self.training
-        side = -(-TRIAL_SIDE // backbone.size_multiple) * backbone.size_multiple
+        side = _round_up(TRIAL_SIDE, backbone.size_multiple)
         name = f"the backbone {type(backbone).__name__}"
         self.eval()
         try:
@@ -171,10 +171,12 @@ def average_logits(one: Tensor, other: Tensor) -> Tensor:
 def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Add zeros on the right and at the bottom to make both sides multiples."""
     height, width = x.shape[-2:]
-    # Rounded up without a remainder, which exporters cannot take of dynamic sizes.
-    to_right = (width + multiple - 1) // multiple * multiple - width
-    to_bottom = (height + multiple - 1) // multiple * multiple - height
-    return F.pad(x, (0, to_right, 0, to_bottom))
+    return F.pad(x, (0, _round_up(width, multiple) - width, 0, _round_up(height, multiple) - height))
+
+
+def _round_up(side: int, multiple: int) -> int:
+    """Round up to a multiple, without a remainder, which exporters cannot take of dynamic sizes."""
+    return (side + multiple - 1) // multiple * multiple
 
 
 def _per_colour(values: tuple[float, float, float]) -> Tensor:
