@@ -323,6 +323,11 @@ class KeypointDetector(LightningModule):
             return optimizer
         n_steps = self.trainer.estimated_stepping_batches
         if self.lr_scheduler == "cosine":
+            if math.isinf(n_steps):
+                logger.warning(
+                    "Nothing says how many steps this training takes: the learning rate stays at its maximum instead "
+                    "of falling. Give --trainer.max_steps too, as many as the time allows."
+                )
             schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, n_steps))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         assert callable(self.lr_scheduler)

@@ -3,6 +3,8 @@
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Timer
 
+from keypoint_detection.parsing.internals import drop_minimum_length
+
 __all__ = ["FinalValidation"]
 
 
@@ -17,7 +19,10 @@ class FinalValidation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Request a validation after this batch if it is the last one."""
-        if not (trainer.should_stop or _is_last_batch(trainer, batch_idx)):
+        if _is_last_batch(trainer, batch_idx):
+            # Nothing can train longer, but a minimum that is out of reach would prevent the validation.
+            drop_minimum_length(trainer)
+        elif not trainer.should_stop:
             return
         # A training that stops does validate, but only in epochs in which a validation is due.
         trainer.should_stop = True

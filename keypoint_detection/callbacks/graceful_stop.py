@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from keypoint_detection.callbacks.checkpointing import find_last_checkpoint
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER
-from keypoint_detection.parsing.internals import cluster_environment
+from keypoint_detection.parsing.internals import cluster_environment, drop_minimum_length
 
 __all__ = ["GracefulStop"]
 
@@ -97,8 +97,7 @@ class GracefulStop(Callback):
         if is_asked and not self._has_saved:
             self._save(trainer)
             # Whoever stops a training no longer wants its minimum length.
-            trainer.fit_loop.min_epochs = None
-            trainer.fit_loop.epoch_loop.min_steps = None
+            drop_minimum_length(trainer)
             trainer.should_stop = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -49,9 +49,11 @@ class PredictionWriter(Callback):
         folder: where the files go; by default, the run folder. Files appear in it once everything is done.
         format: `csv` (image, channel, x, y, score, probability, spread; for a video, frame after image), `jsonl` (one
             line per image, with covariances), `coco` (results for `COCO.loadRes`), `coco_labels` (a COCO data set to
-            correct in a labelling tool); one or a list.
-        score_threshold: points that score less are left out. `best_f1` takes the threshold with the best F1 in the
-            validation stored in the checkpoint; without one, the low threshold of training.
+            correct in a labelling tool); one or a list. In both of COCO's, the points of one rank in each channel make
+            an instance, the best ones the first: which points belong to one object is not predicted.
+        score_threshold: points that score less are left out, as are those below model.score_threshold. `best_f1` takes
+            the threshold with the best F1 in the validation stored in the checkpoint; without one, the low threshold
+            of training.
         coordinates: the convention of the points: `continuous` or `pixel_index`; by default, that of the labels that
             the detector was trained on.
         overlays: draw the points on every image, or on every frame of a video.

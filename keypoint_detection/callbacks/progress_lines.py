@@ -3,10 +3,11 @@
 import logging
 import math
 import time
+from typing import TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar, Timer
 from rich.console import Console
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
@@ -14,6 +15,8 @@ from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
 __all__ = ["ProgressLines"]
 
 logger = logging.getLogger(__name__)
+
+_Callback = TypeVar("_Callback", bound=Callback)
 
 # The precision in which nothing is computed in fewer than 32 bits.
 FULL_PRECISION = "32-true"
@@ -25,7 +28,8 @@ class ProgressLines(Callback):
     """Write a line at each validation if there is no terminal, as in a cluster's log file, or no progress bar.
 
     It gives the epoch and step, the losses, mAP and median error, whether they are the best so far, and the time left.
-    At the start of the training, a line says if the processor would be faster in another precision.
+    At the start of the training, a line says if the processor would be faster in another precision; at its end, why it
+    ended before its time.
     """
 
     def __init__(self) -> None:
@@ -35,6 +39,8 @@ class ProgressLines(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and name the faster precision."""
         self._started_at, self._first_step = time.monotonic(), trainer.global_step
+        for callback in _find(trainer, EarlyStopping):
+            callback.stopping_reason_message = None  # that of the run which is resumed
         if trainer.is_global_zero and trainer.precision == FULL_PRECISION and _has_fast_bfloat16():
             device = "GPU" if trainer.strategy.root_device.type == "cuda" else "processor"
             logger.info("This %s has fast bf16: --trainer.precision=bf16-mixed would be about twice as fast.", device)
@@ -64,12 +70,41 @@ class ProgressLines(Callback):
             shown.append(f"{_write_duration(left)} left")
         logger.info("%s", ", ".join(shown))
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say why the training ended early, if a callback ended it."""
+        n_all = float(trainer.estimated_stepping_batches)
+        if not trainer.is_global_zero or trainer.global_step >= n_all:
+            return
+        of_all = "" if math.isinf(n_all) else f" of {n_all:.0f}"
+        for callback in _find(trainer, EarlyStopping):
+            if reason := callback.stopping_reason_message:
+                reason = reason.removesuffix(" Signaling Trainer to stop.")
+                logger.info("EarlyStopping ended the training at step %d%s. %s", trainer.global_step, of_all, reason)
+        if any(_has_run_out(timer) for timer in _find(trainer, Timer)):
+            logger.info("The time limit ended the training at step %d%s.", trainer.global_step, of_all)
+            if of_all and getattr(pl_module, "lr_scheduler", None) == "cosine":
+                logger.info(
+                    "The learning rate follows the steps and had not fallen to its end; with --trainer.max_steps=%d, "
+                    "it would.",
+                    trainer.global_step,
+                )
+
     def _seconds_left(self, trainer: Trainer) -> float | None:
-        """Estimate the time left from the steps so far; None if the training has no end."""
+        """Estimate the time left from the steps so far and the time limits; None if the training has no end."""
         n_done, n_all = trainer.global_step - self._first_step, float(trainer.estimated_stepping_batches)
-        if not n_done or math.isinf(n_all):
-            return None
-        return (time.monotonic() - self._started_at) / n_done * max(0.0, n_all - trainer.global_step)
+        left = [seconds for timer in _find(trainer, Timer) if (seconds := timer.time_remaining()) is not None]
+        if n_done and not math.isinf(n_all):
+            left.append((time.monotonic() - self._started_at) / n_done * (n_all - trainer.global_step))
+        return max(0.0, min(left)) if left else None
+
+
+def _find(trainer: Trainer, kind: type[_Callback]) -> list[_Callback]:
+    return [one for one in trainer.callbacks if isinstance(one, kind)]  # type: ignore[attr-defined]
+
+
+def _has_run_out(timer: Timer) -> bool:
+    left = timer.time_remaining()
+    return left is not None and left <= 0
 
 
 def _shows_progress(trainer: Trainer) -> bool:

@@ -12,6 +12,7 @@ from keypoint_detection.checkpoints.specifications import canonical_class_path
 
 __all__ = [
     "read_settings",
+    "refuse_absent_files",
     "refuse_changes",
     "refuse_other_network",
     "refuse_other_training",
@@ -74,6 +75,26 @@ def read_settings(config: Path) -> dict[str, Any]:
         elif group != "ckpt_path":
             settings[group] = value
     return settings
+
+
+def refuse_absent_files(settings: dict[str, Any], config: Namespace, run: Path) -> None:
+    """Refuse to resume where the files of the run cannot be found.
+
+    Args:
+        settings: those of the run, by option name.
+        config: the parsed settings.
+        run: the folder of the run.
+
+    Raises:
+        ValueError: a data file that the run names, and the user does not, is not there.
+    """
+    for name in ("train", "val"):
+        path = settings.get(f"data.{name}")
+        if path and config.data.get(name) == path and not Path(path).expanduser().is_file():
+            raise ValueError(
+                f"{path}: no such file. The run {run} was started in a folder that has it; this is {Path.cwd()}. "
+                f"Resume it from there, or give --data.{name}."
+            )
 
 
 def report_overrides(checkpoint: dict[str, Any], config: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The default length of a training: a number of optimiser steps, whatever the number of images."""
+"""The length of a training: by default a number of optimiser steps, whatever the number of images."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 
 from keypoint_detection.counting import count_in_words
 
-__all__ = ["check_validation_interval", "fill_in_budget"]
+__all__ = ["check_length", "check_validation_interval", "choose_validations", "fill_in_budget"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,35 @@ def check_validation_interval(trainer: Trainer, n_images: int, batch_size: int) 
         )
 
 
+def check_length(trainer: Trainer, n_images: int, batch_size: int) -> None:
+    """Warn of a minimum length beyond the maximum, and of a schedule whose length nothing gives.
+
+    Args:
+        trainer: of the training.
+        n_images: number of images to train on.
+        batch_size: images per batch and process.
+    """
+    n_batches = math.ceil(n_images / (batch_size * trainer.world_size))
+    limit = trainer.limit_train_batches
+    n_batches = min(n_batches, limit) if isinstance(limit, int) else max(1, int(n_batches * limit))
+    steps_per_epoch = math.ceil(n_batches / trainer.accumulate_grad_batches)
+    max_epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else math.inf
+    ends = {
+        "max_epochs": max_epochs * steps_per_epoch,
+        "max_steps": trainer.max_steps if trainer.max_steps >= 0 else math.inf,
+    }
+    end = min(ends, key=ends.__getitem__)
+    minima = {"min_steps": trainer.min_steps or 0, "min_epochs": (trainer.min_epochs or 0) * steps_per_epoch}
+    for name, steps in minima.items():
+        if steps > ends[end]:
+            logger.warning(
+                "trainer.%s is %d, but trainer.%s=%d ends the training after %s.",
+                *(name, getattr(trainer, name), end, getattr(trainer, end), count_in_words(int(ends[end]), "step")),
+            )
+
+
 def fill_in_budget(trainer: Namespace) -> None:
-    """Fill in the length of a training if it was left out, and how often it validates, and log that.
+    """Fill in the length of a training if it was left out, and log that.
 
     Args:
         trainer: the parsed settings of the Trainer; changed in place.
@@ -54,11 +81,25 @@ def fill_in_budget(trainer: Namespace) -> None:
             "Training for %d steps, since neither --trainer.max_steps nor --trainer.max_epochs is given.",
             DEFAULT_STEPS,
         )
+
+
+def choose_validations(trainer: Namespace) -> dict[str, int | float | None]:
+    """Choose how often a training validates if that was left out.
+
+    It is no setting of the run: a longer training with the same settings validates as many times, and not as often.
+
+    Args:
+        trainer: the parsed settings of the Trainer.
+
+    Returns:
+        The arguments of the Trainer that say it.
+    """
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
     counts_steps = trainer.max_epochs is None and trainer.max_steps > 0
-    interval = trainer.val_check_interval
-    if counts_steps and trainer.check_val_every_n_epoch == 1 and isinstance(interval, int):
+    is_limited = trainer.fast_dev_run or trainer.max_time is not None
+    if counts_steps and not is_limited and every == 1 and (interval is None or isinstance(interval, int)):
         # A training that counts steps counts them from one validation to the next, too, whatever an epoch is.
-        trainer.check_val_every_n_epoch = None
-    if counts_steps and interval is None and trainer.check_val_every_n_epoch == 1:
-        trainer.check_val_every_n_epoch = None
-        trainer.val_check_interval = -(-trainer.max_steps // N_VALIDATIONS) * trainer.accumulate_grad_batches
+        every = None
+        if interval is None:
+            interval = -(-trainer.max_steps // N_VALIDATIONS) * trainer.accumulate_grad_batches
+    return {"check_val_every_n_epoch": every, "val_check_interval": interval}

@@ -4,6 +4,7 @@ import logging
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from keypoint_detection.detector import KeypointDetector
 
@@ -19,11 +20,12 @@ def check_idle_settings(trainer: Trainer, model: KeypointDetector) -> None:
     """Refuse settings that the training would accept and ignore.
 
     Raises:
-        MisconfigurationException: a setting of the encoder for a backbone that has none, or gradient clipping that
-            would not clip.
+        MisconfigurationException: a setting of the encoder for a backbone that has none, gradient clipping that would
+            not clip, or averaging over epochs in a training that counts steps.
     """
     _require_encoder(model)
     _require_clipping(trainer)
+    _require_epochs_to_average(trainer)
     codec = model.codec
     smallest = SMALLEST_SIGMA_CELLS * codec.stride
     if codec.sigma_px < smallest:
@@ -48,6 +50,22 @@ def _require_encoder(model: KeypointDetector) -> None:
                 f"model.{name} is {value:g}, but the backbone {type(backbone).__name__} has no encoder that could "
                 f"start with trained weights. Set it to {neutral}, or choose a backbone that has one, e.g. TimmUnet."
             )
+
+
+def _require_epochs_to_average(trainer: Trainer) -> None:
+    """Refuse averaging that would never end, and warn that the best checkpoint is not averaged."""
+    if not any(isinstance(one, StochasticWeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
+        return
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        raise MisconfigurationException(
+            "StochasticWeightAveraging counts epochs, but the length of this training is given in steps: give "
+            "--trainer.max_epochs and --trainer.max_steps=-1, or take lightning.pytorch.callbacks.EMAWeightAveraging, "
+            "which counts steps."
+        )
+    logger.warning(
+        "StochasticWeightAveraging averages the weights at the end of the training: last.ckpt has them, and best.ckpt "
+        "has those of one validation. With EMAWeightAveraging, all checkpoints are averaged."
+    )
 
 
 def _require_clipping(trainer: Trainer) -> None:

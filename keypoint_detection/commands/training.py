@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+import torch
+import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -17,6 +19,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning_utilities.core.enums import StrEnum
 
 from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.callbacks.calibrated_copy import CalibratedCopy
@@ -45,6 +48,7 @@ from keypoint_detection.checkpoints.files import (
 )
 from keypoint_detection.checkpoints.settings import (
     read_settings,
+    refuse_absent_files,
     refuse_changes,
     refuse_other_network,
     refuse_other_training,
@@ -54,7 +58,12 @@ from keypoint_detection.checkpoints.settings import (
     settings_of,
 )
 from keypoint_detection.codec.heatmaps import NotFiniteError
-from keypoint_detection.commands.budget import check_validation_interval, fill_in_budget
+from keypoint_detection.commands.budget import (
+    check_length,
+    check_validation_interval,
+    choose_validations,
+    fill_in_budget,
+)
 from keypoint_detection.commands.idle_settings import check_idle_settings
 from keypoint_detection.commands.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
@@ -87,8 +96,11 @@ from keypoint_detection.types import DataError
 
 __all__ = ["DetectorCLI", "run"]
 
-# torchvision's transforms annotate their parameters with this class, which jsonargparse cannot write to a config file.
+# What jsonargparse cannot write to a config file by itself: a parameter of torchvision's transforms, and defaults of
+# Lightning's callbacks StochasticWeightAveraging and Timer.
 register_type(numbers.Number, serializer=lambda value: value, deserializer=lambda value: _as_number(value))
+register_type(torch.device)
+yaml.SafeDumper.add_multi_representer(StrEnum, lambda dumper, word: dumper.represent_str(str(word.value)))
 
 logger = logging.getLogger(__name__)
 
@@ -172,11 +184,17 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 self.checkpoint = read_checkpoint(path)
             except CheckpointError as error:
                 parser.error(f"--ckpt_path: {error}")
-            self._take_settings(subparser, command, path)
+            settings = self._take_settings(subparser, command, path)
         self.config = parser.parse_args([command, *words])
         if path is not None:
             self.config[command].ckpt_path = path
-            if command == "fit" and find_run(path) is None and not gives_config(words):
+            run = find_run(path) if command == "fit" else None
+            if run is not None:
+                try:
+                    refuse_absent_files(settings, self.config[command], run)
+                except ValueError as error:
+                    subparser.error(str(error))
+            elif command == "fit" and not gives_config(words):
                 logger.warning(
                     "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as "
                     "seed, length or logger, take their defaults, and the run gets a new folder. To resume as before, "
@@ -184,8 +202,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                     *(path, CONFIG_FILE, CONFIG_FILE),
                 )
 
-    def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> None:
-        """Replace the defaults by the settings of a checkpoint."""
+    def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> dict[str, Any]:
+        """Replace the defaults by the settings of a checkpoint, and return them."""
         assert self.checkpoint is not None
         run = find_run(path) if command == "fit" else None
         if run is not None:
@@ -194,6 +212,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         else:
             settings = settings_of(self.checkpoint, with_files=command == "fit")
         parser.set_defaults(settings)
+        return settings
 
     def before_instantiate_classes(self) -> None:
         """Fill in what was left out, and report where the user overrides the checkpoint."""
@@ -270,7 +289,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if trainer.enable_checkpointing is False:
             own, always = ([one for one in group if not isinstance(one, Checkpoint)] for group in (own, always))
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
-        return super().instantiate_trainer(**{**kwargs, "callbacks": own})
+        validations = choose_validations(trainer) if self.subcommand == "fit" else {}
+        return super().instantiate_trainer(**{**kwargs, **validations, "callbacks": own})
 
     def _check_data(self, data: KeypointsDataModule) -> None:
         data.prepare_data()
@@ -282,6 +302,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if self.subcommand == "fit":
             self.model.network.check_backbone()
             check_validation_interval(self.trainer, len(data.parts["train"]), data.batch_size)
+            check_length(self.trainer, len(data.parts["train"]), data.batch_size)
             warn_of_labels(data, self.model)
         warn_of_crowded_images(data, self.model)
 

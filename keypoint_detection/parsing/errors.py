@@ -23,7 +23,8 @@ N_OFFERED = 3
 ADVICE = (
     (
         r"No module named '",
-        "Modules of your own are looked for in the folder where the command runs, and in those of PYTHONPATH.",
+        "Modules of your own are looked for in the folder where the command runs, and in those of PYTHONPATH. If the "
+        "checkpoint names a module that was renamed since, a file of the old name with `from NEW import *` helps.",
     ),
     (r"WorstPictures", "The callback is called WorstImages now."),
     (

@@ -14,6 +14,7 @@ __all__ = [
     "cluster_environment",
     "command_parsers",
     "drop_arguments_of_old_classes",
+    "drop_minimum_length",
     "find_position",
     "has_settings_of_config",
     "is_validation_scheduled",
@@ -72,6 +73,12 @@ def cluster_environment(trainer: Any) -> object:
     """Return what a Trainer knows about the cluster that it runs on; not every strategy makes this public."""
     environment: object = trainer._accelerator_connector.cluster_environment
     return environment
+
+
+def drop_minimum_length(trainer: Any) -> None:
+    """Let a training of Lightning's stop now, however few epochs and steps it has made."""
+    trainer.fit_loop.min_epochs = None
+    trainer.fit_loop.epoch_loop.min_steps = None
 
 
 class DescribesEpochs:

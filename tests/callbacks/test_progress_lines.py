@@ -42,3 +42,36 @@ def test_a_faster_precision_is_named(lines, monkeypatch, has_bf16, words, n_line
 def test_a_faster_precision_that_is_chosen_is_not_named(lines, monkeypatch):
     monkeypatch.setattr(progress_lines, "_has_fast_bfloat16", lambda: True)
     assert not any("about twice as fast" in line for line in lines("--trainer.precision=bf16-mixed"))
+
+
+EARLY = [
+    *("--trainer.max_epochs=5", "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mAP"),
+    *("--trainer.callbacks.mode=max", "--trainer.callbacks.min_delta=2", "--trainer.callbacks.patience=1"),
+]
+
+
+def test_a_training_that_is_stopped_early_says_so_and_why(lines):
+    (line,) = [line for line in lines(*EARLY) if "ended the training" in line]
+    assert line.startswith("EarlyStopping ended the training at step 6 of 15. ")
+    assert "val/mAP did not improve in the last 1 records" in line
+    assert "Signaling" not in line
+
+
+def test_a_training_that_comes_to_its_end_says_nothing_of_stopping(lines):
+    assert not any("ended the training" in line for line in lines("--trainer.max_epochs=2"))
+
+
+def test_a_time_limit_counts_for_the_time_left_and_for_the_schedule(lines):
+    said = lines("--trainer.max_epochs=-1", "--trainer.max_steps=100000", "--trainer.max_time=00:00:00:03")
+    left = [int(match[1]) for line in said if (match := re.search(r"(\d+) s left$", line))]
+    assert left
+    assert max(left) <= 3
+    assert not any("min" in line.rpartition(",")[2] for line in said if line.endswith("left"))
+    (line,) = [line for line in said if line.startswith("The time limit ended the training at step ")]
+    n_steps = re.search(r"at step (\d+) of 100000\.", line)[1]
+    assert any(f"with --trainer.max_steps={n_steps}, it would" in line for line in said)
+
+
+def test_a_schedule_without_a_length_is_warned_of(lines):
+    said = lines("--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:01")
+    assert sum("the learning rate stays at its maximum" in line for line in said) == 1

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from keypoint_detection.cli import run
 
@@ -81,3 +84,53 @@ def test_a_class_without_its_arguments_is_told_which_are_missing(discs, capsys):
     assert "model.lr_scheduler: the following arguments are required: max_lr" in said
     assert "expected one of" not in said
     assert "--model.lr_scheduler.max_lr=VALUE" in said
+
+
+SWA = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.001"]
+
+
+def test_averaging_over_epochs_is_refused_where_steps_are_counted(discs, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit(discs, *SWA, "--trainer.max_steps=6", "--trainer.max_epochs=null")
+    assert stop.value.code == 2
+    assert "StochasticWeightAveraging counts epochs" in capsys.readouterr().err
+
+
+def test_a_run_with_averaged_weights_can_be_resumed_and_repeated(discs, caplog):
+    fit(discs, *SWA, "--trainer.max_epochs=4", "--trainer.callbacks.swa_epoch_start=2")
+    assert "last.ckpt has them" in caplog.text
+    (folder,) = Path("runs").iterdir()
+    cli = run(["fit", f"--config={folder / 'config.yaml'}"])
+    run(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=6"])
+    averaging = next(one for one in cli.trainer.callbacks if isinstance(one, StochasticWeightAveraging))
+    assert averaging._device == torch.device("cpu")
+
+
+def test_a_timer_needs_no_more_than_its_duration(discs):
+    fit(discs, "--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:00:10:00")
+    (config,) = Path("runs").glob("*/config.yaml")
+    (timer,) = [one for one in yaml.safe_load(config.read_text())["trainer"]["callbacks"] if "Timer" in str(one)]
+    assert timer["init_args"]["interval"] == "step"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--trainer.max_epochs=2", "--trainer.min_steps=50"],
+            "trainer.min_steps is 50, but trainer.max_epochs=2 ends the training after 6 steps",
+        ),
+        (
+            ["--trainer.max_epochs=9", "--trainer.max_steps=4", "--trainer.min_epochs=2"],
+            "trainer.min_epochs is 2, but trainer.max_steps=4 ends the training after 4 steps",
+        ),
+        (["--trainer.max_epochs=2", "--trainer.min_steps=6"], None),
+        (["--trainer.max_epochs=2", "--trainer.limit_train_batches=2", "--trainer.min_epochs=2"], None),
+    ],
+)
+def test_a_minimum_beyond_the_maximum_is_warned_of(discs, caplog, words, message):
+    fit(discs, *words)
+    if message is None:
+        assert "ends the training after" not in caplog.text
+    else:
+        assert message in caplog.text

@@ -30,6 +30,17 @@ def test_images_in_both_parts_and_types_without_points_are_said(discs, tmp_path,
     assert "images are trained on and validated on" in messages[1]
 
 
+def test_types_without_points_can_be_learned_if_only_the_validation_lacks_them(discs, tmp_path, caplog, pytestconfig):
+    content = json.loads(discs.read_text())
+    for annotation in content["annotations"]:
+        annotation["keypoints"][3:6] = [0, 0, 0]
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(content))
+    words = [f"--data.train={discs}", f"--data.val={labels}", f"--data.image_root={discs.parent}"]
+    (message,) = [one for one in warnings_of(caplog, pytestconfig.rootpath / TINY, *words) if "labelled points" in one]
+    assert "1 channel has no labelled points, so nothing can be measured: left" in message
+
+
 def test_points_too_close_to_tell_apart_are_said(discs, caplog, pytestconfig):
     config = pytestconfig.rootpath / TINY
     words = [f"--data.train={discs}", "--model.channels={disc: [red, left, right]}", "--model.min_distance_px=100"]

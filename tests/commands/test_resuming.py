@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import Callback
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
 from keypoint_detection.cli import run
@@ -282,3 +283,46 @@ def test_measuring_a_fold_on_its_training_images_is_refused(fold, discs, capsys)
     assert "fold 1 of 3" in refusal(capsys, "test", checkpoint, f"--data.test={discs}")
     error = refusal(capsys, "fit", f"--ckpt_path={fold / 'checkpoints' / 'last.ckpt'}", "--data.fold=2")
     assert "data.fold is 2, the checkpoint has 1" in error
+
+
+def test_a_minimum_length_out_of_reach_does_not_lose_the_last_steps(discs):
+    fit(discs, "--trainer.max_steps=4", "--trainer.max_epochs=2", "--trainer.min_epochs=2")
+    (last,) = Path("runs").glob("*/checkpoints/last.ckpt")
+    assert read(last)["global_step"] == 4
+    assert read(last)["validation"]["step"] == 4
+
+
+class CountValidations(Callback):
+    """Count the validations of a training."""
+
+    counted = 0
+
+    def on_validation_end(self, trainer, pl_module):
+        CountValidations.counted += not trainer.sanity_checking
+
+
+def test_a_longer_training_with_the_settings_of_a_run_validates_as_often_as_any(discs):
+    steps = ["--trainer.max_epochs=null", "--trainer.max_steps=50"]
+    fit(discs, "--trainer.max_epochs=null", "--trainer.max_steps=2")
+    (config,) = Path("runs").glob("*/config.yaml")
+    trainer = yaml.safe_load(config.read_text())["trainer"]
+    assert (trainer["val_check_interval"], trainer["check_val_every_n_epoch"]) == (None, 1)
+    for words in (["--config", str(config)], [f"--ckpt_path={config.parent / 'checkpoints' / 'last.ckpt'}"]):
+        CountValidations.counted = 0
+        run(["fit", *words, *steps, f"--trainer.callbacks+={__name__}.CountValidations"])
+        assert 24 <= CountValidations.counted <= 25
+
+
+def test_a_run_resumed_in_another_folder_is_told_where_its_files_are(discs, tmp_path, monkeypatch, capsys):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(discs.parent, tmp_path / "here" / "data")
+    monkeypatch.chdir(tmp_path / "here")
+    run(["fit", "--config", TINY, f"--data.train=data/{discs.name}"])
+    (last,) = Path("runs").glob("*/checkpoints/last.ckpt")
+    last = last.resolve()
+    monkeypatch.chdir(tmp_path / "there")
+    error = refusal(capsys, "fit", f"--ckpt_path={last}", "--trainer.max_epochs=2")
+    assert f"data/{discs.name}: no such file. The run {last.parents[1]} was started in a folder that has it" in error
+    run(["fit", f"--ckpt_path={last}", "--trainer.max_epochs=2", f"--data.train={discs}"])
+    assert read(last)["global_step"] > 3

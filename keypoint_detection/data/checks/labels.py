@@ -92,7 +92,8 @@ def check_channels(part: Part) -> list[Finding]:
     few = [f"{name} ({count})" for name, count in counts.items() if 0 < count < FEW_POINTS]
     if empty:
         text = agree(len(empty), "channel has", "channels have")
-        text += f" no labelled points, so nothing can be learned or measured: {_names(empty)}."
+        done = {"train": "learned", "": "learned or measured"}.get(part.name, "measured")
+        text += f" no labelled points, so nothing can be {done}: {_names(empty)}."
         findings.append(Finding("warning", "empty_channel", source, len(empty), text))
     if part.name in ("", "train") and len(part.sizes) < FEW_POINTS:
         text = agree(len(part.sizes), "image is little to train on.", "images are few to train on.")
