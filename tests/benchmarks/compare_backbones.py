@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("data", nargs="*", type=Path, help="a config for each data set; its name is that of the rows")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--folder", type=Path, default=Path("comparison"))
     parser.add_argument("--at-once", type=int, default=1, help="trainings side by side (set OMP_NUM_THREADS)")
     parser.add_argument("--times", action="store_true", help="time steps and detection too; let nothing else run")
