@@ -8,7 +8,13 @@ from lightning.pytorch import Trainer
 
 from keypoint_detection.counting import count_in_words
 
-__all__ = ["check_length", "check_validation_interval", "choose_validations", "fill_in_budget"]
+__all__ = [
+    "check_length",
+    "check_overfit_batches",
+    "check_validation_interval",
+    "choose_validations",
+    "fill_in_budget",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +43,26 @@ def check_validation_interval(trainer: Trainer, n_images: int, batch_size: int) 
         raise ValueError(
             f"trainer.val_check_interval is {interval}, but an epoch has only {batches}. Give "
             "--trainer.check_val_every_n_epoch=null to count batches across epochs."
+        )
+
+
+def check_overfit_batches(trainer: Trainer, n_images: int, batch_size: int) -> None:
+    """Refuse a share of the batches that leaves none to validate on; Lightning would blame another setting.
+
+    Args:
+        trainer: of the training.
+        n_images: number of images to validate on.
+        batch_size: images per batch and process.
+
+    Raises:
+        ValueError: there would be no validation.
+    """
+    share = trainer.overfit_batches
+    n_batches = math.ceil(n_images / (batch_size * trainer.world_size))
+    if n_batches and isinstance(share, float) and share > 0 and int(share * n_batches) == 0:
+        raise ValueError(
+            f"trainer.overfit_batches is {share:g}, which leaves none to validate on of "
+            f"{count_in_words(n_batches, 'batch', 'batches')}. Give a number of batches, e.g. --trainer.overfit_batches=1."
         )
 
 

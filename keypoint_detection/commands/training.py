@@ -60,6 +60,7 @@ from keypoint_detection.checkpoints.settings import (
 from keypoint_detection.codec.heatmaps import NotFiniteError
 from keypoint_detection.commands.budget import (
     check_length,
+    check_overfit_batches,
     check_validation_interval,
     choose_validations,
     fill_in_budget,
@@ -303,6 +304,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             self.model.network.check_backbone()
             check_validation_interval(self.trainer, len(data.parts["train"]), data.batch_size)
             check_length(self.trainer, len(data.parts["train"]), data.batch_size)
+            check_overfit_batches(self.trainer, len(data.parts.get("val", ())), data.batch_size)
             warn_of_labels(data, self.model)
         warn_of_crowded_images(data, self.model)
 
