@@ -57,12 +57,12 @@ def check_overfit_batches(trainer: Trainer, n_images: int, batch_size: int) -> N
     Raises:
         ValueError: there would be no validation.
     """
-    share = trainer.overfit_batches
+    share = trainer.overfit_batches  # type: ignore[attr-defined]
     n_batches = math.ceil(n_images / (batch_size * trainer.world_size))
     if n_batches and isinstance(share, float) and share > 0 and int(share * n_batches) == 0:
         raise ValueError(
             f"trainer.overfit_batches is {share:g}, which leaves none to validate on of "
-            f"{count_in_words(n_batches, 'batch', 'batches')}. Give a number of batches, e.g. --trainer.overfit_batches=1."
+            f"{count_in_words(n_batches, 'batch', 'batches')}. Give their number, e.g. --trainer.overfit_batches=1."
         )
 
 
