@@ -8,13 +8,7 @@ from lightning.pytorch import Trainer
 
 from keypoint_detection.counting import count_in_words
 
-__all__ = [
-    "check_length",
-    "check_overfit_batches",
-    "check_validation_interval",
-    "choose_validations",
-    "fill_in_budget",
-]
+__all__ = ["check_batches", "choose_validations", "fill_in_budget"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,19 +19,31 @@ DEFAULT_STEPS = 1000
 N_VALIDATIONS = 25
 
 
-def check_validation_interval(trainer: Trainer, n_images: int, batch_size: int) -> None:
-    """Refuse to count batches within an epoch that has fewer of them.
+def check_batches(trainer: Trainer, n_train: int, n_val: int, batch_size: int) -> None:
+    """Compare the length and the intervals of a training with the batches that its data make.
+
+    A minimum length beyond the maximum is only warned of.
 
     Args:
         trainer: of the training.
-        n_images: number of images to train on.
+        n_train: number of images to train on.
+        n_val: number of images to validate on.
         batch_size: images per batch and process.
 
     Raises:
-        ValueError: a validation would never come.
+        ValueError: a validation would never come, or have no batch.
     """
+    n_batches = math.ceil(n_train / (batch_size * trainer.world_size))
+    _require_due_validations(trainer, n_batches)
+    _require_validated_batches(trainer, math.ceil(n_val / (batch_size * trainer.world_size)))
+    limit = trainer.limit_train_batches
+    n_used = min(n_batches, limit) if isinstance(limit, int) else max(1, int(n_batches * limit))
+    _warn_of_minimum(trainer, math.ceil(n_used / trainer.accumulate_grad_batches))
+
+
+def _require_due_validations(trainer: Trainer, n_batches: int) -> None:
+    """Refuse to count more batches from one validation to the next than an epoch has."""
     interval = trainer.val_check_interval
-    n_batches = math.ceil(n_images / (batch_size * trainer.world_size))
     if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > n_batches:
         batches = count_in_words(n_batches, "batch", "batches")
         raise ValueError(
@@ -46,19 +52,9 @@ def check_validation_interval(trainer: Trainer, n_images: int, batch_size: int) 
         )
 
 
-def check_overfit_batches(trainer: Trainer, n_images: int, batch_size: int) -> None:
-    """Refuse a share of the batches that leaves none to validate on; Lightning would blame another setting.
-
-    Args:
-        trainer: of the training.
-        n_images: number of images to validate on.
-        batch_size: images per batch and process.
-
-    Raises:
-        ValueError: there would be no validation.
-    """
+def _require_validated_batches(trainer: Trainer, n_batches: int) -> None:
+    """Refuse a share of the batches that leaves none to validate on; Lightning would blame another setting."""
     share = trainer.overfit_batches  # type: ignore[attr-defined]
-    n_batches = math.ceil(n_images / (batch_size * trainer.world_size))
     if n_batches and isinstance(share, float) and share > 0 and int(share * n_batches) == 0:
         raise ValueError(
             f"trainer.overfit_batches is {share:g}, which leaves none to validate on of "
@@ -66,23 +62,11 @@ def check_overfit_batches(trainer: Trainer, n_images: int, batch_size: int) -> N
         )
 
 
-def check_length(trainer: Trainer, n_images: int, batch_size: int) -> None:
-    """Warn of a minimum length beyond the maximum, and of a schedule whose length nothing gives.
-
-    Args:
-        trainer: of the training.
-        n_images: number of images to train on.
-        batch_size: images per batch and process.
-    """
-    n_batches = math.ceil(n_images / (batch_size * trainer.world_size))
-    limit = trainer.limit_train_batches
-    n_batches = min(n_batches, limit) if isinstance(limit, int) else max(1, int(n_batches * limit))
-    steps_per_epoch = math.ceil(n_batches / trainer.accumulate_grad_batches)
-    max_epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else math.inf
-    ends = {
-        "max_epochs": max_epochs * steps_per_epoch,
-        "max_steps": trainer.max_steps if trainer.max_steps >= 0 else math.inf,
-    }
+def _warn_of_minimum(trainer: Trainer, steps_per_epoch: int) -> None:
+    """Warn of a minimum length beyond the maximum."""
+    max_epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+    limits = {"max_epochs": max_epochs * steps_per_epoch, "max_steps": trainer.max_steps}
+    ends = {name: math.inf if steps < 0 else steps for name, steps in limits.items()}
     end = min(ends, key=ends.__getitem__)
     minima = {"min_steps": trainer.min_steps or 0, "min_epochs": (trainer.min_epochs or 0) * steps_per_epoch}
     for name, steps in minima.items():

@@ -58,13 +58,7 @@ from keypoint_detection.checkpoints.settings import (
     settings_of,
 )
 from keypoint_detection.codec.heatmaps import NotFiniteError
-from keypoint_detection.commands.budget import (
-    check_length,
-    check_overfit_batches,
-    check_validation_interval,
-    choose_validations,
-    fill_in_budget,
-)
+from keypoint_detection.commands.budget import check_batches, choose_validations, fill_in_budget
 from keypoint_detection.commands.idle_settings import check_idle_settings
 from keypoint_detection.commands.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
@@ -302,9 +296,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         self.model.network.check_size(data.first_size())
         if self.subcommand == "fit":
             self.model.network.check_backbone()
-            check_validation_interval(self.trainer, len(data.parts["train"]), data.batch_size)
-            check_length(self.trainer, len(data.parts["train"]), data.batch_size)
-            check_overfit_batches(self.trainer, len(data.parts.get("val", ())), data.batch_size)
+            n_train, n_val = (len(data.parts.get(name, ())) for name in ("train", "val"))
+            check_batches(self.trainer, n_train, n_val, data.batch_size)
             warn_of_labels(data, self.model)
         warn_of_crowded_images(data, self.model)
 
