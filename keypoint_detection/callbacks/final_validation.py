@@ -1,11 +1,13 @@
 """The last validation of a training, which always takes place."""
 
+import math
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Timer
 
 from keypoint_detection.parsing.internals import drop_minimum_length
 
-__all__ = ["FinalValidation"]
+__all__ = ["FinalValidation", "seconds_left"]
 
 
 class FinalValidation(Callback):
@@ -30,11 +32,17 @@ class FinalValidation(Callback):
             trainer.check_val_every_n_epoch = 1
 
 
+def seconds_left(trainer: Trainer) -> float:
+    """Return the seconds until a time limit ends the training; infinite if there is none."""
+    timers = [one for one in trainer.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]
+    left = (timer.time_remaining() for timer in timers)
+    return min((seconds for seconds in left if seconds is not None), default=math.inf)
+
+
 def _is_last_batch(trainer: Trainer, batch_idx: int) -> bool:
     if 0 <= trainer.max_steps <= trainer.global_step:
         return True
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer) and (callback.time_remaining() or 1) <= 0:
-            return True
+    if seconds_left(trainer) <= 0:
+        return True
     ends_epoch = batch_idx + 1 >= trainer.num_training_batches
     return ends_epoch and trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1

@@ -3,20 +3,18 @@
 import logging
 import math
 import time
-from typing import TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar, Timer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from rich.console import Console
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
+from keypoint_detection.callbacks.final_validation import seconds_left
 
 __all__ = ["ProgressLines"]
 
 logger = logging.getLogger(__name__)
-
-_Callback = TypeVar("_Callback", bound=Callback)
 
 # The precision in which nothing is computed in fewer than 32 bits.
 FULL_PRECISION = "32-true"
@@ -39,7 +37,7 @@ class ProgressLines(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and name the faster precision."""
         self._started_at, self._first_step = time.monotonic(), trainer.global_step
-        for callback in _find(trainer, EarlyStopping):
+        for callback in _find_early_stopping(trainer):
             callback.stopping_reason_message = None  # that of the run which is resumed
         if trainer.is_global_zero and trainer.precision == FULL_PRECISION and _has_fast_bfloat16():
             device = "GPU" if trainer.strategy.root_device.type == "cuda" else "processor"
@@ -76,11 +74,11 @@ class ProgressLines(Callback):
         if not trainer.is_global_zero or trainer.global_step >= n_all:
             return
         of_all = "" if math.isinf(n_all) else f" of {n_all:.0f}"
-        for callback in _find(trainer, EarlyStopping):
+        for callback in _find_early_stopping(trainer):
             if reason := callback.stopping_reason_message:
                 reason = reason.removesuffix(" Signaling Trainer to stop.")
                 logger.info("EarlyStopping ended the training at step %d%s. %s", trainer.global_step, of_all, reason)
-        if any(_has_run_out(timer) for timer in _find(trainer, Timer)):
+        if seconds_left(trainer) <= 0:
             logger.info("The time limit ended the training at step %d%s.", trainer.global_step, of_all)
             if of_all and getattr(pl_module, "lr_scheduler", None) == "cosine":
                 logger.info(
@@ -90,21 +88,16 @@ class ProgressLines(Callback):
                 )
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
-        """Estimate the time left from the steps so far and the time limits; None if the training has no end."""
+        """Estimate the time left from the steps so far and the time limit; None if the training has no end."""
         n_done, n_all = trainer.global_step - self._first_step, float(trainer.estimated_stepping_batches)
-        left = [seconds for timer in _find(trainer, Timer) if (seconds := timer.time_remaining()) is not None]
-        if n_done and not math.isinf(n_all):
-            left.append((time.monotonic() - self._started_at) / n_done * (n_all - trainer.global_step))
-        return max(0.0, min(left)) if left else None
+        left = seconds_left(trainer)
+        if n_done:
+            left = min(left, (time.monotonic() - self._started_at) / n_done * (n_all - trainer.global_step))
+        return None if math.isinf(left) else max(0.0, left)
 
 
-def _find(trainer: Trainer, kind: type[_Callback]) -> list[_Callback]:
-    return [one for one in trainer.callbacks if isinstance(one, kind)]  # type: ignore[attr-defined]
-
-
-def _has_run_out(timer: Timer) -> bool:
-    left = timer.time_remaining()
-    return left is not None and left <= 0
+def _find_early_stopping(trainer: Trainer) -> list[EarlyStopping]:
+    return [one for one in trainer.callbacks if isinstance(one, EarlyStopping)]  # type: ignore[attr-defined]
 
 
 def _shows_progress(trainer: Trainer) -> bool:

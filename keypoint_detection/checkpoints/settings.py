@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
+from keypoint_detection.checkpoints.files import find_run
 from keypoint_detection.checkpoints.specifications import canonical_class_path
 
 __all__ = [
@@ -77,13 +78,12 @@ def read_settings(config: Path) -> dict[str, Any]:
     return settings
 
 
-def refuse_absent_files(settings: dict[str, Any], config: Namespace, run: Path) -> None:
+def refuse_absent_files(settings: dict[str, Any], config: Namespace) -> None:
     """Refuse to resume where the files of the run cannot be found.
 
     Args:
         settings: those of the run, by option name.
         config: the parsed settings.
-        run: the folder of the run.
 
     Raises:
         ValueError: a data file that the run names, and the user does not, is not there.
@@ -92,8 +92,8 @@ def refuse_absent_files(settings: dict[str, Any], config: Namespace, run: Path) 
         path = settings.get(f"data.{name}")
         if path and config.data.get(name) == path and not Path(path).expanduser().is_file():
             raise ValueError(
-                f"{path}: no such file. The run {run} was started in a folder that has it; this is {Path.cwd()}. "
-                f"Resume it from there, or give --data.{name}."
+                f"{path}: no such file. The run {find_run(config.ckpt_path)} was started in a folder that has it; "
+                f"this is {Path.cwd()}. Resume it from there, or give --data.{name}."
             )
 
 

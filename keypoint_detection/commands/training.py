@@ -119,6 +119,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     """The command line of the detector; `run` starts it."""
 
     checkpoint: dict[str, Any] | None = None
+    # Those of the run that is resumed, by option name.
+    run_settings: dict[str, Any] | None = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -179,17 +181,11 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 self.checkpoint = read_checkpoint(path)
             except CheckpointError as error:
                 parser.error(f"--ckpt_path: {error}")
-            settings = self._take_settings(subparser, command, path)
+            self._take_settings(subparser, command, path)
         self.config = parser.parse_args([command, *words])
         if path is not None:
             self.config[command].ckpt_path = path
-            run = find_run(path) if command == "fit" else None
-            if run is not None:
-                try:
-                    refuse_absent_files(settings, self.config[command], run)
-                except ValueError as error:
-                    subparser.error(str(error))
-            elif command == "fit" and not gives_config(words):
+            if command == "fit" and self.run_settings is None and not gives_config(words):
                 logger.warning(
                     "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as "
                     "seed, length or logger, take their defaults, and the run gets a new folder. To resume as before, "
@@ -197,17 +193,16 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                     *(path, CONFIG_FILE, CONFIG_FILE),
                 )
 
-    def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> dict[str, Any]:
-        """Replace the defaults by the settings of a checkpoint, and return them."""
+    def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> None:
+        """Replace the defaults by the settings of a checkpoint."""
         assert self.checkpoint is not None
         run = find_run(path) if command == "fit" else None
         if run is not None:
             logger.info("Resuming the run %s with the settings of its %s.", run, CONFIG_FILE)
-            settings = read_settings(run / CONFIG_FILE)
+            self.run_settings = read_settings(run / CONFIG_FILE)
+            parser.set_defaults(self.run_settings)
         else:
-            settings = settings_of(self.checkpoint, with_files=command == "fit")
-        parser.set_defaults(settings)
-        return settings
+            parser.set_defaults(settings_of(self.checkpoint, with_files=command == "fit"))
 
     def before_instantiate_classes(self) -> None:
         """Fill in what was left out, and report where the user overrides the checkpoint."""
@@ -227,14 +222,15 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if self.subcommand == "fit":
             n_epochs, n_steps = trained_so_far(checkpoint)
             refuse_other_training(checkpoint, config, n_epochs, n_steps)
+            if self.run_settings is not None:
+                refuse_absent_files(self.run_settings, config)
             if n_epochs == config.trainer.max_epochs or n_steps == config.trainer.max_steps:
                 limit = "max_steps" if n_steps == config.trainer.max_steps else "max_epochs"
                 text = (
                     f"this training is finished ({count_in_words(n_epochs, 'epoch')}, "
                     f"{count_in_words(n_steps, 'step')}); a larger --trainer.{limit} resumes it."
                 )
-                run = find_run(config.ckpt_path)
-                refuse_changes(read_settings(run / CONFIG_FILE) if run else {}, config, text)
+                refuse_changes(self.run_settings or {}, config, text)
                 logger.info("%s", text[0].upper() + text[1:])
         elif self.subcommand == "validate":
             refuse_training_images(checkpoint, config)
