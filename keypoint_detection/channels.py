@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from keypoint_detection.types import DataError
 
-__all__ = ["KeypointType", "complete_channels", "mirror_channels", "resolve_channels", "types_in_channels"]
+__all__ = [
+    "KeypointType",
+    "choose_mirrored_channels",
+    "complete_channels",
+    "mirror_channels",
+    "resolve_channels",
+    "types_in_channels",
+]
 
 
 class KeypointType(NamedTuple):
@@ -125,6 +132,36 @@ def mirror_channels(channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequ
         rank = [other for other, collected in enumerate(types) if collected == types[index]].index(index)
         mirrored.append(index if index in candidates else candidates[rank % len(candidates)])
     return mirrored
+
+
+def choose_mirrored_channels(
+    channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequence[str]] | None, flip_test: bool | None
+) -> list[int] | None:
+    """Decide whether heatmaps are averaged with those of the mirrored image, and find its channels.
+
+    Args:
+        channels: channel name to the keypoint types it collects.
+        flip_pairs: the types that swap when an image is mirrored; None if unknown.
+        flip_test: whether to average; None does where it is possible.
+
+    Returns:
+        What `mirror_channels` returns; None to not average.
+
+    Raises:
+        DataError: `flip_test` is true, but the pairs are unknown or a channel has no twin.
+
+    >>> choose_mirrored_channels({"left": ["left"], "right": ["right"]}, None, None)
+    >>> choose_mirrored_channels({"left": ["left"], "right": ["right"]}, [("left", "right")], None)
+    [1, 0]
+    """
+    if flip_test is False:
+        return None
+    try:
+        return mirror_channels(channels, flip_pairs)
+    except DataError:
+        if flip_test:
+            raise
+        return None
 
 
 def _mirror_type(text: str, flip_pairs: Sequence[Sequence[str]]) -> str:

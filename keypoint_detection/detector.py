@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from keypoint_detection.channels import complete_channels, mirror_channels
+from keypoint_detection.channels import choose_mirrored_channels, complete_channels
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, SMOOTHED_KEY, VALIDATION_KEY
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
 from keypoint_detection.checkpoints.misfits import explain_misfit
@@ -97,8 +97,9 @@ class KeypointDetector(LightningModule):
         oks_sigmas: also measure OKS-AP, with one sigma per channel or those of the 17 COCO person keypoints (`coco17`).
             It is defined for one keypoint type per channel, at most one annotated instance per image, and annotations
             with areas.
-        flip_test: average the heatmaps with those of the mirrored image when measuring, predicting and exporting, which
-            takes twice the time; needs `data.flip_pairs`.
+        flip_test: average the heatmaps with those of the mirrored image when measuring, predicting and exporting: more
+            precise, in twice the time. Left out, it is done if `data.flip_pairs` are given and no channel lacks a twin;
+            `true` refuses data for which it cannot be done.
         init_from: checkpoint of a trained detector to start a new training from, a path or
             wandb://entity/project/name:alias. Weights of its backbone and head are taken where name and shape match;
             the rest start afresh and are listed. A backbone of which less than half matches is refused.
@@ -125,7 +126,7 @@ class KeypointDetector(LightningModule):
         min_distance_px: NonNegativeFloat = MIN_DISTANCE_PX,
         ap_thresholds_px: tuple[PositiveFloat, ...] = (2.0, 4.0, 8.0),
         oks_sigmas: Literal["coco17"] | list[PositiveFloat] | None = None,
-        flip_test: bool = False,
+        flip_test: bool | None = None,
         init_from: str | None = None,
     ) -> None:
         super().__init__()
@@ -233,12 +234,11 @@ class KeypointDetector(LightningModule):
             flip_pairs: the data's pairs; None takes those stored in the checkpoint.
 
         Raises:
-            DataError: `flip_test` is on, but no pairs are known or a channel has no twin.
+            DataError: `flip_test` is true, but no pairs are known or a channel has no twin.
         """
         if flip_pairs is not None:
             self._flip_pairs = flip_pairs
-        mirrored = mirror_channels(self.channels, self._flip_pairs) if self.flip_test else None
-        self.network.mirrored_channels = mirrored
+        self.network.mirrored_channels = choose_mirrored_channels(self.channels, self._flip_pairs, self.flip_test)
 
     def on_fit_start(self) -> None:
         """Start from the weights of `init_from`, unless a checkpoint has just been restored."""

@@ -174,7 +174,7 @@ class PredictionWriter(Callback):
             trainer.strategy.barrier()
         settings = {
             "weights": _digest(pl_module),
-            "model.flip_test": bool(model.flip_test),
+            "model.flip_test": model.network.mirrored_channels is not None,
             "output.score_threshold": self._threshold,
             "output.coordinates": self.coordinates or data.coordinates,
         }

@@ -18,7 +18,7 @@ from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.images import ImageError, read_pixels
 from keypoint_detection.inference.engines import Engine
 from keypoint_detection.inference.export import SUFFIXES, ExportFormat, ExportPrecision, write_onnx, write_program
-from keypoint_detection.inference.loading import load_detector
+from keypoint_detection.inference.loading import LoadedDetector, load_detector
 from keypoint_detection.inference.onnx_engine import OnnxEngine
 from keypoint_detection.inference.parity import MAX_DIFFERENCE_PX, Parity, compare
 from keypoint_detection.inference.program_engine import ProgramEngine
@@ -65,8 +65,8 @@ def export(
             that support it, and moves points: the report says how far, and the file is kept whatever it says.
         heatmaps: add a last output, the heatmaps.
         images: what to compare on: an image, a folder, a pattern or a COCO file. By default, drawn images.
-        flip_test: average the heatmaps with those of the mirrored image, inside the file, which takes twice the time;
-            needs a training with data.flip_pairs. By default, as in the training.
+        flip_test: average the heatmaps with those of the mirrored image, inside the file: more precise, in twice the
+            time; needs a training with data.flip_pairs. By default, as in the training.
 
     Returns:
         Whether the file is kept: both find the same points to within 0.05 px, or it is in half precision.
@@ -91,7 +91,7 @@ def export(
         write(detector, partial, precision=precision, heatmaps=heatmaps, version=__version__)
         reference = TorchEngine(detector, "cpu", "float32", compile=False)
         parity = compare(reference, _load_exported(partial, format), examples)
-        _report(path, partial.stat().st_size, parity, detector.calibration is not None)
+        _report(path, partial.stat().st_size, parity, detector)
         is_kept = parity.holds or precision != "float32"
         if is_kept:
             partial.replace(path)
@@ -107,7 +107,7 @@ def _load_exported(path: Path, format: ExportFormat) -> Engine:
     return OnnxEngine(str(path), torch.get_num_threads()) if format == "onnx" else ProgramEngine(str(path))
 
 
-def _report(path: Path, n_bytes: int, parity: Parity, is_calibrated: bool) -> None:
+def _report(path: Path, n_bytes: int, parity: Parity, detector: LoadedDetector) -> None:
     sys.stdout.write(
         f"{path}: {n_bytes / 1e6:.1f} MB\n"
         f"Compared with PyTorch in float32 on {count_in_words(parity.n_images, 'image')}, "
@@ -117,10 +117,12 @@ def _report(path: Path, n_bytes: int, parity: Parity, is_calibrated: bool) -> No
         "score)\n"
         f"  median difference    {parity.median_difference_px:.4f} px\n"
         f"  in score             {parity.max_score_difference:.5f}\n"
-        f"{_describe_confidence(is_calibrated, parity)}"
+        f"{_describe_confidence(detector.calibration is not None, parity)}"
         f"  found by one only    {parity.n_unmatched}\n"
         f"  time of one image    {parity.exported_ms:.0f} ms, in PyTorch {parity.reference_ms:.0f} ms\n"
     )
+    if detector.network.mirrored_channels is not None:
+        sys.stdout.write("  averaged with the mirrored image; --flip_test=false takes half the time\n")
 
 
 def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:

@@ -97,7 +97,7 @@ class KeypointsDataModule(LightningDataModule):
         augmentation: torchvision v2 transforms instead of the default ones (crop, scale, rotate, colour, blur, and
             flip if `flip_pairs` is given). Points that leave the image are dropped.
         flip_pairs: keypoint types that swap in a mirrored image, e.g. [[left_ear, right_ear]]; [] if none do. If left
-            out, images are not mirrored, and `model.flip_test` is not possible.
+            out, images are not mirrored, neither in training nor for `model.flip_test`.
         batch_size: images per batch and device.
         num_workers: processes that read images; 0 reads in the training process. By default, one less than the cores.
         cache: keep decoded images at input size, so that all epochs but the first read them much faster: `ram` in

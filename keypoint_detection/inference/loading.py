@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from keypoint_detection.channels import complete_channels, mirror_channels
+from keypoint_detection.channels import choose_mirrored_channels, complete_channels
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, CheckpointError, read_checkpoint
 from keypoint_detection.checkpoints.misfits import explain_misfit
 from keypoint_detection.codec.heatmaps import HeatmapCodec
@@ -18,7 +18,6 @@ from keypoint_detection.inference.thresholds import read_best_f1
 from keypoint_detection.models import backbones
 from keypoint_detection.models.backbones import Backbone
 from keypoint_detection.models.network import HeatmapNetwork
-from keypoint_detection.types import DataError
 
 __all__ = ["InputSettings", "LoadedDetector", "load_detector"]
 
@@ -68,7 +67,7 @@ def load_detector(reference: str, *, may_import: bool, flip_test: bool | None) -
     Args:
         reference: a path, or `wandb://entity/project/name:alias`.
         may_import: import the module of a backbone that is not part of this package, as the commands do.
-        flip_test: average the heatmaps with those of the mirrored image; None keeps the training's setting.
+        flip_test: average the heatmaps with those of the mirrored image; None does as the training did.
 
     Raises:
         CheckpointError: the checkpoint cannot be found or read, its backbone is invalid, or its weights do not fit.
@@ -81,13 +80,7 @@ def load_detector(reference: str, *, may_import: bool, flip_test: bool | None) -
     _load_weights(network, checkpoint["state_dict"], reference)
     flip_pairs = _data_settings(checkpoint).get("flip_pairs")
     is_averaging = settings.get("flip_test", False) if flip_test is None else flip_test
-    try:
-        mirrored_channels = mirror_channels(channels, flip_pairs)
-    except DataError:
-        if is_averaging:
-            raise
-        mirrored_channels = None
-    network.mirrored_channels = mirrored_channels if is_averaging else None
+    network.mirrored_channels = choose_mirrored_channels(channels, flip_pairs, is_averaging)
     codec = HeatmapCodec(
         stride=network.backbone.stride,
         sigma_px=settings["heatmap_sigma"],
@@ -102,7 +95,7 @@ def load_detector(reference: str, *, may_import: bool, flip_test: bool | None) -
         _input_settings(checkpoint),
         read_best_f1(checkpoint.get(VALIDATION_KEY)),
         _calibration(checkpoint),
-        mirrored_channels,
+        choose_mirrored_channels(channels, flip_pairs, None),
     )
 
 

@@ -47,6 +47,7 @@ def test_the_command_reports_and_the_file_predicts(checkpoint, images, capsys):
     run(["export", f"--ckpt_path={checkpoint}", "--output=out/spot.onnx", f"--images={images}"])
     report = capsys.readouterr().out
     assert "on 3 images, 3 points" in report
+    assert "flip_test" not in report
     one, other = Predictor.from_checkpoint(checkpoint), Predictor.from_onnx("out/spot.onnx")
     assert other.channels == ["spot"]
     for path in sorted(images.iterdir()):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from spot_detector import blob_image, make_checkpoint
+from spot_detector import blob_image, make_checkpoint, save
 
 from keypoint_detection import Predictor
 from keypoint_detection.cli import run
@@ -27,7 +27,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(discs, tmp_path_factory):
-    """A checkpoint whose training averaged with mirrored images."""
+    """A checkpoint whose training averaged with mirrored images, as its types have known twins."""
     folder = tmp_path_factory.mktemp("trained")
     run(
         [
@@ -35,7 +35,6 @@ def trained(discs, tmp_path_factory):
             f"--config={TINY}",
             f"--data.train={discs}",
             PAIRS,
-            "--model.flip_test=true",
             f"--trainer.default_root_dir={folder}",
         ]
     )
@@ -81,6 +80,15 @@ def test_a_file_that_lacks_a_type_of_a_pair_is_measured(trained, discs, tmp_path
     assert measured_loss(f"--ckpt_path={best}", f"--data.test={path}", "--model.flip_test=true") > 0
 
 
+def test_a_channel_without_a_twin_is_not_averaged_unless_asked_for(discs, tmp_path):
+    words = [f"--config={TINY}", f"--data.train={discs}", PAIRS, "--model.channels=[left]"]
+    run(["fit", *words])
+    (best,) = tmp_path.glob("runs/*/checkpoints/best.ckpt")
+    assert load_detector(str(best), may_import=False, flip_test=None).network.mirrored_channels is None
+    with pytest.raises(SystemExit):
+        run(["fit", *words, "--model.flip_test=true"])
+
+
 def heatmaps(path, image, **options):
     (result,) = Predictor.from_checkpoint(path, **options)([image], heatmaps=True)
     return result.heatmaps
@@ -107,6 +115,13 @@ def test_an_exported_detector_averages_too(tmp_path, data):
     parity = compare(reference, OnnxEngine(str(path), n_threads=1), examples)
     assert parity.n_points == 3
     assert parity.holds
+
+
+def test_an_export_says_that_it_averages_and_how_not_to(tmp_path, capsys):
+    checkpoint = make_checkpoint(tmp_path, flip_pairs=[])
+    save(blob_image(30, 20), tmp_path / "blob.png")
+    run(["export", f"--ckpt_path={checkpoint}", "--images=blob.png"])
+    assert "--flip_test=false takes half the time" in capsys.readouterr().out
 
 
 def test_without_pairs_it_is_refused_before_anything_runs(discs, checkpoint, capsys):
