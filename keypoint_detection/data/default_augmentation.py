@@ -81,10 +81,10 @@ class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
     def __init__(
         self,
         flip: bool = False,
-        degrees: NonNegativeFloat = 15.0,
+        degrees: NonNegativeFloat = 30.0,
         translate: ClosedUnitInterval = 0.1,
-        min_scale: PositiveFloat = 0.8,
-        max_scale: PositiveFloat = 1.25,
+        min_scale: PositiveFloat = 0.7,
+        max_scale: PositiveFloat = 1.4,
         brightness: ClosedUnitInterval = 0.3,
         contrast: ClosedUnitInterval = 0.3,
         saturation: ClosedUnitInterval = 0.3,
