@@ -13,7 +13,13 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from keypoint_detection import __version__, pages
-from keypoint_detection.callbacks.measuring import MeasuringCallback, find_image_names, find_report, measured_part
+from keypoint_detection.callbacks.measuring import (
+    MeasuringCallback,
+    find_image_names,
+    find_report,
+    is_flip_averaged,
+    measured_part,
+)
 from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import as_loggable, find_run_folder, find_saved_run
 from keypoint_detection.callbacks.worst_images import WorstDrawings
@@ -251,6 +257,7 @@ def _describe_subject(trainer: Trainer, pl_module: LightningModule, image_ids: l
         )
     facts += [
         ("channels", "; ".join(f"{name}: {', '.join(types)}" for name, types in pl_module.channels.items())),  # type: ignore[union-attr, operator]
+        ("averaged with mirrored images", "yes" if is_flip_averaged(pl_module) else "no"),
         ("date", time.strftime("%Y-%m-%d %H:%M:%S %z")),
         ("computed on", f"{trainer.strategy.root_device.type}, {trainer.precision}, {trainer.world_size} process(es)"),
         ("versions", f"kpd {__version__}, torch {torch.__version__}, Python {platform.python_version()}"),

@@ -9,13 +9,18 @@ from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.types import Batch
 
-__all__ = ["MeasuringCallback", "find_image_names", "find_report", "measured_part"]
+__all__ = ["MeasuringCallback", "find_image_names", "find_report", "is_flip_averaged", "measured_part"]
 
 
 def find_report(pl_module: LightningModule) -> EvaluationReport | None:
     """Return the latest report of a detector; None before its first measurement."""
     report = getattr(pl_module, "report", None)
     return report if isinstance(report, EvaluationReport) else None
+
+
+def is_flip_averaged(pl_module: LightningModule) -> bool:
+    """Return whether a detector averages its heatmaps with those of mirrored images, as `model.flip_test` says."""
+    return getattr(getattr(pl_module, "network", None), "mirrored_channels", None) is not None
 
 
 def measured_part(trainer: Trainer) -> str:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from keypoint_detection.callbacks.measuring import is_flip_averaged
 from keypoint_detection.callbacks.prediction_overlays import (
     OVERLAY_FOLDER,
     OVERLAY_VIDEO,
@@ -174,7 +175,7 @@ class PredictionWriter(Callback):
             trainer.strategy.barrier()
         settings = {
             "weights": _digest(pl_module),
-            "model.flip_test": model.network.mirrored_channels is not None,
+            "model.flip_test": is_flip_averaged(model),
             "output.score_threshold": self._threshold,
             "output.coordinates": self.coordinates or data.coordinates,
         }

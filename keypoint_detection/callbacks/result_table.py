@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.table import Table
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
-from keypoint_detection.callbacks.measuring import find_report
+from keypoint_detection.callbacks.measuring import find_report, is_flip_averaged
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
 from keypoint_detection.counting import count_in_words
@@ -52,9 +52,9 @@ class ResultTable(Callback):
         validation = read_best_validation(trainer)
         if validation is not None:
             title = f"Validation, epoch {validation.epoch} of {max(trainer.current_epoch, validation.epoch)}"
-            self._publish(trainer, validation.report, title, "val")
+            self._publish(trainer, pl_module, validation.report, title, "val")
         elif (report := find_report(pl_module)) is not None:
-            self._publish(trainer, report, "Validation, the latest", "val")
+            self._publish(trainer, pl_module, report, "Validation, the latest", "val")
         else:
             self._shown.append("No validation took place, so the result of this training is unknown.")
         self._shown += _list_paths(trainer)
@@ -71,7 +71,7 @@ class ResultTable(Callback):
         if self.n_resamples:
             report = report.with_intervals(self.n_resamples, self.seed)
         self.latest = report
-        path = self._publish(trainer, report, f"{title}, {count_in_words(report.n_images, 'image')}", part)
+        path = self._publish(trainer, pl_module, report, f"{title}, {count_in_words(report.n_images, 'image')}", part)
         self.announce(trainer, f"Metrics: {path}")
 
     def announce(self, trainer: Trainer, line: str) -> None:
@@ -89,15 +89,20 @@ class ResultTable(Callback):
         if find_saved_run(trainer) is None:
             self.print_result()
 
-    def _publish(self, trainer: Trainer, report: EvaluationReport, title: str, part: str) -> Path:
+    def _publish(
+        self, trainer: Trainer, pl_module: LightningModule, report: EvaluationReport, title: str, part: str
+    ) -> Path:
         """Show the table, write the file, and send the table to Weights & Biases."""
         self._shown.append(make_table(report, title))
+        if is_averaged := is_flip_averaged(pl_module):
+            self._shown.append("Heatmaps averaged with those of the mirrored images (model.flip_test).")
         for name in report.channels_without_truth:
             self._shown.append(f"Channel '{name}' has no labelled points here; the means leave it out.")
         folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.json"
-        path.write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+        content = {"flip_test": is_averaged, **report.as_dict()}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         columns = list_columns(report)
         rows = [[name_row(report, row), *(column.read(row) for column in columns)] for row in list_rows(report)]
         for logger in wandb_loggers(trainer):

@@ -42,11 +42,15 @@ def trained(discs, tmp_path_factory):
     return best
 
 
-def measured_loss(*words):
+def measure(*words):
     shutil.rmtree("runs", ignore_errors=True)
     run(["test", *words, "--data.num_workers=0", "--trainer.accelerator=cpu"])
     (path,) = Path().glob("runs/*-test/metrics.json")
-    return json.loads(path.read_text())["metrics"]["loss"]
+    return json.loads(path.read_text())
+
+
+def measured_loss(*words):
+    return measure(*words)["metrics"]["loss"]
 
 
 def test_test_averages_as_the_training_did_unless_told_otherwise(trained, discs):
@@ -57,6 +61,17 @@ def test_test_averages_as_the_training_did_unless_told_otherwise(trained, discs)
     assert averaged == pytest.approx(measured_loss(*words, "--model.flip_test=true"))
     # The pairs of the file that is measured take the place of those of the training.
     assert averaged != measured_loss(*words, "--data.flip_pairs=[[red, right]]")
+
+
+@pytest.mark.parametrize("is_averaged", [True, False])
+def test_a_result_says_whether_it_is_averaged(trained, discs, is_averaged, capsys):
+    words = [] if is_averaged else ["--model.flip_test=false"]
+    result = measure(f"--ckpt_path={trained}", f"--data.test={discs}", *words)
+    assert result["flip_test"] == is_averaged
+    assert ("averaged with those of the mirrored images" in capsys.readouterr().out) == is_averaged
+    (page,) = Path().glob("runs/*-test/report.html")
+    fact = page.read_text().partition("averaged with mirrored images")[2]
+    assert ("yes" if is_averaged else "no") in fact[:100]
 
 
 def test_a_file_that_lacks_a_type_of_a_pair_is_measured(trained, discs, tmp_path):
