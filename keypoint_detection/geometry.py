@@ -1,4 +1,8 @@
-"""Affine maps between the frames that points live in, as (2, 3) matrices acting on (x, y)."""
+"""Affine maps between the frames that points live in, as (2, 3) matrices acting on (x, y).
+
+Nothing here is a matrix product on points: in mixed precision, torch would compute it in half precision, which rounds
+coordinates to whole pixels.
+"""
 
 import torch
 from torch import Tensor
@@ -23,7 +27,7 @@ def apply_affine(points: Tensor, matrices: Tensor) -> Tensor:
     """
     flat = points.flatten(1, -2)  # (B, N, 2)
     matrices = matrices.to(flat)
-    return torch.baddbmm(matrices[:, None, :, 2], flat, matrices[:, :, :2].mT).view(points.shape)
+    return (_multiply(flat, matrices[:, :, :2].mT) + matrices[:, None, :, 2]).view(points.shape)
 
 
 def map_detections(detections: Detections, matrices: Tensor) -> Detections:
@@ -31,7 +35,7 @@ def map_detections(detections: Detections, matrices: Tensor) -> Detections:
     covariances = detections.covariances
     if covariances is not None:
         linear = matrices[:, None, None, :, :2].to(covariances)
-        covariances = linear @ covariances @ linear.mT
+        covariances = _multiply(_multiply(linear, covariances), linear.mT)
     return detections._replace(points=apply_affine(detections.points, matrices), covariances=covariances)
 
 
@@ -46,3 +50,8 @@ def invert_affine(matrix: Tensor) -> Tensor:
     """Invert a (..., 2, 3) map; raises `torch.linalg.LinAlgError` if it is singular."""
     inverse = torch.linalg.inv(matrix[..., :2])
     return torch.cat([inverse, -inverse @ matrix[..., 2:]], dim=-1)
+
+
+def _multiply(one: Tensor, other: Tensor) -> Tensor:
+    """Return the matrix product of (..., n, m) and (..., m, k) in their own precision."""
+    return (one[..., :, :, None] * other[..., None, :, :]).sum(-2)

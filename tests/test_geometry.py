@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
+from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine, map_detections
+from keypoint_detection.types import Detections
 
 
 def turn(degrees: float, shift: tuple[float, float]) -> torch.Tensor:
@@ -37,3 +38,17 @@ def test_the_inverse_leads_back():
 def test_a_singular_map_has_no_inverse():
     with pytest.raises(RuntimeError):
         invert_affine(torch.zeros(2, 3))
+
+
+def test_detections_are_mapped_in_full_precision_whatever_the_precision_of_the_network():
+    generator = torch.Generator().manual_seed(0)
+    points = 1000 * torch.rand(2, 3, 4, 2, generator=generator)
+    root = torch.rand(2, 3, 4, 2, 2, generator=generator)
+    detections = Detections(points, torch.ones(2, 3, 4), covariances=root @ root.mT)
+    matrices = torch.stack([turn(30, (0.3, -7)), 2.5 * turn(-80, (4, 1))])
+    expected = map_detections(detections, matrices)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = map_detections(detections, matrices)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    linear = matrices[:, None, None, :, :2]
+    torch.testing.assert_close(found.covariances, linear @ root @ root.mT @ linear.mT)

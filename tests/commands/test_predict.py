@@ -78,6 +78,21 @@ def test_the_points_are_those_of_the_python_interface(checkpoint, images):
         assert (record["height"], record["width"]) == (60, 80)
 
 
+def test_points_are_precise_in_mixed_precision_too(calibrated_checkpoint, tmp_path):
+    small = blob_image(51.8, 30.3, (48, 64))
+    save(np.kron(small, np.ones((10, 10, 1), np.uint8)), tmp_path / "large.png")
+    found = {}
+    for precision in ("32-true", "bf16-mixed"):
+        words = ["--output.format=jsonl", f"--trainer.precision={precision}"]
+        predict(calibrated_checkpoint, "large.png", *words, folder=precision)
+        (found[precision],) = json.loads(Path(precision, "predictions.jsonl").read_text())["points"]
+    full, mixed = found.values()
+    assert (full["x"], full["y"]) == pytest.approx((518, 303), abs=0.5)
+    # The network itself moves points by fractions of its own pixels, which are 10 of these.
+    assert (mixed["x"], mixed["y"]) == pytest.approx((full["x"], full["y"]), abs=0.5)
+    assert mixed["spread"] == pytest.approx(full["spread"], rel=0.1)
+
+
 @pytest.mark.parametrize(("source", "names"), [("images/**/*.png", 2), ("images/a.png", 1)])
 def test_a_pattern_and_a_single_image_are_taken(checkpoint, images, source, names):
     predict(checkpoint, source)
