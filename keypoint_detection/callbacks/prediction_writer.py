@@ -138,7 +138,7 @@ class PredictionWriter(Callback):
             )
         return {record["index"] for record in self._records() if "error" not in record}
 
-    def _compare_settings(self, trainer: Trainer, settings: dict[str, str | float | bool]) -> None:
+    def _compare_settings(self, trainer: Trainer, settings: dict[str, Any]) -> None:
         """Record what determines the points of a new prediction, and refuse to resume one made in another way."""
         assert self.folder is not None
         stored = self.folder / SETTINGS_FILE
@@ -173,9 +173,7 @@ class PredictionWriter(Callback):
             if trainer.is_global_zero:
                 self._begin(_source(trainer))
             trainer.strategy.barrier()
-        settings = {
-            "weights": _digest(pl_module),
-            "model.flip_test": is_flip_averaged(model),
+        settings = _describe_detector(trainer, model, data) | {
             "output.score_threshold": self._threshold,
             "output.coordinates": self.coordinates or data.coordinates,
         }
@@ -294,6 +292,24 @@ def _source(trainer: Trainer) -> str:
     """Name the images, which must be the same when an interrupted prediction is resumed."""
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     return str(Path(data.predict).absolute())
+
+
+def _describe_detector(trainer: Trainer, model: Any, data: Any) -> dict[str, Any]:
+    """List what determines the points that a detector finds, as plain values by the names of their options."""
+    names = list(model.channels)
+    mirrored = model.network.mirrored_channels or []
+    return {
+        "weights": _digest(model),
+        "model.channels": names,
+        "model.flip_test": is_flip_averaged(model),
+        "data.flip_pairs": [[names[one], names[other]] for one, other in enumerate(mirrored) if one < other],
+        "model.max_keypoints": model.codec.max_keypoints,
+        "model.min_distance_px": model.codec.min_distance_px,
+        "model.heatmap_sigma": model.codec.sigma_px,
+        "data.image_size": data.image_size and list(data.image_size),
+        "data.resize": data.resize,
+        "trainer.precision": str(trainer.precision),
+    }
 
 
 def _digest(model: LightningModule) -> str:

@@ -10,6 +10,7 @@ from spot_detector import blob_image, make_checkpoint, save
 
 from keypoint_detection import Predictor
 from keypoint_detection.cli import run
+from keypoint_detection.data import unlabelled
 from keypoint_detection.inference.export import write_onnx
 from keypoint_detection.inference.loading import load_detector
 from keypoint_detection.inference.onnx_engine import OnnxEngine
@@ -117,6 +118,22 @@ def test_a_predictor_averages_with_twins_swapped_knowing_the_checkpoint_alone(tr
     assert np.abs(expected - plain).max() > 1e-5
     for found in (heatmaps(trained, image), heatmaps(trained, image, flip_test=True)):
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_an_interrupted_prediction_does_not_go_on_with_other_pairs(trained, tmp_path, monkeypatch, capsys):
+    for name in ("a.png", "b.png"):
+        save(blob_image(30, 20), tmp_path / name)
+    words = ["predict", f"--ckpt_path={trained}", "--data.predict=*.png", "--output.folder=out", "--data.num_workers=0"]
+    read = unlabelled.read_image
+    monkeypatch.setattr(unlabelled, "read_image", lambda path: read(path) if "a.png" in path else [][0])
+    with pytest.raises(IndexError):
+        run([*words, "--data.batch_size=1"])
+    monkeypatch.setattr(unlabelled, "read_image", read)
+    with pytest.raises(SystemExit):
+        run([*words, "--resume", "--data.flip_pairs=[[red, right]]"])
+    assert "data.flip_pairs [['left', 'right']] instead of [['red', 'right']]" in capsys.readouterr().err
+    run([*words, "--resume"])
+    assert Path("out/predictions.csv").exists()
 
 
 @pytest.mark.parametrize("data", [{}, {"image_size": (48, 62)}])
