@@ -8,6 +8,8 @@ from lightning.pytorch.callbacks import Callback
 
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, read_checkpoint, write_checkpoint
+from keypoint_detection.checkpoints.specifications import as_plain
+from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.calibration import MIN_RIGHT
 
 __all__ = ["CalibratedCopy"]
@@ -20,7 +22,8 @@ FILE_NAME = "calibrated.ckpt"
 class CalibratedCopy(Callback):
     """Make `kpd validate` write a calibrated copy of a checkpoint that has no calibration.
 
-    Checkpoints from a training have one, unless its validation found too few points or an older version wrote them.
+    Checkpoints from a training have one, unless its validation found too few points or an older version wrote them. The
+    copy detects with the settings that it was measured with, as a calibration holds for no others.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -37,9 +40,28 @@ class CalibratedCopy(Callback):
             return
         checkpoint = read_checkpoint(str(path))
         measured_at = {"epoch": checkpoint.get("epoch", 0) + 1, "step": checkpoint.get("global_step", 0)}
-        validation = checkpoint.get(VALIDATION_KEY) or {**measured_at, "report": model.report.as_state()}
-        checkpoint[VALIDATION_KEY] = {**validation, CALIBRATION_KEY: calibration.as_state()}
+        measured = {"report": model.report.as_state(), CALIBRATION_KEY: calibration.as_state()}
+        checkpoint[VALIDATION_KEY] = measured_at | (checkpoint.get(VALIDATION_KEY) or {}) | measured
+        _take_settings(checkpoint, model, getattr(trainer, "datamodule", None))
         folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint(checkpoint, folder / FILE_NAME)
         logger.info("The checkpoint had no calibration; %s is a copy that has one.", folder / FILE_NAME)
+
+
+def _take_settings(checkpoint: dict[str, Any], model: Any, data: object) -> None:
+    """Store what determines the points of a detector, as it is now."""
+    codec = model.codec
+    settings = {
+        "flip_test": model.flip_test,
+        "heatmap_sigma": codec.sigma_px,
+        "max_keypoints": codec.max_keypoints,
+        "score_threshold": codec.score_threshold,
+        "min_distance_px": codec.min_distance_px,
+    }
+    checkpoint["hyper_parameters"] |= as_plain(settings)
+    if isinstance(data, KeypointsDataModule):
+        seen: dict[str, Any] = {"image_size": data.image_size, "resize": data.resize}
+        if data.flip_pairs is not None:
+            seen["flip_pairs"] = data.flip_pairs
+        checkpoint["datamodule_hyper_parameters"] = checkpoint.get("datamodule_hyper_parameters", {}) | as_plain(seen)

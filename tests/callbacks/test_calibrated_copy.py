@@ -2,10 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from spot_detector import blob_image, save
+from spot_detector import blob_image, make_checkpoint, save
 
 from keypoint_detection import Predictor
 from keypoint_detection.cli import run
+from keypoint_detection.inference.loading import load_detector
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--data.num_workers=0"]
 
@@ -41,6 +42,18 @@ def test_validating_writes_a_copy_with_a_calibration(checkpoint, spots):
     assert 0.6 <= written["metrics"]["coverage"] <= 0.8
     assert [curve["threshold_px"] for curve in written["reliability"]] == [2, 4, 8]
     assert "ECE/d=8" not in written["intervals"]
+
+
+def test_the_copy_detects_as_it_was_measured(tmp_path, spots):
+    checkpoint = make_checkpoint(tmp_path, image_size=(48, 64), flip_pairs=[])
+    words = ["--model.flip_test=false", "--model.max_keypoints=1", "--data.image_size=[30,40]"]
+    run(["validate", f"--ckpt_path={checkpoint}", f"--data.val={spots}", *words, *QUIET])
+    (copy,) = Path("runs").glob("*-validate/calibrated.ckpt")
+    detector = load_detector(str(copy), may_import=False, flip_test=None)
+    assert detector.calibration is not None
+    assert detector.inputs.image_size == (30, 40)
+    assert detector.codec.max_keypoints == 1
+    assert detector.network.mirrored_channels is None
 
 
 def test_a_calibration_that_is_there_stays(calibrated_checkpoint, spots):
