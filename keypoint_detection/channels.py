@@ -90,7 +90,8 @@ def resolve_channels(
         lines = "; ".join(f"channel '{name}' names {', '.join(map(repr, types))}" for name, types in unknown.items())
         raise DataError(
             f"{source}: {lines}, which the file does not contain. Its keypoint types are: "
-            f"{', '.join(map(str, keypoint_types))}. Correct `model.channels`."
+            f"{', '.join(map(str, keypoint_types))}. Correct the names in the file or in `model.channels`, "
+            "which are those of the training file unless they are set."
         )
     return mapping
 

@@ -1,6 +1,7 @@
 """Warn, before a training or a test, of what `kpd check` would find in the labels, without reading images."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ __all__ = ["warn_of_crowded_images", "warn_of_labels"]
 
 logger = logging.getLogger(__name__)
 
+LEFT = re.compile("left|Left|LEFT")
+
 
 def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
     """Warn of channels with few points, of points too close together, and of images in both parts of a split.
@@ -27,6 +30,7 @@ def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
     demands = _demands_of(data, model)
     for part in _parts_by_file(data, model):
         _warn([*check_channels(part), *check_distances(part, demands)])
+    _warn_of_sides(data)
     files = [set(dataset.table.image_paths[dataset.indices].tolist()) for dataset in data.parts.values()]
     if shared := sorted(set.intersection(*files) if len(files) > 1 else ()):
         logger.warning(
@@ -45,6 +49,26 @@ def warn_of_crowded_images(data: KeypointsDataModule, model: KeypointDetector) -
     for part in _parts_by_file(data, model):
         used = [dataset.used_points() for dataset in data.parts.values() if dataset.table.path == part.path]
         _warn(check_counts(part._replace(in_channels=np.logical_or.reduce(used)), _demands_of(data, model)))
+
+
+def _warn_of_sides(data: KeypointsDataModule) -> None:
+    """Warn of types that look like left and right where images are mirrored and none are said to swap."""
+    if data.flip_pairs is None or len(data.flip_pairs):
+        return
+    names = {one.name for dataset in data.parts.values() for one in dataset.table.keypoint_types}
+    twins = sorted((name, twin) for name in names if (twin := LEFT.sub(_name_right, name)) in names - {name})
+    if twins:
+        logger.warning(
+            "data.flip_pairs is [], so that nothing swaps in mirrored images, but the file has %s and %s: their "
+            "detections would mix left and right. If they swap, set data.flip_pairs: [%s].",
+            *twins[0],
+            ", ".join(f"[{left}, {right}]" for left, right in twins),
+        )
+
+
+def _name_right(left: re.Match[str]) -> str:
+    text = left[0]
+    return "RIGHT" if text.isupper() else "Right" if text.istitle() else "right"
 
 
 def _demands_of(data: KeypointsDataModule, model: KeypointDetector) -> Demands:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.metrics.learning_curve import LearningCurve, trace_learning_curve
-from keypoint_detection.metrics.pooling import Run, find_runs, groups_of, missing_folds, pool
+from keypoint_detection.metrics.pooling import Run, find_other_detectors, find_runs, groups_of, missing_folds, pool
 from keypoint_detection.metrics.series import LABELS, ErrorName, Training, has_fractions, measure_trainings
 from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.parsing.errors import Parser
@@ -76,6 +76,8 @@ def summarize(
     found = find_runs(runs)
     for folder in found.unfinished:
         logger.warning("%s has no predictions and is left out: it has not finished, or it did not validate.", folder)
+    if others := find_other_detectors(found.runs):
+        logger.warning("These runs are not trainings of one detector: %s.", "; ".join(others))
     if has_fractions(found.runs):
         summary, parts = _summarize_trainings(found.runs, path, error, n_resamples, seed)
     else:

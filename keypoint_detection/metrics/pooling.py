@@ -14,10 +14,22 @@ from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.types import DataError
 
-__all__ = ["FoundRuns", "Run", "find_runs", "groups_of", "missing_folds", "pool", "refuse_other_measurements"]
+__all__ = [
+    "FoundRuns",
+    "Run",
+    "find_other_detectors",
+    "find_runs",
+    "groups_of",
+    "missing_folds",
+    "pool",
+    "refuse_other_measurements",
+]
 
 # The settings that must agree: those of the metric and those of the split.
 SHARED = ("channels", "thresholds_px", "relative_thresholds", "oks_sigmas", "n_folds", "group_by", "sha256")
+
+# The settings of the detector, which make it doubtful what a summary says if they differ. Older files lack them.
+OF_DETECTOR = ("image_size", "resize", "flip_test", "backbone")
 
 
 class Run(NamedTuple):
@@ -110,6 +122,18 @@ def refuse_other_measurements(runs: Sequence[Run]) -> None:
                 f"these runs cannot be summarised together: {first.folder} has the {name} {old}, {run.folder} has "
                 f"{new}. Leave one out, or validate one again with the settings of the other."
             )
+
+
+def find_other_detectors(runs: Sequence[Run]) -> list[str]:
+    """Say in which settings of the detector a run differs from the first, a sentence each."""
+    first = runs[0]
+    return [
+        f"{name} is {first.held_out.about[name]} in {first.folder} and {run.held_out.about[name]} in {run.folder}"
+        for run in runs[1:]
+        for name in OF_DETECTOR
+        if name in first.held_out.about.keys() & run.held_out.about.keys()
+        and first.held_out.about[name] != run.held_out.about[name]
+    ]
 
 
 def pool(runs: Sequence[Run]) -> EvaluationReport:

@@ -3,6 +3,8 @@
 import json
 import logging
 
+import pytest
+
 from keypoint_detection.cli import run
 
 TINY = "tests/conf/tiny.yaml"
@@ -46,6 +48,15 @@ def test_points_too_close_to_tell_apart_are_said(discs, caplog, pytestconfig):
     words = [f"--data.train={discs}", "--model.channels={disc: [red, left, right]}", "--model.min_distance_px=100"]
     (message,) = warnings_of(caplog, config, *words)
     assert "closer in the network's input than model.min_distance_px, 100" in message
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"), [("[]", True), ("[[left, right]]", False), ("[[left, red]]", False), ("null", False)]
+)
+def test_left_and_right_that_do_not_swap_are_said(discs, caplog, pytestconfig, pairs, said):
+    words = [f"--data.train={discs}", f"--data.flip_pairs={pairs}"]
+    messages = warnings_of(caplog, pytestconfig.rootpath / TINY, *words)
+    assert any("set data.flip_pairs: [[left, right]]" in one for one in messages) == said
 
 
 def test_clean_labels_are_passed_over_in_silence(discs, caplog, pytestconfig):

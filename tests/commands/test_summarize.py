@@ -53,6 +53,7 @@ def test_trained_folds_are_summarised_by_the_console_script(discs):
     assert sorted(entry["fold"] for entry in summary["runs"]) == [0, 1]
     assert [entry["seed"] for entry in summary["runs"]] == [3, 3]
     assert summary["missing_folds"] == []
+    assert "one detector" not in done.stderr
     # The mean of a mean over equally many images.
     losses = [
         json.loads((Path(entry["folder"]) / "metrics.json").read_text())["metrics"]["loss"] for entry in summary["runs"]
@@ -77,6 +78,16 @@ def test_missing_folds_and_unfinished_runs_are_said(caplog):
     assert "runs/fold1 has no predictions and is left out" in caplog.text
     assert "Of 3 folds one is missing: 1." in caplog.text
     assert read()["missing_folds"] == [1]
+
+
+def test_other_detectors_are_said(caplog):
+    for fold, size in enumerate(([64, 96], [64, 96], [64, 64])):
+        write_run(Path("runs") / f"{fold}", [2 * fold, 2 * fold + 1], image_size=size, flip_test=True)
+    write_run(Path("runs/old"), [8, 9])
+    summarize(["runs/0", "runs/1", "runs/old"], n_resamples=5)
+    assert not caplog.text
+    summarize(["runs"], n_resamples=5)
+    assert "image_size is [64, 96] in runs/0 and [64, 64] in runs/2." in caplog.text
 
 
 def test_intervals_of_groups_say_so(capsys):
