@@ -20,10 +20,10 @@ FILE_NAME = "calibrated.ckpt"
 
 
 class CalibratedCopy(Callback):
-    """Make `kpd validate` write a calibrated copy of a checkpoint that has no calibration.
+    """Make `kpd validate` write a calibrated copy of a checkpoint that has no calibration, or one for other settings.
 
-    Checkpoints from a training have one, unless its validation found too few points or an older version wrote them. The
-    copy detects with the settings that it was measured with, as a calibration holds for no others.
+    Checkpoints from a training have one, unless its validation found too few points or an older version wrote them. It
+    holds for the settings that it was measured with, with which the copy detects.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -32,36 +32,46 @@ class CalibratedCopy(Callback):
         path = trainer.ckpt_path
         if trainer.state.fn != "validate" or not trainer.is_global_zero or path is None:
             return
-        if model.calibration is not None:
+        checkpoint = read_checkpoint(str(path))
+        has_changed = _take_settings(checkpoint, model, getattr(trainer, "datamodule", None))
+        if model.calibration is not None and not has_changed:
             return
         calibration = model.report.fit_calibration()
         if calibration is None:
             logger.warning("No calibration: fewer than %d detections are right.", MIN_RIGHT)
             return
-        checkpoint = read_checkpoint(str(path))
         measured_at = {"epoch": checkpoint.get("epoch", 0) + 1, "step": checkpoint.get("global_step", 0)}
         measured = {"report": model.report.as_state(), CALIBRATION_KEY: calibration.as_state()}
         checkpoint[VALIDATION_KEY] = measured_at | (checkpoint.get(VALIDATION_KEY) or {}) | measured
-        _take_settings(checkpoint, model, getattr(trainer, "datamodule", None))
         folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint(checkpoint, folder / FILE_NAME)
-        logger.info("The checkpoint had no calibration; %s is a copy that has one.", folder / FILE_NAME)
+        reason = "had no calibration" if model.calibration is None else "was calibrated with other settings"
+        logger.info("The checkpoint %s; %s is a copy calibrated with these.", reason, folder / FILE_NAME)
 
 
-def _take_settings(checkpoint: dict[str, Any], model: Any, data: object) -> None:
-    """Store what determines the points of a detector, as it is now."""
+def _take_settings(checkpoint: dict[str, Any], model: Any, data: object) -> bool:
+    """Store what determines the points of a detector, as it is now; return whether anything changed."""
     codec = model.codec
-    settings = {
+    settings: dict[str, Any] = {
         "flip_test": model.flip_test,
         "heatmap_sigma": codec.sigma_px,
         "max_keypoints": codec.max_keypoints,
         "score_threshold": codec.score_threshold,
         "min_distance_px": codec.min_distance_px,
     }
-    checkpoint["hyper_parameters"] |= as_plain(settings)
+    has_changed = _update(checkpoint["hyper_parameters"], settings)
     if isinstance(data, KeypointsDataModule):
         seen: dict[str, Any] = {"image_size": data.image_size, "resize": data.resize}
         if data.flip_pairs is not None:
             seen["flip_pairs"] = data.flip_pairs
-        checkpoint["datamodule_hyper_parameters"] = checkpoint.get("datamodule_hyper_parameters", {}) | as_plain(seen)
+        has_changed |= _update(checkpoint.setdefault("datamodule_hyper_parameters", {}), seen)
+    return has_changed
+
+
+def _update(stored: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Put settings into stored ones, as plain values; return whether any was another one."""
+    before = {name: as_plain(stored.get(name)) for name in settings}
+    after = {name: as_plain(value) for name, value in settings.items()}
+    stored |= after
+    return before != after

@@ -62,6 +62,17 @@ def test_a_calibration_that_is_there_stays(calibrated_checkpoint, spots):
     assert not list(Path("runs").glob("*-validate/*.ckpt"))
 
 
+def test_a_calibration_of_other_settings_is_replaced_in_a_copy(calibrated_checkpoint, spots):
+    words = [f"--ckpt_path={calibrated_checkpoint}", f"--data.val={spots}", "--data.image_size=[30,40]"]
+    run(["validate", *words, *QUIET])
+    (copy,) = Path("runs").glob("*-validate/calibrated.ckpt")
+    before, after = (
+        load_detector(str(path), may_import=False, flip_test=None) for path in (calibrated_checkpoint, copy)
+    )
+    assert after.calibration != before.calibration
+    assert after.inputs.image_size == (30, 40)
+
+
 def test_too_few_points_make_no_copy(checkpoint, spots, caplog):
     content = json.loads(spots.read_text())
     content["annotations"] = content["annotations"][:9]
