@@ -23,7 +23,7 @@ def test_the_strength_is_that_of_the_options():
     # A uniform number comes within two in a thousand of its limits.
     for values, low, high in (
         (np.degrees([view.angle for view in views]), -30, 30),
-        ([view.scale for view in views], 0.8, 1.25),
+        ([view.scale for view in views], 0.7, 1.4),
         ([view.shift[0] for view in views], -0.1, 0.1),
         ([view.shift[1] for view in views], -0.1, 0.1),
         ([view.colour[0].sum() for view in views], 0.7, 1.3),
@@ -61,5 +61,5 @@ def test_points_move_with_pixels_as_for_any_transform(seed):
 
 
 def test_scales_in_the_wrong_order_are_refused():
-    with pytest.raises(ValueError, match=r"min_scale is 2, which is above max_scale, 1\.25"):
+    with pytest.raises(ValueError, match=r"min_scale is 2, which is above max_scale, 1\.4"):
         DefaultAugmentation(min_scale=2.0)
