@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import Callback
 
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, read_checkpoint, write_checkpoint
-from keypoint_detection.checkpoints.specifications import as_plain
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.calibration import MIN_RIGHT
 
@@ -17,6 +16,9 @@ __all__ = ["CalibratedCopy"]
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "calibrated.ckpt"
+# What determines the points that given weights find.
+MODEL_SETTINGS = ("flip_test", "heatmap_sigma", "max_keypoints", "score_threshold", "min_distance_px")
+DATA_SETTINGS = ("image_size", "resize", "flip_pairs")
 
 
 class CalibratedCopy(Callback):
@@ -50,28 +52,19 @@ class CalibratedCopy(Callback):
         logger.info("The checkpoint %s; %s is a copy calibrated with these.", reason, folder / FILE_NAME)
 
 
-def _take_settings(checkpoint: dict[str, Any], model: Any, data: object) -> bool:
+def _take_settings(checkpoint: dict[str, Any], model: LightningModule, data: object) -> bool:
     """Store what determines the points of a detector, as it is now; return whether anything changed."""
-    codec = model.codec
-    settings: dict[str, Any] = {
-        "flip_test": model.flip_test,
-        "heatmap_sigma": codec.sigma_px,
-        "max_keypoints": codec.max_keypoints,
-        "score_threshold": codec.score_threshold,
-        "min_distance_px": codec.min_distance_px,
-    }
-    has_changed = _update(checkpoint["hyper_parameters"], settings)
+    has_changed = _update(checkpoint["hyper_parameters"], {name: model.hparams[name] for name in MODEL_SETTINGS})
     if isinstance(data, KeypointsDataModule):
-        seen: dict[str, Any] = {"image_size": data.image_size, "resize": data.resize}
-        if data.flip_pairs is not None:
-            seen["flip_pairs"] = data.flip_pairs
+        seen = {name: data.hparams[name] for name in DATA_SETTINGS}
+        if seen["flip_pairs"] is None:
+            del seen["flip_pairs"]  # those of the checkpoint are in use
         has_changed |= _update(checkpoint.setdefault("datamodule_hyper_parameters", {}), seen)
     return has_changed
 
 
 def _update(stored: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Put settings into stored ones, as plain values; return whether any was another one."""
-    before = {name: as_plain(stored.get(name)) for name in settings}
-    after = {name: as_plain(value) for name, value in settings.items()}
-    stored |= after
-    return before != after
+    """Put settings into stored ones; return whether any was another one."""
+    has_changed = any(stored.get(name) != value for name, value in settings.items())
+    stored |= settings
+    return has_changed

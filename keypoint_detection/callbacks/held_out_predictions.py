@@ -11,7 +11,6 @@ from torch import Tensor
 from keypoint_detection.callbacks.checkpointing import read_best_validation
 from keypoint_detection.callbacks.measuring import find_report, is_flip_averaged
 from keypoint_detection.callbacks.run_folder import find_run_folder
-from keypoint_detection.checkpoints.specifications import as_plain
 from keypoint_detection.data.datamodule import SEED_VARIABLE, KeypointsDataModule
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, write_held_out
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
@@ -44,8 +43,7 @@ class HeldOutPredictions(Callback):
         folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         groups = data.held_out_groups()
-        about = _describe(data, metrics) | _describe_detector(pl_module, data)
-        held_out = HeldOut(about, torch.from_numpy(groups), rows)
+        held_out = HeldOut(_describe(pl_module, data, metrics), torch.from_numpy(groups), rows)
         write_held_out(folder / HELD_OUT_FILE, held_out)
 
 
@@ -54,7 +52,7 @@ def _latest_rows(pl_module: LightningModule) -> dict[str, Tensor]:
     return report.measurements.rows if report is not None and report.measurements else {}
 
 
-def _describe(data: KeypointsDataModule, metrics: KeypointMetrics) -> dict[str, Any]:
+def _describe(pl_module: LightningModule, data: KeypointsDataModule, metrics: KeypointMetrics) -> dict[str, Any]:
     parts = data.describe()
     train = parts.get("train", {})
     return {
@@ -69,19 +67,12 @@ def _describe(data: KeypointsDataModule, metrics: KeypointMetrics) -> dict[str, 
         "train_fraction": float(data.train_fraction) if train else None,
         "n_train_images": train.get("images"),
         "seed": int(os.environ.get(SEED_VARIABLE, 0)),
+        "image_size": data.image_size,
+        "resize": data.resize,
+        "flip_test": is_flip_averaged(pl_module),
+        "backbone": pl_module.hparams.get("backbone"),
         "channels": list(metrics.channels),
         "thresholds_px": list(metrics.thresholds_px),
         "relative_thresholds": list(metrics.relative_thresholds),
         "oks_sigmas": None if metrics.oks_sigmas is None else [float(one) for one in metrics.oks_sigmas],
     }
-
-
-def _describe_detector(pl_module: LightningModule, data: KeypointsDataModule) -> dict[str, Any]:
-    """Describe what runs that are summarised as one should share, though nothing breaks if they do not."""
-    settings = {
-        "image_size": data.image_size,
-        "resize": data.resize,
-        "flip_test": is_flip_averaged(pl_module),
-        "backbone": pl_module.hparams.get("backbone"),
-    }
-    return {name: as_plain(value) for name, value in settings.items()}

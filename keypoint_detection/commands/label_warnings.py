@@ -1,7 +1,6 @@
 """Warn, before a training or a test, of what `kpd check` would find in the labels, without reading images."""
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,8 +15,6 @@ from keypoint_detection.detector import KeypointDetector
 __all__ = ["warn_of_crowded_images", "warn_of_labels"]
 
 logger = logging.getLogger(__name__)
-
-LEFT = re.compile("left|Left|LEFT")
 
 
 def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
@@ -56,7 +53,7 @@ def _warn_of_sides(data: KeypointsDataModule) -> None:
     if data.flip_pairs is None or len(data.flip_pairs):
         return
     names = {one.name for dataset in data.parts.values() for one in dataset.table.keypoint_types}
-    twins = sorted((name, twin) for name in names if (twin := LEFT.sub(_name_right, name)) in names - {name})
+    twins = sorted((name, twin) for name in names if (twin := _name_right(name)) in names - {name})
     if twins:
         logger.warning(
             "data.flip_pairs is [], so that nothing swaps in mirrored images, but the file has %s and %s: their "
@@ -66,9 +63,8 @@ def _warn_of_sides(data: KeypointsDataModule) -> None:
         )
 
 
-def _name_right(left: re.Match[str]) -> str:
-    text = left[0]
-    return "RIGHT" if text.isupper() else "Right" if text.istitle() else "right"
+def _name_right(left: str) -> str:
+    return left.replace("left", "right").replace("Left", "Right").replace("LEFT", "RIGHT")
 
 
 def _demands_of(data: KeypointsDataModule, model: KeypointDetector) -> Demands:
