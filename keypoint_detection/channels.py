@@ -23,12 +23,14 @@ class KeypointType(NamedTuple):
     """A keypoint of a category.
 
     Attributes:
-        category: the name of the category; empty if no other category has a keypoint of that name.
+        category: the name of the category.
         name: the name of the keypoint.
+        is_unique: whether no other category has a keypoint of that name.
     """
 
     category: str
     name: str
+    is_unique: bool = False
 
     def answers_to(self, text: str) -> bool:
         """Whether a channel or a pair refers to this type, by its name or as `category/name`.
@@ -36,11 +38,11 @@ class KeypointType(NamedTuple):
         >>> KeypointType("person", "nose").answers_to("nose"), KeypointType("person", "nose").answers_to("dog/nose")
         (True, False)
         """
-        return text in (self.name, str(self))
+        return text in (self.name, f"{self.category}/{self.name}")
 
     def __str__(self) -> str:
         """Include the category if the name alone is ambiguous."""
-        return f"{self.category}/{self.name}" if self.category else self.name
+        return self.name if self.is_unique else f"{self.category}/{self.name}"
 
 
 def complete_channels(channels: Mapping[str, list[str]] | list[str] | None) -> dict[str, list[str]]:
@@ -75,7 +77,7 @@ def resolve_channels(
     Raises:
         DataError: a channel names a type that is not in the file.
 
-    >>> resolve_channels(["nose"], [KeypointType("", "nose"), KeypointType("", "tail")], "mice.json")
+    >>> resolve_channels(["nose"], [KeypointType("mouse", "nose"), KeypointType("mouse", "tail")], "mice.json")
     {'nose': ['nose']}
     """
     if channels is None:
@@ -181,7 +183,7 @@ def types_in_channels(
 ) -> NDArray[np.bool_]:
     """Tell which types each channel collects, (types, channels); a type may be in several.
 
-    >>> types_in_channels([KeypointType("", "nose")], {"head": ["nose", "ear"], "tail": ["tail"]}).tolist()
+    >>> types_in_channels([KeypointType("mouse", "nose")], {"head": ["nose", "ear"], "tail": ["tail"]}).tolist()
     [[True, False]]
     """
     return np.array(

@@ -5,7 +5,7 @@ from keypoint_detection.types import DataError
 
 
 def types(*names):
-    return [KeypointType("", name) for name in names]
+    return [KeypointType("mouse", name, is_unique=True) for name in names]
 
 
 def test_channels_that_are_left_out_become_one_a_type():
@@ -23,12 +23,20 @@ def test_an_unknown_type_is_answered_with_those_of_the_file():
 
 
 def test_equal_names_of_several_categories_share_a_channel_or_are_told_apart():
-    both = [KeypointType("person", "nose"), KeypointType("dog", "nose"), KeypointType("", "tail")]
+    both = [KeypointType("person", "nose"), KeypointType("dog", "nose"), KeypointType("dog", "tail", is_unique=True)]
     assert resolve_channels(None, both, "f.json") == {"nose": ["nose"], "tail": ["tail"]}
     mapping = {"human": ["person/nose"], "animal": ["dog/nose", "tail"]}
     assert resolve_channels(mapping, both, "f.json") == mapping
     with pytest.raises(DataError, match=r"'cat/nose'.*types are: person/nose, dog/nose, tail"):
         resolve_channels(["cat/nose"], both, "f.json")
+
+
+def test_a_type_answers_to_its_category_even_where_its_name_is_enough():
+    (left,) = types("left")
+    assert str(left) == "left"
+    assert resolve_channels(["mouse/left"], [left], "f.json") == {"mouse/left": ["mouse/left"]}
+    with pytest.raises(DataError, match="'dog/left'"):
+        resolve_channels(["dog/left"], [left], "f.json")
 
 
 @pytest.mark.parametrize(

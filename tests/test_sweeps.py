@@ -108,6 +108,7 @@ REFUSED = [
     ({"model.backbone": "Unett"}, "no class called Unett", "Unet"),
     ({"data.batch_size": 16.5}, "16.5", "int_uniform"),
     ({"model.channels": [["a", "b"], ["c"]]}, "model.channels", "Give a mapping like {corner: [corner0"),
+    ({"data.flip_pairs": ["left_ear", "right_ear"]}, "data.flip_pairs", "[[left_ear, right_ear], [left_eye"),
     ({"model.loss": "l1"}, "model.loss", "focal"),
 ]
 

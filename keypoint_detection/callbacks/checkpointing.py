@@ -23,7 +23,7 @@ __all__ = [
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep the best state of a training as `best.ckpt`.
+    """Keep the best state of a training as `best.ckpt`, the latest of equally good ones.
 
     Args:
         monitor: the validation metric that decides. With few validation images, the highest of many `val/mAP` is a
@@ -38,6 +38,11 @@ class BestCheckpoint(ModelCheckpoint):
         """Save if the metric is known: a resumed training may end an epoch before it has measured anything."""
         if self.monitor in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, pl_module)
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Decide whether to save: also if the metric is what it was, such as an mAP that is still 0."""
+        is_equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return is_equal or bool(super().check_monitor_top_k(trainer, current))
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -24,6 +24,11 @@ def check_idle_settings(trainer: Trainer, model: KeypointDetector) -> None:
             not clip, or averaging over epochs in a training that counts steps.
     """
     _require_encoder(model)
+    if 0 < trainer.max_steps <= model.freeze_encoder_steps:
+        logger.warning(
+            "model.freeze_encoder_steps is %d, and the training ends after %d steps: the encoder is never trained.",
+            *(model.freeze_encoder_steps, trainer.max_steps),
+        )
     _require_clipping(trainer)
     _require_epochs_to_average(trainer)
     codec = model.codec

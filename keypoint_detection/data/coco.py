@@ -216,7 +216,7 @@ def _read_categories(
         named = _pick_categories(named, picked, problems)
     indices: dict[KeypointType, int] = {}
     for identifier, (name, names) in named.items():
-        types = [KeypointType(name if counts[keypoint] > 1 else "", keypoint) for keypoint in names]
+        types = [KeypointType(name, keypoint, counts[keypoint] == 1) for keypoint in names]
         categories[identifier] = CocoCategory(name, [indices.setdefault(one, len(indices)) for one in types])
     return tuple(indices), categories
 

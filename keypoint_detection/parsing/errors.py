@@ -48,6 +48,10 @@ ADVICE = (
         r'key "model\.channels"',
         "Give a mapping like {corner: [corner0, corner1], flap: [flap0]}, or a list of keypoint types.",
     ),
+    (
+        r'key "data\.flip_pairs"',
+        "Give pairs of types that swap, e.g. [[left_ear, right_ear], [left_eye, right_eye]], or [] if none do.",
+    ),
 )
 
 

@@ -76,6 +76,17 @@ def test_a_setting_that_leaves_nothing_to_learn_is_warned_of(discs, caplog, word
         assert message in caplog.text
 
 
+@pytest.mark.parametrize(("n_frozen", "is_said"), [(2, True), (1, False)])
+def test_an_encoder_that_is_frozen_to_the_end_is_warned_of(discs, caplog, n_frozen, is_said):
+    backbone = [
+        "--model.backbone=TimmUnet",
+        "--model.backbone.encoder=test_resnet",
+        "--model.backbone.pretrained=false",
+    ]
+    fit(discs, *backbone, "--trainer.max_steps=2", f"--model.freeze_encoder_steps={n_frozen}")
+    assert ("ends after 2 steps: the encoder is never trained" in caplog.text) is is_said
+
+
 def test_a_class_without_its_arguments_is_told_which_are_missing(discs, capsys):
     with pytest.raises(SystemExit) as stop:
         fit(discs, "--model.lr_scheduler=torch.optim.lr_scheduler.OneCycleLR")
