@@ -58,10 +58,10 @@ from keypoint_detection.checkpoints.settings import (
     settings_of,
 )
 from keypoint_detection.codec.heatmaps import NotFiniteError
-from keypoint_detection.commands.budget import check_batches, choose_validations, fill_in_budget
-from keypoint_detection.commands.idle_settings import check_idle_settings
-from keypoint_detection.commands.label_warnings import warn_of_crowded_images, warn_of_labels
-from keypoint_detection.commands.monitors import check_monitors, fill_in_monitors
+from keypoint_detection.commands.preparation.budget import check_batches, choose_validations, fill_in_budget
+from keypoint_detection.commands.preparation.idle_settings import check_idle_settings
+from keypoint_detection.commands.preparation.label_warnings import warn_of_crowded_images, warn_of_labels
+from keypoint_detection.commands.preparation.monitors import check_monitors, fill_in_monitors
 from keypoint_detection.commands.terminal import leave_with_unreadable
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule

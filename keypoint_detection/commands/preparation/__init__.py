@@ -1,0 +1,1 @@
+"""What is filled in, refused and warned of before a training or a measurement starts."""
