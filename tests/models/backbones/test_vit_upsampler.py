@@ -101,3 +101,11 @@ def test_what_is_no_transformer_of_any_size_is_refused(encoder, message):
 def test_random_weights_cannot_be_frozen():
     with pytest.raises(ValueError, match="keep random weights forever"):
         VitUpsampler("test_vit", pretrained=False)
+
+
+def test_without_a_network_the_way_out_is_one_that_is_taken(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    way = "Or start from random weights: --model.backbone.pretrained=false --model.backbone.frozen=false"
+    with pytest.raises(ValueError, match=way):
+        VitUpsampler("vit_tiny_patch16_224").load_pretrained()
+    VitUpsampler("vit_tiny_patch16_224", pretrained=False, frozen=False)
