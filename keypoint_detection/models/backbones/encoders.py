@@ -229,8 +229,8 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
         )
     if len(missing) > LARGEST_MISSING_SHARE * len(expected):
         logger.warning(
-            "backbone.pretrained: %d of the %d weights of %s are not in %s and start at random, e.g. %s: do they belong "
-            "to another model?",
+            "backbone.pretrained: %d of the %d weights of %s are not in %s and start at random, e.g. %s: do those "
+            "there belong to another model?",
             *(len(missing), len(expected), name, origin, missing[0]),
         )
     n_unused = len(state) - len(fitting)

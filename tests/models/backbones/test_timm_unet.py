@@ -210,4 +210,4 @@ def test_files_of_other_weights_are_recognised(tmp_path, caplog):
     TimmUnet("resnet10t", str(tmp_path / "smaller.pth")).load_pretrained()
     text = f"{len(own) - len(smaller)} of the {len(own)} weights of resnet10t are not in {tmp_path / 'smaller.pth'}"
     assert text in caplog.text
-    assert "do they belong to another model?" in caplog.text
+    assert "do those there belong to another model?" in caplog.text
