@@ -265,3 +265,9 @@ def test_the_map_that_chooses_the_best_checkpoint_is_averaged_with_those_before(
     _, later, _ = train("parts", "--trainer.max_epochs=6", f"--ckpt_path={last}")
     assert later == pytest.approx(expected[3:], abs=1e-6)
     assert not [one for one in recwarn if "monitored key" in str(one.message)]
+    # The last validation counts, although it comes before the next one is due.
+    by_step = ["--trainer.val_check_interval=2", "--trainer.check_val_every_n_epoch=null"]
+    plain, smoothed, _ = train("steps", "--trainer.max_epochs=2", "--trainer.max_steps=5", *by_step)
+    assert len(plain) == 3
+    assert smoothed[-1] == pytest.approx(0.6 * smoothed[1] + 0.4 * plain[-1], abs=1e-6)
+    assert smoothed[-1] != smoothed[1]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from keypoint_detection.checkpoints.files import VALIDATION_KEY, read_checkpoint
 from keypoint_detection.metrics.report import EvaluationReport
+from keypoint_detection.parsing.internals import is_validation_scheduled
 
 __all__ = [
     "BestCheckpoint",
@@ -40,9 +41,9 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Decide whether to save: also if the metric is what it was, such as an mAP that is still 0."""
+        """Decide whether to save: also if a validation that is due finds the same, such as an mAP that is still 0."""
         is_equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
-        return is_equal or bool(super().check_monitor_top_k(trainer, current))
+        return (is_equal and is_validation_scheduled(trainer)) or bool(super().check_monitor_top_k(trainer, current))
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -1,13 +1,11 @@
 """The last validation of a training, which always takes place."""
 
-import math
-
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback
 
-from keypoint_detection.parsing.internals import drop_minimum_length
+from keypoint_detection.parsing.internals import drop_minimum_length, seconds_left
 
-__all__ = ["FinalValidation", "seconds_left"]
+__all__ = ["FinalValidation"]
 
 
 class FinalValidation(Callback):
@@ -30,13 +28,6 @@ class FinalValidation(Callback):
         trainer.should_stop = True
         if trainer.check_val_every_n_epoch is not None:
             trainer.check_val_every_n_epoch = 1
-
-
-def seconds_left(trainer: Trainer) -> float:
-    """Return the seconds until a time limit ends the training; infinite if there is none."""
-    timers = [one for one in trainer.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]
-    left = (timer.time_remaining() for timer in timers)
-    return min((seconds for seconds in left if seconds is not None), default=math.inf)
 
 
 def _is_last_batch(trainer: Trainer, batch_idx: int) -> bool:

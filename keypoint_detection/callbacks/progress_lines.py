@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from rich.console import Console
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
-from keypoint_detection.callbacks.final_validation import seconds_left
+from keypoint_detection.parsing.internals import seconds_left
 
 __all__ = ["ProgressLines"]
 

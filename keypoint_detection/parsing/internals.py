@@ -21,6 +21,7 @@ __all__ = [
     "list_option_strings",
     "log_hyperparameters",
     "rebuild_from_settings",
+    "seconds_left",
     "trained_so_far",
 ]
 
@@ -159,11 +160,21 @@ def find_position(trainer: Any) -> Position:
     return Position(progress.processed + is_over, 0 if is_over else n_batches)
 
 
+def seconds_left(trainer: Any) -> float:
+    """Return the seconds until a time limit ends a training; infinite if there is none."""
+    # Callbacks that limit the time have a method of this name.
+    timers = [one for one in trainer.callbacks if hasattr(one, "time_remaining")]
+    left = (timer.time_remaining() for timer in timers)
+    return min((seconds for seconds in left if seconds is not None), default=math.inf)
+
+
 def is_validation_scheduled(trainer: Any) -> bool:
     """Whether the training would validate after this batch by itself, and not only because something stops it.
 
-    Follows the condition of Lightning's epoch loop, which a stop overrides.
+    At its end it always does. Before, this follows the condition of Lightning's epoch loop, which a stop overrides.
     """
+    if trainer.global_step >= trainer.estimated_stepping_batches or seconds_left(trainer) <= 0:
+        return True
     every_n_epochs = trainer.check_val_every_n_epoch
     if every_n_epochs is not None and (trainer.current_epoch + 1) % every_n_epochs:
         return False

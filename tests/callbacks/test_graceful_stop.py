@@ -130,6 +130,13 @@ def test_a_second_sigterm_is_told_to_whoever_sent_it(discs: Path) -> None:
     assert saved("last")["global_step"] == 2
 
 
+def test_a_stop_leaves_the_best_checkpoint_to_the_validations_that_are_due(discs: Path) -> None:
+    # Nothing is found within a hundredth of a pixel: the validation of the stop is as good as the one before.
+    stop(discs, [signal.SIGTERM], STEPS_PER_EPOCH + 1, "--model.ap_thresholds_px=[0.01]")
+    assert saved("last")["global_step"] > STEPS_PER_EPOCH
+    assert saved("best")["global_step"] == STEPS_PER_EPOCH
+
+
 def test_training_goes_on_from_the_saved_checkpoint(discs: Path) -> None:
     stop(discs, [signal.SIGTERM], STEPS_PER_EPOCH)
     (path,) = Path().glob("runs/*/checkpoints/last.ckpt")
