@@ -98,7 +98,7 @@ def resolve_channels(
     return mapping
 
 
-def mirror_channels(channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequence[str]] | None) -> list[int]:
+def mirror_channels(channels: Mapping[str, Sequence[str]], flip_pairs: Sequence[Sequence[str]] | None) -> list[int]:
     """Find the channel that each channel becomes in a mirrored image.
 
     Args:
@@ -116,9 +116,8 @@ def mirror_channels(channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequ
     """
     if flip_pairs is None:
         raise DataError(
-            "flip_test averages with the mirrored image and needs to know which keypoint types swap in it: "
-            "train with data.flip_pairs, e.g. [[left_ear, right_ear]], or [] if no type has a twin. Or leave "
-            "flip_test out."
+            "it is not known which keypoint types swap in a mirrored image; train with data.flip_pairs, e.g. "
+            "[[left_ear, right_ear]], or [] if no type has a twin"
         )
     types = [frozenset(texts) for texts in channels.values()]
     twins = [frozenset(_mirror_type(text, flip_pairs) for text in texts) for texts in channels.values()]
@@ -127,9 +126,8 @@ def mirror_channels(channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequ
         candidates = [other for other, collected in enumerate(types) if collected == twin]
         if not candidates:
             raise DataError(
-                f"flip_test: by data.flip_pairs, channel {name!r} becomes {', '.join(sorted(twin))} when mirrored, "
-                "which no channel collects. Give model.channels both of each pair, alone or together, or leave "
-                "flip_test out."
+                f"by data.flip_pairs, channel {name!r} becomes {', '.join(sorted(twin))} when mirrored, which no "
+                "channel collects; give model.channels both of each pair, alone or together"
             )
         # Channels that collect the same types each get a twin of their own.
         rank = [other for other, collected in enumerate(types) if collected == types[index]].index(index)
@@ -138,7 +136,7 @@ def mirror_channels(channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequ
 
 
 def choose_mirrored_channels(
-    channels: Mapping[str, list[str]], flip_pairs: Sequence[Sequence[str]] | None, flip_test: bool | None
+    channels: Mapping[str, Sequence[str]], flip_pairs: Sequence[Sequence[str]] | None, flip_test: bool | None
 ) -> list[int] | None:
     """Decide whether heatmaps are averaged with those of the mirrored image, and find its channels.
 
@@ -161,9 +159,9 @@ def choose_mirrored_channels(
         return None
     try:
         return mirror_channels(channels, flip_pairs)
-    except DataError:
+    except DataError as error:
         if flip_test:
-            raise
+            raise DataError(f"flip_test: {error}, or leave flip_test out.") from error
         return None
 
 

@@ -60,12 +60,21 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 KEYS = ("data", "backbone", "seed", "steps")
 NUMBERS = ("median_px", "mean_px", "pck", "mAP", "train_s", "parameters", "step_s", "latency_ms")
+N_LINES_SHOWN = 5
 N_TIMED = 20
 N_TIMED_STEPS = 5
 
 
+class TrainingError(RuntimeError):
+    """A training failed, or was interrupted."""
+
+
 def train(row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Train once and measure: errors in pixels of the images, seconds of the whole command, numbers of the network."""
+    """Train once and measure: errors in pixels of the images, seconds of the whole command, numbers of the network.
+
+    Raises:
+        TrainingError: `kpd fit` ended with an error; the message has the end of its log.
+    """
     config = row.pop("config")
     command = [
         *(sys.executable, "-m", "keypoint_detection", "fit", f"--config={BASE}", f"--config={config}"),
@@ -77,7 +86,12 @@ def train(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with (folder / "log.txt").open("w") as log:
-        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
+        code = subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT).returncode
+    if code:
+        last_lines = "\n".join((folder / "log.txt").read_text().splitlines()[-N_LINES_SHOWN:])
+        raise TrainingError(
+            f"{row['backbone']} on {config} ended with code {code}; {folder / 'log.txt'} ends:\n{last_lines}"
+        )
     seconds = time.perf_counter() - start
     checkpoint = find_checkpoint(folder)
     metrics = json.loads((checkpoint.parents[1] / "metrics.json").read_text())["metrics"]
@@ -137,13 +151,32 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print the medians over the seeds, a line for each data set and backbone."""
-    print("| data | backbone | seeds | " + " | ".join(NUMBERS) + " |")
-    print("| --- " * (3 + len(NUMBERS)) + "|")
-    for name, backbone in dict.fromkeys((row["data"], row["backbone"]) for row in rows):
-        members = [row for row in rows if (row["data"], row["backbone"]) == (name, backbone)]
+    """Print the medians over the seeds, a line for each data set, backbone and number of steps."""
+    print("| data | backbone | steps | seeds | " + " | ".join(NUMBERS) + " |")
+    print("| --- " * (4 + len(NUMBERS)) + "|")
+
+    def group(row: dict[str, Any]) -> tuple[str, ...]:
+        return row["data"], row["backbone"], str(row["steps"])
+
+    for names in dict.fromkeys(map(group, rows)):
+        members = [row for row in rows if group(row) == names]
         medians = [statistics.median(float(row[column]) for row in members) for column in NUMBERS]
-        print(f"| {name} | {backbone} | {len(members)} | " + " | ".join(f"{value:.4g}" for value in medians) + " |")
+        print("| " + " | ".join((*names, str(len(members)), *(f"{value:.4g}" for value in medians))) + " |")
+
+
+def keep_configs(configs: list[Path], folder: Path) -> None:
+    """Keep a copy of every config beside the rows that it belongs to.
+
+    Raises:
+        SystemExit: a config is not what it was when its rows were measured.
+    """
+    for config in configs:
+        copy = folder / f"{config.stem}.yaml"
+        if copy.exists() and copy.read_text() != config.read_text():
+            raise SystemExit(
+                f"{config} is not what {folder} was measured with ({copy}): give another --folder or name."
+            )
+        copy.write_text(config.read_text())
 
 
 def main() -> None:
@@ -158,6 +191,7 @@ def main() -> None:
     parser.add_argument("--times", action="store_true", help="time steps and detection too; let nothing else run")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    keep_configs(options.data, options.folder)
     path = options.folder / "trainings.csv"
     rows: list[dict[str, Any]] = list(csv.DictReader(path.open())) if path.exists() else []
     done = {tuple(str(row[column]) for column in KEYS) for row in rows}
@@ -170,9 +204,19 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(options.at_once) as pool:
         trainings = [pool.submit(train, row, find_folder(row, options.folder)) for row in wanted]
-        for training in as_completed(trainings):
-            rows.append(training.result())
+        waiting = set(trainings)
+        try:
+            for training in as_completed(trainings):
+                waiting.remove(training)
+                rows.append(training.result())
+                write_rows(path, rows)
+        except (KeyboardInterrupt, TrainingError) as error:
+            pool.shutdown(cancel_futures=True)  # waits for those that have begun
+            rows += [one.result() for one in waiting if not one.cancelled() and one.exception() is None]
             write_rows(path, rows)
+            raise SystemExit(
+                f"{error or 'interrupted'}\n{path} has what was done; the same command resumes."
+            ) from error
     if options.times:
         for backbone in dict.fromkeys(row["backbone"] for row in rows):
             members = [row for row in rows if row["backbone"] == backbone]

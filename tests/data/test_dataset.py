@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from torchvision.transforms import v2
@@ -6,6 +8,7 @@ from keypoint_detection.data.coco import read_coco
 from keypoint_detection.data.dataset import KeypointsDataset, collate
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.geometry import apply_affine
+from keypoint_detection.types import DataError
 
 CHANNELS = {"sides": ["left", "right"], "red": ["red"], "also_left": ["left"]}
 
@@ -80,6 +83,42 @@ def test_an_empty_list_of_pairs_allows_mirrors_and_exchanges_nothing(table):
         visible_only=False,
     )
     assert points_of(dataset[0], 2)[0, 0].item() == pytest.approx(64 - table.points[1, 0])
+
+
+TWO_CATEGORIES = {"left": ["left"], "right": ["right"], "red": ["red"]}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "refused"),
+    [
+        ([("left", "right")], False),
+        ([("rat/left", "rat/right"), ("mouse/left", "mouse/right")], False),
+        ([("mouse/left", "mouse/right")], True),
+        ([("mouse/left", "rat/right")], True),
+    ],
+)
+def test_pairs_of_some_categories_are_refused_where_a_channel_collects_all(discs, pairs, refused):
+    content = json.loads(discs.read_text())
+    (mouse,) = content["categories"]
+    content["categories"] = [{**mouse, "name": "mouse"}, {**mouse, "name": "rat", "id": mouse["id"] + 1}]
+    path = discs.parent / "two.json"
+    path.write_text(json.dumps(content))
+    table = read_coco(path, coordinates="continuous")
+
+    def make(channels):
+        options = {"image_size": None, "resize_mode": "letterbox", "visible_only": False}
+        return KeypointsDataset(table, channels, flip_pairs=pairs, **options)
+
+    if refused:
+        with pytest.raises(
+            DataError, match=r"channel 'left' becomes .*, but channel 'right' collects mouse/right, rat/"
+        ):
+            make(TWO_CATEGORIES)
+    else:
+        assert make(TWO_CATEGORIES).mirrored_types is not None
+    # A channel of the one category alone has a twin of its own.
+    one_category = {"a": ["mouse/left"], "b": ["mouse/right"], "c": ["rat/right"], "d": ["rat/left"]}
+    assert make(one_category).mirrored_types is not None
 
 
 def test_a_mirror_without_known_pairs_is_refused(table):

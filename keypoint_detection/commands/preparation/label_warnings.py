@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from keypoint_detection.channels import mirror_channels
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.labels import check_channels, check_counts, check_distances
 from keypoint_detection.data.checks.parts import Demands, Part, make_part
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.types import DataError
 
 __all__ = ["warn_of_crowded_images", "warn_of_labels"]
 
@@ -28,6 +30,7 @@ def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
     for part in _parts_by_file(data, model):
         _warn([*check_channels(part), *check_distances(part, demands)])
     _warn_of_sides(data)
+    _warn_of_channels_without_twin(data, model)
     files = [set(dataset.table.image_paths[dataset.indices].tolist()) for dataset in data.parts.values()]
     if shared := sorted(set.intersection(*files) if len(files) > 1 else ()):
         logger.warning(
@@ -61,6 +64,16 @@ def _warn_of_sides(data: KeypointsDataModule) -> None:
             *twins[0],
             ", ".join(f"[{left}, {right}]" for left, right in twins),
         )
+
+
+def _warn_of_channels_without_twin(data: KeypointsDataModule, model: KeypointDetector) -> None:
+    """Warn if the pairs are known, and heatmaps are not averaged with those of mirrored images all the same."""
+    if data.flip_pairs is None or model.flip_test is not None:
+        return
+    try:
+        mirror_channels(model.channels, data.flip_pairs)
+    except DataError as error:
+        logger.warning("Heatmaps are not averaged with those of mirrored images: %s.", error)
 
 
 def _name_right(left: str) -> str:

@@ -81,3 +81,16 @@ def test_images_with_too_many_points_are_said_in_the_same_words_by_every_command
     assert "images have more points of a channel than model.max_keypoints, 1:" in said[0]
     assert "Set --model.max_keypoints=3. E.g. image " in said[0]
     assert said[0].endswith(" points of channel 'all'. `kpd check` lists them.")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], True), (["--model.flip_test=false"], False), (["--data.flip_pairs=null"], False)]
+)
+def test_channels_that_no_mirror_maps_to_each_other_are_said(discs, caplog, pytestconfig, words, said):
+    channels = "--model.channels={a: [left, red], b: [right]}"
+    words = [f"--data.train={discs}", channels, "--data.flip_pairs=[[left, right]]", *words]
+    messages = warnings_of(caplog, pytestconfig.rootpath / TINY, *words)
+    start = (
+        "Heatmaps are not averaged with those of mirrored images: by data.flip_pairs, channel 'a' becomes red, right"
+    )
+    assert any(one.startswith(start) for one in messages) == said
