@@ -144,7 +144,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write the table so that it is complete at any moment."""
     new = path.with_suffix(".new")
     with new.open("w", newline="") as file:
-        writer = csv.DictWriter(file, KEYS + NUMBERS)
+        writer = csv.DictWriter(file, KEYS + NUMBERS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     new.replace(path)
