@@ -3,7 +3,7 @@
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from keypoint_detection.parsing.internals import drop_minimum_length, seconds_left
+from keypoint_detection.parsing.internals import drop_minimum_length, is_at_end
 
 __all__ = ["FinalValidation"]
 
@@ -19,7 +19,7 @@ class FinalValidation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Request a validation after this batch if it is the last one."""
-        if _is_last_batch(trainer, batch_idx):
+        if is_at_end(trainer):
             # Nothing can train longer, but a minimum that is out of reach would prevent the validation.
             drop_minimum_length(trainer)
         elif not trainer.should_stop:
@@ -28,12 +28,3 @@ class FinalValidation(Callback):
         trainer.should_stop = True
         if trainer.check_val_every_n_epoch is not None:
             trainer.check_val_every_n_epoch = 1
-
-
-def _is_last_batch(trainer: Trainer, batch_idx: int) -> bool:
-    if 0 <= trainer.max_steps <= trainer.global_step:
-        return True
-    if seconds_left(trainer) <= 0:
-        return True
-    ends_epoch = batch_idx + 1 >= trainer.num_training_batches
-    return ends_epoch and trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1

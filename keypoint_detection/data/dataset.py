@@ -89,32 +89,33 @@ class KeypointsDataset(Dataset[Sample]):
         self.n_channels = len(channels)
         self.type_in_channel = types_in_channels(table.keypoint_types, channels)
         self.mirrored_types = _mirrored_types(table.keypoint_types, flip_pairs)
-        if self.mirrored_types is not None:
-            self._check_mirrored_channels(choose_mirrored_channels(channels, flip_pairs, None))
+        mirrored_channels = choose_mirrored_channels(channels, flip_pairs, None)
+        if mirrored_channels is not None:
+            self._check_mirrored_channels(mirrored_channels)
 
-    def _check_mirrored_channels(self, mirrored_channels: Sequence[int] | None) -> None:
+    def _check_mirrored_channels(self, mirrored_channels: Sequence[int]) -> None:
         """Compare what becomes of the types with what becomes of the channels.
 
         Args:
-            mirrored_channels: for each channel, the one that it becomes when mirrored, by the names of its types; None
-                if channels are not mirrored.
+            mirrored_channels: for each channel, the one that it becomes when mirrored, by the names of its types.
 
         Raises:
             DataError: a channel collects types of several categories, and only some of them swap.
         """
-        if mirrored_channels is None:
-            return
         becomes, expected = self.type_in_channel[self.mirrored_types], self.type_in_channel[:, mirrored_channels]
-        for index in np.flatnonzero((becomes != expected).any(axis=0))[:1]:
-            wanted, found = (
-                ", ".join(str(one) for one, is_in in zip(self.table.keypoint_types, column, strict=True) if is_in)
-                for column in (expected[:, index], becomes[:, index])
-            )
-            raise DataError(
-                f"data.flip_pairs: when mirrored, channel {self.channel_names[index]!r} becomes {found}, but channel "
-                f"{self.channel_names[mirrored_channels[index]]!r} collects {wanted}. Name the types in the pairs "
-                "without their category, or give the pairs of every category."
-            )
+        differs = (becomes != expected).any(axis=0)
+        if not differs.any():
+            return
+        index = int(differs.argmax())
+        wanted, found = (
+            ", ".join(str(one) for one, is_in in zip(self.table.keypoint_types, column, strict=True) if is_in)
+            for column in (expected[:, index], becomes[:, index])
+        )
+        raise DataError(
+            f"data.flip_pairs: when mirrored, channel {self.channel_names[index]!r} becomes {found}, but channel "
+            f"{self.channel_names[mirrored_channels[index]]!r} collects {wanted}. Name the types in the pairs without "
+            "their category, or give the pairs of every category."
+        )
 
     def used_points(self) -> NDArray[np.bool_]:
         """Tell which points of the table this data set uses, (P, C) by channel."""

@@ -17,6 +17,7 @@ __all__ = [
     "drop_minimum_length",
     "find_position",
     "has_settings_of_config",
+    "is_at_end",
     "is_validation_scheduled",
     "list_option_strings",
     "log_hyperparameters",
@@ -168,12 +169,20 @@ def seconds_left(trainer: Any) -> float:
     return min((seconds for seconds in left if seconds is not None), default=math.inf)
 
 
+def is_at_end(trainer: Any) -> bool:
+    """Whether the current batch is the last one of the training: by its steps, its time, or its epochs."""
+    if 0 <= trainer.max_steps <= trainer.global_step or seconds_left(trainer) <= 0:
+        return True
+    ends_epoch = trainer.fit_loop.epoch_loop.batch_idx + 1 >= trainer.num_training_batches
+    return bool(ends_epoch and trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1)
+
+
 def is_validation_scheduled(trainer: Any) -> bool:
     """Whether the training would validate after this batch by itself, and not only because something stops it.
 
     At its end it always does. Before, this follows the condition of Lightning's epoch loop, which a stop overrides.
     """
-    if trainer.global_step >= trainer.estimated_stepping_batches or seconds_left(trainer) <= 0:
+    if is_at_end(trainer):
         return True
     every_n_epochs = trainer.check_val_every_n_epoch
     if every_n_epochs is not None and (trainer.current_epoch + 1) % every_n_epochs:

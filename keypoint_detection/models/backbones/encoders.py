@@ -33,6 +33,7 @@ PLAIN_TRANSFORMER: Mapping[str, Any] = {"num_classes": 0, "dynamic_img_size": Tr
 NOT_SUITED = (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError)
 # A classifier's last layers are not used; a larger share of a file belongs to another network.
 LARGEST_UNUSED_SHARE = 0.2
+# The share of an encoder's weights that a file may lack before it is taken for another network's.
 LARGEST_MISSING_SHARE = 0.1
 # How the names of the weights in a checkpoint of this package begin.
 OWN_PREFIX = "network.backbone."
