@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 
 from keypoint_detection.types import DataError
 
-__all__ = ["refuse_unwritable", "shorten_path", "stay_below"]
+__all__ = ["refuse_unwritable", "relate_path", "shorten_path", "stay_below"]
 
 
 def refuse_unwritable(path: Path, option: str) -> None:
@@ -45,3 +45,11 @@ def shorten_path(path: str | Path) -> Path:
     """Write a path as one would type it: relative if it is below the working folder."""
     absolute = Path(os.path.abspath(path))
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def relate_path(path: str | Path, folder: Path) -> str:
+    """Write a path relative to a folder, with forward slashes; absolute if they are on different drives."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return Path(path).absolute().as_posix()

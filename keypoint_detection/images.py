@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "LETTERBOX_GREY",
     "ImageError",
     "ImageScan",
@@ -26,6 +27,14 @@ __all__ = [
 ]
 
 ResizeMode = Literal["letterbox", "stretch"]
+
+# What the names of images end in, in lower case. Pillow's own list also has what it only recognises, such as .h5, .mpg
+# and .pdf; HEIC needs a plug-in, but a file of it is an image all the same.
+IMAGE_KINDS = (
+    "apng avif avifs bmp bw dds dib dng gif heic heif icb ico j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx mpo pbm pcx "
+    "pfm pgm png pnm ppm psd qoi ras rgb rgba sgi tga tif tiff vda vst webp"
+)
+IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in IMAGE_KINDS.split())
 
 # A mid grey, so that the bars of a letterbox are not a strong edge after normalisation.
 LETTERBOX_GREY = 114

@@ -243,10 +243,11 @@ class PredictionWriter(Callback):
                     yield record
 
         category = _category(data.predict, model.channels)
+        files = {image.image_id: image.path for image in data.unlabelled}
         for kind in self.formats:
             target = self.folder / FILE_NAMES[kind]
             partial = target.with_name(f".{target.name}.partial")
-            write_predictions(records, partial, kind, model.channels, category)
+            write_predictions(records, partial, kind, model.channels, category, files)
             partial.replace(target)
             logger.info("Wrote %s", target)
         if self.overlays:

@@ -1,7 +1,6 @@
 """COCO keypoint files, with everything that the other formats may need."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from keypoint_detection.conversion.labels import (
 )
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.image_bounds import allow_outside
 from keypoint_detection.data.problems import Problems
+from keypoint_detection.destinations import relate_path
 from keypoint_detection.types import NOT_LABELLED, DataError
 
 __all__ = ["SPLITS", "read_coco_labels", "round_px", "write_coco_labels"]
@@ -120,7 +121,12 @@ def write_coco_labels(labels: LabelSet, path: Path, info: Mapping[str, Any]) -> 
         path: path of the JSON file.
         info: the file's description of itself.
     """
-    content: dict[str, Any] = {"info": dict(info), "images": [], "annotations": [], "categories": []}
+    content: dict[str, Any] = {
+        "info": {**info, **allow_outside(path)},
+        "images": [],
+        "annotations": [],
+        "categories": [],
+    }
     for number, category in enumerate(labels.categories, start=1):
         skeleton = [[a + 1, b + 1] for a, b in category.skeleton]
         content["categories"].append(
@@ -128,24 +134,16 @@ def write_coco_labels(labels: LabelSet, path: Path, info: Mapping[str, Any]) -> 
             | {"skeleton": skeleton}
         )
     for number, image in enumerate(labels.images, start=1):
+        assert image.path is not None
         height, width = image.size
-        content["images"].append({"id": number, "file_name": relate(image, path), "height": height, "width": width})
+        name = relate_path(image.path, path.parent)
+        content["images"].append({"id": number, "file_name": name, "height": height, "width": width})
         for instance in image.instances:
             if instance.is_labelled.any() or instance.box is not None:
                 annotation_id = len(content["annotations"]) + 1
                 content["annotations"].append({"id": annotation_id, "image_id": number} | _describe(instance))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def relate(image: LabelledImage, path: Path) -> str:
-    """Return the path of an image relative to the folder of a file."""
-    assert image.path is not None
-    file, folder = image.path.absolute(), path.parent.absolute()
-    try:
-        return Path(os.path.relpath(file, folder)).as_posix()
-    except ValueError:  # another drive
-        return file.as_posix()
 
 
 def _describe(instance: Instance) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from keypoint_detection.data.image_bounds import allow_outside
+from keypoint_detection.destinations import relate_path
 from keypoint_detection.types import NOT_LABELLED, VISIBLE
 
 __all__ = ["FILE_NAMES", "Format", "Record", "write_predictions"]
@@ -36,6 +38,7 @@ def write_predictions(
     kind: Format,
     channels: Mapping[str, Sequence[str]],
     category: Mapping[str, Any] | None,
+    files: Mapping[int, str],
 ) -> None:
     """Write one file of predictions, holding one image at a time in memory.
 
@@ -50,6 +53,7 @@ def write_predictions(
             `coco_labels`, a data set whose annotations are the predictions, to correct in a labelling tool.
         channels: channel name to its keypoint types.
         category: the category of the COCO file that the images come from; None makes one for the detector.
+        files: the file of each image by its id, for `coco_labels`, which names it relative to its own folder.
     """
     category = category or own_category(channels)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -68,8 +72,9 @@ def write_predictions(
             results = (one for record in records() for one in _instances(record, channels, category))
             _write_list(file, results, "")
         else:
-            file.write('{"images": ')
-            _write_list(file, map(_image, records()), ', "annotations": ')
+            images = (_image(record, files, path.parent) for record in records())
+            file.write(f'{{"info": {json.dumps(allow_outside(path))}, "images": ')
+            _write_list(file, images, ', "annotations": ')
             annotations = (one for record in records() for one in _instances(record, channels, category))
             numbered = ({"id": number, **_as_annotation(one)} for number, one in enumerate(annotations, start=1))
             _write_list(file, numbered, f', "categories": {json.dumps([category])}}}')
@@ -88,10 +93,10 @@ def _write_list(file: Any, entries: Iterable[Any], end: str) -> None:
     file.write(f"\n]{end}")
 
 
-def _image(record: Record) -> dict[str, Any]:
+def _image(record: Record, files: Mapping[int, str], folder: Path) -> dict[str, Any]:
     return {
         "id": record["id"],
-        "file_name": record["name"],
+        "file_name": relate_path(files[record["id"]], folder),
         "width": record["width"],
         "height": record["height"],
     }

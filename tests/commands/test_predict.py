@@ -297,7 +297,10 @@ def test_coco_labels_are_a_data_set_of_their_own(checkpoint, images):
     data_set = COCO("out/coco_labels.json")
     (category,) = data_set.loadCats(data_set.getCatIds())
     assert category["keypoints"] == ["spot"]
-    assert [image["file_name"] for image in data_set.loadImgs(data_set.getImgIds())] == list(PLACES)
+    names = [image["file_name"] for image in data_set.loadImgs(data_set.getImgIds())]
+    assert [str(Path("out", name).resolve()) for name in names] == [
+        str(Path(images, name).resolve()) for name in PLACES
+    ]
     annotations = data_set.loadAnns(data_set.getAnnIds())
     assert len(annotations) == 3
     for annotation, place in zip(annotations, read_csv("out/predictions.csv").values(), strict=True):
@@ -311,7 +314,6 @@ def test_pre_labels_can_be_trained_on(checkpoint, images):
         [
             "fit",
             "--data.train=out/coco_labels.json",
-            f"--data.image_root={images}",
             "--data.image_size=[24, 32]",
             "--data.num_workers=0",
             "--trainer.fast_dev_run=true",
@@ -454,3 +456,10 @@ def test_the_number_of_points_is_said_at_the_end(checkpoint, images, caplog):
         predict(checkpoint, images, "--output.score_threshold=1.0", folder="none")
     said = [record.message for record in caplog.records if record.message.startswith("Found ")]
     assert said == ["Found 3 points in 3 images.", "Found 0 points in 3 images."]
+
+
+def test_pre_labels_are_opened_by_other_commands(checkpoint, images, capsys):
+    predict(checkpoint, images, "--output.format=coco_labels")
+    run(["convert", "out/coco_labels.json", "--output=yolo", "--to=yolo"])
+    assert "3 images, 3 objects" in capsys.readouterr().out
+    assert sum(path.is_file() for path in Path("yolo/images").rglob("*")) == 3
