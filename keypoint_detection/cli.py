@@ -98,7 +98,12 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     # jsonargparse 5 will rename what Lightning calls; users can do nothing about the warning.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     module = importlib.import_module(f"keypoint_detection.commands.{COMMANDS[words[0]].module}")
-    cli: DetectorCLI | None = module.run(words)
+    try:
+        cli: DetectorCLI | None = module.run(words)
+    except RecursionError as error:
+        # Files that are nested too deeply are refused by name; what is left are values of options.
+        sys.stderr.write(f"kpd {words[0]}: error: a value is nested too deeply, in an option or in a file.\n")
+        raise SystemExit(USAGE_ERROR) from error
     return cli
 
 

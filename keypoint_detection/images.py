@@ -2,12 +2,17 @@
 
 import hashlib
 import io
+import struct
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from keypoint_detection.documents import refuse_special_file
+from keypoint_detection.types import DataError
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -18,6 +23,7 @@ __all__ = [
     "ResizeMode",
     "StoredImage",
     "fit_size",
+    "list_image_suffixes",
     "read_pixels",
     "read_sizes",
     "read_stored",
@@ -47,8 +53,17 @@ GREY_LEVELS_16_PER_8_BIT = 257
 EXIF_ORIENTATION = 0x0112
 # The orientations that turn an image on its side: height and width swap when it is shown.
 EXIF_SIDEWAYS = (5, 6, 7, 8)
-# What Pillow raises for files it cannot read: SyntaxError for broken PNG chunks, ValueError for bad headers.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# What Pillow raises for files it cannot read: SyntaxError for broken PNG chunks, ValueError for bad headers, and in the
+# rarer formats whatever their bytes lead to.
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, struct.error),
+    *(LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError),
+)
+# The formats of images. Pillow knows others, some of which are programs: it passes EPS files to Ghostscript.
+COMMON_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM")
+OTHER_FORMATS = (
+    *("TIFF", "WEBP", "JPEG2000", "AVIF", "HEIF", "MPO", "TGA", "PCX", "SGI", "QOI", "DIB", "ICO", "DDS", "PSD"),
+)
 
 
 class ImageError(OSError):
@@ -78,10 +93,27 @@ def read_sizes(path: str) -> ImageSizes:
         ImageError: the file is missing or not an image; damage after the header is left to `read_pixels`.
     """
     try:
-        with Image.open(path) as file:
+        with _open(path) as file:
             return _sizes_of(file)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
+
+
+def list_image_suffixes() -> set[str]:
+    """List what the names of image files end in, in lower case with the dot."""
+    known = {*COMMON_FORMATS, *OTHER_FORMATS}
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in known}
+
+
+def _open(source: str | IO[bytes]) -> Image.Image:
+    """Open a file in one of the formats of images."""
+    if isinstance(source, str):
+        refuse_special_file(Path(source), "an image")
+    try:
+        return Image.open(source, formats=COMMON_FORMATS)
+    except UnidentifiedImageError:
+        Image.init()
+        return Image.open(source, formats=[one for one in OTHER_FORMATS if one in Image.OPEN])
 
 
 def _sizes_of(file: Image.Image) -> ImageSizes:
@@ -101,6 +133,8 @@ def _unreadable(path: str, error: BaseException) -> ImageError:
         return ImageError(f"{path}: no such file.")
     if isinstance(error, Image.DecompressionBombError):
         return ImageError(f"{path}: larger than Pillow reads ({str(error).split(',')[0]}). Save it at a smaller size.")
+    if isinstance(error, DataError):
+        return ImageError(str(error))
     if isinstance(error, _UnsupportedError):
         return ImageError(f"{path}: {error}")
     reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
@@ -132,7 +166,7 @@ def read_stored(path: str, scale: Callable[[tuple[int, int]], float]) -> StoredI
         ImageError: the file is missing or not a readable image.
     """
     try:
-        with Image.open(path) as file:
+        with _open(path) as file:
             _refuse_ambiguous(file)
             sizes, orientation = _sizes_of(file), _orientation_of(file)
             height, width = sizes.stored
@@ -179,7 +213,7 @@ def read_pixels(path: str) -> NDArray[np.uint8]:
         ImageError: the file is missing or not a readable image, or it has floating-point values or several pages.
     """
     try:
-        with Image.open(path) as file:
+        with _open(path) as file:
             return to_rgb(file)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
@@ -232,9 +266,10 @@ def scan_image(path: str, side: int) -> ImageScan:
         ImageError: the file is missing or not a readable image.
     """
     try:
+        refuse_special_file(Path(path), "an image")
         with open(path, "rb") as stream:
             content = stream.read()
-        with Image.open(io.BytesIO(content)) as file:
+        with _open(io.BytesIO(content)) as file:
             _refuse_ambiguous(file)
             sizes = _sizes_of(file)
             file.draft("L", (side, side))

@@ -81,7 +81,7 @@ def _read_config(config: ConfigWord) -> str:
     """Return the sections of a config that concern the data, as text."""
     try:
         content = config.read()
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"--config: {config.source[:80]!r} cannot be read as a YAML file ({error}).") from error
     if not isinstance(content, dict):
         raise DataError(f"--config: {config.source[:80]!r} contains no settings; a config of `kpd fit` is expected.")

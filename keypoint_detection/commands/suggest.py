@@ -1,6 +1,7 @@
 """The command `kpd suggest`: which images to label next."""
 
 import csv
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -79,8 +80,10 @@ def suggest(
     sheet = table.with_suffix(".png")
     _refuse_outputs(table, sheet)
     known = _list_images(labelled, "--labelled") if labelled is not None else []
-    known_files = {Path(image.path).resolve() for image in known}
-    candidates = [image for image in _list_images(images, "--images") if Path(image.path).resolve() not in known_files]
+    known_files = {os.path.realpath(image.path) for image in known}
+    candidates = [
+        image for image in _list_images(images, "--images") if os.path.realpath(image.path) not in known_files
+    ]
     if not candidates:
         raise DataError(f"--images: all images of {images} are labelled already.")
     loaded = load_detector(ckpt_path, may_import=True, flip_test=False)

@@ -7,7 +7,6 @@ full list v=1. The order of the points in an image means nothing, so train them 
 `model.channels: {corner: [corner0, corner1, …]}`.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from keypoint_detection.conversion.labels import (
 )
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.problems import Problems
+from keypoint_detection.documents import read_json
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
 __all__ = ["looks_like_blender", "read_blender"]
@@ -84,10 +84,7 @@ def _number(images: list[dict[str, list[_Flagged]]]) -> tuple[dict[str, int], li
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}).") from error
+    content = read_json(path, "a box data set of the Blender generator (JSON)")
     if not looks_like_blender(content):
         raise DataError(f"{path}: has no list 'dataset'; expected a box data set of the Blender generator.")
     found: dict[str, Any] = content

@@ -22,6 +22,7 @@ from keypoint_detection.data.coco import read_coco
 from keypoint_detection.data.image_bounds import allow_outside
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.destinations import relate_path
+from keypoint_detection.documents import read_json
 from keypoint_detection.types import NOT_LABELLED, DataError
 
 __all__ = ["SPLITS", "read_coco_labels", "round_px", "write_coco_labels"]
@@ -65,7 +66,7 @@ def _read_file(path: Path, split: str, reading: Reading) -> LabelSet:
     except DataError as error:
         # The option has a different name here than in a training.
         raise DataError(str(error).replace("`data.image_root`", "`--image_root`")) from error
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = read_json(path, "a COCO keypoint file (JSON)")
     labelled = [one for one in content["annotations"] if one.get("keypoints") is not None]
     categories, indices = _read_categories(content["categories"], labelled)
     problems = Problems()
@@ -143,7 +144,7 @@ def write_coco_labels(labels: LabelSet, path: Path, info: Mapping[str, Any]) -> 
                 annotation_id = len(content["annotations"]) + 1
                 content["annotations"].append({"id": annotation_id, "image_id": number} | _describe(instance))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _describe(instance: Instance) -> dict[str, Any]:

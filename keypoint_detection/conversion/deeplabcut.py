@@ -33,6 +33,7 @@ from keypoint_detection.conversion.labels import (
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
+from keypoint_detection.documents import read_yaml
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
 __all__ = ["IMAGE_FOLDER", "SINGLE", "looks_like_deeplabcut", "read_deeplabcut", "write_deeplabcut"]
@@ -192,10 +193,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     for place in (folder, *list(folder.absolute().parents)[:2]):
         path = place / "config.yaml"
         if path.is_file():
-            try:
-                config = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise DataError(f"{path}: not valid YAML ({error}); expected the config of DeepLabCut.") from error
+            config = read_yaml(path, "the config of DeepLabCut")
             if isinstance(config, dict) and "Task" in config:
                 return config
     return {}

@@ -1,9 +1,10 @@
 """The formats, and how they are recognised and read."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
 
 from keypoint_detection.conversion.blender import looks_like_blender, read_blender
 from keypoint_detection.conversion.coco import read_coco_labels
@@ -15,6 +16,9 @@ from keypoint_detection.conversion.sleap import read_sleap
 from keypoint_detection.conversion.yolo import find_yolo_config, read_yolo
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
+from keypoint_detection.data.coco_annotations import COORDINATE_LIMIT
+from keypoint_detection.data.problems import Problems
+from keypoint_detection.documents import read_json, refuse_special_file
 from keypoint_detection.types import DataError
 
 __all__ = ["FORMATS", "FormatName", "find_format", "find_labels", "read_labels", "shift"]
@@ -111,6 +115,8 @@ def _not_recognised(source: Path) -> DataError:
 def _refuse_missing(source: Path) -> None:
     if not source.exists():
         raise DataError(f"{source}: no such file or folder. Paths are relative to {Path.cwd()}.")
+    if not source.is_dir():
+        refuse_special_file(source, "a file or folder of labels")
 
 
 def _recognise(source: Path) -> FormatName | None:
@@ -129,8 +135,8 @@ def _recognise(source: Path) -> FormatName | None:
 
 def _find_json_format(source: Path) -> FormatName:
     try:
-        content = json.loads(source.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        content = read_json(source, "a file of labels")
+    except DataError:
         return "coco"  # its reader best explains what is wrong
     if looks_like_blender(content):
         return "blender"
@@ -149,12 +155,29 @@ def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: C
     Raises:
         DataError: it cannot be read, or contains no keypoints.
     """
-    labels = FORMATS[name].read(source, reading)
+    try:
+        labels = FORMATS[name].read(source, reading)
+    except OverflowError as error:
+        raise DataError(f"{source}: has a number that is too large ({error}).") from error
+    _refuse_far_points(labels, source)
     if (coordinates or FORMATS[name].coordinates) == "pixel_index":
         shift(labels, PIXEL_INDEX_OFFSET_PX)
     if not any(instance.is_labelled.any() for image in labels.images for instance in image.instances):
         raise DataError(f"{source}: no keypoint is labelled in its {count_in_words(len(labels.images), 'image')}.")
     return labels
+
+
+def _refuse_far_points(labels: LabelSet, source: Path) -> None:
+    """Refuse coordinates that no image has: infinite ones could not even be written to most formats."""
+    problems = Problems()
+    for image in labels.images:
+        for one in image.instances:
+            near = (np.abs(one.points) < COORDINATE_LIMIT).all(axis=1)
+            for x, y in one.points[~near].tolist():
+                problems.add("far", f"{image.name}: a keypoint is at ({x:g}, {y:g}); pixel coordinates are expected.")
+            if one.box is not None and not (np.abs(one.box) < COORDINATE_LIMIT).all():
+                problems.add("box", f"{image.name}: a box is {one.box}; (left, top, width, height) is expected.")
+    problems.raise_if_any(source)
 
 
 def shift(labels: LabelSet, offset_px: float) -> None:

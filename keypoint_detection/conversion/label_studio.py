@@ -33,6 +33,7 @@ from keypoint_detection.conversion.labels import (
 )
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.problems import Problems
+from keypoint_detection.documents import read_json
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
 
 __all__ = ["CONFIG_NAME", "looks_like_label_studio", "read_label_studio", "write_label_studio"]
@@ -96,7 +97,7 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
             chosen = next((one for one in kept if one.get("ground_truth")), kept[0])
             image = _find_image(task, finder, problems)
             objects = _read_objects(chosen.get("result") or [], task, problems, others)
-        except (AttributeError, TypeError, KeyError, IndexError) as error:
+        except (AttributeError, TypeError, LookupError, ValueError) as error:
             problems.add("layout", f"task {task.get('id')} is not laid out as in a Label Studio export ({error}).")
             continue
         if image is not None:
@@ -117,10 +118,7 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}).") from error
+    content = read_json(path, "a JSON export from Label Studio")
     if not looks_like_label_studio(content):
         raise DataError(f"{path}: is not a list of tasks; expected a JSON export from Label Studio.")
     if not any("annotations" in task or "predictions" in task for task in content):
@@ -314,7 +312,7 @@ def write_label_studio(labels: LabelSet, folder: Path) -> list[str]:
         prediction = {"model_version": "kpd", "result": result}
         address = f"{LOCAL_FILES}?d={quote(relative)}"
         tasks.append({"id": number, "data": {"image": address}, "predictions": [prediction]})
-    text = json.dumps(tasks, ensure_ascii=False)
+    text = json.dumps(tasks, ensure_ascii=False, allow_nan=False)
     (folder / "tasks.json").write_text(text + "\n", encoding="utf-8")
     root = ElementTree.Element("View")
     ElementTree.SubElement(root, "Image", name="image", value="$image")

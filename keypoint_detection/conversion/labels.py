@@ -141,7 +141,7 @@ def read_edges(entries: Any, n_keypoints: int, start: int) -> list[tuple[int, in
     """
     pairs = [one for one in entries if isinstance(one, list) and len(one) == 2] if isinstance(entries, list) else []
     places = range(start, start + n_keypoints)
-    return [(a - start, b - start) for a, b in pairs if a in places and b in places]
+    return [(a - start, b - start) for a, b in pairs if type(a) is type(b) is int and a in places and b in places]
 
 
 def make_instance(category: int, n_keypoints: int) -> Instance:

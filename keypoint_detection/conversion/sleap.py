@@ -8,6 +8,7 @@ Only labels made by people are read, not predictions. sleap-io's own COCO writer
 occluded points, writes 0x0 as the size of videos that it cannot open, and does not keep folders of images.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -52,7 +53,8 @@ def read_sleap(source: Path, reading: Reading) -> LabelSet:
         DataError: it is not such a file, contains no labels, or images and videos are missing.
     """
     try:
-        content = _import_sleap_io(source).load_slp(str(source))
+        # Only what the package finds on disk is opened: the file may name any address.
+        content = _import_sleap_io(source).load_slp(str(source), open_videos=False)
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{source}: cannot be read as a SLEAP file ({error}).") from error
     problems = Problems()
@@ -107,6 +109,9 @@ def _open(video: Any, source: Path, reading: Reading, problems: Problems) -> Cal
         group = _common_folder(names)
 
         def find(number: int) -> LabelledImage | None:
+            if not 0 <= number < len(names):
+                problems.add("frame", f"frame {number} is labelled; its video has {len(names)} images.")
+                return None
             image = finder.find(names[number])
             if image is not None:
                 image.group = group
@@ -122,9 +127,27 @@ def _open(video: Any, source: Path, reading: Reading, problems: Problems) -> Cal
             problems.add("missing video", f"there is no video {video.filename!r}. Say where it is with --image_root.")
             return lambda number: None
         return _give_frames(VideoFrames(path), group)
-    if not video.exists() or video.backend is None:
+    return _give_frames(video, group) if _open_embedded(video, source, finder, problems) else lambda number: None
+
+
+def _open_embedded(video: Any, source: Path, finder: ImageFinder, problems: Problems) -> bool:
+    """Open a video whose images are inside the file, or inside another one of its folder."""
+    path = source if _is_same_file(source, str(video.filename)) else finder.look_for(str(video.filename))
+    try:
+        if path is not None:
+            video.replace_filename(str(path), open=True)
+    # sleap-io and h5py raise whatever a broken file leads to.
+    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError):
+        pass
+    if path is None or video.backend is None:
         problems.add("missing images", f"{video.filename}: cannot be opened, and its images are not inside the file.")
-    return _give_frames(video, group)
+        return False
+    return True
+
+
+def _is_same_file(path: Path, name: str) -> bool:
+    """Whether a name is that of a file."""
+    return os.path.realpath(path) == os.path.realpath(name)
 
 
 def _give_frames(frames: Any, group: str) -> Callable[[int], LabelledImage | None]:

@@ -29,7 +29,9 @@ from keypoint_detection.conversion.labels import (
     read_edges,
 )
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.coco import MAX_KEYPOINT_TYPES
 from keypoint_detection.data.problems import Problems
+from keypoint_detection.documents import read_text, read_yaml
 from keypoint_detection.types import VISIBLE, DataError
 
 __all__ = ["find_yolo_config", "label_path", "read_yolo", "write_yolo"]
@@ -98,15 +100,18 @@ def _read_config(source: Path, reading: Reading) -> _Config:
     path = find_yolo_config(source)
     if path is None or not path.is_file():
         raise DataError(f"{source}: has no data.yaml; expected a YOLO-pose data set of Ultralytics.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid YAML ({error}).") from error
+    content = read_yaml(path, "the data.yaml of a YOLO-pose data set")
     shape = content.get("kpt_shape") if isinstance(content, dict) else None
-    if not isinstance(shape, list) or len(shape) != 2 or not isinstance(shape[0], int) or shape[1] not in (2, 3):
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 2
+        or type(shape[0]) is not int
+        or not 0 < shape[0] <= MAX_KEYPOINT_TYPES
+        or shape[1] not in (2, 3)
+    ):
         raise DataError(
-            f"{path}: kpt_shape is {shape!r}; [number of keypoints, 2 or 3] is expected. Without it, the data set "
-            "is one of boxes."
+            f"{path}: kpt_shape is {shape!r:.60}; [number of keypoints, 2 or 3] is expected, with at most "
+            f"{MAX_KEYPOINT_TYPES} keypoints. Without it, the data set is one of boxes."
         )
     # `path` is often from another machine.
     stated = Path(str(content.get("path") or "."))
@@ -120,7 +125,7 @@ def _read_categories(config: _Config, keypoints: list[str]) -> list[Category]:
     classes = config.content.get("names")
     if isinstance(classes, list):
         classes = dict(enumerate(classes))
-    if not isinstance(classes, dict) or sorted(classes) != list(range(len(classes))):
+    if not isinstance(classes, dict) or set(classes) != set(range(len(classes))):
         raise DataError(f"{config.path}: names is {classes!r:.80}; the classes are expected, e.g. {{0: mouse}}.")
     named = config.content.get("kpt_names") or config.content.get("node_names")
     categories = []
@@ -151,7 +156,7 @@ def _list_images(config: _Config, split: str, problems: Problems) -> Iterator[Pa
         if place.is_dir():
             yield from sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         elif place.is_file():
-            lines = place.read_text(encoding="utf-8").split("\n")
+            lines = read_text(place, "a list of images").split("\n")
             yield from ((place.parent / line.strip()) for line in lines if line.strip())
         else:
             problems.add("no folder", f"{split}: {entry} is neither a folder nor a list of images in {config.root}.")
@@ -164,7 +169,7 @@ def _read_labels(
         return []
     n_expected = N_BOX_CELLS + config.n_keypoints * config.n_numbers
     instances = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, "a YOLO label file").splitlines(), start=1):
         cells = line.split()
         try:
             values = np.array(cells, dtype=np.float64)

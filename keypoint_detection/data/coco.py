@@ -21,6 +21,7 @@ from keypoint_detection.data.coco_images import read_images
 from keypoint_detection.data.problems import Problems
 
 __all__ = [
+    "MAX_KEYPOINT_TYPES",
     "PIXEL_INDEX_OFFSET_PX",
     "CocoKeypoints",
     "Coordinates",
@@ -36,6 +37,8 @@ Coordinates = Literal["continuous", "pixel_index"]
 
 # The distance of an integer that names a pixel from the centre of that pixel.
 PIXEL_INDEX_OFFSET_PX = 0.5
+# More cannot be channels of a network, and a list of them is a mistake.
+MAX_KEYPOINT_TYPES = 10_000
 
 
 class CocoKeypoints(NamedTuple):
@@ -124,7 +127,7 @@ def examine_coco(
     root = Path(image_root) if image_root is not None else path.parent
     try:
         return _read(path, load_quickly(path), root, coordinates, picked)
-    except NotPlainJson:
+    except (NotPlainJson, RecursionError):
         return _read(path, load_leniently(path), root, coordinates, picked)
 
 
@@ -198,6 +201,12 @@ def _read_categories(
         if not isinstance(names, list) or not all(isinstance(keypoint, str) for keypoint in names):
             problems.add(
                 "category names", f"the keypoints of category '{name}' are not a list of names: {names!r:.80}."
+            )
+            continue
+        if len(names) > MAX_KEYPOINT_TYPES:
+            problems.add(
+                "many keypoints",
+                f"category '{name}' has {len(names)} keypoints; at most {MAX_KEYPOINT_TYPES} are expected.",
             )
             continue
         repeated = [keypoint for keypoint, count in Counter(names).items() if count > 1]

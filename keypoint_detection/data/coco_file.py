@@ -5,13 +5,13 @@ text is parsed, whatever else a file contains (segmentations, captions), and an 
 processed. Fields may have any type here: their readers report everything wrong with them together.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from keypoint_detection.documents import read_bytes, read_json
 from keypoint_detection.types import DataError
 
 __all__ = [
@@ -24,17 +24,9 @@ __all__ = [
     "load_quickly",
 ]
 
-# The first bytes of files that are not UTF-8 text, and what to say about them.
-MAGIC = {
-    b"\x1f\x8b": "is compressed by gzip; unpack it first (gunzip)",
-    b"PK": "is a ZIP archive; unpack it first",
-    b"\xff\xfe": "is text in UTF-16; save it as UTF-8",
-    b"\xfe\xff": "is text in UTF-16; save it as UTF-8",
-}
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
 # The parser refuses what RFC 8259 does not allow (NaN, half of a surrogate pair) and numbers too large for a float.
 NotPlainJson = msgspec.DecodeError
+EXPECTED = "a COCO keypoint file (JSON)"
 
 
 class ImageEntry(msgspec.Struct, gc=False):
@@ -109,7 +101,7 @@ def load_quickly(path: Path) -> CocoFile:
         NotPlainJson: it is not, or is not laid out like a COCO file; `load_leniently` reads it or says what is wrong.
         DataError: there is no such file, or it is of another kind.
     """
-    shell = msgspec.json.decode(memoryview(_read_text(path)), type=_Shell)
+    shell = msgspec.json.decode(memoryview(read_bytes(path, EXPECTED)), type=_Shell)
     if not shell.images:
         raise NotPlainJson("no images")
     return CocoFile(shell.images, shell.annotations, shell.categories)
@@ -121,10 +113,7 @@ def load_leniently(path: Path) -> CocoFile:
     Raises:
         DataError: there is no such file, or it is not a COCO keypoint file.
     """
-    try:
-        content = json.loads(_read_text(path).decode())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON ({error}); expected a COCO keypoint file.") from error
+    content = read_json(path, EXPECTED)
     expected = "a COCO keypoint file is an object with the lists 'images', 'annotations' and 'categories'"
     if not isinstance(content, dict):
         hint = " Detection results are a list; give the ground-truth file." if content else ""
@@ -141,15 +130,3 @@ def load_leniently(path: Path) -> CocoFile:
         content["annotations"],
         msgspec.convert(content["categories"], list[CategoryEntry]),
     )
-
-
-def _read_text(path: Path) -> bytes:
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such file; expected a COCO keypoint file (JSON). Paths are relative to {Path.cwd()}."
-        )
-    raw = path.read_bytes()
-    for magic, what in MAGIC.items():
-        if raw.startswith(magic):
-            raise DataError(f"{path} {what}. A COCO keypoint file (JSON) is expected.")
-    return raw.removeprefix(BYTE_ORDER_MARK)

@@ -1,18 +1,17 @@
 """Images without labels: files, folders, patterns, COCO files and videos, to find points in."""
 
 import glob
-import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 from keypoint_detection.data.video import VIDEO_SUFFIXES, read_frames
-from keypoint_detection.images import ImageError, ResizeMode
+from keypoint_detection.documents import read_json
+from keypoint_detection.images import ImageError, ResizeMode, list_image_suffixes
 from keypoint_detection.resizing import read_image, resize
 from keypoint_detection.types import DataError, ImageBatch
 
@@ -78,7 +77,7 @@ def find_images(source: str, image_root: str | None, option: str, *, takes_video
 
 def _walk(folder: Path) -> Iterator[Path]:
     """List the images below a folder: of linked folders too, but none twice; a broken link counts as an image."""
-    suffixes = {*Image.registered_extensions()}
+    suffixes = list_image_suffixes()
     visited = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         if os.path.realpath(place) in visited:
@@ -91,9 +90,9 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _read_coco_images(path: Path, image_root: str | None, option: str) -> list[UnlabelledImage]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_json(path, "a COCO file (JSON)")
         images = [(str(image["file_name"]), int(image["id"])) for image in content["images"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise DataError(
             f"{option}: {path} is not a COCO file: `images` with `id` and `file_name` are expected ({error})."
         ) from error

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.documents import refuse_special_file
 from keypoint_detection.types import DataError
 
 __all__ = ["VIDEO_SUFFIXES", "read_frames", "read_rate", "write_video"]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm"})
 # H.264 with 4:2:0 chroma, which every player supports, needs even sides.
+# What videos are read as, by the names of ffmpeg: files that contain their own frames.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,flv,asf,ogg"
 CODEC, PIXEL_FORMAT = "libx264", "yuv420p"
 
 
@@ -21,8 +25,12 @@ def _open(path: str, mode: Literal["r", "w"]) -> Any:
         import av
     except ModuleNotFoundError as error:
         raise DataError(f"{path}: videos need PyAV: pip install 'keypoint-detection[video]'.") from error
+    if mode == "r":
+        refuse_special_file(Path(path), "a video")
+    # A playlist under the name of a video would read files and addresses of its choice.
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"} if mode == "r" else {}
     try:
-        return av.open(path, mode)
+        return av.open(path, mode, options=options)
     except (av.FFmpegError, OSError) as error:
         raise DataError(f"{path}: cannot be opened as a video ({error}).") from error
 

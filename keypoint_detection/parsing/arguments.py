@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from keypoint_detection.documents import parse_yaml
 
 __all__ = [
     "CONFIG_OPTIONS",
@@ -54,9 +54,9 @@ class ConfigWord(NamedTuple):
         Raises:
             OSError: there is no such file, or it cannot be read.
             UnicodeDecodeError: the file is not text.
-            yaml.YAMLError: it is not YAML.
+            ValueError: it is not YAML, or unreasonably large.
         """
-        return yaml.safe_load(self.source if self.is_text else Path(self.source).read_text(encoding="utf-8"))
+        return parse_yaml(self.source if self.is_text else Path(self.source).read_text(encoding="utf-8-sig"))
 
 
 def find_configs(words: Sequence[str]) -> dict[int, ConfigWord]:
@@ -107,12 +107,10 @@ def refuse_broken_configs(words: Sequence[str]) -> None:
         try:
             if not config.is_text:
                 config.read()
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            raise ValueError(f"{config.source}{place}: this is not YAML: {error.problem or error.context}.") from error
         except (OSError, UnicodeDecodeError):
             continue  # the parser says what is wrong with the file
+        except ValueError as error:
+            raise ValueError(f"{config.source}, {error}.") from error
 
 
 def find_checkpoint_path(words: Sequence[str]) -> str | None:
@@ -132,7 +130,7 @@ def find_checkpoint_path(words: Sequence[str]) -> str | None:
 def _checkpoint_of_config(config: ConfigWord) -> str | None:
     try:
         content = config.read()
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None  # the parser says what is wrong with the file
     value = content.get("ckpt_path") if isinstance(content, dict) else None
     return str(value) if value else None

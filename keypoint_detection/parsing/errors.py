@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn
 from jsonargparse import ArgumentParser
 
 from keypoint_detection.parsing.exit_codes import USAGE_ERROR
-from keypoint_detection.parsing.internals import list_option_strings
+from keypoint_detection.parsing.internals import guard_values, list_option_strings
 from keypoint_detection.parsing.wording import reword
 
 __all__ = ["Parser", "ShortErrors"]
@@ -66,6 +66,7 @@ class ShortErrors(ArgumentParser):
     short_names: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        guard_values()
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 

@@ -4,7 +4,11 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from jsonargparse import ArgumentParser, _typehints
+import yaml
+from jsonargparse import ArgumentParser, _typehints, set_loader
+from jsonargparse._loaders_dumpers import yaml_load
+
+from keypoint_detection.documents import parse_yaml
 
 __all__ = [
     "DescribesEpochs",
@@ -16,6 +20,7 @@ __all__ = [
     "drop_arguments_of_old_classes",
     "drop_minimum_length",
     "find_position",
+    "guard_values",
     "has_settings_of_config",
     "is_at_end",
     "is_validation_scheduled",
@@ -45,6 +50,28 @@ def _discard_all_init_args(parser_or_action: Any, prev_val: Any, value: Any) -> 
     if prev_val and "init_args" in prev_val and prev_val["class_path"] != value["class_path"]:
         for key in list(prev_val["init_args"].keys()):
             prev_val["init_args"].pop(key)
+
+
+# Shorter values without aliases can be neither nested deeply nor larger than they look.
+_HARMLESS_LENGTH = 500
+
+
+def guard_values() -> None:
+    """Make the parser refuse values that would exhaust it, on the command line, in the environment and in files."""
+    set_loader("yaml", _load_bounded, (yaml.YAMLError,))
+
+
+def _load_bounded(text: str) -> Any:
+    if "&" in text or sum(map(text.count, "[{-?:")) > _HARMLESS_LENGTH:
+        try:
+            parse_yaml(text)
+        except ValueError as error:
+            raise yaml.YAMLError(str(error)) from error
+    try:
+        return yaml_load(text)  # type: ignore[no-untyped-call]
+    # What the constructors of dates and numbers raise.
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise yaml.YAMLError(f"this is not YAML: {error}") from error
 
 
 def list_option_strings(parser: ArgumentParser) -> Iterator[str]:

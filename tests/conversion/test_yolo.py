@@ -95,7 +95,7 @@ def test_an_export_of_roboflow_is_found(draw, read, tmp_path, folder):
         (CONFIG.replace("[nose, tail]", "[a, b, c]"), "3 keypoint names"),
         (CONFIG.split("kpt_names")[0] + "kpt_names: 7", "kpt_names is 7"),
         (CONFIG.replace("images/val", "images/validation"), "is neither a folder nor a list"),
-        ("kpt_shape: [2", "not valid YAML"),
+        ("kpt_shape: [2", "this is not YAML"),
     ],
 )
 def test_what_is_wrong_with_the_config_is_named(data_set, read, config, message):
