@@ -23,7 +23,6 @@ __all__ = [
     "ResizeMode",
     "StoredImage",
     "fit_size",
-    "list_image_suffixes",
     "read_pixels",
     "read_sizes",
     "read_stored",
@@ -99,12 +98,6 @@ def read_sizes(path: str) -> ImageSizes:
         raise _unreadable(path, error) from error
 
 
-def list_image_suffixes() -> set[str]:
-    """List what the names of image files end in, in lower case with the dot."""
-    known = {*COMMON_FORMATS, *OTHER_FORMATS}
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in known}
-
-
 def _open(source: str | IO[bytes]) -> Image.Image:
     """Open a file in one of the formats of images."""
     if isinstance(source, str):
@@ -137,6 +130,8 @@ def _unreadable(path: str, error: BaseException) -> ImageError:
         return ImageError(str(error))
     if isinstance(error, _UnsupportedError):
         return ImageError(f"{path}: {error}")
+    if path.lower().endswith((".heic", ".heif")):
+        return ImageError(f"{path}: HEIC images cannot be read; convert them to JPEG or PNG.")
     reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
     return ImageError(f"{path}: cannot be read as an image ({reason}). Is the file complete?")
 

@@ -38,6 +38,7 @@ __all__ = [
     "DataError",
     "DataFiles",
     "Detections",
+    "Failure",
     "ImageBatch",
 ]
 
@@ -89,6 +90,20 @@ class Batch(NamedTuple):
     areas: "Tensor"
 
 
+class Failure(NamedTuple):
+    """An image, a frame of a video or a whole video that could not be read.
+
+    Attributes:
+        place: the position of the file, and the number of the frame in it; 0 for an image and for a whole video.
+        is_frame: whether it is a frame.
+        reason: why; names the file, unless it is a frame.
+    """
+
+    place: tuple[int, int]
+    is_frame: bool
+    reason: str
+
+
 class ImageBatch(NamedTuple):
     """Images without ground truth.
 
@@ -96,15 +111,16 @@ class ImageBatch(NamedTuple):
         images: (B, 3, H, W) uint8 RGB.
         input_to_image: (B, 2, 3) float32, the affine map from input pixels to pixels of the original image.
         image_sizes: (B, 2) int64, (height, width) of the original image in pixels.
-        indices: (B,) int64, the position of each image among the images to predict on.
-        failures: the index of each image that could not be read, and why.
+        indices: (B, 2) int64, the position of each image's file among the files to predict on, and the number of the
+            frame in a video; 0 for an image.
+        failures: the images, frames and videos that could not be read.
     """
 
     images: "Tensor"
     input_to_image: "Tensor"
     image_sizes: "Tensor"
     indices: "Tensor"
-    failures: tuple[tuple[int, str], ...]
+    failures: "tuple[Failure, ...]"
 
 
 class Detections(NamedTuple):

@@ -12,7 +12,7 @@ from PIL import Image
 from keypoint_detection.conversion.formats import find_labels, read_labels
 from keypoint_detection.conversion.labels import Reading
 from keypoint_detection.data.coco import read_coco
-from keypoint_detection.data.unlabelled import find_images
+from keypoint_detection.data.unlabelled import find_unlabelled
 from keypoint_detection.documents import parse_yaml, read_text
 from keypoint_detection.types import DataError
 
@@ -29,7 +29,7 @@ def _convert(name: str) -> Callable[[Path], object]:
 
 JSON_READERS: dict[str, Callable[[Path], object]] = {
     "training": lambda path: read_coco(path, coordinates="continuous"),
-    "prediction": lambda path: find_images(str(path), None, "--data.predict", takes_videos=True),
+    "prediction": lambda path: find_unlabelled(str(path), None, "--data.predict", takes_videos=True),
     "coco": _convert("coco"),
     "blender": _convert("blender"),
     "label_studio": _convert("label_studio"),

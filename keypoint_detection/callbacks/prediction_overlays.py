@@ -1,9 +1,9 @@
-"""The images or the video that `kpd predict` draws its points on."""
+"""The images and videos that `kpd predict` draws its points on."""
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, groupby, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from keypoint_detection.data.unlabelled import UnlabelledImage
+from keypoint_detection.data.unlabelled import UnlabelledFile
 from keypoint_detection.data.video import read_frames, read_rate, write_video
 from keypoint_detection.destinations import stay_below
 from keypoint_detection.drawing import PointSet, draw_overlay
 from keypoint_detection.images import read_pixels
 from keypoint_detection.inference.formats import Record
 
-__all__ = ["OVERLAY_FOLDER", "OVERLAY_VIDEO", "Look", "draw_overlay_images", "draw_overlay_video"]
+__all__ = ["OVERLAY_FOLDER", "OVERLAY_VIDEO", "Look", "draw_overlays", "name_outputs"]
 
 OVERLAY_FOLDER, OVERLAY_VIDEO = "overlays", "overlay.mp4"
 # What is drawn so far; it gets its name once it is complete.
-FOLDER_DRAFT, VIDEO_DRAFT = ".overlays.partial", ".overlay.partial.mp4"
+FOLDER_DRAFT = ".overlays.partial"
 
 
 class Look(NamedTuple):
@@ -39,37 +39,51 @@ class Look(NamedTuple):
     offset: float
 
 
-def draw_overlay_images(
-    folder: Path, images: Sequence[UnlabelledImage], records: Iterable[Record], look: Look
-) -> Path | None:
-    """Draw the points of every image on it.
+def draw_overlays(folder: Path, files: Sequence[UnlabelledFile], records: Iterable[Record], look: Look) -> Path | None:
+    """Draw the points of every image on it, and those of a video on its frames.
 
     Args:
-        folder: where the folder of overlays goes.
-        images: all images of the prediction; those that could not be read have no record.
-        records: what was found in each.
+        folder: where the overlays go: into a folder of their own, unless all is one video.
+        files: all images and videos of the prediction; what could not be read has no record.
+        records: what was found in each, with the `index` of the file and the frame, in that order.
         look: how points are drawn.
 
     Returns:
-        The folder of overlays; None if there is no record.
+        The folder of overlays, or the video; None if there is no record.
     """
     target, draft = folder / OVERLAY_FOLDER, folder / FOLDER_DRAFT
     shutil.rmtree(draft, ignore_errors=True)  # of a prediction that was interrupted here
-    paths = {image.image_id: image.path for image in images}
-    names = dict(zip(paths, _name_overlays([image.name for image in images]), strict=True))
-    for record in records:
-        place = draft / names[record["id"]]
+    names = name_outputs(files, ".png", ".mp4")
+    for position, of_file in groupby(records, key=lambda record: int(record["index"][0])):
+        file, place = files[position], draft / names[position]
         place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(_draw(read_pixels(paths[record["id"]]), record, look)).save(place)
-    return draft.replace(target) if draft.exists() else None
+        if file.is_video:
+            write_video(str(place), _draw_frames(file.path, iter(of_file), look), read_rate(file.path))
+        else:
+            Image.fromarray(_draw(read_pixels(file.path), next(of_file), look)).save(place)
+    if not draft.exists():
+        return None
+    if len(files) > 1 or not files[0].is_video:
+        return draft.replace(target)
+    (draft / names[0]).replace(folder / OVERLAY_VIDEO)
+    shutil.rmtree(draft)
+    return folder / OVERLAY_VIDEO
 
 
-def draw_overlay_video(folder: Path, video: str, records: Iterable[Record], look: Look) -> Path:
-    """Draw the points of every frame on it, at the rate of the video; return the new one."""
-    draft = folder / VIDEO_DRAFT
-    drawn = (_draw(frame, record, look) for frame, record in zip(read_frames(video), records, strict=False))
-    write_video(str(draft), drawn, read_rate(video))
-    return draft.replace(folder / OVERLAY_VIDEO)
+def _draw_frames(video: str, records: Iterator[Record], look: Look) -> Iterator[NDArray[np.uint8]]:
+    """Draw the points of each frame on it, up to the last that has some; a lost frame shows the one before it."""
+    record: Record | None = next(records)
+    drawn, n_waiting = None, 0
+    for frame in read_frames(video):
+        if record is None:
+            break
+        n_waiting += 1
+        if frame.pixels is not None and frame.number == record["frame"]:
+            drawn = _draw(frame.pixels, record, look)
+            record = next(records, None)
+        if drawn is not None:
+            yield from repeat(drawn, n_waiting)
+            n_waiting = 0
 
 
 def _draw(image: NDArray[np.uint8], record: Record, look: Look) -> NDArray[np.uint8]:
@@ -80,21 +94,32 @@ def _draw(image: NDArray[np.uint8], record: Record, look: Look) -> NDArray[np.ui
     return np.asarray(draw_overlay(image, marks, look.channels, min_score=look.min_score))
 
 
-def _name_overlays(names: list[str]) -> list[Path]:
-    """Name the overlay of each image: like the image, as a PNG; images that differ in nothing else keep their suffix.
+def name_outputs(files: Sequence[UnlabelledFile], for_image: str, for_video: str) -> list[Path]:
+    """Name what is made of each file: like the file, with another suffix.
 
-    >>> [path.as_posix() for path in _name_overlays(["b/c.jpg", "a.jpg", "a.png", "../a.png"])]
-    ['b/c.png', 'a.jpg.png', 'a.png.png', 'a.png-2.png']
+    Files that differ in nothing but their suffix keep it.
+
+    Args:
+        files: the images and videos.
+        for_image: the suffix of what is made of an image.
+        for_video: that of what is made of a video.
+
+    >>> files = [UnlabelledFile(name, name, None) for name in ("b/c.jpg", "a.jpg", "a.png", "../a.png", "v.avi")]
+    >>> [path.as_posix() for path in name_outputs(files, ".png", ".mp4")]
+    ['b/c.png', 'a.jpg.png', 'a.png.png', 'a.png-2.png', 'v.mp4']
     """
-    places = [stay_below(name) for name in names]
+    places = [stay_below(file.name) for file in files]
     without_suffix = Counter(str(place.with_suffix("")).casefold() for place in places)
     taken: set[str] = set()
-    overlays = []
-    for place in places:
+    outputs = []
+    for file, place in zip(files, places, strict=True):
         is_alone = without_suffix[str(place.with_suffix("")).casefold()] == 1
         stem = place.with_suffix("").name if is_alone else place.name
+        suffix = for_video if file.is_video else for_image
         numbered = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
-        overlay = next(path for one in numbered if str(path := place.with_name(f"{one}.png")).casefold() not in taken)
-        taken.add(str(overlay).casefold())
-        overlays.append(overlay)
-    return overlays
+        output = next(
+            path for one in numbered if str(path := place.with_name(f"{one}{suffix}")).casefold() not in taken
+        )
+        taken.add(str(output).casefold())
+        outputs.append(output)
+    return outputs

@@ -1,10 +1,11 @@
 """Write the points that `kpd predict` finds: completely or not at all, and resumable."""
 
-import contextlib
 import hashlib
 import json
 import logging
+import shutil
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +21,22 @@ from keypoint_detection.callbacks.prediction_overlays import (
     OVERLAY_FOLDER,
     OVERLAY_VIDEO,
     Look,
-    draw_overlay_images,
-    draw_overlay_video,
+    draw_overlays,
+    name_outputs,
 )
 from keypoint_detection.callbacks.run_folder import find_run_folder
+from keypoint_detection.callbacks.unfinished_records import (
+    PART_PATTERN,
+    Unread,
+    count_images,
+    find_records,
+    read_records,
+)
 from keypoint_detection.confidence import NO_CALIBRATION
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
-from keypoint_detection.data.unlabelled import is_video
+from keypoint_detection.data.unlabelled import UnlabelledFile
+from keypoint_detection.data.video import name_frame, save_frames
 from keypoint_detection.inference.formats import FILE_NAMES, Format, Record, write_predictions
 from keypoint_detection.inference.results import spread_of
 from keypoint_detection.inference.thresholds import choose_threshold, read_best_f1
@@ -37,9 +46,12 @@ __all__ = ["PredictionWriter"]
 
 logger = logging.getLogger(__name__)
 
-PART_PATTERN = ".unfinished-*.jsonl"
 SETTINGS_FILE = ".unfinished.json"
+# The frames of videos that `coco_labels` are for, and those that are written so far.
+FRAME_FOLDER, FRAME_DRAFT = "frames", ".frames.partial"
 DIGEST_BYTES = 16
+# What a result has besides the name of the image and the number of the frame.
+RESULTS = ("id", "height", "width", "points")
 N_DECIMALS, N_SCORE_DECIMALS = 3, 6
 
 
@@ -50,8 +62,9 @@ class PredictionWriter(Callback):
         folder: where the files go; by default, the run folder. Files appear in it once everything is done.
         format: `csv` (image, channel, x, y, score, probability, spread; for a video, frame after image), `jsonl` (one
             line per image, with covariances), `coco` (results for `COCO.loadRes`), `coco_labels` (a COCO data set to
-            correct in a labelling tool); one or a list. In both of COCO's, the points of one rank in each channel make
-            an instance, the best ones the first: which points belong to one object is not predicted.
+            correct in a labelling tool, with the frames of videos as images); one or a list. In both of COCO's, the
+            points of one rank in each channel make an instance, the best ones the first: which points belong to one
+            object is not predicted.
         score_threshold: points that score less are left out, as are those below model.score_threshold. `best_f1` takes
             the threshold with the best F1 in the validation stored in the checkpoint; without one, the low threshold
             of training.
@@ -62,7 +75,7 @@ class PredictionWriter(Callback):
             short.
 
     Raises:
-        DataError: no format is given, labels are requested for frames of a video, or there is no folder to resume in.
+        DataError: no format is given, or there is no folder to resume in.
     """
 
     def __init__(
@@ -84,8 +97,8 @@ class PredictionWriter(Callback):
         self.coordinates: Coordinates | None = coordinates
         self.overlays = overlays
         self.resume = resume
-        # The names of the images that could not be read, and why; known on the first process once everything is done.
-        self.failures: list[tuple[str, str]] = []
+        # What could not be read; known on the first process once everything is done.
+        self.unread = Unread("", [])
         self._part: Any = None
         self._threshold = 0.0
         self._offset = 0.0
@@ -93,18 +106,15 @@ class PredictionWriter(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look for what an interrupted prediction left, before images are read."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        video = is_video(data.predict)
-        if video and "coco_labels" in self.formats:
-            raise DataError("output.format is coco_labels, but a labelling tool cannot open the frames of a video.")
         # The run has no folder yet: if none was given, there is nothing to look for.
         if self.folder is None:
             return
         if self.resume:
-            data.predicted = self._read_interrupted(_source(trainer))
+            data.predicted = self._read_interrupted(data)
         elif trainer.is_global_zero:
-            self._begin(_source(trainer))
+            self._begin(data)
 
-    def _begin(self, source: str) -> None:
+    def _begin(self, data: Any) -> None:
         """Create the folder, unless it contains something that would be lost."""
         assert self.folder is not None
         if any(self.folder.glob(PART_PATTERN)):
@@ -113,30 +123,38 @@ class PredictionWriter(Callback):
                 "another --output.folder."
             )
         outputs = [*map(FILE_NAMES.__getitem__, self.formats), *((OVERLAY_FOLDER, OVERLAY_VIDEO) * self.overlays)]
+        if "coco_labels" in self.formats and any(file.is_video for file in data.unlabelled):
+            outputs.append(FRAME_FOLDER)
         finished = [name for name in outputs if (self.folder / name).exists()]
         if finished:
             raise DataError(f"{self.folder / finished[0]} already exists; give another --output.folder.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / SETTINGS_FILE).write_text(json.dumps({"images": source}), encoding="utf-8")
+            (self.folder / SETTINGS_FILE).write_text(json.dumps(_describe_images(data)), encoding="utf-8")
         except OSError as error:
             raise DataError(
                 f"{self.folder} cannot be written ({error.strerror}); give another --output.folder."
             ) from error
 
-    def _read_interrupted(self, source: str) -> set[int]:
-        """Find the images that an interrupted prediction has finished."""
+    def _read_interrupted(self, data: Any) -> set[tuple[int, int]]:
+        """Find the images and frames that an interrupted prediction has finished."""
         assert self.folder is not None
         stored = self.folder / SETTINGS_FILE
         if not stored.is_file():
             raise DataError(f"{self.folder} contains no interrupted prediction to resume.")
-        before = json.loads(stored.read_text(encoding="utf-8"))
-        if before["images"] != source:
+        before, now = json.loads(stored.read_text(encoding="utf-8")), _describe_images(data)
+        if before["images"] != now["images"]:
             raise DataError(
-                f"{self.folder} contains an interrupted prediction of {before['images']}; this one is of {source}. "
-                "Give the same images, or another --output.folder."
+                f"{self.folder} contains an interrupted prediction of {before['images']}; this one is of "
+                f"{now['images']}. Give the same images, or another --output.folder."
             )
-        return {record["index"] for record in self._records() if "error" not in record}
+        if before.get("files", now["files"]) != now["files"]:
+            raise DataError(
+                f"{self.folder} contains an interrupted prediction of {before['images']}, in which files have been "
+                "added, removed or renamed since. Restore them, or give another --output.folder."
+            )
+        finished = (record for record in read_records(find_records(self.folder)) if "error" not in record)
+        return {tuple(record["index"]) for record in finished}
 
     def _compare_settings(self, trainer: Trainer, settings: dict[str, Any]) -> None:
         """Record what determines the points of a new prediction, and refuse to resume one made in another way."""
@@ -144,7 +162,8 @@ class PredictionWriter(Callback):
         stored = self.folder / SETTINGS_FILE
         if not self.resume:
             if trainer.is_global_zero:
-                stored.write_text(json.dumps({"images": _source(trainer)} | settings), encoding="utf-8")
+                described = _describe_images(trainer.datamodule) | settings  # type: ignore[attr-defined]
+                stored.write_text(json.dumps(described), encoding="utf-8")
             return
         before = json.loads(stored.read_text(encoding="utf-8"))
         changed = [name for name, value in settings.items() if before.get(name, value) != value]
@@ -171,7 +190,7 @@ class PredictionWriter(Callback):
         if self.folder is None:
             self.folder = Path(trainer.strategy.broadcast(str(find_run_folder(trainer))))
             if trainer.is_global_zero:
-                self._begin(_source(trainer))
+                self._begin(data)
             trainer.strategy.barrier()
         settings = _describe_detector(trainer, model, data) | {
             "output.score_threshold": self._threshold,
@@ -196,17 +215,14 @@ class PredictionWriter(Callback):
         on_cpu: dict[str, Any] = {name: None if one is None else one.cpu() for name, one in outputs._asdict().items()}
         detections = Detections(**on_cpu)
         detections = detections._replace(points=detections.points - self._offset)
-        for row, index in enumerate(batch.indices.tolist()):
+        for row, (position, number) in enumerate(batch.indices.tolist()):
             height, width = batch.image_sizes[row].tolist()
             points = _as_points(detections, row, names, self._threshold)
-            name, image_id = _identify(data, index)
-            record = {"index": index, "name": name, "id": image_id, "height": height, "width": width, "points": points}
-            if not data.unlabelled:
-                record["frame"] = index
-            self._part.write(json.dumps(record) + "\n")
-        for index, error in batch.failures:
-            name, image_id = _identify(data, index)
-            self._part.write(json.dumps({"index": index, "name": name, "id": image_id, "error": error}) + "\n")
+            record = _identify(data.unlabelled, (position, number), is_frame=data.unlabelled[position].is_video)
+            self._part.write(json.dumps(record | {"height": height, "width": width, "points": points}) + "\n")
+        for failure in batch.failures:
+            record = _identify(data.unlabelled, failure.place, is_frame=failure.is_frame)
+            self._part.write(json.dumps(record | {"error": failure.reason}) + "\n")
         self._part.flush()
         if trainer.received_sigterm:
             raise SIGTERMException
@@ -225,25 +241,28 @@ class PredictionWriter(Callback):
 
     def _finish(self, model: Any, data: Any) -> None:
         assert self.folder is not None
-        places = self._find_records()
-        self.failures = []
-        n_points = 0
-        for record in self._records(places):
-            if "error" in record:
-                self.failures.append((record["name"], record["error"]))
-            else:
-                n_points += len(record["points"])
-        n_images = len(places) - len(self.failures)
-        logger.info("Found %s in %s.", count_in_words(n_points, "point"), count_in_words(n_images, "image"))
+        places = find_records(self.folder)
+        failed = [record for record in read_records(places) if "error" in record]
+        self.unread = Unread.of_records(failed, data.unlabelled)
+
+        def numbered() -> Iterator[Record]:
+            for number, record in enumerate(read_records(places), start=1):
+                image_id = data.unlabelled[record["index"][0]].image_id
+                if "error" not in record:
+                    yield record | {"id": number if image_id is None else image_id}
+
+        has_frames = any(file.is_video for file in data.unlabelled)
 
         def records() -> Iterator[Record]:
-            for record in self._records(places):
-                if "error" not in record:
-                    del record["index"]
-                    yield record
+            for record in numbered():
+                frame = {"frame": record.get("frame")} if has_frames else {}
+                yield {"name": record["name"], **frame, **{name: record[name] for name in RESULTS}}
 
+        n_points = sum(len(record["points"]) for record in records())
+        in_images = count_images(numbered(), data.unlabelled)
+        logger.info("Found %s in %s.", count_in_words(n_points, "point"), in_images)
         category = _category(data.predict, model.channels)
-        files = {image.image_id: image.path for image in data.unlabelled}
+        files = self._find_files(data.unlabelled, numbered()) if "coco_labels" in self.formats else {}
         for kind in self.formats:
             target = self.folder / FILE_NAMES[kind]
             partial = target.with_name(f".{target.name}.partial")
@@ -252,47 +271,40 @@ class PredictionWriter(Callback):
             logger.info("Wrote %s", target)
         if self.overlays:
             look = Look(list(model.channels), self._threshold, self._offset)
-            drawn = (
-                draw_overlay_video(self.folder, data.predict, records(), look)
-                if is_video(data.predict)
-                else draw_overlay_images(self.folder, data.unlabelled, records(), look)
-            )
+            drawn = draw_overlays(self.folder, data.unlabelled, numbered(), look)
             if drawn is not None:
                 logger.info("Wrote %s", drawn)
         for path in self.folder.glob(PART_PATTERN):
             path.unlink()
         (self.folder / SETTINGS_FILE).unlink(missing_ok=True)
 
-    def _find_records(self) -> list[tuple[Path, int]]:
-        """Find where the record of each image begins, in the order of the images."""
+    def _find_files(self, files: list[UnlabelledFile], records: Iterator[Record]) -> dict[int, str]:
+        """Find the image file of each record by its id; the frames of videos are written as images first."""
         assert self.folder is not None
-        places: dict[int, tuple[Path, int]] = {}
-        for path in sorted(self.folder.glob(PART_PATTERN), key=lambda file: file.stat().st_mtime):
-            with path.open("rb") as file:
-                start = 0
-                for line in file:
-                    with contextlib.suppress(ValueError):  # an image whose line was cut off is done again
-                        places[json.loads(line)["index"]] = (path, start)
-                    start += len(line)
-        return [place for _, place in sorted(places.items())]
-
-    def _records(self, places: list[tuple[Path, int]] | None = None) -> Iterator[Record]:
-        opened: dict[Path, Any] = {}
-        try:
-            for path, start in self._find_records() if places is None else places:
-                file = opened.setdefault(path, None) or path.open("rb")
-                opened[path] = file
-                file.seek(start)
-                yield json.loads(file.readline())
-        finally:
-            for file in opened.values():
-                file.close()
+        paths: dict[int, str] = {}
+        frames: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        for record in records:
+            position, number = record["index"]
+            if files[position].is_video:
+                frames[position][number] = record["id"]
+            else:
+                paths[record["id"]] = files[position].path
+        draft, target = self.folder / FRAME_DRAFT, self.folder / FRAME_FOLDER
+        shutil.rmtree(draft, ignore_errors=True)  # of a prediction that was interrupted here
+        names = name_outputs(files, "", "")
+        for position, ids in frames.items():
+            save_frames(files[position].path, draft / names[position], ids)
+            paths |= {ids[number]: str(target / names[position] / name_frame(number)) for number in ids}
+        if frames:
+            logger.info("Wrote %s", draft.replace(target))
+        return paths
 
 
-def _source(trainer: Trainer) -> str:
+def _describe_images(data: Any) -> dict[str, Any]:
     """Name the images, which must be the same when an interrupted prediction is resumed."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    return str(Path(data.predict).absolute())
+    names = "\n".join(file.name for file in data.unlabelled)
+    digest = hashlib.blake2b(names.encode("utf-8", "surrogateescape"), digest_size=DIGEST_BYTES).hexdigest()
+    return {"images": str(Path(data.predict).absolute()), "files": digest}
 
 
 def _describe_detector(trainer: Trainer, model: Any, data: Any) -> dict[str, Any]:
@@ -325,12 +337,11 @@ def _parts(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, Any]:
     return pl_module, trainer.datamodule  # type: ignore[attr-defined]
 
 
-def _identify(data: Any, index: int) -> tuple[str, int]:
-    """Return the name and the id of an image or video frame; the latter are its numbers from 0 and from 1."""
-    if data.unlabelled:
-        image = data.unlabelled[index]
-        return image.name, image.image_id
-    return f"{Path(data.predict).name}#{index}", index + 1
+def _identify(files: list[UnlabelledFile], index: tuple[int, int], *, is_frame: bool) -> Record:
+    """Name an image, a video or a frame, which has its number from 0."""
+    name = files[index[0]].name
+    identity = {"index": list(index), "name": f"{name}#{index[1]}" if is_frame else name}
+    return identity | ({"frame": index[1]} if is_frame else {})
 
 
 def _as_points(detections: Detections, row: int, channels: list[str], threshold: float) -> list[Record]:

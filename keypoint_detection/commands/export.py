@@ -13,7 +13,7 @@ from keypoint_detection import __version__
 from keypoint_detection.boxes.data_set import draw_examples
 from keypoint_detection.confidence import NO_CALIBRATION
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.unlabelled import find_images
+from keypoint_detection.data.unlabelled import find_unlabelled
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.images import ImageError, read_pixels
 from keypoint_detection.inference.engines import Engine
@@ -136,7 +136,7 @@ def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:
 
 def _read_examples(source: str) -> list[NDArray[np.uint8]]:
     """Read the first images that can be read, and name those before them that cannot."""
-    images = find_images(source, None, "--images", takes_videos=False)
+    images = find_unlabelled(source, None, "--images", takes_videos=False)
     examples: list[NDArray[np.uint8]] = []
     failures: list[str] = []
     for image in images:

@@ -3,29 +3,24 @@
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from jsonargparse.typing import PositiveInt
+from numpy.typing import NDArray
 
 from keypoint_detection.commands.terminal import leave_with_unreadable, track
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.unlabelled import UnlabelledImage, find_images, is_video
-from keypoint_detection.destinations import refuse_unwritable
+from keypoint_detection.data.unlabelled import UnlabelledFile, find_unlabelled
+from keypoint_detection.data.video import count_frames, name_frame, read_frames, save_frames
+from keypoint_detection.destinations import refuse_unwritable, stay_below
 from keypoint_detection.drawing import LabelledPanel, draw_contact_sheet
 from keypoint_detection.images import ImageError, read_pixels
 from keypoint_detection.inference.loading import load_detector
 from keypoint_detection.inference.predictor import Predictor
-from keypoint_detection.inference.suggesting import (
-    Floats,
-    Impression,
-    choose_images,
-    make_thumbnail,
-    measure_doubts,
-    take_impression,
-)
+from keypoint_detection.inference.suggesting import choose_images, make_thumbnail, measure_doubts, take_impression
 from keypoint_detection.inference.thresholds import choose_threshold
 from keypoint_detection.inference.torch_engine import TorchEngine
 from keypoint_detection.parsing.functions import call_with_words
@@ -33,10 +28,25 @@ from keypoint_detection.types import DataError
 
 __all__ = ["run", "suggest"]
 
-R = TypeVar("R")
-
 N_COLUMNS = 4
 N_DECIMALS = 4
+# How many frames of all videos are looked at, spread evenly: those in between look the same.
+N_FRAMES = 1000
+
+
+class _Candidate(NamedTuple):
+    """An image, or a frame of a video, to suggest."""
+
+    file: UnlabelledFile
+    number: int | None
+
+
+class _Suggestion(NamedTuple):
+    """An image to label: its name and file, and how much the detector doubts what it finds there."""
+
+    name: str
+    path: Path
+    doubt: float
 
 
 def run(words: Sequence[str]) -> None:
@@ -47,7 +57,7 @@ def run(words: Sequence[str]) -> None:
     """
     failures = call_with_words(suggest, "kpd suggest", words[1:])
     if failures:
-        leave_with_unreadable("kpd suggest", failures)
+        leave_with_unreadable("kpd suggest", count_in_words(len(failures), "file"), failures)
 
 
 def suggest(
@@ -57,18 +67,20 @@ def suggest(
     labelled: str | None = None,
     output: str = "suggested.csv",
 ) -> list[str]:
-    """Rank images without labels by how much labelling them would teach, and draw the first ones on a contact sheet.
+    """Rank images or frames of videos by how much labelling them would teach, and draw the first on a contact sheet.
 
     Images come first in which the detector is in doubt: low scores, a point too many, or points that move when the
-    image is mirrored or shrunk. Images that resemble another suggestion, or one that is labelled, come later.
+    image is mirrored or shrunk. Images that resemble another suggestion, or one that is labelled, come later. Of
+    videos, up to a thousand frames are looked at, and those suggested are written as images.
 
     Args:
         ckpt_path: path of the checkpoint, or `wandb://entity/project/name:alias`.
-        images: an image, a folder with everything below it, a pattern such as `frames/**/*.jpg`, or a COCO file, of
-            which only the images are read.
+        images: a video, an image, a folder with everything below it, a pattern such as `frames/**/*.jpg`, or a COCO
+            file, of which only the images are read.
         n_images: number of images to suggest.
         labelled: images that are labelled already, e.g. the training file; they are neither suggested nor repeated.
-        output: the CSV file to write, with rank, image and doubt; the contact sheet has the same name with .png.
+        output: the CSV file to write, with rank, image and doubt; the contact sheet has the same name with .png, and
+            the folder of frames the same without .csv.
 
     Returns:
         Why images could not be read.
@@ -77,94 +89,123 @@ def suggest(
         DataError: there are no images, or the output exists or cannot be written.
     """
     table = Path(output).expanduser()
-    sheet = table.with_suffix(".png")
-    _refuse_outputs(table, sheet)
-    known = _list_images(labelled, "--labelled") if labelled is not None else []
-    known_files = {os.path.realpath(image.path) for image in known}
-    candidates = [
-        image for image in _list_images(images, "--images") if os.path.realpath(image.path) not in known_files
-    ]
-    if not candidates:
+    known = [] if labelled is None else find_unlabelled(labelled, None, "--labelled", takes_videos=False)
+    known_files = {os.path.realpath(file.path) for file in known}
+    found = find_unlabelled(images, None, "--images", takes_videos=True)
+    files = [file for file in found if os.path.realpath(file.path) not in known_files]
+    _refuse_outputs(table, any(file.is_video for file in files))
+    if not files:
         raise DataError(f"--images: all images of {images} are labelled already.")
     loaded = load_detector(ckpt_path, may_import=True, flip_test=False)
     engine = TorchEngine(loaded, "auto", "float32", compile=False)
     detector = Predictor(engine, score_threshold=0.0, coordinates="continuous")
     failures: list[str] = []
-
-    def look_at(image: UnlabelledImage) -> tuple[UnlabelledImage, Impression]:
-        return image, take_impression(detector, read_pixels(image.path), loaded.mirrored_channels)
-
-    seen = list(_for_each(candidates, look_at, "Looking at images", failures))
+    seen = [
+        (candidate, take_impression(detector, pixels, loaded.mirrored_channels))
+        for candidate, pixels in _read_all(files, "Looking at images", failures)
+    ]
     if not seen:
         raise DataError(f"--images: nothing of {images} can be read; the first is {failures[0]}")
-
-    def shrink(image: UnlabelledImage) -> Floats:
-        return make_thumbnail(read_pixels(image.path))
-
     thumbnails = np.stack([impression.thumbnail for _, impression in seen])
-    thumbnails_known = list(_for_each(known, shrink, "Looking at labelled images", failures))
+    of_known = [make_thumbnail(pixels) for _, pixels in _read_all(known, "Looking at labelled images", failures)]
     threshold = choose_threshold("best_f1", loaded.best_f1_threshold, loaded.codec.score_threshold)
     doubts = measure_doubts([impression for _, impression in seen], threshold)
-    chosen = choose_images(doubts, thumbnails, np.reshape(thumbnails_known, (-1, thumbnails.shape[1])), n_images)
-    suggestions = [(seen[index][0], float(doubts[index])) for index in chosen]
+    chosen = choose_images(doubts, thumbnails, np.reshape(of_known, (-1, thumbnails.shape[1])), n_images)
     table.parent.mkdir(parents=True, exist_ok=True)
-    _draw_sheet(sheet, suggestions, detector, threshold)
+    suggestions = _save([seen[index][0] for index in chosen], doubts[chosen].tolist(), table.with_suffix(""))
+    _draw_sheet(table.with_suffix(".png"), suggestions, detector, threshold)
     _write_table(table, suggestions)
-    images_in_words = count_in_words(len(chosen), "image")
-    sys.stdout.write(f"Wrote {table} and {sheet}: {images_in_words} of {len(seen)} to label next.\n")
-    if len(chosen) < min(n_images, len(seen)):
-        sys.stdout.write("The others are copies of these or of images that are labelled.\n")
+    _report(table, len(chosen), len(seen), n_images)
     return failures
 
 
-def _refuse_outputs(table: Path, sheet: Path) -> None:
+def _report(table: Path, n_chosen: int, n_seen: int, n_wanted: int) -> None:
+    in_words = count_in_words(n_chosen, "image")
+    frames = table.with_suffix("")
+    sys.stdout.write(f"Wrote {table} and {table.with_suffix('.png')}: {in_words} of {n_seen} to label next.\n")
+    if frames.is_dir():
+        sys.stdout.write(
+            f"The frames of videos are in {frames}; `kpd predict --data.predict={frames} --output.format=coco_labels` "
+            "labels them for you to correct.\n"
+        )
+    if n_chosen < min(n_wanted, n_seen):
+        sys.stdout.write("The others are copies of these or of images that are labelled.\n")
+
+
+def _refuse_outputs(table: Path, has_videos: bool) -> None:
     """Refuse files that are there already or cannot be written, before any image is read."""
     if table.suffix.lower() != ".csv":
         raise DataError(f"--output is {str(table)!r}; a name ending in .csv is expected.")
-    for path in (table, sheet):
+    for path in (table, table.with_suffix(".png"), *([table.with_suffix("")] * has_videos)):
         if path.exists():
             raise DataError(f"{path} already exists; give another --output.")
     refuse_unwritable(table, "--output")
 
 
-def _for_each(
-    images: Sequence[UnlabelledImage], do: Callable[[UnlabelledImage], R], description: str, failures: list[str]
-) -> Iterator[R]:
-    """Do something with each image, and show the progress; images that cannot be read are added to the failures."""
-    for image in track(images, description, len(images)):
+def _read_all(
+    files: Sequence[UnlabelledFile], description: str, failures: list[str]
+) -> Iterator[tuple[_Candidate, NDArray[np.uint8]]]:
+    """Read all images and some frames of each video, and show the progress; add what cannot be read to the failures."""
+    n_per_video = max(1, N_FRAMES // max(1, sum(file.is_video for file in files)))
+    for file in track(files, description, len(files)):
         try:
-            yield do(image)
-        except ImageError as error:
+            if file.is_video:
+                yield from _read_some(file, n_per_video, failures)
+            else:
+                yield _Candidate(file, None), read_pixels(file.path)
+        except (ImageError, DataError) as error:
             failures.append(str(error))
 
 
-def _write_table(path: Path, suggestions: Sequence[tuple[UnlabelledImage, float]]) -> None:
+def _read_some(
+    file: UnlabelledFile, n_frames: int, failures: list[str]
+) -> Iterator[tuple[_Candidate, NDArray[np.uint8]]]:
+    """Read about as many frames of a video, evenly spread; lost ones are counted in one failure."""
+    step = -(-(count_frames(file.path) or n_frames) // n_frames)
+    n_lost = 0
+    for frame in read_frames(file.path):
+        n_lost += frame.pixels is None
+        if frame.pixels is not None and frame.number % step == 0:
+            yield _Candidate(file, frame.number), frame.pixels
+    if n_lost:
+        failures.append(f"{file.path}: {count_in_words(n_lost, 'frame')} cannot be decoded.")
+
+
+def _save(candidates: Sequence[_Candidate], doubts: Sequence[float], folder: Path) -> list[_Suggestion]:
+    """Write the frames among the candidates as images."""
+    frames: dict[UnlabelledFile, list[int]] = {}
+    suggestions = []
+    for (file, number), doubt in zip(candidates, doubts, strict=True):
+        name, path = file.name, Path(file.path)
+        if number is not None:
+            frames.setdefault(file, []).append(number)
+            path = folder / stay_below(file.name) / name_frame(number)
+            name = path.as_posix()
+        suggestions.append(_Suggestion(name, path, doubt))
+    for file, numbers in frames.items():
+        save_frames(file.path, folder / stay_below(file.name), numbers)
+    return suggestions
+
+
+def _write_table(path: Path, suggestions: Sequence[_Suggestion]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["rank", "image", "doubt"])
-        for rank, (image, doubt) in enumerate(suggestions, 1):
-            writer.writerow([rank, image.name, round(doubt, N_DECIMALS)])
+        for rank, suggestion in enumerate(suggestions, 1):
+            writer.writerow([rank, suggestion.name, round(suggestion.doubt, N_DECIMALS)])
 
 
-def _list_images(source: str, option: str) -> list[UnlabelledImage]:
-    if is_video(source):
-        raise DataError(f"{option}: {source} is a video; save its frames as images first, e.g. every tenth.")
-    return find_images(source, None, option, takes_videos=False)
-
-
-def _draw_sheet(
-    path: Path, suggestions: Sequence[tuple[UnlabelledImage, float]], detector: Predictor, threshold: float
-) -> None:
+def _draw_sheet(path: Path, suggestions: Sequence[_Suggestion], detector: Predictor, threshold: float) -> None:
     panels = []
-    for rank, (image, doubt) in enumerate(suggestions, 1):
-        pixels = read_pixels(image.path)
+    for rank, (name, file, doubt) in enumerate(suggestions, 1):
+        pixels = read_pixels(str(file))
         result = detector(pixels)
-        kept = [result.xy[name][result.scores[name] >= threshold] for name in detector.channels]
+        kept = [result.xy[channel][result.scores[channel] >= threshold] for channel in detector.channels]
         n_most = max(map(len, kept))
         points = np.zeros((len(kept), n_most, 2), np.float32)
         is_found = np.zeros((len(kept), n_most), np.bool_)
         for c, found in enumerate(kept):
             points[c, : len(found)], is_found[c, : len(found)] = found, True
-        panels.append(LabelledPanel(f"{rank}. {image.name} ({doubt:.2f})", pixels, points, is_found))
+        panels.append(LabelledPanel(f"{rank}. {name} ({doubt:.2f})", pixels, points, is_found))
     rows = [panels[start : start + N_COLUMNS] for start in range(0, len(panels), N_COLUMNS)]
     draw_contact_sheet(rows, detector.channels, "Label these next: rank, image, doubt, and what is found").save(path)

@@ -4,8 +4,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NoReturn, TypeVar
 
-from keypoint_detection.counting import count_in_words
-
 __all__ = ["leave_with_unreadable", "track"]
 
 T = TypeVar("T")
@@ -29,13 +27,17 @@ def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
     return progress.track(items, description, total=total, console=Console(stderr=True), transient=True)
 
 
-def leave_with_unreadable(command: str, failures: Sequence[str]) -> NoReturn:
-    """List the images that could not be read, one a line, and let the exit code say so.
+def leave_with_unreadable(command: str, counted: str, failures: Sequence[str]) -> NoReturn:
+    """List what could not be read, one a line, and let the exit code say so.
+
+    Args:
+        command: what was running, e.g. `kpd predict`.
+        counted: how much could not be read, e.g. `2 images`.
+        failures: what, and why.
 
     Raises:
         SystemExit: always (1).
     """
-    images = count_in_words(len(failures), "image")
     listed = "\n".join(f"  {failure}" for failure in failures)
-    sys.stderr.write(f"{command}: {images} could not be read:\n{listed}\n")
+    sys.stderr.write(f"{command}: {counted} could not be read:\n{listed}\n")
     raise SystemExit(UNREADABLE)

@@ -310,10 +310,10 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         self._show_result()
 
     def after_predict(self) -> None:
-        """List the images that could not be read, and let the exit code say so."""
+        """List what could not be read, and let the exit code say so."""
         writer = next(one for one in self.trainer.callbacks if isinstance(one, PredictionWriter))  # type: ignore[attr-defined]
-        if writer.failures:
-            leave_with_unreadable("kpd predict", [f"{name}: {error}" for name, error in writer.failures])
+        if writer.unread.reasons:
+            leave_with_unreadable("kpd predict", *writer.unread)
 
     def _show_result(self) -> None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]

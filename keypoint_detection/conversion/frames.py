@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keypoint_detection.conversion.labels import LabelSet
-from keypoint_detection.data.video import read_frames
+from keypoint_detection.data.video import Frame, read_frames
 from keypoint_detection.types import DataError
 
 __all__ = ["VideoFrames", "save_frames"]
@@ -25,21 +25,23 @@ class VideoFrames:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._frames: Iterator[NDArray[np.uint8]] = iter(())
+        self._frames: Iterator[Frame] = iter(())
         self._next = 0
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
-        """Decode a frame, (H, W, 3) uint8 RGB.
+        """Decode a frame, (H, W, 3) uint8 RGB, upright.
 
         Raises:
-            DataError: the video is too short or cannot be read, or PyAV is not installed.
+            DataError: the video is too short, it or the frame cannot be read, or PyAV is not installed.
         """
         if number < self._next or not self._next:
             self._frames, self._next = read_frames(str(self.path)), 0
-        for pixels in self._frames:
-            self._next += 1
-            if self._next > number:
-                return pixels
+        for frame in self._frames:
+            self._next = frame.number + 1
+            if frame.number == number:
+                if frame.pixels is None:
+                    raise DataError(f"{self.path}: frame {number} (counted from 0) is lost ({frame.failure}).")
+                return frame.pixels
         raise DataError(f"{self.path}: has {self._next} frames; frame {number} (counted from 0) is labelled.")
 
 

@@ -39,13 +39,13 @@ from keypoint_detection.data.splitting import (
     take_fraction,
 )
 from keypoint_detection.data.unlabelled import (
+    UnlabelledFile,
     UnlabelledFrames,
-    UnlabelledImage,
     UnlabelledImages,
     collate_images,
-    find_images,
-    is_video,
+    find_unlabelled,
 )
+from keypoint_detection.data.video import check_video
 from keypoint_detection.images import ResizeMode
 from keypoint_detection.parsing.internals import find_position, has_settings_of_config
 from keypoint_detection.types import Batch, DataError, DataFiles, ImageBatch
@@ -70,8 +70,8 @@ class KeypointsDataModule(LightningDataModule):
         train: COCO keypoint file (JSON) to train on.
         val: COCO keypoint file to validate on. If left out, a part of `train` is held out.
         test: COCO keypoint file for `kpd test`.
-        predict: where `kpd predict` finds points: an image, a folder and everything below it, a pattern such as
-            'frames/**/*.jpg', a COCO file, or a video.
+        predict: where `kpd predict` finds points: an image, a video, a folder and everything below it, a pattern such
+            as 'frames/**/*.jpg', or a COCO file.
         image_root: folder that the images' file names are relative to; by default, the folder of each JSON file.
         categories: names of the categories whose annotations count, e.g. [person]; images without them have nothing to
             find. By default, all that have keypoints.
@@ -178,10 +178,10 @@ class KeypointsDataModule(LightningDataModule):
         # Where a resumed training continues: its epoch, and the number of batches already processed in it.
         self._epoch, self._n_batches = 0, 0
         self._datasets: dict[str, KeypointsDataset] = {}
-        # The images to find points in; empty for a video, whose frames are counted only while reading.
-        self.unlabelled: list[UnlabelledImage] = []
-        # The images or frames that an interrupted prediction has already finished.
-        self.predicted: set[int] = set()
+        # The images and videos to find points in.
+        self.unlabelled: list[UnlabelledFile] = []
+        # What an interrupted prediction has already finished: positions of files, and numbers of frames in them.
+        self.predicted: set[tuple[int, int]] = set()
 
     def prepare_data(self) -> None:
         """Draw the procedural data set if it is missing, and tidy the cache; Lightning calls this once per machine.
@@ -229,10 +229,9 @@ class KeypointsDataModule(LightningDataModule):
         if stage == "predict" and not self.unlabelled:
             if self.predict is None:
                 raise DataError("no images to find points in: give --data.predict, e.g. a folder or a video.")
-            if not is_video(self.predict):
-                self.unlabelled = find_images(self.predict, self.image_root, "data.predict", takes_videos=True)
-            elif not Path(self.predict).is_file():
-                raise DataError(f"data.predict: there is no video {self.predict!r}.")
+            self.unlabelled = find_unlabelled(self.predict, self.image_root, "data.predict", takes_videos=True)
+            if len(self.unlabelled) == 1 and self.unlabelled[0].is_video:
+                check_video(self.unlabelled[0].path)
 
     def _set_up_training(self, files: DataFiles) -> None:
         if files.train is None:
@@ -353,22 +352,20 @@ class KeypointsDataModule(LightningDataModule):
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Make the loader of the images to find points in; images that keep their own size come one by one."""
-        assert self.predict is not None
-        is_alone = self.image_size is None and not is_video(self.predict)
-        dataset: UnlabelledFrames | UnlabelledImages
-        if is_video(self.predict):
+        """Make the loader of what to find points in; images that keep their own size come one by one."""
+        fitting = (self.image_size, self.resize, self.predicted)
+        if any(file.is_video for file in self.unlabelled):
             n_processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-            dataset = UnlabelledFrames(
-                self.predict, self.image_size, self.resize, self.predicted, n_processes=n_processes, rank=rank
+            frames = UnlabelledFrames(
+                self.unlabelled, *fitting, batch_size=self.batch_size, n_processes=n_processes, rank=rank
             )
-        else:
-            dataset = UnlabelledImages(self.unlabelled, self.image_size, self.resize, self.predicted)
+            # One worker reads a video; several would each decode all of it.
+            n_workers = min(len(self.unlabelled), self.num_workers)
+            return DataLoader(frames, batch_size=None, num_workers=n_workers, worker_init_fn=_start_worker)
         return DataLoader(
-            dataset,
-            batch_size=1 if is_alone else self.batch_size,
-            # One process reads a video; several would each decode all of it.
-            num_workers=min(1, self.num_workers) if is_video(self.predict) else self.num_workers,
+            UnlabelledImages(self.unlabelled, *fitting),
+            batch_size=1 if self.image_size is None else self.batch_size,
+            num_workers=self.num_workers,
             collate_fn=collate_images,
             worker_init_fn=_start_worker,
         )

@@ -139,8 +139,10 @@ def choose_images(
     if len(known):
         usual = float(np.median(distances))
     else:
-        # Without anything to compare with, the usual distance is that from one image to the next.
-        usual = float(np.median(np.linalg.norm(np.diff(thumbnails, axis=0), axis=1))) if len(doubts) > 1 else 1.0
+        # Without anything to compare with, the usual distance is that of images far apart in the list: neighbours may
+        # be frames of one video.
+        others = np.roll(thumbnails, len(thumbnails) // 2, axis=0)
+        usual = float(np.median(np.linalg.norm(thumbnails - others, axis=1))) if len(doubts) > 1 else 1.0
     chosen: list[int] = []
     is_left = np.ones(len(doubts), dtype=bool)
     for _ in range(min(n_images, len(doubts))):

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -384,6 +386,131 @@ def test_every_frame_of_a_video_has_its_points(checkpoint, tmp_path):
     for point, place in zip(found.values(), places, strict=True):
         assert point == pytest.approx(place, abs=0.5)  # the codec loses some
     assert len(list(read_frames("out/overlay.mp4"))) == 12
+
+
+def rows_of(path):
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_damaged(path, n_frames=12):
+    """Write a video of blobs that move by 5 px a frame, the seventh of which cannot be decoded."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 80, 60, "yuvj420p"
+        for number in range(n_frames):
+            frame = av.VideoFrame.from_ndarray(blob_image(10.0 + 5 * number, 30.0), format="rgb24")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    with av.open(str(path)) as file:
+        start, size = next((packet.pos, packet.size) for packet in file.demux() if packet.pts == 6 * packet.duration)
+    content = bytearray(path.read_bytes())
+    content[start : start + size] = b"\xff" * size
+    path.write_bytes(content)
+
+
+def test_a_frame_that_cannot_be_decoded_loses_no_other(checkpoint, tmp_path, capsys):
+    write_damaged(tmp_path / "v.mov")
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, "v.mov", "--output.overlays=true", "--output.format=[csv, coco_labels]")
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "1 frame could not be read:" in error
+    assert "v.mov: frame 6 cannot be decoded" in error
+    rows = rows_of("out/predictions.csv")
+    assert [int(row["frame"]) for row in rows] == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
+    for row in rows:
+        assert float(row["x"]) == pytest.approx(10 + 5 * int(row["frame"]), abs=0.5)
+    assert len(list(read_frames("out/overlay.mp4"))) == 12
+    images = json.loads(Path("out/coco_labels.json").read_text())["images"]
+    assert [image["id"] for image in images] == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]
+    assert images[6]["file_name"] == "frames/v/000007.png"
+
+
+def test_videos_and_images_of_a_folder_are_predicted_together(checkpoint, images, capsys):
+    videos = {"b/v.MP4": 3, "w.mkv": 2}
+    for name, n_frames in videos.items():
+        path = images / name.lower()
+        write_video(str(path), [blob_image(20.0 + 10 * number, 30.0) for number in range(n_frames)], Fraction(10))
+        path.rename(images / name)
+    (images / "sound.mp4").write_bytes(b"no video")
+    words = ["--output.format=[csv, jsonl, coco_labels]", "--output.overlays=true"]
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, images, *words)
+    assert stop.value.code == 1
+    assert "1 video could not be read:" in capsys.readouterr().err
+    expected = ["a.png", "b/c.jpg", "b/d.png", *(f"b/v.MP4#{number}" for number in range(3)), "w.mkv#0", "w.mkv#1"]
+    rows = rows_of("out/predictions.csv")
+    assert [row["image"] for row in rows] == expected
+    assert [row["frame"] for row in rows] == ["", "", "", "0", "1", "2", "0", "1"]
+    assert float(rows[4]["x"]) == pytest.approx(30, abs=0.5)
+    records = [json.loads(line) for line in Path("out/predictions.jsonl").read_text().splitlines()]
+    assert len({record["id"] for record in records}) == 8
+    drawn = {path.relative_to("out/overlays").as_posix() for path in Path("out/overlays").rglob("*.*")}
+    assert drawn == {"a.png", "b/c.png", "b/d.png", "b/v.mp4", "w.mp4"}
+    run(["convert", "out/coco_labels.json", "--output=yolo", "--to=yolo"])
+    assert "8 images, 8 objects" in capsys.readouterr().out
+
+
+def test_workers_share_the_videos(checkpoint, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for number in range(3):
+        write_video(f"videos/{number}.mp4", [blob_image(20.0 + 10 * number, 30.0)] * 3, Fraction(10))
+    predict(checkpoint, "videos", "--data.num_workers=2", "--data.batch_size=2")
+    found = read_csv("out/predictions.csv")
+    assert list(found) == [f"{number}.mp4#{frame}" for number in range(3) for frame in range(3)]
+    assert found["2.mp4#1"] == pytest.approx((40.0, 30.0), abs=0.5)
+
+
+def test_frames_of_other_sizes_keep_them(tmp_path):
+    for name, size in (("a.mp4", (60, 80)), ("b.mp4", (40, 64))):
+        write_video(name, [blob_image(30.0, 20.0, size)] * 3, Fraction(10))
+    predict(make_checkpoint(tmp_path), "*.mp4", "--output.format=jsonl")
+    records = [json.loads(line) for line in Path("out/predictions.jsonl").read_text().splitlines()]
+    assert [(record["height"], record["width"]) for record in records] == [(60, 80)] * 3 + [(40, 64)] * 3
+
+
+def test_what_is_no_video_is_refused_before_anything_is_written(checkpoint, capsys):
+    Path("v.mp4").write_bytes(b"no video")
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, "v.mp4")
+    assert stop.value.code == 2
+    assert "v.mp4: cannot be opened as a video" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_a_prediction_of_other_files_does_not_go_on(checkpoint, images, monkeypatch, capsys):
+    read = unlabelled.read_image
+    monkeypatch.setattr(unlabelled, "read_image", lambda path: read(path) if "a.png" in path else [][0])
+    with pytest.raises(IndexError):
+        predict(checkpoint, images, "--data.batch_size=1")
+    monkeypatch.setattr(unlabelled, "read_image", read)
+    save(blob_image(20.0, 20.0), images / "0.png")
+    with pytest.raises(SystemExit) as stop:
+        predict(checkpoint, images, "--resume")
+    assert stop.value.code == 2
+    assert "files have been added, removed or renamed since" in capsys.readouterr().err
+    (images / "0.png").unlink()
+    predict(checkpoint, images, "--resume")
+    assert list(read_csv("out/predictions.csv")) == list(PLACES)
+
+
+def test_a_video_is_resumed_at_its_frame(checkpoint, monkeypatch):
+    write_video("v.mp4", [blob_image(10.0 + 5 * number, 30.0) for number in range(12)], Fraction(10))
+    fit, seen = unlabelled._fit, []
+
+    def interrupt(place, *others):
+        seen.append(place[1])
+        if len(seen) == 7:
+            raise MemoryError("out of memory")
+        return fit(place, *others)
+
+    monkeypatch.setattr(unlabelled, "_fit", interrupt)
+    with pytest.raises(MemoryError):
+        predict(checkpoint, "v.mp4", "--data.batch_size=3")
+    predict(checkpoint, "v.mp4", "--data.batch_size=3", "--resume")
+    assert seen[7:] == list(range(3, 12))  # the second batch was read ahead, and not predicted
+    assert list(read_csv("out/predictions.csv")) == [f"v.mp4#{number}" for number in range(12)]
 
 
 def test_two_processes_write_what_one_writes(checkpoint, images, tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from spot_detector import blob_image, save
 
 from keypoint_detection.cli import run
+from keypoint_detection.data.video import write_video
 
 # The detector's score is the brightness of the spot.
 BRIGHTNESS = {"bright.png": 1.0, "b/dim.png": 0.75, "b/middle.png": 0.85}
@@ -66,14 +68,13 @@ def test_unreadable_images_are_listed_and_in_the_exit_code(checkpoint, images, c
     with pytest.raises(SystemExit) as stop:
         suggest(checkpoint, images)
     assert stop.value.code == 1
-    assert "1 image could not be read" in capsys.readouterr().err
+    assert "1 file could not be read" in capsys.readouterr().err
     assert sorted(suggested()) == sorted(BRIGHTNESS)
 
 
 def test_what_cannot_be_done_is_refused(checkpoint, images, capsys):
     assert "ending in .csv" in refusal(capsys, checkpoint, images, "--output=a.txt")
     assert "does not exist" in refusal(capsys, checkpoint, "nowhere")
-    assert "is a video" in refusal(capsys, checkpoint, "a.mp4")
     assert "are labelled already" in refusal(capsys, checkpoint, images, f"--labelled={images}")
     for name in ("suggested.csv", "suggested.png"):
         Path(name).touch()
@@ -81,3 +82,31 @@ def test_what_cannot_be_done_is_refused(checkpoint, images, capsys):
         assert not Path(name).read_bytes()
         Path(name).unlink()
     assert not list(Path().glob("suggested*"))
+
+
+def test_frames_of_a_video_are_suggested_and_written_as_images(checkpoint, tmp_path, capsys):
+    brightness = [1.0, 0.75, 1.0, 0.85, 1.0]
+    frames = [
+        (blob_image(15 + 12 * number, 12 + 8 * number) * value).astype(np.uint8)
+        for number, value in enumerate(brightness)
+    ]
+    write_video("v.mp4", frames, Fraction(10))
+    suggest(checkpoint, "v.mp4", "--n_images=2")
+    assert suggested() == ["suggested/v.mp4/000001.png", "suggested/v.mp4/000003.png"]
+    assert sorted(path.name for path in Path("suggested/v.mp4").iterdir()) == ["000001.png", "000003.png"]
+    shown = np.asarray(Image.open("suggested/v.mp4/000003.png")).astype(int)
+    assert np.abs(shown - frames[3]).mean() < 3
+    assert "2 images of 5" in capsys.readouterr().out
+    Path("suggested.csv").unlink()
+    Path("suggested.png").unlink()
+    assert "suggested already exists" in refusal(capsys, checkpoint, "v.mp4")
+
+
+def test_of_long_videos_some_frames_are_looked_at(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("keypoint_detection.commands.suggest.N_FRAMES", 4)
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mkv"):
+        write_video(f"videos/{name}", [blob_image(15 + 5 * number, 30) for number in range(10)], Fraction(10))
+    suggest(checkpoint, "videos")
+    assert "of 4 to label next" in capsys.readouterr().out
+    assert {name.rpartition("/")[2] for name in suggested()} <= {"000000.png", "000005.png"}
