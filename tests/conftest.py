@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from spot_detector import make_checkpoint
 
-from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, read_checkpoint, write_checkpoint
+from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, read_checkpoint
+from keypoint_detection.checkpoints.writing import write_checkpoint
 from keypoint_detection.confidence import Calibration
 
 # Tiny tensors gain nothing from threads, and threads that wait for a busy core lose minutes.

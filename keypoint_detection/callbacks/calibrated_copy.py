@@ -7,7 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from keypoint_detection.callbacks.run_folder import find_run_folder
-from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, read_checkpoint, write_checkpoint
+from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, read_checkpoint
+from keypoint_detection.checkpoints.writing import write_checkpoint
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.calibration import MIN_RIGHT
 

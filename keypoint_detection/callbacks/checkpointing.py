@@ -1,14 +1,17 @@
-"""Which checkpoints a training keeps, and which of them is the best."""
+"""Which checkpoints a training keeps, how it writes them, and which of them is the best."""
 
 import math
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from keypoint_detection.checkpoints.files import VALIDATION_KEY, read_checkpoint
+from keypoint_detection.checkpoints.files import VALIDATION_KEY, find_intact, read_checkpoint
+from keypoint_detection.checkpoints.writing import CheckpointWriteError, remove_leftovers, write_checkpoint
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.parsing.internals import is_validation_scheduled
 
@@ -17,6 +20,7 @@ __all__ = [
     "ChosenCheckpoint",
     "LastCheckpoint",
     "MeasuredCheckpoint",
+    "WholeFiles",
     "find_best_checkpoint",
     "find_last_checkpoint",
     "read_best_validation",
@@ -59,10 +63,56 @@ class LastCheckpoint(ModelCheckpoint):
             filename=ModelCheckpoint.CHECKPOINT_NAME_LAST, enable_version_counter=False, save_on_train_epoch_end=False
         )
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remove what a killed process left of the checkpoints that it was writing."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero and self.dirpath is not None:
+            remove_leftovers(Path(self.dirpath))
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if no validation does."""
         if not trainer.enable_validation:
             super().on_validation_end(trainer, pl_module)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Write checkpoints of a training completely or not at all, and check those that are read.
+
+    Lightning's own way goes through the temporary folder, which is often on another disk: then it copies over the
+    previous file, and a process that is killed in the middle leaves neither. Files behind a URL are left to it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointWriteError: it cannot be written; the message says which one is left.
+        """
+        if _is_remote(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        try:
+            write_checkpoint(checkpoint, Path(path))
+        except CheckpointWriteError as error:
+            left = next(find_intact(Path(path).parent), None)
+            advice = f" {left} is whole: `kpd fit --ckpt_path={left}` resumes from it." if left is not None else ""
+            raise CheckpointWriteError(f"{error}{advice}") from error
+
+    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        if not _is_remote(path):
+            read_checkpoint(str(path))
+        # Not the one just read: it is mapped, and would have to stay on its disk during a whole training.
+        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        return loaded
+
+
+def _is_remote(path: _PATH) -> bool:
+    return "://" in str(path)
 
 
 class ChosenCheckpoint(NamedTuple):

@@ -18,12 +18,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_utilities.core.enums import StrEnum
 
 from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.callbacks.calibrated_copy import CalibratedCopy
-from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
+from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint, WholeFiles
 from keypoint_detection.callbacks.epoch_progress_bar import EpochProgressBar
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
@@ -57,6 +58,7 @@ from keypoint_detection.checkpoints.settings import (
     report_overrides,
     settings_of,
 )
+from keypoint_detection.checkpoints.writing import CheckpointWriteError
 from keypoint_detection.codec.heatmaps import NotFiniteError
 from keypoint_detection.commands.preparation.budget import check_batches, choose_validations, fill_in_budget
 from keypoint_detection.commands.preparation.idle_settings import check_idle_settings
@@ -82,6 +84,7 @@ from keypoint_detection.parsing.errors import ShortErrors
 from keypoint_detection.parsing.exit_codes import USAGE_ERROR
 from keypoint_detection.parsing.internals import (
     KeepsCheckpointSettings,
+    brings_checkpoint_io,
     command_parsers,
     list_option_strings,
     trained_so_far,
@@ -281,7 +284,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             own, always = ([one for one in group if not isinstance(one, Checkpoint)] for group in (own, always))
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
         validations = choose_validations(trainer) if self.subcommand == "fit" else {}
-        return super().instantiate_trainer(**{**kwargs, **validations, "callbacks": own})
+        plugins = _with_whole_files(trainer)
+        return super().instantiate_trainer(**{**kwargs, **validations, "callbacks": own, "plugins": plugins})
 
     def _check_data(self, data: KeypointsDataModule) -> None:
         data.prepare_data()
@@ -327,6 +331,14 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         parser.error(str(error))
 
 
+def _with_whole_files(trainer: Namespace) -> list[Any]:
+    """List the plugins of the user, and one that writes whole files unless the user has one that writes them."""
+    given = trainer.plugins
+    plugins = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+    is_written = brings_checkpoint_io(trainer.strategy) or any(isinstance(one, CheckpointIO) for one in plugins)
+    return plugins if is_written else [*plugins, WholeFiles()]
+
+
 def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> DetectorCLI:
     """Run `fit`, `validate`, `test` or `predict`.
 
@@ -335,8 +347,8 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
         cli_class: the class of the command line to run.
 
     Raises:
-        SystemExit: help was requested (0), the words or the data are wrong (2), the training diverged (1), or a signal
-            ended it (128 plus its number; 0 in a sweep).
+        SystemExit: help was requested (0), the words, data or checkpoint are wrong (2), the training diverged or
+            its checkpoint cannot be written (1), or a signal ended it (128 plus its number; 0 in a sweep).
     """
     _show_log()
     _silence_advice()
@@ -346,9 +358,9 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
     except (DataError, ImageError) as error:
         # An error from a process that reads images includes its whole traceback.
         _leave(words, re.sub(r"^[\w.]+Error: ", "", str(error).strip().splitlines()[-1]), error)
-    except MisconfigurationException as error:
+    except (MisconfigurationException, CheckpointError) as error:
         _leave(words, str(error), error)
-    except (TrainingDivergedError, NotFiniteError) as error:
+    except (TrainingDivergedError, NotFiniteError, CheckpointWriteError) as error:
         sys.stderr.write(f"kpd {words[0]}: {error}\n")
         finish_wandb(exit_code=1)
         raise SystemExit(1) from error

@@ -15,6 +15,7 @@ __all__ = [
     "KeepsCheckpointSettings",
     "Position",
     "Progress",
+    "brings_checkpoint_io",
     "cluster_environment",
     "command_parsers",
     "drop_arguments_of_old_classes",
@@ -96,6 +97,11 @@ def command_parsers(cli: Any) -> dict[str, Any]:
     """Return the parser of each command of a LightningCLI."""
     parsers: dict[str, Any] = cli._subcommand_parsers
     return parsers
+
+
+def brings_checkpoint_io(strategy: object) -> bool:
+    """Whether a strategy of a Trainer was made with a plugin that writes checkpoints, which is then the only one."""
+    return getattr(strategy, "_checkpoint_io", None) is not None
 
 
 def cluster_environment(trainer: Any) -> object:

@@ -1,9 +1,12 @@
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint, resolve_checkpoint
+
+GOLDEN = Path(__file__).parents[1] / "assets" / "golden" / "run" / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture(autouse=True)
@@ -60,4 +63,45 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     torch.save({"hyper_parameters": {"channels": []}, "code": print}, path)
     with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+        read_checkpoint(str(path))
+
+
+def test_a_flipped_bit_in_any_record_is_noticed(tmp_path: Path) -> None:
+    whole, path = GOLDEN.read_bytes(), tmp_path / "a.ckpt"
+    with zipfile.ZipFile(GOLDEN) as archive:
+        records = [archive.read(name) for name in archive.namelist()]
+    positions = [whole.index(record) + len(record) // 2 for record in records if len(record) > 64]
+    assert len(positions) > 30
+    for position in positions:
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 16]) + whole[position + 1 :])
+        with pytest.raises(CheckpointError, match=r"a\.ckpt cannot be read .*damaged: the checksum of its record"):
+            read_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    ("share", "reason"),
+    [(0, "it is empty"), (0.5, "it is incomplete or damaged"), (0.999, "it is incomplete or damaged")],
+)
+def test_a_cut_off_file_is_refused_and_whole_ones_are_offered(tmp_path: Path, share: float, reason: str) -> None:
+    whole = GOLDEN.read_bytes()
+    for name in ("last", "worse"):
+        (tmp_path / f"{name}.ckpt").write_bytes(whole[: int(share * len(whole))])
+    (tmp_path / "best.ckpt").write_bytes(whole)
+    with pytest.raises(CheckpointError, match=rf"\({reason}.*\)\. Undamaged in the same folder: best\.ckpt\.$"):
+        read_checkpoint(str(tmp_path / "last.ckpt"))
+
+
+def test_a_damaged_download_may_be_deleted() -> None:
+    folder = Path("cache/kpd-checkpoints/a/b/c/v3")
+    folder.mkdir(parents=True)
+    (folder / "model.ckpt").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=r"Delete it to have it downloaded again"):
+        read_checkpoint("wandb://a/b/c:v3")
+
+
+def test_compressed_records_are_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(1_000_000))
+    with pytest.raises(CheckpointError, match="it is incomplete or damaged"):
         read_checkpoint(str(path))
