@@ -249,4 +249,5 @@ def _flatten(name: str, value: Any) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
+    # Classes in a list are parsed to namespaces.
+    return json.loads(json.dumps(value, default=lambda one: one.as_dict() if isinstance(one, Namespace) else str(one)))

@@ -26,6 +26,7 @@ from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.callbacks.calibrated_copy import CalibratedCopy
 from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint, WholeFiles
 from keypoint_detection.callbacks.epoch_progress_bar import EpochProgressBar
+from keypoint_detection.callbacks.exact_resume import ExactResume
 from keypoint_detection.callbacks.final_validation import FinalValidation
 from keypoint_detection.callbacks.graceful_stop import GracefulStop
 from keypoint_detection.callbacks.held_out_predictions import HeldOutPredictions
@@ -410,6 +411,7 @@ def _start(words: Sequence[str], cli_class: type[DetectorCLI], stop: GracefulSto
             "callbacks": [
                 WandbRun(),
                 TrainingHealth(),
+                ExactResume(),
                 stop,
                 FinalValidation(),
                 CalibratedCopy(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule
@@ -404,6 +405,8 @@ class KeypointsDataModule(LightningDataModule):
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_start_worker,
+            # Otherwise every pass would draw from the generator that the network draws from, too.
+            generator=torch.Generator().manual_seed(int(os.environ.get(SEED_VARIABLE, 0))),
         )
 
     def transfer_batch_to_device(

@@ -20,14 +20,22 @@ __all__ = [
     "command_parsers",
     "drop_arguments_of_old_classes",
     "drop_minimum_length",
+    "find_epoch_sums",
+    "find_metrics",
     "find_position",
     "guard_values",
     "has_settings_of_config",
     "is_at_end",
+    "is_between_batches",
+    "is_between_steps",
+    "is_in_validation",
+    "is_validation_due",
     "is_validation_scheduled",
     "list_option_strings",
     "log_hyperparameters",
+    "mark_validation_due",
     "rebuild_from_settings",
+    "restore_epoch_sums",
     "seconds_left",
     "trained_so_far",
 ]
@@ -189,7 +197,7 @@ def find_position(trainer: Any) -> Position:
     """Return where the training of a Trainer stands."""
     progress = trainer.fit_loop.epoch_progress.current
     is_begun = progress.ready > progress.processed
-    n_batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready if is_begun else 0
+    n_batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed if is_begun else 0
     is_over = n_batches >= trainer.num_training_batches
     return Position(progress.processed + is_over, 0 if is_over else n_batches)
 
@@ -225,3 +233,76 @@ def is_validation_scheduled(trainer: Any) -> bool:
     loop = trainer.fit_loop.epoch_loop
     n_batches = (loop.total_batch_idx if every_n_epochs is None else loop.batch_idx) + 1
     return bool(n_batches % trainer.val_check_batch == 0)
+
+
+def is_between_batches(trainer: Any) -> bool:
+    """Whether the training has processed every batch that it began, so that its state is that after a batch."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    return bool(progress.started == progress.processed)
+
+
+def is_between_steps(trainer: Any) -> bool:
+    """Whether the optimiser has used every batch so far; not so while gradients are accumulated."""
+    n_processed = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+    return bool(trainer.is_last_batch or n_processed % trainer.accumulate_grad_batches == 0)
+
+
+def is_in_validation(trainer: Any) -> bool:
+    """Whether a validation of the training has begun and not yet ended."""
+    progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    return bool(trainer.validating and not (progress.is_last_batch and progress.current.completed))
+
+
+def is_validation_due(trainer: Any) -> bool:
+    """Whether the batch just processed is one that a validation follows, which has not begun."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    is_new = progress.completed < progress.processed == progress.ready
+    return bool(is_new and trainer.enable_validation and is_validation_scheduled(trainer))
+
+
+def mark_validation_due(checkpoint: dict[str, Any], has_begun: bool) -> None:
+    """Change a checkpoint so that a training resumed from it begins with a whole validation.
+
+    Lightning takes up a validation after as many batches as it had seen, without what they gave, and takes one that had
+    not begun to be over. To have it begin one, it must seem to have stopped in its first batch.
+
+    Args:
+        checkpoint: what Lightning is about to save.
+        has_begun: whether the validation is under way.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    for progress in (loops["epoch_loop.batch_progress"][name] for name in ("total", "current")):
+        progress["completed"] = progress["processed"]
+    validation = loops["epoch_loop.val_loop.batch_progress"]
+    n_before = validation["total"]["completed"] - (validation["current"]["completed"] if has_begun else 0)
+    for progress, n_done in ((validation["total"], n_before), (validation["current"], 0)):
+        progress |= {"ready": n_done + 1, "started": n_done + 1, "processed": n_done, "completed": n_done}
+    validation["is_last_batch"] = False
+
+
+def find_metrics(trainer: Any) -> dict[str, Any]:
+    """Return what callbacks can watch, including the means over an epoch whose last batch has been processed."""
+    results = trainer.fit_loop.epoch_loop._results
+    means = results.metrics(on_step=False)["callback"] if trainer.is_last_batch else {}
+    return {**trainer.callback_metrics, **means}
+
+
+def find_epoch_sums(trainer: Any) -> dict[str, dict[str, Any]]:
+    """Return what the means over the current epoch that a model logs are computed from, by name."""
+    return {
+        key: {"value": one.value.cpu(), "n": one.cumulated_batch_size.cpu()}
+        for key, one in trainer.fit_loop.epoch_loop._results.items()
+        if _is_epoch_mean(one) and not one.has_reset
+    }
+
+
+def restore_epoch_sums(trainer: Any, sums: dict[str, dict[str, Any]]) -> None:
+    """Add to the means over the current epoch what was logged before the training was stopped."""
+    for key, one in trainer.fit_loop.epoch_loop._results.items():
+        if key in sums and _is_epoch_mean(one):
+            one.value = one.value + sums[key]["value"].to(one.value.device)
+            one.cumulated_batch_size = one.cumulated_batch_size + sums[key]["n"].to(one.value.device)
+
+
+def _is_epoch_mean(result: Any) -> bool:
+    return bool(result.is_tensor and result.meta.on_epoch and result.meta.is_mean_reduction)

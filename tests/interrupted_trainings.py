@@ -1,0 +1,117 @@
+"""Trainings that must end the same whether or not they were stopped on the way, and what "the same" means."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from keypoint_detection.models.backbones.unet import Unet
+
+TINY = Path(__file__).parent / "conf" / "tiny.yaml"
+
+
+class UnetWithDropout(Unet):
+    """A backbone that draws random numbers in every step."""
+
+    def __init__(self, n_channels: int = 4) -> None:
+        super().__init__(n_channels, n_downsampling_layers=1, n_resnet_blocks=1)
+        self.dropout = nn.Dropout2d(0.3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.dropout(super().forward(images))
+        return features
+
+
+def _callback(class_path: str, **init_args: Any) -> str:
+    return f"--trainer.callbacks+={json.dumps({'class_path': class_path, 'init_args': init_args})}"
+
+
+LIGHTNING = "lightning.pytorch.callbacks"
+DROPOUT = f"--model.backbone={__name__}.UnetWithDropout"
+EVERY_THREE_BATCHES = ["--trainer.val_check_interval=3", "--trainer.check_val_every_n_epoch=null"]
+EVERY_STEP = _callback(f"{LIGHTNING}.ModelCheckpoint", every_n_train_steps=1, filename="step", save_top_k=1)
+# Worse than any loss it sees, so that each validation counts against the training.
+EARLY_STOPPING = {"monitor": "val/loss", "patience": 2, "min_delta": 0.3}
+PLATEAU = {"monitor": "val/loss", "patience": 0, "factor": 0.5, "threshold": 0.3}
+ON_PLATEAU = {"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args": PLATEAU}
+JITTER = {"class_path": "torchvision.transforms.v2.ColorJitter", "init_args": {"brightness": 0.5}}
+SWA = {"swa_lrs": 0.01, "swa_epoch_start": 2, "annealing_epochs": 2}
+
+# Each is a training of six batches an epoch on twelve images.
+VARIANTS: dict[str, list[str]] = {
+    "plain": [],
+    "a checkpoint every step": [EVERY_STEP],
+    "EMA": [_callback(f"{LIGHTNING}.EMAWeightAveraging", decay=0.7)],
+    "two workers": ["--data.num_workers=2"],
+    "aligned accumulation": ["--trainer.accumulate_grad_batches=3", *EVERY_THREE_BATCHES],
+    "unaligned accumulation": ["--trainer.accumulate_grad_batches=2", *EVERY_THREE_BATCHES],
+    "scheduled accumulation": [
+        _callback(f"{LIGHTNING}.GradientAccumulationScheduler", scheduling={1: 2}),
+        "--trainer.val_check_interval=3",
+    ],
+    "dropout": [DROPOUT],
+    "dropout and a checkpoint every step": [DROPOUT, EVERY_STEP],
+    "own transforms": [f"--data.augmentation={json.dumps([JITTER])}"],
+    "EarlyStopping": [_callback(f"{LIGHTNING}.EarlyStopping", **EARLY_STOPPING)],
+    "EarlyStopping within epochs": [
+        _callback(f"{LIGHTNING}.EarlyStopping", **EARLY_STOPPING),
+        "--trainer.val_check_interval=3",
+    ],
+    "checkpoints monitoring the training": [
+        _callback(f"{LIGHTNING}.ModelCheckpoint", monitor="train/loss/left", filename="train")
+    ],
+    "ReduceLROnPlateau": [f"--model.lr_scheduler={json.dumps(ON_PLATEAU)}"],
+    "SWA": [_callback(f"{LIGHTNING}.StochasticWeightAveraging", **SWA), "--model.lr_scheduler=constant"],
+}
+
+
+def training_words(data: Path, variant: str) -> list[str]:
+    """Return the arguments of a training of three epochs of six batches."""
+    words = ["fit", f"--config={TINY}", f"--data.train={data}", f"--data.val={data}", "--data.batch_size=2"]
+    return [*words, "--data.augment=true", "--trainer.max_epochs=3", *VARIANTS[variant]]
+
+
+def find_differences(run: Path, other: Path) -> list[str]:
+    """List what differs in the checkpoints and the metrics of two run folders."""
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    is_complete = names == {path.name for path in (other / "checkpoints").iterdir()}
+    found = [] if is_complete else ["which checkpoints there are"]
+    for name in ("last.ckpt", "best.ckpt"):
+        one, two = (torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (run, other))
+        found += _compare(one, two, name)
+    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (run, other))
+    return found + list(_compare(one, two, "metrics.json"))
+
+
+def _compare(one: Any, other: Any, place: str) -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        one, other = ({_without_folder(key): value for key, value in part.items()} for part in (one, other))
+        if one.keys() != other.keys():
+            yield f"{place}: keys"
+        for key in one.keys() & other.keys():
+            yield from _compare(one[key], other[key], f"{place}: {key}")
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        if len(one) != len(other):
+            yield f"{place}: length"
+        for index, (first, second) in enumerate(zip(one, other, strict=False)):
+            yield from _compare(first, second, f"{place}: {index}")
+    elif not _is_same(one, other):
+        yield place if isinstance(one, Tensor) else f"{place}: {one} and {other}"
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one.nan_to_num(), other.nan_to_num())
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    if isinstance(one, str) and isinstance(other, str):
+        return _without_folder(one) == _without_folder(other)
+    return bool(one == other)
+
+
+def _without_folder(text: Any) -> Any:
+    return Path(text).name if isinstance(text, str) and text.endswith((".ckpt", "/checkpoints")) else text
