@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +75,19 @@ def training_words(data: Path, variant: str) -> list[str]:
     return [*words, "--data.augment=true", "--trainer.max_epochs=3", *VARIANTS[variant]]
 
 
-def find_differences(run: Path, other: Path) -> list[str]:
-    """List what differs in the checkpoints and the metrics of two run folders."""
-    names = {path.name for path in (run / "checkpoints").iterdir()}
-    is_complete = names == {path.name for path in (other / "checkpoints").iterdir()}
-    found = [] if is_complete else ["which checkpoints there are"]
-    for name in ("last.ckpt", "best.ckpt"):
-        one, two = (torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (run, other))
+def find_differences(
+    run: Path, other: Path, names: Sequence[str] = ("last.ckpt", "best.ckpt", "metrics.json")
+) -> list[str]:
+    """List what differs in some files of two run folders."""
+    found = []
+    for name in names:
+        one, two = (_read(next(folder.rglob(name))) for folder in (run, other))
         found += _compare(one, two, name)
-    one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (run, other))
-    return found + list(_compare(one, two, "metrics.json"))
+    return found
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.suffix == ".json" else torch.load(path, weights_only=True)
 
 
 def _compare(one: Any, other: Any, place: str) -> Iterator[str]:

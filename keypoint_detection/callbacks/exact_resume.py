@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
 from keypoint_detection.parsing.internals import (
+    count_last_step,
     find_epoch_sums,
     find_metrics,
     is_between_steps,
@@ -50,6 +51,8 @@ class ExactResume(Callback):
             return
         if (has_begun := is_in_validation(trainer)) or is_validation_due(trainer):
             mark_validation_due(checkpoint, has_begun)
+        elif trainer.validating and not is_validation_scheduled(trainer):
+            count_last_step(checkpoint)
         if self._is_validating:
             _exchange_averages(trainer, checkpoint)
         gradients = {} if is_between_steps(trainer) else _read_gradients(pl_module)

@@ -18,13 +18,19 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from keypoint_detection.callbacks.checkpointing import find_last_checkpoint
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER
-from keypoint_detection.parsing.internals import cluster_environment, drop_minimum_length
+from keypoint_detection.parsing.internals import (
+    cluster_environment,
+    drop_minimum_length,
+    is_between_batches,
+    is_between_steps,
+)
 
 __all__ = ["GracefulStop"]
 
 logger = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Clusters announce the end of a job's time with SIGUSR1, if asked to; Windows has none.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 # A process ended by a signal exits with this plus the number of the signal.
 SIGNAL_EXIT_BASE = 128
 
@@ -32,16 +38,20 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class GracefulStop(Callback):
-    """Answer SIGINT (Ctrl-C) and SIGTERM with a checkpoint, one validation and a normal end.
+    """Answer SIGINT (Ctrl-C), SIGTERM and SIGUSR1 with a checkpoint, one validation and a normal end.
 
     `last.ckpt` is written as soon as the current step is done; then the training validates once, so that its metrics
-    exist, and ends. A second signal ends it at once, without losing anything. On SLURM with automatic requeueing,
-    SIGTERM is left to Lightning.
+    exist, and ends. A second signal ends it as soon as the checkpoint is written; a third at once. On SLURM with
+    automatic requeueing, Lightning saves and requeues, also after the current step, and SIGTERM is left to it.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._previous: dict[int, _Handler] = {}
+        self._is_urgent = False
+        self._is_alone = True
+        self._requeue_signal: int | None = None
+        self._is_to_requeue = False
         self._has_saved = False
         self._saved_path: Path | None = None
 
@@ -54,22 +64,35 @@ class GracefulStop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle the signals from here on."""
+        self._is_alone = trainer.world_size == 1
         environment = cluster_environment(trainer)
-        is_requeued = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
-        for number in SIGNALS:
-            if number == signal.SIGTERM and is_requeued:
-                continue
+        handlers: dict[int, _Handler] = dict.fromkeys(SIGNALS, self._note_signal)
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            del handlers[signal.SIGTERM]
+            self._requeue_signal = environment.requeue_signal
+            if self._requeue_signal is not None:
+                handlers[self._requeue_signal] = self._note_requeue
+        for number, handler in handlers.items():
             try:
-                self._previous[number] = signal.signal(number, self._note_signal)
+                self._previous[number] = signal.signal(number, handler)
             except ValueError:
                 return  # not in the main thread, e.g. in a notebook's worker: signals go elsewhere
 
+    def _note_requeue(self, number: int, frame: FrameType | None) -> None:
+        self._is_to_requeue = True
+
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None:
+            self._stop_listening()
+            if self._has_saved or not self._is_alone:
+                _end_at_once(number)
+            else:
+                self._is_urgent = True
+            return
         self.signal_number = number
         name = signal.Signals(number).name
         if getattr(rank_zero_only, "rank", 0) == 0:
-            logger.warning("%s: saving a checkpoint, validating and stopping. A second signal stops at once.", name)
-        self._stop_listening()
+            logger.warning("%s: saving a checkpoint, validating and stopping. A second signal skips the rest.", name)
 
     def _stop_listening(self) -> None:
         for number, handler in self._previous.items():
@@ -82,31 +105,46 @@ class GracefulStop(Callback):
         """End after this batch if any process received a signal."""
         self._stop_if_asked(trainer)
 
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        """End in the middle of a validation if a second signal came; it takes place again when resumed."""
+        if self._is_urgent and trainer.state.fn == "fit":
+            self._save(trainer)
+            _end_at_once(self.signal_number)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End after a validation during which a signal came."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
-        # In the middle of a step, the gradients of its first batches would be lost.
-        if not _is_between_steps(trainer):
+        if self._requeue_signal is not None and _agree(trainer, self._is_to_requeue):
+            self._is_to_requeue = False
+            requeue = self._previous.get(self._requeue_signal)
+            if callable(requeue):
+                requeue(self._requeue_signal, None)
+        # In the middle of a step there would be nothing to show for its first batches.
+        if not is_between_steps(trainer) or not _agree(trainer, self.signal_number is not None) or self._has_saved:
             return
-        is_asked = self.signal_number is not None
-        if trainer.world_size > 1:
-            is_asked = trainer.strategy.reduce_boolean_decision(is_asked, all=False)
-        if is_asked and not self._has_saved:
-            self._save(trainer)
-            # Whoever stops a training no longer wants its minimum length.
-            drop_minimum_length(trainer)
-            trainer.should_stop = True
+        self._save(trainer)
+        if self._is_urgent:
+            _end_at_once(self.signal_number)
+            return
+        # Whoever stops a training no longer wants its minimum length.
+        drop_minimum_length(trainer)
+        trainer.should_stop = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what a second signal, or one that ended a worker process, would otherwise lose."""
+        """Save what an impatient signal, or one that ended a worker process, would otherwise lose."""
         if (isinstance(exception, SIGTERMException) or trainer.received_sigterm) and self.signal_number is None:
             self.signal_number = signal.SIGTERM  # it came before training began, to Lightning's own handler
         is_training = trainer.state.fn == "fit"
-        if is_training and self.signal_number is not None and not self._has_saved and trainer.world_size == 1:
+        if not is_training or self.signal_number is None or self._has_saved or trainer.world_size > 1:
+            return
+        if is_between_batches(trainer):
             self._save(trainer)
+        elif (last := find_last_checkpoint(trainer)) is not None and Path(last.best_model_path).is_file():
+            logger.warning("Stopped in the middle of step %d, which no checkpoint can hold.", trainer.global_step + 1)
+            self._saved_path = Path(last.best_model_path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the signal handlers."""
@@ -134,6 +172,13 @@ class GracefulStop(Callback):
             logger.warning("To resume: kpd fit --ckpt_path=%s", shlex.quote(str(self._saved_path)))
 
 
-def _is_between_steps(trainer: Trainer) -> bool:
-    """Whether the optimiser has used every batch so far; not so while gradients are accumulated."""
-    return trainer.is_last_batch or (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
+def _agree(trainer: Trainer, is_asked: bool) -> bool:
+    """Whether any process is asked; they must stop together."""
+    if trainer.world_size == 1:
+        return is_asked
+    return trainer.strategy.reduce_boolean_decision(is_asked, all=False)
+
+
+def _end_at_once(number: int | None) -> None:
+    """Leave the end to Python, or to Lightning, which both have listened before."""
+    signal.raise_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)

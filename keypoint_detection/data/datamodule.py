@@ -422,8 +422,15 @@ class KeypointsDataModule(LightningDataModule):
 
 
 def _start_worker(worker_id: int) -> None:
-    """Seed a reading process as Lightning would, and leave Ctrl-C, which goes to all processes, to the main one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Seed a reading process as Lightning would, and leave signals to the main process, which stops it in time.
+
+    Ctrl-C and a cluster's signals go to all processes. SIGTERM is obeyed the second time: it also ends a process that
+    hangs.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
     pl_worker_init_function(worker_id)
 
 

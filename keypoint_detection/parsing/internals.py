@@ -18,6 +18,7 @@ __all__ = [
     "brings_checkpoint_io",
     "cluster_environment",
     "command_parsers",
+    "count_last_step",
     "drop_arguments_of_old_classes",
     "drop_minimum_length",
     "find_epoch_sums",
@@ -278,6 +279,14 @@ def mark_validation_due(checkpoint: dict[str, Any], has_begun: bool) -> None:
     for progress, n_done in ((validation["total"], n_before), (validation["current"], 0)):
         progress |= {"ready": n_done + 1, "started": n_done + 1, "processed": n_done, "completed": n_done}
     validation["is_last_batch"] = False
+
+
+def count_last_step(checkpoint: dict[str, Any]) -> None:
+    """Count the step before a validation that is over for the loggers, of which Lightning takes note only later.
+
+    It makes up for it in resumed trainings, but not if the validation was out of turn.
+    """
+    checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
 
 
 def find_metrics(trainer: Any) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 import torch
+from interrupted_trainings import find_differences
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from keypoint_detection.callbacks import graceful_stop
 from keypoint_detection.cli import run
 from keypoint_detection.commands import training
 from keypoint_detection.commands.training import DetectorCLI
@@ -37,13 +42,24 @@ class Send(Callback):
             signal.raise_signal(number)
 
 
-def stop(discs: Path, numbers: list[signal.Signals], step: int | None, *words: str) -> int:
+class SendWithin(Send):
+    """Send them in the middle of a step."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        pass
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        if trainer.global_step == self.step:
+            self._send()
+
+
+def stop(discs: Path, numbers: list[signal.Signals], step: int | None, *words: str, sender: type[Send] = Send) -> int:
     """Train for five epochs, send signals on the way, and give the exit code."""
 
     class StoppedCLI(DetectorCLI):
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             trainer = super().instantiate_trainer(**kwargs)
-            trainer.callbacks.append(Send(numbers, step))  # type: ignore[attr-defined]
+            trainer.callbacks.append(sender(numbers, step))  # type: ignore[attr-defined]
             return trainer
 
     words = (f"--config={TINY}", f"--data.train={discs}", f"--data.val={discs}", "--trainer.max_epochs=5", *words)
@@ -75,7 +91,7 @@ def _in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_signal_ends_a_training_with_checkpoint_and_metrics(
     discs: Path, number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,9 +135,9 @@ def test_a_least_length_does_not_keep_a_training_going(discs: Path) -> None:
     assert saved("last")["global_step"] == 2
 
 
-def test_a_second_signal_ends_at_once_and_loses_nothing(discs: Path) -> None:
+def test_a_second_signal_ends_after_the_step_and_loses_nothing(discs: Path) -> None:
     assert stop(discs, [signal.SIGINT, signal.SIGINT], 1) == 1
-    assert saved("last")["global_step"] == 1
+    assert saved("last")["global_step"] == 2
     assert not list(Path().glob("runs/*/metrics.json"))
 
 
@@ -169,3 +185,48 @@ def test_a_stopped_and_resumed_training_ends_as_if_it_had_not_been_stopped(
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
     assert one["lr_schedulers"] == other["lr_schedulers"]
     assert one["validation"]["mAP_smoothed"] == other["validation"]["mAP_smoothed"]
+
+
+def test_a_third_signal_ends_within_the_step_and_names_the_checkpoint_before_it(
+    discs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert stop(discs, [signal.SIGINT] * 3, 4, sender=SendWithin) == 1
+    assert saved("last")["global_step"] == STEPS_PER_EPOCH
+    assert "Stopped in the middle of step 5" in caplog.text
+    assert "To resume: kpd fit --ckpt_path=runs" in caplog.text
+
+
+EMA = '--trainer.callbacks+={"class_path":"EMAWeightAveraging","init_args":{"decay":0.7}}'
+
+
+@pytest.mark.parametrize("step", [4, None], ids=["in a step", "in a validation"])
+@pytest.mark.parametrize("n_signals", [1, 2])
+def test_averaged_weights_are_resumed_exactly(discs: Path, step: int | None, n_signals: int) -> None:
+    words = ["--data.batch_size=2", "--data.augment=true", "--trainer.max_epochs=3", EMA, "--data.num_workers=2"]
+    stop(discs, [signal.SIGTERM] * n_signals, step, *words, "--trainer.default_root_dir=parts")
+    stop(discs, [], None, *words, "--trainer.default_root_dir=whole")
+    (parts,), (whole,) = (list(Path(name).glob("*")) for name in ("parts", "whole"))
+    last = parts / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == (6 if step is None else 5)
+    run(["fit", f"--ckpt_path={last}"])
+    # The validation of a stop within an epoch may be the best one.
+    assert find_differences(parts, whole, ["last.ckpt"] if step else ["last.ckpt", "best.ckpt", "metrics.json"]) == []
+
+
+class Requeue:
+    """Stand in for the handler with which Lightning saves a checkpoint and requeues the job."""
+
+    def __init__(self) -> None:
+        self.functions: list[str] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.functions.append(sys._getframe(1).f_code.co_name)
+
+
+def test_a_job_is_requeued_after_the_current_step(discs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graceful_stop, "cluster_environment", lambda trainer: SLURMEnvironment(auto_requeue=True))
+    stand_in = Requeue()
+    previous = signal.signal(signal.SIGUSR1, stand_in)
+    assert stop(discs, [signal.SIGUSR1], 1, "--trainer.max_epochs=1", sender=SendWithin) == 0
+    signal.signal(signal.SIGUSR1, previous)
+    assert stand_in.functions == ["_stop_if_asked"]
