@@ -2,12 +2,14 @@
 
 import importlib
 import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keypoint_detection import __version__
-from keypoint_detection.parsing.exit_codes import USAGE_ERROR
+from keypoint_detection.parsing.exit_codes import FAILURE, SIGNAL_EXIT_BASE, USAGE_ERROR
 
 if TYPE_CHECKING:
     from keypoint_detection.commands.training import DetectorCLI
@@ -108,8 +110,38 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
 
 
 def main() -> None:
-    """Run the console script."""
-    run()
+    """Run the console script: whatever happens, its user reads a few lines, and no traceback unless KPD_DEBUG is 1.
+
+    Raises:
+        SystemExit: as `run`; or something failed unexpectedly (1), or Ctrl-C (130) or a closed pipe (141) ended it.
+    """
+    try:
+        run()
+        sys.stdout.flush()
+    except KeyboardInterrupt as error:
+        sys.stderr.write("\nkpd: stopped by Ctrl-C.\n")
+        raise SystemExit(SIGNAL_EXIT_BASE + signal.SIGINT) from error
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _has_lost_stdout():
+            raise SystemExit(SIGNAL_EXIT_BASE + signal.SIGPIPE) from error
+        from keypoint_detection.parsing.failures import describe_failure, is_debugging
+
+        if is_debugging():
+            raise
+        sys.stderr.write(describe_failure(error, sys.argv[1:]))
+        raise SystemExit(FAILURE) from error
+
+
+def _has_lost_stdout() -> bool:
+    """Whether nobody reads the output any more, as with `kpd check … | head`; the rest of it is then dropped."""
+    descriptor = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    is_lost = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if is_lost:
+        # Python would complain when it flushes the output once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return is_lost
 
 
 def _keep_freed_memory() -> None:

@@ -57,6 +57,55 @@ def test_the_overview_shows_the_help_of_the_table(capsys):
     assert all(command.help in text for command in COMMANDS.values())
 
 
+@pytest.fixture
+def failing_command(monkeypatch):
+    """`kpd check`, which raises what it is given."""
+    monkeypatch.setattr(sys, "argv", ["kpd", "check", "train.json"])
+
+    def fail_with(error):
+        def fail(words):
+            raise error
+
+        monkeypatch.setattr("keypoint_detection.commands.check.run", fail)
+
+    return fail_with
+
+
+def test_an_unexpected_error_is_a_few_lines(failing_command, capsys):
+    failing_command(RuntimeError("lost"))
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("kpd check: RuntimeError: lost\n")
+    assert "Traceback" not in error
+
+
+def test_the_traceback_is_shown_on_request(failing_command, monkeypatch):
+    monkeypatch.setenv("KPD_DEBUG", "1")
+    failing_command(RuntimeError("lost"))
+    with pytest.raises(RuntimeError, match="lost"):
+        main()
+
+
+def test_ctrl_c_is_one_line(failing_command, capsys):
+    failing_command(KeyboardInterrupt())
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.strip() == "kpd: stopped by Ctrl-C."
+
+
+def test_output_that_nobody_reads_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    script = Path(sys.executable).with_name("kpd")
+    done = subprocess.run([script, "--help"], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 141
+
+
 def test_the_main_function_returns_nothing(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["kpd", "--version"])
     assert main() is None

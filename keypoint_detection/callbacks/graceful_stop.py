@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from keypoint_detection.callbacks.checkpointing import find_last_checkpoint
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER
+from keypoint_detection.parsing.exit_codes import SIGNAL_EXIT_BASE
 from keypoint_detection.parsing.internals import (
     cluster_environment,
     drop_minimum_length,
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 # Clusters announce the end of a job's time with SIGUSR1, if asked to; Windows has none.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-# A process ended by a signal exits with this plus the number of the signal.
-SIGNAL_EXIT_BASE = 128
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER, find_run
 from keypoint_detection.checkpoints.specifications import as_plain
+from keypoint_detection.parsing.failures import note_run_folder
 
 __all__ = ["SavedRun", "as_loggable", "find_run_folder", "find_saved_run"]
 
@@ -83,7 +84,9 @@ class SavedRun(SaveConfigCallback):
                 checkpoint["callbacks"][callback.state_key] = _move_checkpoints(state, Path(callback.dirpath))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Remove the folder of a run that failed before it did anything."""
+        """Remove the folder of a run that failed before it did anything; otherwise its traceback goes there."""
+        if self.path is not None:
+            note_run_folder(exception, self.path)
         if self.path is not None and trainer.is_global_zero and not trainer.global_step:
             contents = list(self.path.iterdir()) if self.path.is_dir() else []
             if [path.name for path in contents] == [self.config_filename]:

@@ -5,6 +5,7 @@ import numbers
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,8 @@ from keypoint_detection.parsing.arguments import (
     variables_as_words,
 )
 from keypoint_detection.parsing.errors import ShortErrors
-from keypoint_detection.parsing.exit_codes import USAGE_ERROR
+from keypoint_detection.parsing.exit_codes import FAILURE, USAGE_ERROR
+from keypoint_detection.parsing.failures import is_debugging, message_of
 from keypoint_detection.parsing.internals import (
     KeepsCheckpointSettings,
     brings_checkpoint_io,
@@ -329,7 +331,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
 
     def _refuse(self, error: Exception) -> NoReturn:
         parser: ShortErrors = command_parsers(self)[str(self.subcommand)]
-        parser.error(str(error))
+        parser.error(str(error), error)
 
 
 def _with_whole_files(trainer: Namespace) -> list[Any]:
@@ -357,8 +359,7 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
     try:
         cli = _start(words, cli_class, stop)
     except (DataError, ImageError) as error:
-        # An error from a process that reads images includes its whole traceback.
-        _leave(words, re.sub(r"^[\w.]+Error: ", "", str(error).strip().splitlines()[-1]), error)
+        _leave(words, message_of(error), error)
     except (MisconfigurationException, CheckpointError) as error:
         _leave(words, str(error), error)
     except (TrainingDivergedError, NotFiniteError, CheckpointWriteError) as error:
@@ -368,9 +369,13 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
     except (SIGTERMException, RuntimeError) as error:
         # A signal to the whole group also ended the processes that read images, which is an error for their consumer.
         if stop.signal_number is None and not isinstance(error, SIGTERMException):
+            finish_wandb(exit_code=FAILURE)
             raise
         finish_wandb(stop.exit_code)
         raise SystemExit(stop.exit_code) from error
+    except Exception:
+        finish_wandb(exit_code=FAILURE)
+        raise
     finally:
         stop.say_how_to_resume()
     finish_wandb(stop.exit_code)
@@ -381,6 +386,8 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
 
 def _leave(words: Sequence[str], message: str, error: Exception) -> NoReturn:
     """Exit with what is wrong with the user's data or settings."""
+    if is_debugging():
+        traceback.print_exception(error)
     sys.stderr.write(f"kpd {words[0]}: error: {message}\n")
     finish_wandb(exit_code=USAGE_ERROR)
     raise SystemExit(USAGE_ERROR) from error

@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torchvision.transforms import v2
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set, is_drawn
@@ -362,12 +362,18 @@ class KeypointsDataModule(LightningDataModule):
             )
             # One worker reads a video; several would each decode all of it.
             n_workers = min(len(self.unlabelled), self.num_workers)
-            return DataLoader(frames, batch_size=None, num_workers=n_workers, worker_init_fn=_start_worker)
+            return DataLoader(
+                frames,
+                batch_size=None,
+                num_workers=n_workers,
+                collate_fn=_ToSharedMemory(),
+                worker_init_fn=_start_worker,
+            )
         return DataLoader(
             UnlabelledImages(self.unlabelled, *fitting),
             batch_size=1 if self.image_size is None else self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=collate_images,
+            collate_fn=_ToSharedMemory(collate_images),
             worker_init_fn=_start_worker,
         )
 
@@ -401,7 +407,7 @@ class KeypointsDataModule(LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=_ToSharedMemory(collate),
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_start_worker,
@@ -419,6 +425,27 @@ class KeypointsDataModule(LightningDataModule):
             if isinstance(value, Tensor)
         }
         return batch._replace(**moved)
+
+
+class _ToSharedMemory:
+    """Make a batch where the main process will read it, if this is a process that reads images.
+
+    torch would move it there in a thread of the queue, whose error (shared memory is full) nobody hears: the main
+    process would wait for the batch forever.
+
+    Args:
+        collate: makes the batch; None if the data set has made it.
+    """
+
+    def __init__(self, collate: Callable[[Any], Batch | ImageBatch] | None = None) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: Any) -> Batch | ImageBatch:
+        batch: Batch | ImageBatch = self.collate(samples) if self.collate else samples
+        for value in batch if get_worker_info() is not None else ():
+            if isinstance(value, Tensor):
+                value.share_memory_()  # type: ignore[no-untyped-call]
+        return batch
 
 
 def _start_worker(worker_id: int) -> None:

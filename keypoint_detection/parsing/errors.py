@@ -4,6 +4,7 @@ import difflib
 import inspect
 import re
 import sys
+import traceback
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, NoReturn
 from jsonargparse import ArgumentParser
 
 from keypoint_detection.parsing.exit_codes import USAGE_ERROR
+from keypoint_detection.parsing.failures import find_own_place, is_debugging
 from keypoint_detection.parsing.internals import guard_values, list_option_strings
 from keypoint_detection.parsing.wording import reword
 
@@ -82,7 +84,10 @@ class ShortErrors(ArgumentParser):
         command = parser.prog.replace(" [options]", "")
         # argparse calls the module file by its name when started with `python -m`.
         command = re.sub(r"^(__main__\.py|pytest|\S*pytest\S*)\b", "kpd", command)
-        hint = _hint(message, parser, self.short_names)
+        own = find_own_place(ex) if ex is not None else None
+        hint = _hint(message, parser, self.short_names) if own is None else f"  in your own code: {own}\n"
+        if ex is not None and is_debugging():
+            traceback.print_exception(ex)
         sys.stderr.write(f"{command}: error: {_shorten(message)}\n{hint}Run `{command} --help` for all options.\n")
         self.exit(USAGE_ERROR)
         raise AssertionError  # `exit` does not return

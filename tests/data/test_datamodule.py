@@ -318,3 +318,14 @@ def test_folds_that_contradict_themselves_are_refused_at_once(discs):
     for options in ({"n_folds": 3}, {"fold": 3}, {"n_folds": 3, "fold": 3}, {"train_fraction": 0.0}):
         with pytest.raises(DataError, match=r"data\.(fold|n_folds|train_fraction) is"):
             make(discs, **options)
+
+
+def test_shared_memory_that_is_full_is_an_error_rather_than_an_endless_wait(discs, monkeypatch):
+    def refuse(self):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    data = KeypointsDataModule(train=str(discs), num_workers=1, batch_size=4)
+    data.setup("fit")
+    with pytest.raises(RuntimeError, match="shared memory"):
+        next(iter(data.val_dataloader()))
