@@ -61,7 +61,7 @@ UNREADABLE = (
 # The formats of images. Pillow knows others, some of which are programs: it passes EPS files to Ghostscript.
 COMMON_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM")
 OTHER_FORMATS = (
-    *("TIFF", "WEBP", "JPEG2000", "AVIF", "HEIF", "MPO", "TGA", "PCX", "SGI", "QOI", "DIB", "ICO", "DDS", "PSD"),
+    *("TIFF", "WEBP", "JPEG2000", "AVIF", "HEIF", "MPO", "TGA", "PCX", "SGI", "QOI", "DIB", "ICO", "DDS", "PSD", "SUN"),
 )
 
 

@@ -3,9 +3,13 @@
 import gzip
 import json
 import os
+import struct
+import zlib
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,7 +17,9 @@ from keypoint_detection.conversion.formats import find_labels, read_labels
 from keypoint_detection.conversion.labels import Reading
 from keypoint_detection.data.coco import read_coco
 from keypoint_detection.data.unlabelled import find_unlabelled
+from keypoint_detection.data.video import read_frames, write_video
 from keypoint_detection.documents import parse_yaml, read_text
+from keypoint_detection.images import ImageError, read_pixels, read_sizes, scan_image
 from keypoint_detection.types import DataError
 
 ALIAS_BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
@@ -145,3 +151,38 @@ def test_no_point_is_infinitely_far(tmp_path: Path, reader: str, value: str) -> 
     path.write_text(text.replace('"x": 0', f'"x": {value}').replace("[0, ", f"[{value}, "))
     with pytest.raises(DataError, match=r"labels\.json"):
         JSON_READERS[reader](path)
+
+
+@pytest.mark.parametrize("read", [read_sizes, read_pixels, lambda path: scan_image(path, 8)])
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "loop", "postscript", "bomb", "empty"])
+def test_what_is_no_image_is_refused_without_waiting(tmp_path: Path, kind: str, read: Callable[[str], object]) -> None:
+    path = tmp_path / "a.png"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind in ("device", "loop"):
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    else:
+        header = struct.pack(">4sIIBBBBB", b"IHDR", 60_000, 60_000, 8, 2, 0, 0, 0)
+        # 60 000 x 60 000 pixels, of which there are none.
+        bomb = b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header))
+        eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+        path.write_bytes({"postscript": eps, "bomb": bomb, "empty": b""}[kind])
+    with pytest.raises(ImageError, match=r"a\.png"):
+        read(str(path))
+
+
+@pytest.mark.parametrize("playlist", ["ffconcat version 1.0\nfile other.mp4\n", "#EXTM3U\n#EXTINF:1,\nother.mp4\n"])
+def test_a_playlist_under_the_name_of_a_video_reads_no_other_file(tmp_path: Path, playlist: str) -> None:
+    write_video(str(tmp_path / "other.mp4"), [np.zeros((32, 32, 3), np.uint8)] * 3, Fraction(5))
+    assert len(list(read_frames(str(tmp_path / "other.mp4")))) == 3
+    (tmp_path / "list.mp4").write_text(playlist)
+    with pytest.raises(DataError, match=r"list\.mp4: cannot be opened as a video"):
+        list(read_frames(str(tmp_path / "list.mp4")))
+
+
+def test_a_pipe_under_the_name_of_a_video_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(DataError, match=r"a\.mp4 is a device, pipe or socket"):
+        list(read_frames(str(tmp_path / "a.mp4")))

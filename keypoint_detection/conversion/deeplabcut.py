@@ -1,4 +1,4 @@
-"""Label tables of DeepLabCut: CollectedData_*.csv or .h5, of one or several animals.
+"""Label tables of DeepLabCut: CollectedData_*.csv, of one or several animals.
 
 The columns have a header of several rows: scorer, bodyparts and coords, with individuals between the first two if
 there are several animals. Body parts that occur only once in an image are under the individual `single`. Each row
@@ -12,6 +12,7 @@ rows whose image is missing, and sorts the body parts of a project by name.
 """
 
 import csv
+import io
 import math
 import re
 from pathlib import Path
@@ -33,7 +34,7 @@ from keypoint_detection.conversion.labels import (
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
-from keypoint_detection.documents import read_yaml
+from keypoint_detection.documents import read_text, read_yaml
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
 __all__ = ["IMAGE_FOLDER", "SINGLE", "looks_like_deeplabcut", "read_deeplabcut", "write_deeplabcut"]
@@ -78,15 +79,21 @@ def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
         DataError: there is no table, it is broken, or its images are missing.
     """
     root = source.parent if source.name == "config.yaml" else source
-    paths = _find_tables(root) if root.is_dir() else [source]
+    paths = _find_tables(root) if root.is_dir() else [_prefer_csv(source)]
     if not paths:
-        raise DataError(f"{source}: has no table CollectedData_*.csv or .h5, nor does any folder in {IMAGE_FOLDER}/.")
+        raise DataError(f"{source}: has no table CollectedData_*.csv, nor does any folder in {IMAGE_FOLDER}/.")
     tables = [_read_table(path) for path in paths]
     categories = _collect_categories(tables, _read_config(root if root.is_dir() else source.parent), reading.keypoints)
     images: list[LabelledImage] = []
     for table in tables:
         images += _read_rows(table, categories, reading)
     return LabelSet(categories, images)
+
+
+def _prefer_csv(path: Path) -> Path:
+    """Take the .csv that DeepLabCut keeps beside a .h5."""
+    table = path.with_suffix(".csv")
+    return table if path.suffix == ".h5" and table.is_file() else path
 
 
 def _find_tables(root: Path) -> list[Path]:
@@ -101,7 +108,7 @@ def _find_tables(root: Path) -> list[Path]:
 
 
 def _read_table(path: Path) -> _Table:
-    lines = _read_h5(path) if path.suffix == ".h5" else _read_csv(path)
+    lines = _read_csv(path)
     headers: dict[str, list[str]] = {}
     for line in lines:
         if line[0] not in ("scorer", "individuals", "bodyparts", "coords"):
@@ -137,35 +144,15 @@ def _read_table(path: Path) -> _Table:
 
 
 def _read_csv(path: Path) -> list[list[str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [line for line in csv.reader(file) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table ({error}).") from error
-
-
-def _read_h5(path: Path) -> list[list[str]]:
-    """Read a table written by pandas, as the cells that its .csv has."""
-    try:
-        import pandas as pd
-        import tables  # noqa: F401
-    except ModuleNotFoundError as error:
+    if path.suffix == ".h5":
         raise DataError(
-            f"{path}: tables in .h5 need pandas and PyTables: pip install 'keypoint-detection[convert]'. "
-            "DeepLabCut stores the same table as .csv beside it."
-        ) from error
+            f"{path}: the same table as .csv is expected beside it; .h5 is not read, because it can run code. In "
+            "Python: import pandas; pandas.read_hdf('NAME.h5').to_csv('NAME.csv'), if you trust the file."
+        )
     try:
-        frame = pd.read_hdf(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as a pandas table ({error}).") from error
-    index = [list(one) if isinstance(one, tuple) else [one] for one in frame.index]
-    pad = [""] * (len(index[0]) - 1 if index else 0)
-    header = [
-        [str(name), *pad, *map(str, frame.columns.get_level_values(level))]
-        for level, name in enumerate(frame.columns.names)
-    ]
-    values = [["" if value != value else repr(float(value)) for value in row] for row in frame.to_numpy()]
-    return header + [[*map(str, image), *row] for image, row in zip(index, values, strict=True)]
+        return [line for line in csv.reader(io.StringIO(read_text(path, "a table of DeepLabCut (.csv)"), "")) if line]
+    except csv.Error as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}).") from error
 
 
 def _collect_categories(tables: list[_Table], config: dict[str, Any], keypoints: list[str]) -> list[Category]:

@@ -1,14 +1,19 @@
 """What runs a detector: PyTorch or onnxruntime, behind one interface in NumPy."""
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.data.coco import MAX_KEYPOINT_TYPES, Coordinates
+from keypoint_detection.types import DataError
 
-__all__ = ["Engine", "Found", "as_found"]
+__all__ = ["Engine", "Found", "Metadata", "as_found", "read_metadata"]
+
+# No detector is calibrated for more distances.
+MAX_THRESHOLDS = 1000
 
 
 class Found(NamedTuple):
@@ -32,6 +37,71 @@ class Found(NamedTuple):
 def as_found(outputs: Mapping[str, NDArray[np.float32]]) -> Found:
     """Name the outputs of an exported detector for one image; those it was exported without are None."""
     return Found(*(outputs.get(name) for name in Found._fields))  # type: ignore[arg-type]
+
+
+class Metadata(NamedTuple):
+    """What an exported file says about its detector; for the other attributes, see `Engine`.
+
+    Attributes:
+        outputs: the names of its outputs, in order; empty if the format names them itself.
+    """
+
+    channels: list[str]
+    coordinates: Coordinates
+    lowest_score: float
+    best_f1: float | None
+    thresholds_px: tuple[float, ...]
+    outputs: list[str]
+
+
+def read_metadata(text: str, path: str) -> Metadata:
+    """Read what `kpd export` wrote into a file about its detector.
+
+    Args:
+        text: a JSON object.
+        path: path of the file, for the messages.
+
+    Raises:
+        DataError: it was not written by `kpd export`, or was changed since.
+    """
+    try:
+        content = json.loads(text)
+        # Files from earlier versions have no calibration and no list of outputs.
+        distances = (content.get("calibration") or {}).get("thresholds_px", [])
+        outputs = content.get("outputs", [])
+        keys = ("channels", "coordinates", "score_threshold", "best_f1")
+        channels, coordinates, lowest_score, best_f1 = (content[key] for key in keys)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} was not written by `kpd export`: it does not name its channels.") from error
+    is_valid = {
+        "channels": _are_names(channels) and len(channels) > 0,
+        "coordinates": coordinates in get_args(Coordinates),
+        "score_threshold": _is_number(lowest_score, 0, 1),
+        "best_f1": best_f1 is None or _is_number(best_f1, 0, 1),
+        "thresholds_px": isinstance(distances, list)
+        and len(distances) <= MAX_THRESHOLDS
+        and all(_is_number(distance, 0, float("inf")) for distance in distances),
+        "outputs": _are_names(outputs),
+    }
+    wrong = [key for key, valid in is_valid.items() if not valid]
+    if wrong:
+        raise DataError(
+            f"{path}: its metadata was changed since `kpd export` wrote it ({', '.join(wrong)}); export it again."
+        )
+    return Metadata(channels, coordinates, lowest_score, best_f1, tuple(distances), outputs)
+
+
+def _are_names(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_KEYPOINT_TYPES
+        and all(isinstance(name, str) for name in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _is_number(value: Any, lowest: float, highest: float) -> bool:
+    return type(value) in (int, float) and lowest <= value <= highest and value != float("inf")
 
 
 class Engine(Protocol):

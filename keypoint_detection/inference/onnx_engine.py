@@ -1,13 +1,11 @@
 """Run an exported detector with onnxruntime; needs only NumPy and Pillow besides, not torch."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keypoint_detection.data.coco import Coordinates
-from keypoint_detection.inference.engines import Found, as_found
+from keypoint_detection.inference.engines import Found, as_found, read_metadata
 from keypoint_detection.types import DataError
 
 __all__ = ["METADATA_KEY", "OnnxEngine"]
@@ -33,19 +31,17 @@ class OnnxEngine:
             options.intra_op_num_threads = n_threads
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=onnxruntime.get_available_providers())
-            metadata = json.loads(self._session.get_modelmeta().custom_metadata_map[METADATA_KEY])
-        except KeyError as error:
-            raise DataError(f"{path} was not written by `kpd export`: it does not name its channels.") from error
+            text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
         # onnxruntime raises its own errors, one class for each way in which a file can be wrong.
         except Exception as error:
             raise DataError(f"{path} cannot be read as an ONNX file ({str(error).splitlines()[0]}).") from error
-        self.channels: list[str] = metadata["channels"]
-        self.coordinates: Coordinates = metadata["coordinates"]
-        self.lowest_score: float = metadata["score_threshold"]
-        self.best_f1: float | None = metadata["best_f1"]
-        # Files from earlier versions have no calibration.
-        self.thresholds_px = tuple((metadata.get("calibration") or {}).get("thresholds_px", ()))
+        metadata = read_metadata(text, path)
+        self.channels, self.coordinates = metadata.channels, metadata.coordinates
+        self.lowest_score, self.best_f1 = metadata.lowest_score, metadata.best_f1
+        self.thresholds_px = metadata.thresholds_px
         self._outputs = [output.name for output in self._session.get_outputs()]
+        if not {"points", "scores"} <= set(self._outputs):
+            raise DataError(f"{path} has the outputs {', '.join(self._outputs)}; points and scores are expected.")
         # Heatmaps are computed only on request.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True

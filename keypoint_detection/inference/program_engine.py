@@ -1,14 +1,12 @@
 """Run a detector exported as a torch.export program."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from keypoint_detection.data.coco import Coordinates
-from keypoint_detection.inference.engines import Found, as_found
+from keypoint_detection.inference.engines import Found, as_found, read_metadata
 
 __all__ = ["METADATA_FILE", "ProgramEngine"]
 
@@ -17,18 +15,18 @@ METADATA_FILE = "kpd.json"
 
 
 class ProgramEngine:
-    """Run a .pt2 file written by `kpd export`; see `Engine`."""
+    """Run a .pt2 file that this process has just written; see `Engine`.
+
+    Not for files from elsewhere: `torch.export.load` unpickles what is in them, which can run any code.
+    """
 
     def __init__(self, path: str) -> None:
         files = {METADATA_FILE: ""}
         self._program = torch.export.load(path, extra_files=files).module()
-        metadata = json.loads(files[METADATA_FILE])
-        self.channels: list[str] = metadata["channels"]
-        self.coordinates: Coordinates = metadata["coordinates"]
-        self.lowest_score: float = metadata["score_threshold"]
-        self.best_f1: float | None = metadata["best_f1"]
-        self.thresholds_px = tuple((metadata["calibration"] or {}).get("thresholds_px", ()))
-        self._outputs: list[str] = metadata["outputs"]
+        metadata = read_metadata(files[METADATA_FILE], path)
+        self.channels, self.coordinates = metadata.channels, metadata.coordinates
+        self.lowest_score, self.best_f1 = metadata.lowest_score, metadata.best_f1
+        self.thresholds_px, self._outputs = metadata.thresholds_px, metadata.outputs
 
     @torch.inference_mode()
     def detect(self, images: Sequence[NDArray[np.uint8]], heatmaps: bool) -> list[Found]:

@@ -1,8 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 # As DeepLabCut 2 and 3 write it: the path of an image in three cells; `img1.png` lacks a point.
@@ -76,26 +74,14 @@ def test_several_animals_are_instances_and_unique_parts_a_category(project, read
     assert [one.points.tolist() for one in labels.images[1].instances] == [[[5.5, 6.5]]]
 
 
-@pytest.mark.parametrize("form", ["fixed", "table"])
-def test_a_table_in_h5_reads_like_its_csv(project, read, form):
+def test_an_h5_table_stands_for_the_csv_beside_it_and_is_never_opened(project, read):
     folder = project(SEVERAL) / "labeled-data" / "trial"
-    expected = read(folder)
-    levels = ["scorer", "individuals", "bodyparts", "coords"]
-    individuals = [("m1", "nose"), ("m2", "nose"), ("single", "lamp")]
-    columns = pd.MultiIndex.from_tuples([("Ann", *one, xy) for one in individuals for xy in "xy"], names=levels)
-    paths = [("labeled-data", "trial", f"img{index}.png") for index in range(2)]
-    # Only tables of the early versions, with one cell for the path, can have pandas's form `table`.
-    rows = pd.MultiIndex.from_tuples(paths) if form == "fixed" else pd.Index(["/".join(path) for path in paths])
-    values = [[1.0, 2, 3, 4, 70, 30], [np.nan, np.nan, 5, 6, np.nan, np.nan]]
-    frame = pd.DataFrame(values, index=rows, columns=columns)
+    (folder / "CollectedData_Ann.h5").write_bytes(b"not even HDF5")
+    assert len(read(folder / "CollectedData_Ann.h5").images) == 2
     (folder / "CollectedData_Ann.csv").unlink()
-    frame.to_hdf(folder / "CollectedData_Ann.h5", key="df_with_missing", mode="w", format=form)
-    found = read(folder)
-    assert [one.name for one in found.images] == [one.name for one in expected.images]
-    for one, other in zip(found.images, expected.images, strict=True):
-        assert [(a.category, a.points.tolist()) for a in one.instances] == [
-            (b.category, b.points.tolist()) for b in other.instances
-        ]
+    for source in (folder, folder / "CollectedData_Ann.h5"):
+        with pytest.raises(ValueError, match=r"CollectedData_Ann\.h5: the same table as \.csv is expected beside it"):
+            read(source)
 
 
 @pytest.mark.parametrize(
