@@ -89,7 +89,8 @@ class KeypointDetector(LightningModule):
         loss: `bce` binary cross-entropy, `mse` squared error of the probabilities, or `focal` (Li et al. 2020), between
             predicted and Gaussian heatmaps.
         heatmap_sigma: standard deviation of the Gaussians in input pixels. Smaller is sharper and harder to learn.
-        max_keypoints: maximum number of detections per channel in one image.
+        max_keypoints: maximum number of detections per channel in one image. If left out, it is the largest number of
+            points of a channel in an image of the training file.
         score_threshold: detections that score less are dropped; keep it low, so that AP sees the whole curve. No score
             reaches 1.
         min_distance_px: minimum distance between two detections of a channel, in input pixels.
@@ -121,7 +122,7 @@ class KeypointDetector(LightningModule):
         decay_norms_and_biases: bool = False,
         loss: LossName = "bce",
         heatmap_sigma: PositiveFloat = 2.0,
-        max_keypoints: PositiveInt = MAX_KEYPOINTS,
+        max_keypoints: PositiveInt | None = None,
         score_threshold: ClosedUnitInterval = 0.01,
         min_distance_px: NonNegativeFloat = MIN_DISTANCE_PX,
         ap_thresholds_px: tuple[PositiveFloat, ...] = (2.0, 4.0, 8.0),
@@ -133,6 +134,8 @@ class KeypointDetector(LightningModule):
         self.channels = complete_channels(channels)
         self.network = HeatmapNetwork(backbone(), len(self.channels))
         self._save_hyperparameters(optimizer, lr_scheduler)
+        if max_keypoints is None:
+            max_keypoints = self.hparams["max_keypoints"] = MAX_KEYPOINTS
         self.lr, self.optimizer, self.lr_scheduler = float(lr), optimizer, lr_scheduler
         self.encoder_lr_factor = float(encoder_lr_factor)
         self.freeze_encoder_steps = int(freeze_encoder_steps)

@@ -47,7 +47,7 @@ NOT_LABELLED = 0
 OCCLUDED = 1
 VISIBLE = 2
 
-# A detector's default maximum per channel and image; here, so that data can be checked without loading a detector.
+# A detector's maximum per channel and image where no training file tells; a minimum distance that the checks use, too.
 MAX_KEYPOINTS = 20
 MIN_DISTANCE_PX = 2.0
 

@@ -143,7 +143,7 @@ def test_sweep_wins_over_config_file_and_config_file_over_signature(parse: Parse
     path.write_text(yaml.safe_dump({"model": {"lr": 0.5, "heatmap_sigma": 5.0}, "data": {"batch_size": 3}}))
     config = parse(["--config", str(path), *agent_words({"model.lr": 0.25})])
     assert (config.model.lr, config.model.heatmap_sigma, config.data.batch_size) == (0.25, 5.0, 3)
-    assert config.model.max_keypoints == 20
+    assert config.model.score_threshold == 0.01
 
 
 def test_yaml_and_separate_values_are_left_to_the_parser() -> None:

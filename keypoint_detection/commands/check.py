@@ -25,7 +25,7 @@ from keypoint_detection.data.checks.report import describe_audit, format_audit
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe
-from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, DataError
+from keypoint_detection.types import MIN_DISTANCE_PX, DataError
 
 __all__ = ["check", "run"]
 
@@ -140,7 +140,7 @@ def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) ->
         )
     if not Path(options.file).is_file():
         raise DataError(f"{options.file!r} is not a file; a COCO keypoint file (JSON) is expected.")
-    demands = Demands(None, "letterbox", False, MAX_KEYPOINTS, MIN_DISTANCE_PX)
+    demands = Demands(None, "letterbox", False, None, MIN_DISTANCE_PX)
     files = {"": Path(options.file)}
     return DataDescription(files, None, "continuous", None, None, demands, None), Augmentation(None, None, True)
 

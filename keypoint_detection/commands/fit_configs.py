@@ -115,7 +115,7 @@ def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescri
         data.image_size,
         data.resize,
         data.visible_only,
-        int(options.model.max_keypoints),
+        None if options.model.max_keypoints is None else int(options.model.max_keypoints),
         float(options.model.min_distance_px),
     )
     description = DataDescription(

@@ -66,6 +66,7 @@ from keypoint_detection.commands.preparation.budget import check_batches, choose
 from keypoint_detection.commands.preparation.idle_settings import check_idle_settings
 from keypoint_detection.commands.preparation.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.commands.preparation.monitors import check_monitors, fill_in_monitors
+from keypoint_detection.commands.preparation.most_points import fill_in_max_keypoints
 from keypoint_detection.commands.terminal import leave_with_unreadable
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
@@ -223,6 +224,10 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if self.subcommand == "fit":
             fill_in_budget(config.trainer)
             fill_in_monitors(config.trainer)
+            try:
+                fill_in_max_keypoints(config.model, config.data)
+            except DataError as error:
+                self._refuse(error)
 
     def _compare_with_checkpoint(self, checkpoint: dict[str, Any], config: Namespace) -> None:
         if self.subcommand == "fit":

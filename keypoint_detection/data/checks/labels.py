@@ -9,7 +9,15 @@ from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding, shorten_list
 from keypoint_detection.data.checks.parts import Demands, Part
 
-__all__ = ["are_shares", "check_channels", "check_coordinates", "check_counts", "check_distances", "check_labels"]
+__all__ = [
+    "are_shares",
+    "check_channels",
+    "check_coordinates",
+    "check_counts",
+    "check_distances",
+    "check_labels",
+    "count_per_image",
+]
 
 # A channel with fewer points than this has hardly been labelled, and a file with fewer images is a trial.
 FEW_POINTS = 10
@@ -115,8 +123,9 @@ def check_channels(part: Part) -> list[Finding]:
 
 def check_counts(part: Part, demands: Demands) -> list[Finding]:
     """Find images with more points of a channel than a detector returns."""
-    per_image = _count_per_image(part)  # (I, C)
-    images = np.flatnonzero(per_image.max(axis=1, initial=0) > demands.max_keypoints).tolist()
+    per_image = count_per_image(part)  # (I, C)
+    limit = demands.max_keypoints
+    images = [] if limit is None else np.flatnonzero(per_image.max(axis=1, initial=0) > limit).tolist()
     if not images:
         return []
     names = list(part.channels)
@@ -126,7 +135,7 @@ def check_counts(part: Part, demands: Demands) -> list[Finding]:
     )
     text = (
         f"{agree(len(images), 'image has', 'images have')} more points of a channel than model.max_keypoints, "
-        f"{demands.max_keypoints}: the others cannot be found. Set --model.max_keypoints={per_image.max()}."
+        f"{limit}: the others cannot be found. Set --model.max_keypoints={per_image.max()}."
     )
     return [Finding("warning", "max_keypoints", str(part.path), len(images), text, examples)]
 
@@ -170,7 +179,7 @@ def _find_close_pairs(part: Part, demands: Demands) -> tuple[NDArray[np.int64], 
     return np.concatenate(pairs), np.concatenate(distances)
 
 
-def _count_per_image(part: Part) -> NDArray[np.int64]:
+def count_per_image(part: Part) -> NDArray[np.int64]:
     """Return (I, C) the number of points of each channel in each image."""
     total = np.concatenate([np.zeros((1, len(part.channels)), np.int64), part.in_channels.cumsum(axis=0)])
     counts: NDArray[np.int64] = np.diff(total[part.table.offsets], axis=0)

@@ -22,14 +22,14 @@ class Demands(NamedTuple):
         image_size: (height, width) of its input; None: the image's own.
         resize_mode: how images are resized to it.
         visible_only: whether occluded points are ignored.
-        max_keypoints: maximum number of points of a channel in one image.
+        max_keypoints: maximum number of points of a channel in one image; None: as many as there are.
         min_distance_px: minimum distance between two points of a channel in input pixels.
     """
 
     image_size: tuple[int, int] | None
     resize_mode: ResizeMode
     visible_only: bool
-    max_keypoints: int
+    max_keypoints: int | None
     min_distance_px: float
 
 
