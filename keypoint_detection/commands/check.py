@@ -142,7 +142,9 @@ def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) ->
         raise DataError(f"{options.file!r} is not a file; a COCO keypoint file (JSON) is expected.")
     demands = Demands(None, "letterbox", False, None, MIN_DISTANCE_PX)
     files = {"": Path(options.file)}
-    return DataDescription(files, None, "continuous", None, None, demands, None), Augmentation(None, None, True)
+    return DataDescription(files, None, "continuous", None, None, demands, None, "error", "error"), Augmentation(
+        None, None, True
+    )
 
 
 def _look_at_augmentation(

@@ -22,6 +22,7 @@ from keypoint_detection.conversion.writing import (
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.checks.labels import are_shares
 from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.types import OCCLUDED, DataError
@@ -64,6 +65,8 @@ def convert(
     group_by: int | str | None = None,
     seed: NonNegativeInt = 0,
     image_root: str | None = None,
+    missing_images: MissingImages = "error",
+    outside_images: OutsideImages = "error",
     categories: list[str] | None = None,
     keypoints: list[str] | None = None,
     coordinates: Coordinates | None = None,
@@ -88,6 +91,10 @@ def convert(
             default, the video if the source gives it, otherwise the image.
         seed: seed for drawing these parts.
         image_root: folder of the source's images; by default, they are looked for beside it.
+        missing_images: what to do about images that the labels name but that do not exist: error, or skip to leave them
+            out.
+        outside_images: what to do about images outside image_root or, by default, outside the folder of the labels:
+            error, or allow for labels that you trust.
         categories: names of the categories to keep; by default, all.
         keypoints: names of the keypoint types in order, for YOLO without names, or to set the order for Label Studio,
             CVAT and DeepLabCut.
@@ -105,7 +112,9 @@ def convert(
     if val_fraction or test_fraction:
         _check_parts(target, write_as)
     root = Path(image_root).expanduser() if image_root else None
-    labels = read_labels(path, read_as, Reading(root, list(keypoints or [])), coordinates)
+    labels = read_labels(
+        path, read_as, Reading(root, list(keypoints or []), missing_images, outside_images), coordinates
+    )
     _refuse_shares(labels, path)
     if categories:
         _keep_categories(labels, categories)

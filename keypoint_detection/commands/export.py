@@ -136,7 +136,7 @@ def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:
 
 def _read_examples(source: str) -> list[NDArray[np.uint8]]:
     """Read the first images that can be read, and name those before them that cannot."""
-    images = find_unlabelled(source, None, "--images", takes_videos=False)
+    images = find_unlabelled(source, None, "--images", "allow", takes_videos=False)
     examples: list[NDArray[np.uint8]] = []
     failures: list[str] = []
     for image in images:

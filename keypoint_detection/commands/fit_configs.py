@@ -126,5 +126,7 @@ def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescri
         options.model.channels,
         demands,
         split=data.split_options if "train" in named and "val" not in named and options.file is None else None,
+        missing_images=data.missing_images,
+        outside_images=data.outside_images,
     )
     return description, data

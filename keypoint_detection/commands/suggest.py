@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from keypoint_detection.commands.terminal import leave_with_unreadable, track
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.image_bounds import OutsideImages
 from keypoint_detection.data.unlabelled import UnlabelledFile, find_unlabelled
 from keypoint_detection.data.video import count_frames, name_frame, read_frames, save_frames
 from keypoint_detection.destinations import refuse_unwritable, stay_below
@@ -66,6 +67,7 @@ def suggest(
     n_images: PositiveInt = 20,
     labelled: str | None = None,
     output: str = "suggested.csv",
+    outside_images: OutsideImages = "error",
 ) -> list[str]:
     """Rank images or frames of videos by how much labelling them would teach, and draw the first on a contact sheet.
 
@@ -81,6 +83,7 @@ def suggest(
         labelled: images that are labelled already, e.g. the training file; they are neither suggested nor repeated.
         output: the CSV file to write, with rank, image and doubt; the contact sheet has the same name with .png, and
             the folder of frames the same without .csv.
+        outside_images: whether images outside the folder of a COCO file are an error, or read too (allow).
 
     Returns:
         Why images could not be read.
@@ -89,9 +92,9 @@ def suggest(
         DataError: there are no images, or the output exists or cannot be written.
     """
     table = Path(output).expanduser()
-    known = [] if labelled is None else find_unlabelled(labelled, None, "--labelled", takes_videos=False)
+    known = [] if labelled is None else _list_files(labelled, "--labelled", outside_images, takes_videos=False)
     known_files = {os.path.realpath(file.path) for file in known}
-    found = find_unlabelled(images, None, "--images", takes_videos=True)
+    found = _list_files(images, "--images", outside_images, takes_videos=True)
     files = [file for file in found if os.path.realpath(file.path) not in known_files]
     _refuse_outputs(table, any(file.is_video for file in files))
     if not files:
@@ -193,6 +196,14 @@ def _write_table(path: Path, suggestions: Sequence[_Suggestion]) -> None:
         writer.writerow(["rank", "image", "doubt"])
         for rank, suggestion in enumerate(suggestions, 1):
             writer.writerow([rank, suggestion.name, round(suggestion.doubt, N_DECIMALS)])
+
+
+def _list_files(source: str, option: str, outside_images: OutsideImages, *, takes_videos: bool) -> list[UnlabelledFile]:
+    try:
+        return find_unlabelled(source, None, option, outside_images, takes_videos=takes_videos)
+    except DataError as error:
+        # The option has a different name here than in a training.
+        raise DataError(str(error).replace("--data.", "--")) from error
 
 
 def _draw_sheet(path: Path, suggestions: Sequence[_Suggestion], detector: Predictor, threshold: float) -> None:

@@ -261,7 +261,14 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 raise DataError(
                     "no training file: give --data.train=FILE.json (a COCO keypoint file), or data.synthetic."
                 )
-            table = read_table(Path(path), data.image_root, data.coordinates, data.categories)
+            table = read_table(
+                Path(path),
+                data.image_root,
+                data.coordinates,
+                data.categories,
+                data.missing_images,
+                data.outside_images,
+            )
             return list(resolve_channels(None, table.keypoint_types, path))
         except DataError as error:
             self._refuse(error)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates
 from keypoint_detection.data.files import read_table
+from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.images import read_sizes
 from keypoint_detection.inference.predictor import Predictor
 from keypoint_detection.parsing.functions import call_with_words
@@ -36,6 +37,8 @@ def view(
     data: str,
     ckpt_path: str | list[str],
     image_root: str | None = None,
+    missing_images: MissingImages = "error",
+    outside_images: OutsideImages = "error",
     coordinates: Coordinates = "continuous",
     score_threshold: ClosedUnitInterval | Literal["best_f1"] = "best_f1",
 ) -> None:
@@ -47,6 +50,8 @@ def view(
         data: the COCO keypoint file.
         ckpt_path: checkpoint of a detector, or a list of them: paths or wandb://entity/project/name:alias.
         image_root: folder that the images' file names are relative to; by default, the folder of the file.
+        missing_images: whether images whose file is missing are an error, or left out (skip).
+        outside_images: whether images outside that folder are an error, or shown too (allow).
         coordinates: convention of the file: in `continuous`, (0, 0) is the outer corner of the top-left pixel; in
             `pixel_index`, integers name pixels.
         score_threshold: points that score less are left out. `best_f1` takes the score with the best F1 in each
@@ -56,7 +61,11 @@ def view(
         ValueError: FiftyOne is not installed, or a file cannot be used.
     """
     fiftyone = _import_fiftyone()
-    table = read_table(Path(data), image_root, coordinates, None)
+    try:
+        table = read_table(Path(data), image_root, coordinates, None, missing_images, outside_images)
+    except DataError as error:
+        # The options have other names here than in a training.
+        raise DataError(str(error).replace("--data.", "--")) from error
     paths = [ckpt_path] if isinstance(ckpt_path, str) else ckpt_path
     predictors = {
         field: Predictor.from_checkpoint(path, score_threshold=score_threshold, coordinates="continuous")

@@ -11,9 +11,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from keypoint_detection.conversion.image_finder import ImageFinder
 from keypoint_detection.conversion.labels import (
     Category,
-    ImageFinder,
     Instance,
     LabelledImage,
     LabelSet,
@@ -21,6 +21,7 @@ from keypoint_detection.conversion.labels import (
     make_instance,
 )
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
@@ -49,28 +50,31 @@ def read_blender(source: Path, reading: Reading) -> LabelSet:
     """
     content = _load(source)
     problems = Problems()
-    finder = ImageFinder([reading.image_root or source.parent], problems)
+    bounds = ImageBounds.of_file(source, reading.image_root, reading.outside_images)
+    names = [[str(entry.get("image_path"))] for entry in content["dataset"] if isinstance(entry, dict)]
+    finder = ImageFinder([reading.image_root or source.parent], names, bounds, reading, problems)
     found: list[tuple[LabelledImage, dict[str, list[_Flagged]]]] = []
     for number, entry in enumerate(content["dataset"]):
         if not isinstance(entry, dict) or not isinstance(entry.get("image_path"), str):
             problems.add("image_path", f"entry {number} of 'dataset' has no 'image_path': {entry!r:.80}.")
             continue
         kinds = _read_kinds(entry, problems)
-        image = finder.find(entry["image_path"])
+        image = finder.find([entry["image_path"]])
         if image is not None:
             found.append((image, kinds))
-    starts, names = _number([kinds for _, kinds in found])
-    if not names and not problems.by_kind:
+    notes = finder.conclude()
+    starts, keypoints = _number([kinds for _, kinds in found])
+    if not keypoints and not problems.by_kind:
         problems.add("keypoints", "no entry has points in a list '…_keypoints' or '…_keypoints_visible'.")
     problems.raise_if_any(source)
     n_outside = 0
     for image, kinds in found:
-        instance = make_instance(0, len(names))
+        instance = make_instance(0, len(keypoints))
         for kind, points in kinds.items():
             n_outside += _place(instance, starts[kind], points, image.size)
         image.instances = [instance]
-    notes = [f"Left out, as outside their image: {count_in_words(n_outside, 'point')}."] if n_outside else []
-    return LabelSet([Category(CATEGORY, names)], [image for image, _ in found], notes)
+    notes += [f"Left out, as outside their image: {count_in_words(n_outside, 'point')}."] if n_outside else []
+    return LabelSet([Category(CATEGORY, keypoints)], [image for image, _ in found], notes)
 
 
 def _number(images: list[dict[str, list[_Flagged]]]) -> tuple[dict[str, int], list[str]]:

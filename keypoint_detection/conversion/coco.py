@@ -1,15 +1,16 @@
 """COCO keypoint files, with everything that the other formats may need."""
 
 import json
+import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
 from keypoint_detection.conversion.labels import (
     Category,
-    ImageFinder,
     Instance,
     LabelledImage,
     LabelSet,
@@ -18,18 +19,68 @@ from keypoint_detection.conversion.labels import (
     read_edges,
 )
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.coco import read_coco
-from keypoint_detection.data.image_bounds import allow_outside
-from keypoint_detection.data.problems import Problems
+from keypoint_detection.data.coco import examine_coco
+from keypoint_detection.data.image_bounds import ImageBounds, allow_outside
 from keypoint_detection.destinations import relate_path
 from keypoint_detection.documents import read_json
 from keypoint_detection.types import NOT_LABELLED, DataError
 
-__all__ = ["SPLITS", "read_coco_labels", "round_px", "write_coco_labels"]
+__all__ = ["SPLITS", "find_coco_files", "name_split", "read_coco_labels", "round_px", "write_coco_labels"]
 
 SPLITS = ("train", "val", "test")
+# What other programs call them, with which the name of a file may end: person_keypoints_val2017.
+SPLIT_NAME = re.compile(r"(?:^|[_\W])(?:(train)(?:ing)?|(val)(?:id|idation)?|(test)(?:ing)?)\d*$", re.IGNORECASE)
+ROBOFLOW_FILE = "_annotations.coco.json"
+# What CVAT and COCO itself call their files of keypoints.
+KEYPOINT_FILES = "person_keypoints_"
 # Decimals of pixels in text: a millionth is far below anything visible, and hides the noise of binary fractions.
 DECIMALS = 6
+
+
+class _File(NamedTuple):
+    """A file of labels.
+
+    Attributes:
+        path: the file.
+        split: its part of the data set; may be empty.
+        roots: the folders that its images may be in, the best first.
+        folder: the name of the folder that only its images are in; empty if there is none.
+    """
+
+    path: Path
+    split: str
+    roots: list[Path]
+    folder: str = ""
+
+
+def name_split(name: str) -> str:
+    """Return the part of a data set that a name stands for; empty if it does not.
+
+    >>> name_split("Validation"), name_split("person_keypoints_train2017"), name_split("mice")
+    ('val', 'train', '')
+    """
+    match = SPLIT_NAME.search(name)
+    return next(filter(None, match.groups())).lower() if match else ""
+
+
+def find_coco_files(folder: Path) -> list[_File]:
+    """Find the files of a data set in parts: train.json and so on, or as Roboflow, CVAT and COCO arrange them."""
+    plain = [_File(path, split, [folder]) for split in SPLITS if (path := folder / f"{split}.json").is_file()]
+    if plain:
+        return plain
+    if files := sorted(folder.glob(f"*/{ROBOFLOW_FILE}")):
+        return [_File(path, name_split(path.parent.name), [path.parent], path.parent.name) for path in files]
+    folder = folder.absolute()
+    dataset = folder.parent if folder.name == "annotations" else folder
+    files = sorted((dataset / "annotations").glob("*.json"))
+    files = [path for path in files if path.name.startswith(KEYPOINT_FILES)] or files
+    found = []
+    for path in files:
+        part = path.stem.removeprefix(KEYPOINT_FILES)
+        roots = [one for one in (dataset / "images" / part, dataset / part) if one.is_dir()]
+        shared = [dataset / "images", dataset, path.parent]
+        found.append(_File(path, name_split(part), roots or shared, part if roots else ""))
+    return found
 
 
 def read_coco_labels(source: Path, reading: Reading) -> LabelSet:
@@ -38,12 +89,12 @@ def read_coco_labels(source: Path, reading: Reading) -> LabelSet:
     Raises:
         DataError: a file is missing or inconsistent, or its images are missing.
     """
-    files = [source]
-    if source.is_dir():
-        files = [path for split in SPLITS if (path := source / f"{split}.json").is_file()]
-        if not files:
-            raise DataError(f"{source}: has no {', '.join(f'{split}.json' for split in SPLITS)}; name a file instead.")
-    parts = [_read_file(path, path.stem if source.is_dir() else "", reading) for path in files]
+    found = find_coco_files(source) if source.is_dir() else [_File(source, "", [source.parent])]
+    if not found:
+        raise DataError(f"{source}: has no {', '.join(f'{split}.json' for split in SPLITS)}; name a file instead.")
+    reached: dict[str, str] = {}
+    parts = [_read_file(one, reading, reached) for one in found]
+    files = [one.path for one in found]
     categories = _merge_categories(files, [part.categories for part in parts])
     return LabelSet(
         categories, [image for part in parts for image in part.images], [note for part in parts for note in part.notes]
@@ -60,21 +111,29 @@ def _merge_categories(files: list[Path], per_file: list[list[Category]]) -> list
     return per_file[0]
 
 
-def _read_file(path: Path, split: str, reading: Reading) -> LabelSet:
-    try:
-        read_coco(path, reading.image_root, coordinates="continuous")  # lists every problem of the file
-    except DataError as error:
-        # The option has a different name here than in a training.
-        raise DataError(str(error).replace("`data.image_root`", "`--image_root`")) from error
+def _read_file(file: _File, reading: Reading, reached: dict[str, str]) -> LabelSet:
+    path = file.path
+    # Lists every problem of the file; its images are looked for below.
+    problems = examine_coco(path, file.roots[0], "continuous", None, "error", "allow").problems
+    problems.by_kind.pop("image file", None)
+    problems.raise_if_any(path)
     content = read_json(path, "a COCO keypoint file (JSON)")
-    labelled = [one for one in content["annotations"] if one.get("keypoints") is not None]
+    labelled = [one for one in content["annotations"] if one.get("keypoints")]
     categories, indices = _read_categories(content["categories"], labelled)
-    problems = Problems()
-    finder = ImageFinder([reading.image_root or path.parent], problems)
+    bounds = ImageBounds.of_file(path, reading.image_root, reading.outside_images, content.get("info"))
+    roots = [reading.image_root] if reading.image_root else file.roots
+    # Parts with folders of their own may have images of equal names.
+    below = [str(PurePosixPath(file.folder, entry["file_name"])) for entry in content["images"]]
+    names = [
+        [whole, entry["file_name"]] if reading.image_root else [entry["file_name"]]
+        for whole, entry in zip(below, content["images"], strict=True)
+    ]
+    finder = ImageFinder(roots, names, bounds, reading, problems, reached)
     images: dict[int, LabelledImage] = {}
-    for entry in content["images"]:
-        if (image := finder.find(entry["file_name"], (entry.get("height"), entry.get("width")))) is not None:
-            image.split = split
+    for entry, candidates, whole in zip(content["images"], names, below, strict=True):
+        image = finder.find(candidates, (entry.get("height"), entry.get("width")), tidy_name(whole))
+        if image is not None:
+            image.name, image.split = tidy_name(whole), file.split
             images[entry["id"]] = image
     n_left_out = len(content["annotations"])
     for entry in labelled:
@@ -82,8 +141,9 @@ def _read_file(path: Path, split: str, reading: Reading) -> LabelSet:
             n_left_out -= 1
             if entry["image_id"] in images:
                 images[entry["image_id"]].instances.append(_read_annotation(entry, indices[entry["category_id"]]))
+    notes = finder.conclude()
     problems.raise_if_any(path)
-    notes = [f"Left out, as without keypoints: {count_in_words(n_left_out, 'annotation')}."] if n_left_out else []
+    notes += [f"Left out, as without keypoints: {count_in_words(n_left_out, 'annotation')}."] if n_left_out else []
     return LabelSet(categories, list(images.values()), notes)
 
 

@@ -8,21 +8,23 @@ https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
-from keypoint_detection.conversion.coco import SPLITS, round_px
+from keypoint_detection.conversion.coco import name_split, round_px
+from keypoint_detection.conversion.image_finder import ImageFinder
 from keypoint_detection.conversion.labels import (
     Category,
-    ImageFinder,
     Instance,
     LabelSet,
     Reading,
     make_instance,
 )
+from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
 
@@ -30,6 +32,8 @@ __all__ = ["looks_like_cvat", "read_cvat", "write_cvat"]
 
 # The category of points that do not belong to a skeleton.
 LOOSE = "object"
+# The folder of images that are in no subset.
+DEFAULT_SUBSET = "default"
 
 
 class _Point(NamedTuple):
@@ -54,25 +58,43 @@ def read_cvat(source: Path, reading: Reading) -> LabelSet:
     root = _parse(path)
     problems = Problems()
     folder = path.parent
-    finder = ImageFinder([reading.image_root] if reading.image_root else [folder, folder / "images"], problems)
+    roots = [reading.image_root] if reading.image_root else [folder, folder / "images"]
+    names = _name_images(root, roots)
+    bounds = ImageBounds.of_file(path, reading.image_root, reading.outside_images)
+    finder = ImageFinder(roots, [[name] for name in names], bounds, reading, problems)
     categories = _read_categories(root, reading.keypoints)
     images = []
     n_others: Counter[str] = Counter()
-    for element in root.findall("image"):
-        image = finder.find(element.get("name", ""), (element.get("height"), element.get("width")))
+    for element, name in zip(root.findall("image"), names, strict=True):
+        # Tasks of a project may have images of equal names.
+        names_of_image = (element.get("task_id"), element.get("subset"), element.get("name"))
+        size = (element.get("height"), element.get("width"))
+        image = finder.find([name], size, "/".join(filter(None, names_of_image)))
         instances = _read_shapes(element, categories, problems)
         n_others.update(shape.tag for shape in element if shape.tag not in ("skeleton", "points", "tag"))
         if image is not None:
             image.instances = instances
-            split = element.get("subset", "").lower().replace("validation", "val")
-            image.split = split if split in SPLITS else ""
+            image.split = name_split(element.get("subset", ""))
             images.append(image)
+    notes = finder.conclude()
     problems.raise_if_any(path)
     # Labels of points that were never drawn outside a skeleton.
     if categories and not categories[-1].keypoints:
         categories.pop()
-    notes = [f"Shapes of the kind {kind!r} are left out: {count}." for kind, count in n_others.items()]
+    notes += [f"Shapes of the kind {kind!r} are left out: {count}." for kind, count in n_others.items()]
     return LabelSet(categories, images, notes)
+
+
+def _name_images(root: ElementTree.Element, roots: Sequence[Path]) -> list[str]:
+    """Name the file of each image; the export of a project keeps the images of each subset in a folder."""
+    plain = [element.get("name", "") for element in root.findall("image")]
+    subsets = [element.get("subset") or DEFAULT_SUBSET for element in root.findall("image")]
+    below = [f"{subset}/{name}" for subset, name in zip(subsets, plain, strict=True)]
+    has_folders = any((place / subset).is_dir() for place in roots for subset in set(subsets))
+    is_below, is_plain = (
+        any((place / name).is_file() for place in roots for name in names) for names in (below, plain)
+    )
+    return below if has_folders and (is_below or not is_plain) else plain
 
 
 def _parse(path: Path) -> ElementTree.Element:

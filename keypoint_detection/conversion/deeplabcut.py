@@ -12,6 +12,7 @@ rows whose image is missing, and sorts the body parts of a project by name.
 """
 
 import csv
+import glob
 import io
 import math
 import re
@@ -21,17 +22,17 @@ from typing import Any, NamedTuple
 import yaml
 
 from keypoint_detection.conversion.frames import VideoFrames
+from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
 from keypoint_detection.conversion.labels import (
     Category,
-    ImageFinder,
     Instance,
     LabelledImage,
     LabelSet,
     Reading,
     make_instance,
-    tidy_name,
 )
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.documents import read_text, read_yaml
@@ -68,7 +69,7 @@ def looks_like_deeplabcut(source: Path) -> bool:
         return bool(_find_tables(source))
     if source.suffix == ".csv":
         with source.open(encoding="utf-8-sig", errors="replace") as file:
-            return file.readline().startswith("scorer,")
+            return bool(re.match("scorer[,;\t]", file.readline()))
     return source.suffix == ".h5" or (source.name == "config.yaml" and bool(_find_tables(source.parent)))
 
 
@@ -82,12 +83,34 @@ def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
     paths = _find_tables(root) if root.is_dir() else [_prefer_csv(source)]
     if not paths:
         raise DataError(f"{source}: has no table CollectedData_*.csv, nor does any folder in {IMAGE_FOLDER}/.")
+    config = _read_config(root if root.is_dir() else source.parent)
+    paths, notes = _choose_scorer(paths, config)
     tables = [_read_table(path) for path in paths]
-    categories = _collect_categories(tables, _read_config(root if root.is_dir() else source.parent), reading.keypoints)
+    categories = _collect_categories(tables, config, reading.keypoints)
     images: list[LabelledImage] = []
+    owners: dict[str, Path] = {}
+    problems = Problems()
     for table in tables:
-        images += _read_rows(table, categories, reading)
-    return LabelSet(categories, images)
+        found, left_out = _read_rows(table, categories, config, reading)
+        for image in found:
+            key = str(image.path or image.name)
+            if key in owners:
+                places = f"twice in {table.path}" if owners[key] == table.path else f"in {owners[key]} and {table.path}"
+                problems.add("twice", f"{key} is labelled {places}. Keep one of them, or name the table to read.")
+            owners.setdefault(key, table.path)
+        images += found
+        notes += left_out
+    problems.raise_if_any(source)
+    return LabelSet(categories, images, notes)
+
+
+def _choose_scorer(paths: list[Path], config: dict[str, Any]) -> tuple[list[Path], list[str]]:
+    """Leave out tables beside that of the scorer whom the project names, as DeepLabCut does."""
+    own = f"CollectedData_{config.get('scorer')}"
+    folders = {path.parent for path in paths if path.stem == own}
+    others = [path for path in paths if path.parent in folders and path.stem != own]
+    notes = [f"Left out, as the scorer of the project is {config['scorer']!r}: {path}." for path in others]
+    return [path for path in paths if path not in others], notes
 
 
 def _prefer_csv(path: Path) -> Path:
@@ -150,9 +173,17 @@ def _read_csv(path: Path) -> list[list[str]]:
             "Python: import pandas; pandas.read_hdf('NAME.h5').to_csv('NAME.csv'), if you trust the file."
         )
     try:
-        return [line for line in csv.reader(io.StringIO(read_text(path, "a table of DeepLabCut (.csv)"), "")) if line]
+        text = read_text(path, "a table of DeepLabCut (.csv)")
+        # A spreadsheet saves with other separators where numbers have decimal commas.
+        separator = next((mark for mark in ";\t" if text.startswith(f"scorer{mark}")), ",")
+        lines = [line for line in csv.reader(io.StringIO(text, ""), delimiter=separator) if line]
+        return lines if separator == "," else [[_with_point(cell) for cell in line] for line in lines]
     except csv.Error as error:
         raise DataError(f"{path}: cannot be read as a table ({error}).") from error
+
+
+def _with_point(cell: str) -> str:
+    return cell.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", cell.strip()) else cell
 
 
 def _collect_categories(tables: list[_Table], config: dict[str, Any], keypoints: list[str]) -> list[Category]:
@@ -186,37 +217,64 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _read_rows(table: _Table, categories: list[Category], reading: Reading) -> list[LabelledImage]:
+def _read_rows(
+    table: _Table, categories: list[Category], config: dict[str, Any], reading: Reading
+) -> tuple[list[LabelledImage], list[str]]:
     problems = Problems()
     folder = table.path.parent
-    roots = [reading.image_root] if reading.image_root else [folder, folder.parent.parent]
-    finder = ImageFinder(roots, problems)
+    is_in_project = folder.absolute().parent.name == IMAGE_FOLDER
+    project = folder.absolute().parent.parent if is_in_project else folder
+    roots = [reading.image_root] if reading.image_root else [folder, project]
+    bounds = ImageBounds(reading.image_root or project, reading.outside_images)
+    finder = ImageFinder(roots, [[name] for name, _ in table.rows], bounds, reading, problems)
     images = []
-    videos: dict[str, VideoFrames] = {}
+    videos: dict[Path, VideoFrames] = {}
     for name, cells in table.rows:
-        image = _find_frame(name, finder, videos) if finder.look_for(name) is None else finder.find(name)
+        image = _find_frame(name, finder, videos, config, problems)
         instances = _read_row(table, name, cells, categories, problems)
         if image is not None:
+            if "/" not in image.name:
+                image.name = f"{folder.absolute().name}/{image.name}"
             image.instances = instances
             image.group = image.name.rpartition("/")[0]
             images.append(image)
+    notes = finder.conclude()
     problems.raise_if_any(table.path)
-    return images
+    return images, notes
 
 
-def _find_frame(name: str, finder: ImageFinder, videos: dict[str, VideoFrames]) -> LabelledImage | None:
+def _find_frame(
+    name: str, finder: ImageFinder, videos: dict[Path, VideoFrames], config: dict[str, Any], problems: Problems
+) -> LabelledImage | None:
     """Find a frame; if its image is not in the copy of the project, in the video that it was taken from."""
     tidy = tidy_name(name)
     folder = tidy.rpartition("/")[0]
     number = re.fullmatch(r"img(\d+)", Path(tidy).stem)
-    video = folder.rpartition("/")[2]
-    paths = (finder.look_for(f"videos/{video}{suffix}") for suffix in sorted(VIDEO_SUFFIXES))
-    path = next((path for path in paths if path is not None), None)
-    if number is None or path is None:
-        return finder.find(name)  # which records that it is missing
-    frames = videos.setdefault(video, VideoFrames(path))
+    paths = [] if number is None or finder.look_for([name]) else _find_videos(Path(folder).name, finder.roots, config)
+    if number is None or not paths:
+        return finder.find([name])  # which records it if it is missing
+    if len(paths) > 1:
+        problems.add("videos", f"{name}: is a frame of {' or of '.join(map(str, paths))}; remove one of them.")
+        return None
+    if not finder.bounds.encloses(paths[0]):
+        problems.add("outside", finder.bounds.describe_outside(str(paths[0])))
+        return None
+    frames = videos.setdefault(paths[0], VideoFrames(paths[0]))
     index = int(number[1])
     return LabelledImage(f"{folder}/{Path(tidy).stem}.png", (0, 0), None, read=lambda: frames[index])
+
+
+def _find_videos(stem: str, roots: list[Path], config: dict[str, Any]) -> list[Path]:
+    """Find the videos that a folder of frames may be of: the one that the project names, or all of its name."""
+    stated = [Path(tidy_name(str(one))).name for one in config.get("video_sets") or {}]
+    found = {
+        path.name: path
+        for root in roots
+        for folder in (root / "videos", root)
+        for path in sorted(folder.glob(f"{glob.escape(stem)}.*"))
+        if path.suffix.lower() in VIDEO_SUFFIXES
+    }
+    return [path for name, path in found.items() if name in stated] or list(found.values())
 
 
 def _read_row(

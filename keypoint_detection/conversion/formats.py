@@ -1,5 +1,6 @@
 """The formats, and how they are recognised and read."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -7,11 +8,11 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from keypoint_detection.conversion.blender import looks_like_blender, read_blender
-from keypoint_detection.conversion.coco import read_coco_labels
+from keypoint_detection.conversion.coco import find_coco_files, read_coco_labels
 from keypoint_detection.conversion.cvat import looks_like_cvat, read_cvat
 from keypoint_detection.conversion.deeplabcut import looks_like_deeplabcut, read_deeplabcut
 from keypoint_detection.conversion.label_studio import looks_like_label_studio, read_label_studio
-from keypoint_detection.conversion.labels import LabelSet, Reading
+from keypoint_detection.conversion.labels import LabelledImage, LabelSet, Reading
 from keypoint_detection.conversion.sleap import read_sleap
 from keypoint_detection.conversion.yolo import find_yolo_config, read_yolo
 from keypoint_detection.counting import count_in_words
@@ -126,7 +127,7 @@ def _recognise(source: Path) -> FormatName | None:
         return "cvat"
     if looks_like_deeplabcut(source):
         return "deeplabcut"
-    if source.is_dir() and any((source / f"{split}.json").is_file() for split in ("train", "val", "test")):
+    if source.is_dir() and find_coco_files(source) and not (source / "data.yaml").is_file():
         return "coco"
     if find_yolo_config(source) is not None:
         return "yolo"
@@ -159,11 +160,15 @@ def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: C
         labels = FORMATS[name].read(source, reading)
     except OverflowError as error:
         raise DataError(f"{source}: has a number that is too large ({error}).") from error
+    except DataError as error:
+        # The options have other names here than in a training.
+        raise DataError(str(error).replace("--data.", "--")) from error
     _refuse_far_points(labels, source)
     if (coordinates or FORMATS[name].coordinates) == "pixel_index":
         shift(labels, PIXEL_INDEX_OFFSET_PX)
     if not any(instance.is_labelled.any() for image in labels.images for instance in image.instances):
         raise DataError(f"{source}: no keypoint is labelled in its {count_in_words(len(labels.images), 'image')}.")
+    refuse_unlabelled_parts(labels.images, f"{source}: {{}}; convert the others alone")
     return labels
 
 
@@ -178,6 +183,23 @@ def _refuse_far_points(labels: LabelSet, source: Path) -> None:
             if one.box is not None and not (np.abs(one.box) < COORDINATE_LIMIT).all():
                 problems.add("box", f"{image.name}: a box is {one.box}; (left, top, width, height) is expected.")
     problems.raise_if_any(source)
+
+
+def refuse_unlabelled_parts(images: list[LabelledImage], message: str) -> None:
+    """Refuse a part of a data set without a single labelled point, on which nothing could be measured.
+
+    Args:
+        images: all images.
+        message: says what to do about it; {} stands for what is wrong.
+
+    Raises:
+        DataError: there is such a part.
+    """
+    sizes = Counter(image.split for image in images)
+    labelled = {image.split for image in images if any(one.is_labelled.any() for one in image.instances)}
+    for split in sizes.keys() - labelled:
+        count = count_in_words(sizes[split], "image")
+        raise DataError(message.format(f"no keypoint is labelled in the {count} of the part {split!r}") + ".")
 
 
 def shift(labels: LabelSet, offset_px: float) -> None:

@@ -6,6 +6,9 @@ rectangles, the n-th point of every label belongs to the n-th object, of the cat
 a choice or a text like "occluded" has v=1, others v=2. Coordinates are in percent of the image's width and height,
 hence continuous.
 
+A task may have several images: `to_name` names the object tag that a region is on, which shows one entry of `data`, and
+`item_index` the page if that is a list.
+
 The order of the keypoints is that of `label_config.xml` beside the export, if there is one, otherwise of `--keypoints`,
 otherwise the order of their first appearance.
 
@@ -13,18 +16,21 @@ https://labelstud.io/guide/task_format. sleap-io reads only tasks made from its 
 an order that changes with every run.
 """
 
+import base64
+import binascii
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlparse
 from xml.etree import ElementTree
 
+from keypoint_detection.conversion.image_finder import ImageFinder
 from keypoint_detection.conversion.labels import (
     Category,
-    ImageFinder,
     Instance,
     LabelledImage,
     LabelSet,
@@ -32,8 +38,10 @@ from keypoint_detection.conversion.labels import (
     make_instance,
 )
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json
+from keypoint_detection.images import IMAGE_SUFFIXES
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
 
 __all__ = ["CONFIG_NAME", "looks_like_label_studio", "read_label_studio", "write_label_studio"]
@@ -44,8 +52,12 @@ OCCLUDED_WORDS = re.compile(r"occlu|hidden|invisible|not visible", re.IGNORECASE
 # Uploaded files get a prefix of eight hexadecimal digits and a hyphen.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 LOCAL_FILES = "/data/local-files/"
+UPLOAD_FOLDER = re.compile(r"^/?data/upload/(\d+/)?")
+IMAGE_NAME = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})$", re.IGNORECASE)
 # Diameter of the displayed points, in percent of the image's width.
 POINT_PERCENT = 0.5
+# What regions without coordinates are counted as.
+WITHOUT_PLACE = ""
 
 
 @dataclass
@@ -58,6 +70,13 @@ class _Region:
     extent: tuple[float, float] | None = None
     visibility: int = VISIBLE
     parent: str = ""
+
+
+class _View(NamedTuple):
+    """An image of a task: its address, and the regions drawn on it."""
+
+    address: str
+    result: list[dict[str, Any]]
 
 
 @dataclass
@@ -81,34 +100,48 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
     tasks = _load(source)
     key = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
     problems = Problems()
-    finder = ImageFinder(
-        [reading.image_root] if reading.image_root else [source.parent, *source.absolute().parents], problems
-    )
-    found: list[tuple[LabelledImage, list[_Object]]] = []
-    n_skipped = n_several = 0
     others: Counter[str] = Counter()
+    chosen: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    n_skipped = n_several = 0
     for task in tasks:
         try:
             kept = [one for one in task.get(key) or [] if not one.get("was_cancelled")]
-            if not kept:
-                n_skipped += 1
-                continue
-            n_several += len(kept) > 1
-            chosen = next((one for one in kept if one.get("ground_truth")), kept[0])
-            image = _find_image(task, finder, problems)
-            objects = _read_objects(chosen.get("result") or [], task, problems, others)
+        except (AttributeError, TypeError) as error:
+            problems.add("layout", _describe_layout(task, error))
+            continue
+        n_skipped += not kept
+        n_several += len(kept) > 1
+        if kept:
+            chosen.append((task, next((one for one in kept if one.get("ground_truth")), kept[0])))
+    tags = _read_tags(source.parent / CONFIG_NAME)
+    results = [one.get("result") or [] for _, one in chosen]
+    entries = [one for result in results if isinstance(result, list) for one in result if isinstance(one, dict)]
+    used = list(dict.fromkeys(str(one["to_name"]) for one in entries if one.get("to_name")))
+    views = [(task, view) for task, one in chosen for view in _list_views(task, one, tags, used, problems)]
+    roots = [reading.image_root] if reading.image_root else [source.parent, *source.absolute().parents]
+    bounds = ImageBounds.of_file(source, reading.image_root, reading.outside_images)
+    finder = ImageFinder(roots, [_list_names(view.address) for _, view in views], bounds, reading, problems)
+    found: list[tuple[LabelledImage, list[_Object]]] = []
+    for task, view in views:
+        try:
+            image = finder.find(_list_names(view.address))
+            objects = _read_objects(view.result, task, problems, others)
         except (AttributeError, TypeError, LookupError, ValueError) as error:
-            problems.add("layout", f"task {task.get('id')} is not laid out as in a Label Studio export ({error}).")
+            problems.add("layout", _describe_layout(task, error))
             continue
         if image is not None:
             found.append((image, objects))
+    notes = finder.conclude()
     problems.raise_if_any(source)
     if not found:
         raise DataError(f"{source}: no task is labelled.")
     categories = _collect_categories([objects for _, objects in found], source, reading.keypoints)
     for image, objects in found:
         image.instances = _make_instances(objects, image.size, categories)
-    notes = [f"Regions of the kind {kind!r} are left out: {count}." for kind, count in others.items()]
+    n_without_place = others.pop(WITHOUT_PLACE, 0)
+    notes += [f"Regions of the kind {kind!r} are left out: {count}." for kind, count in others.items()]
+    if n_without_place:
+        notes.append(f"Left out, as without a place in the image: {count_in_words(n_without_place, 'region')}.")
     notes += [f"Left out, as not labelled or skipped: {count_in_words(n_skipped, 'task')}."] if n_skipped else []
     if n_several:
         several = count_in_words(n_several, "task has", "tasks have")
@@ -127,18 +160,73 @@ def _load(path: Path) -> list[dict[str, Any]]:
     return tasks
 
 
-def _find_image(task: dict[str, Any], finder: ImageFinder, problems: Problems) -> LabelledImage | None:
-    """Find the image of a task by its address, stripped of what differs between addresses and files."""
-    texts = [value for value in (task.get("data") or {}).values() if isinstance(value, str)]
-    images = [
-        text for text in texts if re.search(r"\.(jpe?g|png|bmp|tiff?|webp|gif)$", text.split("&")[0], re.IGNORECASE)
-    ]
-    address = (task.get("data") or {}).get("image") or next(iter(images), None)
-    if not isinstance(address, str):
-        problems.add("no image", f"task {task.get('id')}: 'data' names no image: {task.get('data')!r:.80}.")
-        return None
-    names = _list_names(address)
-    return finder.find(next((name for name in names if finder.look_for(name) is not None), names[0]))
+def _describe_layout(task: dict[str, Any], error: Exception) -> str:
+    return f"task {task.get('id')} is not laid out as in a Label Studio export ({error})."
+
+
+def _read_tags(path: Path) -> dict[str, str]:
+    """Read which entry of `data` each image tag of a labelling config shows."""
+    root = _read_config(path)
+    tags = [] if root is None else root.iter("Image")
+    found = {tag.get("name", ""): tag.get("value") or tag.get("valueList") or "" for tag in tags}
+    return {name: value.removeprefix("$") for name, value in found.items() if value.startswith("$")}
+
+
+def _list_views(
+    task: dict[str, Any], annotation: dict[str, Any], tags: dict[str, str], used: list[str], problems: Problems
+) -> Iterator[_View]:
+    """List the images of a task that were labelled, with their regions; problems are recorded."""
+    try:
+        result = annotation.get("result") or []
+        data = {key: pages for key, value in (task.get("data") or {}).items() if (pages := _list_pages(key, value))}
+        names = list(dict.fromkeys(str(one["to_name"]) for one in result if one.get("to_name")))
+        where = f"task {task.get('id')}: 'data'"
+        if not data:
+            problems.add("no image", f"{where} names no image: {task.get('data')!r:.80}.")
+            return
+        shown = {name: tags.get(name, name) for name in names or list(tags) or used or ["image"]}
+        # Many data have the name of their image once more.
+        is_one = len({_list_names(pages[0])[-1].rpartition("/")[2] for pages in data.values()}) == 1
+        if len(shown) == 1 and is_one and not set(shown.values()) & set(data):
+            shown = dict.fromkeys(shown, "image" if "image" in data else next(iter(data)))
+        shown |= {name: key for name, key in tags.items() if key in data}
+        unknown = [name for name, key in shown.items() if key not in data]
+        if unknown:
+            problems.add(
+                "several images",
+                f"{where} has the images {', '.join(data)}, and it is not known which of them {', '.join(unknown)} "
+                f"shows: save the labelling config as {CONFIG_NAME} beside the export.",
+            )
+            return
+        first = next(iter(shown.values()))
+        for region in result:
+            page, n_pages = int(region.get("item_index") or 0), len(data[shown.get(str(region.get("to_name")), first)])
+            if page >= n_pages:
+                count = count_in_words(n_pages, "page")
+                problems.add("page", f"{where} has {count}; a region is on page {page}, counted from 0.")
+        ids = {str(one.get("id")): str(one.get("to_name")) for one in result if one.get("to_name")}
+        for name, key in shown.items():
+            for index, address in enumerate(data[key]):
+                yield _View(address, [one for one in result if _is_on(one, name, index, ids, len(shown) == 1)])
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        problems.add("layout", _describe_layout(task, error))
+
+
+def _is_on(entry: dict[str, Any], name: str, index: int, ids: dict[str, str], is_only: bool) -> bool:
+    """Whether an entry is on a page of an image; relations are on that of what they relate."""
+    to_name = str(entry.get("to_name") or ids.get(str(entry.get("from_id"))) or "")
+    if entry.get("type") == "relation":
+        return is_only or to_name == name
+    return (is_only or to_name == name) and int(entry.get("item_index") or 0) == index
+
+
+def _list_pages(key: str, value: Any) -> list[str]:
+    """List the addresses of images that an entry of `data` has; one called `image` may have names of any kind."""
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(one, str) and one for one in values):
+        return []
+    is_image = key == "image" or all(IMAGE_NAME.search(name) for one in values for name in _list_names(one)[:1])
+    return values if is_image else []
 
 
 def _list_names(address: str) -> list[str]:
@@ -147,14 +235,25 @@ def _list_names(address: str) -> list[str]:
     Label Studio encodes addresses; people who write tasks by hand leave `#`, `%` and `+` as they are.
     """
     parsed = urlparse(address)
-    local = parse_qs(parsed.query).get("d")
-    raw = address.partition("?d=")[2] if local else address.partition("://")[2] if parsed.scheme else address
-    decoded = local[0] if local else unquote(parsed.path if parsed.scheme else address)
-    names = []
+    query = parse_qs(parsed.query)
+    if "fileuri" in query:  # of a cloud storage, signed when the image is shown
+        uri = query["fileuri"][0].replace(" ", "+").translate(str.maketrans("-_", "+/"))
+        try:
+            address = base64.b64decode(uri + "=" * (-len(uri) % 4), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            address = uri
+        parsed, query = urlparse(address), {}
+    local = query.get("d")
+    has_scheme = "://" in address
+    raw = address.partition("?d=")[2] if local else address.partition("://")[2] if has_scheme else address
+    decoded = local[0] if local else unquote(parsed.path if has_scheme else address)
+    names: list[str] = []
     for name in (decoded, raw):
-        folder, _, last = name.rpartition("/")
-        names += [name, f"{folder}/{UPLOAD_PREFIX.sub('', last)}".lstrip("/")]
-    return names
+        short = UPLOAD_FOLDER.sub("", name)
+        folder, _, last = short.rpartition("/")
+        names += [name.lstrip("/") if has_scheme else name, short]
+        names.append(f"{folder}/{UPLOAD_PREFIX.sub('', last)}".lstrip("/"))
+    return list(dict.fromkeys(names))
 
 
 def _read_objects(
@@ -166,7 +265,7 @@ def _read_objects(
         kind, value = entry.get("type"), entry.get("value") or {}
         if kind in ("keypointlabels", "keypoint", "rectanglelabels", "rectangle"):
             into = points if kind.startswith("keypoint") else rectangles
-            region = _read_region(entry, value, task, problems)
+            region = _read_region(entry, value, task, problems, others)
             if region is not None:
                 into[str(entry.get("id"))] = region
         elif kind not in ("relation", "choices", "labels", "textarea"):
@@ -177,11 +276,14 @@ def _read_objects(
 
 
 def _read_region(
-    entry: dict[str, Any], value: dict[str, Any], task: dict[str, Any], problems: Problems
+    entry: dict[str, Any], value: dict[str, Any], task: dict[str, Any], problems: Problems, others: Counter[str]
 ) -> _Region | None:
     labels = next((value[key] for key in ("keypointlabels", "rectanglelabels", "labels") if value.get(key)), [""])
     x, y = value.get("x"), value.get("y")
     where = f"task {task.get('id')}, region {entry.get('id')}"
+    if x is None and y is None:  # a prompt of an automatic labeller
+        others[WITHOUT_PLACE] += 1
+        return None
     if not isinstance(x, int | float) or not isinstance(y, int | float):
         problems.add("place", f"{where}: x is {x!r} and y is {y!r}; percentages of the image's size are expected.")
         return None
@@ -264,14 +366,21 @@ def _collect_categories(images: list[list[_Object]], source: Path, keypoints: li
     ]
 
 
-def _read_order(path: Path) -> list[str]:
-    """Read the order of the keypoints from a labelling config."""
+def _read_config(path: Path) -> ElementTree.Element | None:
+    """Read a labelling config, if there is one."""
     if not path.is_file():
-        return []
+        return None
     try:
-        root = ElementTree.parse(path).getroot()
+        return ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f"{path}: not valid XML ({error}); expected a Label Studio labelling config.") from error
+
+
+def _read_order(path: Path) -> list[str]:
+    """Read the order of the keypoints from a labelling config."""
+    root = _read_config(path)
+    if root is None:
+        return []
     return [label.get("value", "") for tag in root.iter("KeyPointLabels") for label in tag.iter("Label")]
 
 

@@ -3,30 +3,25 @@
 Coordinates are continuous here, (0, 0) being the outer corner of the top-left pixel, whatever the format uses.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keypoint_detection.data.image_files import describe_difference
-from keypoint_detection.data.problems import Problems
-from keypoint_detection.images import ImageError, read_sizes
+from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.types import NOT_LABELLED
 
 __all__ = [
     "Category",
-    "ImageFinder",
     "Instance",
     "LabelSet",
     "LabelledImage",
     "Reading",
     "make_instance",
     "read_edges",
-    "tidy_name",
 ]
 
 Pixels = NDArray[np.uint8]
@@ -122,10 +117,14 @@ class Reading:
     Attributes:
         image_root: the folder of the images; None: beside the labels.
         keypoints: names of the keypoint types, in order, for formats that leave them or their order open; may be empty.
+        missing_images: whether images whose file is missing are an error, or left out.
+        outside_images: whether images outside the folder of the labels are an error, or allowed.
     """
 
     image_root: Path | None
     keypoints: list[str]
+    missing_images: MissingImages
+    outside_images: OutsideImages
 
 
 def read_edges(entries: Any, n_keypoints: int, start: int) -> list[tuple[int, int]]:
@@ -147,63 +146,3 @@ def read_edges(entries: Any, n_keypoints: int, start: int) -> list[tuple[int, in
 def make_instance(category: int, n_keypoints: int) -> Instance:
     """Make an object without labelled points."""
     return Instance(category, np.zeros((n_keypoints, 2)), np.zeros(n_keypoints, dtype=np.int64))
-
-
-def tidy_name(name: str) -> str:
-    r"""Return a name as a relative path with forward slashes that stays below its folder.
-
-    >>> tidy_name("C:\\data\\a b.png"), tidy_name("../frames/./1.png"), tidy_name("/x/1.png")
-    ('data/a b.png', 'frames/1.png', 'x/1.png')
-    """
-    plain = re.sub(r"^[A-Za-z]:", "", name.replace("\\", "/"))
-    return "/".join(part for part in PurePosixPath(plain).parts if part not in ("/", "//", "..", "."))
-
-
-class ImageFinder:
-    """Finds the images of a file of labels, and collects those that are missing.
-
-    Args:
-        roots: folders in which to look, the best first.
-        problems: collects what is wrong.
-    """
-
-    def __init__(self, roots: list[Path], problems: Problems) -> None:
-        self.roots = roots
-        self.problems = problems
-
-    def find(self, name: str, stated_size: tuple[Any, Any] = (None, None)) -> LabelledImage | None:
-        """Find an image by its name in the labels, and read its size.
-
-        A path that does not exist is tried again without its leading folders: labels are moved more often than renamed.
-
-        Args:
-            name: a path, relative to one of the folders.
-            stated_size: (height, width) in pixels, if the labels give it.
-
-        Returns:
-            The image; None if it is missing or unreadable, which is recorded.
-        """
-        tidy = tidy_name(name)
-        path = self.look_for(name)
-        if path is None:
-            looked = " or ".join(dict.fromkeys(map(str, self.roots)))
-            self.problems.add(
-                "missing image", f"there is no image {name!r:.120} in {looked}. Say where it is with --image_root."
-            )
-            return None
-        try:
-            sizes = read_sizes(str(path))
-        except ImageError as error:
-            self.problems.add("unreadable image", str(error))
-            return None
-        labelled = tuple(int(side) for side in stated_size if str(side or "").isdecimal())
-        if len(labelled) == len(sizes.shown) and all(labelled) and labelled != sizes.shown:
-            self.problems.add("size", describe_difference(f"{name!r:.120}", str(path), labelled, sizes))
-        return LabelledImage(tidy, sizes.shown, path)
-
-    def look_for(self, name: str) -> Path | None:
-        """Find a file by its name, or by the name without its leading folders."""
-        parts = tidy_name(name).split("/")
-        exact = [root / name for root in self.roots]
-        shorter = [root.joinpath(*parts[start:]) for start in range(len(parts)) for root in self.roots]
-        return next((path for path in (*exact, *shorter) if path.is_file()), None)

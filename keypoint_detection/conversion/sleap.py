@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keypoint_detection.conversion.frames import VideoFrames
+from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
 from keypoint_detection.conversion.labels import (
     Category,
-    ImageFinder,
     Instance,
     LabelledImage,
     LabelSet,
     Reading,
     make_instance,
-    tidy_name,
 )
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.image_bounds import ImageBounds, allow_outside
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
@@ -36,6 +36,8 @@ __all__ = ["read_sleap", "write_sleap"]
 
 # In the provenance of files written here: the meaning of points that are not visible.
 INVISIBLE_KEY, OCCLUDED_MARK = "kpd_invisible_points", "occluded"
+# What files with the images inside end in.
+PACKAGE_SUFFIX = ".slp"
 
 
 def _import_sleap_io(path: Path) -> Any:
@@ -58,7 +60,20 @@ def read_sleap(source: Path, reading: Reading) -> LabelSet:
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{source}: cannot be read as a SLEAP file ({error}).") from error
     problems = Problems()
-    sources = {id(video): _open(video, source, reading, problems) for video in content.videos}
+    for video in content.videos:
+        if not isinstance(video.filename, list) and os.path.realpath(video.filename) == os.path.realpath(source):
+            video.filename = os.path.abspath(source)  # its images are inside
+    names = [
+        [str(name)]
+        for video in content.videos
+        for name in (video.filename if isinstance(video.filename, list) else [video.filename])
+    ]
+    bounds = ImageBounds.of_file(source, reading.image_root, reading.outside_images, dict(content.provenance))
+    finder = ImageFinder([reading.image_root or source.parent], names, bounds, reading, problems)
+    groups = _name_videos(content.videos)
+    sources = {
+        id(video): _open(video, group, finder, problems) for video, group in zip(content.videos, groups, strict=True)
+    }
     problems.raise_if_any(source)
     skeletons = {id(one): index for index, one in enumerate(content.skeletons)}
     invisible = OCCLUDED if content.provenance.get(INVISIBLE_KEY) == OCCLUDED_MARK else 0
@@ -76,10 +91,11 @@ def read_sleap(source: Path, reading: Reading) -> LabelSet:
             instance, n_dropped = _read_instance(one, skeletons[id(one.skeleton)], invisible)
             n_invisible += n_dropped
             image.instances.append(instance)
+    notes = finder.conclude()
     problems.raise_if_any(source)
     if not images:
         raise DataError(f"{source}: no frame has labels made by a person; predictions are not read.")
-    notes = [f"Left out, as only predicted: {count_in_words(n_predicted, 'frame')}."] if n_predicted else []
+    notes += [f"Left out, as only predicted: {count_in_words(n_predicted, 'frame')}."] if n_predicted else []
     if n_invisible:
         marked = count_in_words(n_invisible, "point that is", "points that are")
         notes.append(f"Read as not labelled, as SLEAP does: {marked} marked as not visible.")
@@ -101,58 +117,76 @@ def _read_instance(one: Any, category: int, invisible: int) -> tuple[Instance, i
     return instance, int((is_placed & ~is_visible).sum()) if not invisible else 0
 
 
-def _open(video: Any, source: Path, reading: Reading, problems: Problems) -> Callable[[int], LabelledImage | None]:
+def _name_videos(videos: list[Any]) -> list[str]:
+    """Name each video by as many folders as tell it from the others; a list of images by its folder."""
+    parts = []
+    for number, video in enumerate(videos):
+        original = video if video.original_video is None else video.original_video
+        name = original.filename if isinstance(original.filename, str) else _common_folder(list(original.filename))
+        is_unknown = original is video and not isinstance(video.filename, list) and name.endswith(PACKAGE_SUFFIX)
+        path = PurePosixPath(f"video{number}" if is_unknown else tidy_name(str(name)) or f"video{number}")
+        path = path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path
+        # A video may be labelled in several windows.
+        crop = "".join(f"_{side}" for side in _read_crop(video) or ())
+        parts.append(path.with_name(path.name + crop).parts)
+    names = []
+    for own in parts:
+        others = [one for one in parts if one != own]
+        lengths = (n for n in range(1, len(own)) if all(one[-n:] != own[-n:] for one in others))
+        names.append("/".join(own[-next(lengths, len(own)) :]))
+    return names
+
+
+def _open(video: Any, group: str, finder: ImageFinder, problems: Problems) -> Callable[[int], LabelledImage | None]:
     """Return a function from the number of a frame to its image, without instances."""
-    finder = ImageFinder([reading.image_root or source.parent], problems)
     if isinstance(video.filename, list):
         names = [str(name) for name in video.filename]
-        group = _common_folder(names)
 
         def find(number: int) -> LabelledImage | None:
             if not 0 <= number < len(names):
                 problems.add("frame", f"frame {number} is labelled; its video has {len(names)} images.")
                 return None
-            image = finder.find(names[number])
+            image = finder.find([names[number]])
             if image is not None:
                 image.group = group
             return image
 
         return find
-    original = video if video.original_video is None else video.original_video
-    stem = original.filename if isinstance(original.filename, str) else _common_folder(list(original.filename))
-    group = PurePosixPath(tidy_name(str(stem))).stem or "video"
     if Path(str(video.filename)).suffix.lower() in VIDEO_SUFFIXES:
-        path = finder.look_for(str(video.filename))
-        if path is None:
-            problems.add("missing video", f"there is no video {video.filename!r}. Say where it is with --image_root.")
-            return lambda number: None
-        return _give_frames(VideoFrames(path), group)
-    return _give_frames(video, group) if _open_embedded(video, source, finder, problems) else lambda number: None
+        path = finder.find_file([str(video.filename)])
+        return (lambda number: None) if path is None else _give_frames(VideoFrames(path), group, _read_crop(video))
+    opened = _open_embedded(video, finder, problems)
+    return _give_frames(video, group, None) if opened else lambda number: None
 
 
-def _open_embedded(video: Any, source: Path, finder: ImageFinder, problems: Problems) -> bool:
+def _open_embedded(video: Any, finder: ImageFinder, problems: Problems) -> bool:
     """Open a video whose images are inside the file, or inside another one of its folder."""
-    path = source if _is_same_file(source, str(video.filename)) else finder.look_for(str(video.filename))
+    path = finder.find_file([str(video.filename)], str(video.filename))
     try:
         if path is not None:
             video.replace_filename(str(path), open=True)
     # sleap-io and h5py raise whatever a broken file leads to.
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError):
         pass
-    if path is None or video.backend is None:
+    if path is not None and video.backend is None:
         problems.add("missing images", f"{video.filename}: cannot be opened, and its images are not inside the file.")
-        return False
-    return True
+    return path is not None and video.backend is not None
 
 
-def _is_same_file(path: Path, name: str) -> bool:
-    """Whether a name is that of a file."""
-    return os.path.realpath(path) == os.path.realpath(name)
+def _read_crop(video: Any) -> list[int] | None:
+    """Return the window of a video that was labelled, (left, top, right, bottom) in pixels; None for all of it."""
+    crop = video.backend_metadata.get("crop")
+    return None if crop is None else [int(side) for side in crop]
 
 
-def _give_frames(frames: Any, group: str) -> Callable[[int], LabelledImage | None]:
+def _give_frames(frames: Any, group: str, crop: list[int] | None) -> Callable[[int], LabelledImage | None]:
     def read(number: int) -> NDArray[np.uint8]:
         pixels: NDArray[np.uint8] = np.asarray(frames[number])
+        if crop is not None:
+            left, top, right, bottom = crop
+            if left < 0 or top < 0 or right > pixels.shape[1] or bottom > pixels.shape[0]:
+                raise DataError(f"{group}: its window {crop} reaches beyond the video; label it without a window.")
+            pixels = pixels[top:bottom, left:right]
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
     # Six digits are enough to sort the frames of two hours.
@@ -194,7 +228,7 @@ def write_sleap(labels: LabelSet, path: Path) -> list[str]:
                 sio.LabeledFrame(video=video, frame_idx=number, instances=instances, is_negative=not instances)
             )
     content = sio.Labels(frames, skeletons=skeletons)
-    content.provenance[INVISIBLE_KEY] = OCCLUDED_MARK
+    content.provenance |= {INVISIBLE_KEY: OCCLUDED_MARK, **allow_outside(path)}
     path.parent.mkdir(parents=True, exist_ok=True)
     sio.save_slp(content, str(path), embed="all" if path.name.endswith(".pkg.slp") else False, verbose=False)
     return []

@@ -18,9 +18,9 @@ import yaml
 from numpy.typing import NDArray
 
 from keypoint_detection.conversion.coco import SPLITS
+from keypoint_detection.conversion.image_finder import ImageFinder
 from keypoint_detection.conversion.labels import (
     Category,
-    ImageFinder,
     Instance,
     LabelledImage,
     LabelSet,
@@ -30,13 +30,16 @@ from keypoint_detection.conversion.labels import (
 )
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco import MAX_KEYPOINT_TYPES
+from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_text, read_yaml
+from keypoint_detection.images import IMAGE_SUFFIXES
 from keypoint_detection.types import VISIBLE, DataError
 
 __all__ = ["find_yolo_config", "label_path", "read_yolo", "write_yolo"]
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".mpo", ".dng", ".pfm", ".heic"})
+# The names of the classes in the order of their numbers, which some programs write among the labels.
+CLASS_FILE = "classes.txt"
 N_BOX_CELLS = 5  # class, and the box's centre and size
 WITH_VISIBILITY = 3  # numbers per point
 # Decimals of shares: 1e-8 of an image 10 000 pixels wide is a ten-thousandth of a pixel.
@@ -79,21 +82,54 @@ def read_yolo(source: Path, reading: Reading) -> LabelSet:
     problems = Problems()
     images: list[LabelledImage] = []
     seen: set[Path] = set()
+    listed = {split: list(_list_images(config, split, problems)) for split in SPLITS}
+    bounds = ImageBounds.of_file(config.path, reading.image_root, reading.outside_images)
+    names = [[str(path.absolute())] for paths in listed.values() for path in paths]
+    finder = ImageFinder([config.root], names, bounds, reading, problems)
     for split in SPLITS:
-        for path in _list_images(config, split, problems):
+        for path in listed[split]:
             if path in seen:  # `val` often names the training images
                 continue
             seen.add(path)
-            image = ImageFinder([path.parent], problems).find(path.name)
-            if image is not None:
+            image = finder.find([str(path.absolute())])
+            if image is not None and image.path is not None:
+                path = path if image.path == path.absolute() else image.path
                 image.path, image.split = path, split
                 image.name = path.relative_to(config.root).as_posix() if path.is_relative_to(config.root) else path.name
                 image.instances = _read_labels(label_path(path), image, config, categories, problems)
                 images.append(image)
+        _refuse_unlabelled(split, listed[split], problems)
+    notes = [*finder.conclude(), *_note_labels_without_image(seen)]
     problems.raise_if_any(config.path)
     if not images:
         raise DataError(f"{config.path}: train, val and test name no images.")
-    return LabelSet(categories, images)
+    return LabelSet(categories, images, notes)
+
+
+def _refuse_unlabelled(split: str, paths: list[Path], problems: Problems) -> None:
+    """Refuse a part without any label file, which would be a part of negatives."""
+    if not paths or any(label_path(path).is_file() for path in paths):
+        return
+    beside = paths[0].with_suffix(".txt")
+    where = (
+        f"there is {beside}; labels are expected in labels/, beside images/"
+        if beside.is_file()
+        else "if it is not labelled, take it out of the file"
+    )
+    problems.add(
+        "no labels",
+        f"{split}: none of its {count_in_words(len(paths), 'image')} has a label file, such as "
+        f"{label_path(paths[0])}; {where}.",
+    )
+
+
+def _note_labels_without_image(images: set[Path]) -> list[str]:
+    """Count the label files that belong to no image, such as those of images that were deleted."""
+    used = {label_path(path) for path in images}
+    lost = [path for folder in {path.parent for path in used} for path in folder.glob("*.txt") if path not in used]
+    lost = sorted(path for path in lost if path.name != CLASS_FILE)
+    files = count_in_words(len(lost), "label file")
+    return [f"Left out, as without an image: {files}, e.g. {lost[0]}."] if lost else []
 
 
 def _read_config(source: Path, reading: Reading) -> _Config:
@@ -116,7 +152,7 @@ def _read_config(source: Path, reading: Reading) -> _Config:
     # `path` is often from another machine.
     stated = Path(str(content.get("path") or "."))
     candidates = [reading.image_root] if reading.image_root else [path.parent / stated, path.parent]
-    keys = [value for split in SPLITS if isinstance(value := content.get(split), str)]
+    keys = [key for split in SPLITS for key in _list_entries(content, split)]
     root = next((one for one in candidates if one and any((one / key).exists() for key in keys)), candidates[-1])
     return _Config(path, Path(root or path.parent), content, shape[0], shape[1])
 
@@ -145,14 +181,19 @@ def _read_categories(config: _Config, keypoints: list[str]) -> list[Category]:
     return categories
 
 
+def _list_entries(content: dict[str, Any], split: str) -> list[str]:
+    """List what a split names: one place or several."""
+    value = content.get(split)
+    return [str(entry) for entry in (value if isinstance(value, list) else [value] if value else [])]
+
+
 def _list_images(config: _Config, split: str, problems: Problems) -> Iterator[Path]:
     """List the images of a split: those in folders, or the lines of text files."""
-    value = config.content.get(split)
-    for entry in value if isinstance(value, list) else [value] if value else []:
-        place = config.root / str(entry)
+    for entry in _list_entries(config.content, split):
+        place = config.root / entry
         if not place.exists():
             # Roboflow's exports say ../train/images, from a folder that does not exist.
-            place = config.root / str(entry).replace("../", "")
+            place = config.root / entry.replace("../", "")
         if place.is_dir():
             yield from sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         elif place.is_file():

@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keypoint_detection.channels import KeypointType
+from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.checks.missing import advise_on_missing
 from keypoint_detection.data.coco_annotations import CocoCategory, is_identifier, read_annotations
 from keypoint_detection.data.coco_file import CategoryEntry, CocoFile, NotPlainJson, load_leniently, load_quickly
-from keypoint_detection.data.coco_images import read_images
+from keypoint_detection.data.coco_images import CocoImages, read_images
+from keypoint_detection.data.image_bounds import ImageBounds, MissingImages, OutsideImages
 from keypoint_detection.data.problems import Problems
 
 __all__ = [
@@ -32,6 +35,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+N_EXAMPLES = 3
 
 Coordinates = Literal["continuous", "pixel_index"]
 
@@ -80,11 +85,13 @@ class ExaminedCoco(NamedTuple):
         table: the usable part of it.
         problems: everything wrong with it.
         file: its entries.
+        missing: names of the image files that do not exist.
     """
 
     table: CocoKeypoints
     problems: Problems
     file: CocoFile
+    missing: list[str]
 
 
 def read_coco(
@@ -93,6 +100,8 @@ def read_coco(
     *,
     coordinates: Coordinates,
     picked: Sequence[str] | None = None,
+    missing_images: MissingImages = "error",
+    outside_images: OutsideImages = "error",
 ) -> CocoKeypoints:
     """Read and validate a COCO keypoint file.
 
@@ -105,18 +114,35 @@ def read_coco(
         coordinates: in `continuous`, (0, 0) is the corner of the top-left pixel; in `pixel_index`, the numbers name
             pixels, so half a pixel is added to reach their centres.
         picked: the names of the categories whose annotations count; by default, all that have keypoints.
+        missing_images: whether images whose file is missing are an error, or left out, of which the log tells.
+        outside_images: whether images that are not below that folder are an error, or allowed.
 
     Raises:
         DataError: the file is missing, is not a COCO keypoint file, or has inconsistent entries; all problems are
             listed together.
     """
-    examined = examine_coco(path, image_root, coordinates, picked)
-    examined.problems.raise_if_any(Path(path))
+    path = Path(path)
+    examined = examine_coco(path, image_root, coordinates, picked, missing_images, outside_images)
+    names, n_images = examined.missing, len(examined.file.images)
+    listed = ", ".join(map(repr, names[:N_EXAMPLES]))
+    if "image file" in examined.problems.by_kind:
+        root = Path(image_root) if image_root is not None else path.parent
+        count = count_in_words(len(names), f"of {n_images} image files is", f"of {n_images} image files are")
+        advice = advise_on_missing(names, n_images, root, path)
+        examined.problems.by_kind["image file"] = [f"{count} missing below {root}, e.g. {listed}. {advice}"]
+    examined.problems.raise_if_any(path)
+    if names:
+        logger.info("%s: left out, as missing: %d of %d images, e.g. %s.", path, len(names), n_images, listed)
     return examined.table
 
 
 def examine_coco(
-    path: str | Path, image_root: str | Path | None, coordinates: Coordinates, picked: Sequence[str] | None
+    path: str | Path,
+    image_root: str | Path | None,
+    coordinates: Coordinates,
+    picked: Sequence[str] | None,
+    missing_images: MissingImages,
+    outside_images: OutsideImages,
 ) -> ExaminedCoco:
     """Read as much as possible of a COCO keypoint file, and collect everything wrong with it; see `read_coco`.
 
@@ -125,19 +151,30 @@ def examine_coco(
     """
     path = Path(path)
     root = Path(image_root) if image_root is not None else path.parent
+
+    def read(file: CocoFile) -> ExaminedCoco:
+        problems = Problems()
+        types = _read_categories(_name_keypoints(file), picked, problems)
+        bounds = ImageBounds.of_file(path, image_root, outside_images, file.info)
+        images = read_images(file.images, root, bounds, missing_images, problems)
+        return _read(path, file, types, images, coordinates, problems)
+
     try:
-        return _read(path, load_quickly(path), root, coordinates, picked)
+        return read(load_quickly(path))
     except (NotPlainJson, RecursionError):
-        return _read(path, load_leniently(path), root, coordinates, picked)
+        return read(load_leniently(path))
 
 
 def _read(
-    path: Path, file: CocoFile, root: Path, coordinates: Coordinates, picked: Sequence[str] | None
+    path: Path,
+    file: CocoFile,
+    types: tuple[tuple[KeypointType, ...], dict[Any, CocoCategory | None]],
+    images: CocoImages,
+    coordinates: Coordinates,
+    problems: Problems,
 ) -> ExaminedCoco:
-    problems = Problems()
-    keypoint_types, categories = _read_categories(_name_keypoints(file), picked, problems)
-    images = read_images(file.images, root, problems)
-    labelled = read_annotations(file, images.ids, categories, problems)
+    keypoint_types, categories = types
+    labelled = read_annotations(file, images, categories, problems)
     if coordinates == "pixel_index":
         labelled.points[:] += np.float32(PIXEL_INDEX_OFFSET_PX)
     table = CocoKeypoints(
@@ -154,7 +191,7 @@ def _read(
         box_sizes=labelled.box_sizes,
         areas=labelled.areas,
     )
-    return ExaminedCoco(table, problems, file)
+    return ExaminedCoco(table, problems, file, images.missing)
 
 
 def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_file import AnnotationEntry, CocoFile
+from keypoint_detection.data.coco_images import CocoImages
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE
 
@@ -88,17 +89,17 @@ def is_identifier(value: Any) -> bool:
 
 
 def read_annotations(
-    file: CocoFile, image_ids: Sequence[int], categories: Mapping[Any, CocoCategory | None], problems: Problems
+    file: CocoFile, images: CocoImages, categories: Mapping[Any, CocoCategory | None], problems: Problems
 ) -> LabelledPoints:
     """Read the labelled points of a file; the log says how many annotations have no keypoints.
 
     Args:
         file: the content of the file.
-        image_ids: the images of the result, in order.
+        images: the images of the result; annotations of those that are skipped are left out too.
         categories: the categories by id; None for those without keypoints.
         problems: collects what is wrong; if there is anything, the points are not usable.
     """
-    images = {identifier: index for index, identifier in enumerate(image_ids)}
+    indices = {identifier: index for index, identifier in enumerate(images.ids)}
     parts: list[_Part] = []
     pending: list[_Annotation] = []
 
@@ -117,21 +118,23 @@ def read_annotations(
             )
             continue
         category = categories[category_id]
-        if category is None or entry.keypoints is None:
+        if category is None or entry.keypoints is None or entry.keypoints == []:
             n_without_keypoints += 1
             continue
-        if type(image_id) not in IDENTIFIERS or image_id not in images:
+        if type(image_id) in IDENTIFIERS and image_id in images.skipped:
+            continue
+        if type(image_id) not in IDENTIFIERS or image_id not in indices:
             finish()
             problems.add("image", f"{_call(entry, position)} has image {image_id!r:.80}, which is not in 'images'.")
             continue
-        pending.append(_Annotation(position, entry, category, images[image_id]))
+        pending.append(_Annotation(position, entry, category, indices[image_id]))
         if len(pending) == N_TOGETHER:
             finish()
     finish()
     if n_without_keypoints:
         annotations = count_in_words(n_without_keypoints, "annotation")
         logger.info("Left out, as without keypoints or of another category: %s.", annotations)
-    return _join(parts, len(image_ids))
+    return _join(parts, len(images.ids))
 
 
 def _call(entry: AnnotationEntry, position: int) -> str:

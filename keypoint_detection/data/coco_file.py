@@ -62,11 +62,13 @@ class CocoFile(NamedTuple):
     """The entries of a COCO keypoint file.
 
     Attributes:
+        info: its description of itself, which may be anything.
         images: all images.
         annotations: the input of `read_annotations`.
         categories: all categories.
     """
 
+    info: Any
     images: list[ImageEntry]
     annotations: list[Any]
     categories: list[CategoryEntry]
@@ -85,6 +87,7 @@ class _Shell(msgspec.Struct, gc=False):
     images: list[ImageEntry]
     annotations: list[msgspec.Raw]  # their text
     categories: list[CategoryEntry]
+    info: Any = None
 
 
 _ANNOTATION = msgspec.json.Decoder(AnnotationEntry)
@@ -104,7 +107,7 @@ def load_quickly(path: Path) -> CocoFile:
     shell = msgspec.json.decode(memoryview(read_bytes(path, EXPECTED)), type=_Shell)
     if not shell.images:
         raise NotPlainJson("no images")
-    return CocoFile(shell.images, shell.annotations, shell.categories)
+    return CocoFile(shell.info, shell.images, shell.annotations, shell.categories)
 
 
 def load_leniently(path: Path) -> CocoFile:
@@ -126,6 +129,7 @@ def load_leniently(path: Path) -> CocoFile:
     if not content["images"]:
         raise DataError(f"{path}: 'images' is empty; there is nothing to train on or to measure.")
     return CocoFile(
+        content.get("info"),
         msgspec.convert(content["images"], list[ImageEntry]),
         content["annotations"],
         msgspec.convert(content["categories"], list[CategoryEntry]),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keypoint_detection.data.coco_file import ImageEntry
+from keypoint_detection.data.image_bounds import ImageBounds, MissingImages
 from keypoint_detection.data.problems import Problems
 
 __all__ = ["CocoImages", "is_side", "read_images"]
@@ -26,11 +27,15 @@ class CocoImages(NamedTuple):
         ids: unique.
         paths: UTF-8 bytes.
         sizes: (height, width) in pixels; (0, 0) if not given.
+        missing: names of the files that do not exist.
+        skipped: ids of the images that are left out for that.
     """
 
     ids: list[int]
     paths: list[bytes]
     sizes: list[tuple[int, int]]
+    missing: list[str]
+    skipped: set[int]
 
 
 class _Folders:
@@ -57,15 +62,19 @@ def _list_files(folder: str) -> set[str]:
         return set()
 
 
-def read_images(entries: list[ImageEntry], root: Path, problems: Problems) -> CocoImages:
+def read_images(
+    entries: list[ImageEntry], root: Path, bounds: ImageBounds, when_missing: MissingImages, problems: Problems
+) -> CocoImages:
     """Read the images of a file.
 
     Args:
         entries: their entries in the file.
         root: the folder that their file names are relative to.
-        problems: collects what is wrong; an image whose file is missing is kept.
+        bounds: where they may be.
+        when_missing: whether an image whose file is missing is an error, and kept, or skipped.
+        problems: collects what is wrong.
     """
-    images = CocoImages([], [], [])
+    images = CocoImages([], [], [], [], set())
     seen: set[int] = set()
     folders = _Folders()
     prefix = str(root / "name")[: -len("name")]
@@ -77,14 +86,25 @@ def read_images(entries: list[ImageEntry], root: Path, problems: Problems) -> Co
         if not isinstance(file_name, str) or not file_name:
             problems.add("image name", f"image {identifier} has no 'file_name'.")
             continue
-        file = prefix + file_name if PLAIN_NAME.fullmatch(file_name) else str(root / file_name)
-        if not folders.has_file(file):
-            problems.add(
-                "image file", f"image {identifier}: {file} does not exist; `data.image_root` sets another folder."
-            )
+        is_plain = PLAIN_NAME.fullmatch(file_name)
+        file = prefix + file_name if is_plain else str(root / file_name)
+        exists = folders.has_file(file)
+        if not exists and "\\" in file_name:  # of Windows
+            file = str(root / file_name.replace("\\", "/"))
+            exists = folders.has_file(file)
+        if not is_plain and not bounds.encloses(file):
+            problems.add("image outside", f"image {identifier}: {bounds.describe_outside(file_name)}")
+        if not exists:
+            images.missing.append(file_name)
+            if when_missing == "skip":
+                images.skipped.add(identifier)
+                continue
+            problems.add("image file", f"image {identifier}: {file} does not exist.")
         images.ids.append(identifier)
         images.paths.append(file.encode())
         images.sizes.append(_read_size(entry))
+    if images.missing and not images.ids:
+        problems.add("image file", f"not one image exists below {root}, e.g. {images.missing[0]}.")
     return images
 
 

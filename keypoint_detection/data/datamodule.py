@@ -28,6 +28,7 @@ from keypoint_detection.data.checks.parts import make_part
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates
 from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
 from keypoint_detection.data.files import find_files, read_table
+from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.data.image_cache import CacheKind, ImageCache, open_cache
 from keypoint_detection.data.image_files import check_images
 from keypoint_detection.data.sampling import EpochSampler
@@ -74,6 +75,11 @@ class KeypointsDataModule(LightningDataModule):
         predict: where `kpd predict` finds points: an image, a video, a folder and everything below it, a pattern such
             as 'frames/**/*.jpg', or a COCO file.
         image_root: folder that the images' file names are relative to; by default, the folder of each JSON file.
+        missing_images: what to do about images that a file names but that do not exist: `error`, or `skip` to leave
+            them out.
+        outside_images: what to do about images outside `image_root` or, by default, outside the folder of their JSON
+            file (the folder above it, if that is called annotations or labels): `error`, or `allow` for files that you
+            trust. Files that kpd itself wrote are read in any case.
         categories: names of the categories whose annotations count, e.g. [person]; images without them have nothing to
             find. By default, all that have keypoints.
         synthetic: draw a data set of cardboard boxes once and use it instead of the files.
@@ -120,6 +126,8 @@ class KeypointsDataModule(LightningDataModule):
         test: str | None = None,
         predict: str | None = None,
         image_root: str | None = None,
+        missing_images: MissingImages = "error",
+        outside_images: OutsideImages = "error",
         categories: list[str] | None = None,
         synthetic: SyntheticBoxes | None = None,
         channels: dict[str, list[str]] | list[str] | None = None,
@@ -159,6 +167,8 @@ class KeypointsDataModule(LightningDataModule):
         self._is_drawn = False
         self.predict = predict
         self.image_root = image_root
+        self.missing_images: MissingImages = missing_images
+        self.outside_images: OutsideImages = outside_images
         self.categories = categories
         self.channels = channels
         self.val_fraction, self.split_seed = val_fraction, split_seed
@@ -230,7 +240,9 @@ class KeypointsDataModule(LightningDataModule):
         if stage == "predict" and not self.unlabelled:
             if self.predict is None:
                 raise DataError("no images to find points in: give --data.predict, e.g. a folder or a video.")
-            self.unlabelled = find_unlabelled(self.predict, self.image_root, "data.predict", takes_videos=True)
+            self.unlabelled = find_unlabelled(
+                self.predict, self.image_root, "data.predict", self.outside_images, takes_videos=True
+            )
             if len(self.unlabelled) == 1 and self.unlabelled[0].is_video:
                 check_video(self.unlabelled[0].path)
 
@@ -260,7 +272,9 @@ class KeypointsDataModule(LightningDataModule):
             raise DataError("no validation file: give --data.val=FILE.json, or --data.train to use a part of it.")
 
     def _table(self, path: Path) -> CocoKeypoints:
-        return read_table(path, self.image_root, self.coordinates, self.categories)
+        return read_table(
+            path, self.image_root, self.coordinates, self.categories, self.missing_images, self.outside_images
+        )
 
     def _training_images(self, path: Path, val: Path | None) -> NDArray[np.int64]:
         """Return the indices of the images to train on, in the order of the file."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, list_files
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates, read_coco
+from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.types import DataError, DataFiles
 
 __all__ = ["find_files", "read_table"]
@@ -28,11 +29,17 @@ def find_files(train: str | None, val: str | None, test: str | None, synthetic: 
 
 
 def read_table(
-    path: Path, image_root: str | None, coordinates: Coordinates, categories: Sequence[str] | None
+    path: Path,
+    image_root: str | None,
+    coordinates: Coordinates,
+    categories: Sequence[str] | None,
+    missing_images: MissingImages,
+    outside_images: OutsideImages,
 ) -> CocoKeypoints:
     """Read a COCO keypoint file, once per process as long as it does not change; see `read_coco`."""
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
-    return _read(path, image_root, coordinates, None if categories is None else tuple(categories), stamp)
+    picked = None if categories is None else tuple(categories)
+    return _read(path, image_root, coordinates, picked, missing_images, outside_images, stamp)
 
 
 @functools.lru_cache(maxsize=N_TABLES)
@@ -41,6 +48,15 @@ def _read(
     image_root: str | None,
     coordinates: Coordinates,
     categories: tuple[str, ...] | None,
+    missing_images: MissingImages,
+    outside_images: OutsideImages,
     stamp: tuple[int, int] | None,
 ) -> CocoKeypoints:
-    return read_coco(path, image_root, coordinates=coordinates, picked=categories)
+    return read_coco(
+        path,
+        image_root,
+        coordinates=coordinates,
+        picked=categories,
+        missing_images=missing_images,
+        outside_images=outside_images,
+    )

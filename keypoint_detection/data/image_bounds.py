@@ -8,14 +8,14 @@ import os
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["ImageBounds", "MissingImages", "OutsideImages", "allow_outside", "describe_outside"]
+__all__ = ["ImageBounds", "MissingImages", "OutsideImages", "allow_outside"]
 
-OutsideImages: TypeAlias = Literal["error", "allow"]
 MissingImages: TypeAlias = Literal["error", "skip"]
+OutsideImages: TypeAlias = Literal["error", "allow"]
 
 # Folders of label files, whose images are beside them: the data set is the folder above.
 LABEL_FOLDERS = ("annotations", "labels")
-# The entry of a file's `info` in which kpd notes that it wrote the file itself.
+# The entry of a file's `info` by which kpd recognises its own files.
 MARK = "kpd_folder"
 DIGEST_BYTES = 8
 
@@ -24,40 +24,53 @@ class ImageBounds:
     """Tells which images a file may name.
 
     Args:
-        file: the file of labels.
-        image_root: the folder that the user gives for its images; None: none.
+        folder: they are below this folder.
         outside: whether images elsewhere are allowed.
-        info: the file's description of itself, in which kpd marks its own files.
     """
 
-    def __init__(self, file: Path, image_root: Path | None, outside: OutsideImages, info: Any = None) -> None:
+    def __init__(self, folder: Path, outside: OutsideImages) -> None:
+        self.folder = Path(os.path.abspath(folder))
+        self._real = os.path.realpath(folder)
+        self._is_open = outside == "allow"
+
+    @classmethod
+    def of_file(
+        cls, file: Path, image_root: str | Path | None, outside: OutsideImages, info: Any = None
+    ) -> "ImageBounds":
+        """Return the bounds of a file.
+
+        Args:
+            file: the file of labels.
+            image_root: the folder that the user gives for its images; None: none.
+            outside: whether images elsewhere are allowed.
+            info: the file's description of itself, in which kpd marks what it has written.
+        """
+        if isinstance(info, dict) and info.get(MARK) == _mark(file):
+            outside = "allow"
         folder = file.absolute().parent
-        if image_root is None and folder.name.lower() in LABEL_FOLDERS:
+        if folder.name.lower() in LABEL_FOLDERS:
             folder = folder.parent
-        self.folder = Path(os.path.abspath(image_root or folder))
-        self._is_open = outside == "allow" or (isinstance(info, dict) and info.get(MARK) == _mark(file))
+        return cls(Path(image_root) if image_root is not None else folder, outside)
 
     def encloses(self, path: str | Path) -> bool:
         """Whether an image may be read; links are not followed, so that linked folders count as below."""
         if self._is_open or Path(os.path.abspath(path)).is_relative_to(self.folder):
             return True
         # The folder may have been given by a link, and the image by its true name.
-        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.folder))
+        return Path(os.path.realpath(path)).is_relative_to(self._real)
 
-
-def describe_outside(name: str, bounds: ImageBounds) -> str:
-    """Say that an image is elsewhere, and how to allow it."""
-    return (
-        f"{name!r:.120} is outside {bounds.folder}; if you trust the file, --data.outside_images=allow reads such "
-        "images too."
-    )
+    def describe_outside(self, name: str) -> str:
+        """Say that an image is elsewhere, and how to allow it."""
+        return (
+            f"{name!r:.120} is outside {self.folder}. If you trust the file, --data.outside_images=allow reads such "
+            "images too."
+        )
 
 
 def allow_outside(file: Path) -> dict[str, str]:
     """Return the entry for the `info` of a file that kpd writes: its images may be anywhere.
 
-    It names the folder, so that it counts only where the file was written: nobody else can make it for a file that is
-    unpacked elsewhere.
+    It is made of the folder, so that it counts only where the file was written: a file from elsewhere cannot have it.
     """
     return {MARK: _mark(file)}
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.image_bounds import ImageBounds, OutsideImages
 from keypoint_detection.data.video import VIDEO_SUFFIXES, read_frames
 from keypoint_detection.documents import read_json
 from keypoint_detection.images import IMAGE_SUFFIXES, ImageError, ResizeMode
@@ -53,7 +54,9 @@ class UnlabelledFile(NamedTuple):
         return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_unlabelled(source: str, image_root: str | None, option: str, *, takes_videos: bool) -> list[UnlabelledFile]:
+def find_unlabelled(
+    source: str, image_root: str | None, option: str, outside_images: OutsideImages, *, takes_videos: bool
+) -> list[UnlabelledFile]:
     """List the images and videos that a path refers to, in the order of their names or of the COCO file.
 
     Files of other kinds, and hidden ones, are left out, and their number is logged.
@@ -63,6 +66,7 @@ def find_unlabelled(source: str, image_root: str | None, option: str, *, takes_v
             file, of which only the images are read.
         image_root: folder that the file names in a COCO file are relative to; None: the folder of the file.
         option: that gave the source, for the messages, e.g. `data.predict`.
+        outside_images: whether images of a COCO file outside that folder are an error, or allowed.
         takes_videos: whether the option takes videos; if not, they are left out too.
 
     Raises:
@@ -70,7 +74,7 @@ def find_unlabelled(source: str, image_root: str | None, option: str, *, takes_v
     """
     path = Path(source).expanduser()
     if path.suffix.lower() == ".json" and path.is_file():
-        return _read_coco_images(path, image_root, option)
+        return _read_coco_images(path, image_root, option, outside_images)
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES if takes_videos else IMAGE_SUFFIXES
     if path.is_dir():
         found = [(file, file.relative_to(path).as_posix()) for file in _walk(path)]
@@ -131,7 +135,9 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names)
 
 
-def _read_coco_images(path: Path, image_root: str | None, option: str) -> list[UnlabelledFile]:
+def _read_coco_images(
+    path: Path, image_root: str | None, option: str, outside_images: OutsideImages
+) -> list[UnlabelledFile]:
     try:
         content = read_json(path, "a COCO file (JSON)")
         images = [(str(image["file_name"]), int(image["id"])) for image in content["images"]]
@@ -144,7 +150,18 @@ def _read_coco_images(path: Path, image_root: str | None, option: str) -> list[U
     if not images:
         raise DataError(f"{option}: {path} has no images.")
     root = Path(image_root).expanduser() if image_root else path.parent
-    return [UnlabelledFile(name, str(root / name), image_id) for name, image_id in images]
+    bounds = ImageBounds.of_file(path, image_root and root, outside_images, content.get("info"))
+    found = [UnlabelledFile(name, str(_repair(root, name)), image_id) for name, image_id in images]
+    outside = next((image.name for image in found if not bounds.encloses(image.path)), None)
+    if outside is not None:
+        raise DataError(f"{option}: {path}: {bounds.describe_outside(outside)}")
+    return found
+
+
+def _repair(root: Path, name: str) -> Path:
+    """Return the file of a name, which may have been written by Windows."""
+    path = root / name
+    return path if "\\" not in name or path.exists() else root / name.replace("\\", "/")
 
 
 class _Fitted(NamedTuple):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from keypoint_detection.conversion.formats import find_format, read_labels
 from keypoint_detection.conversion.labels import LabelSet, Reading
+from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 
 
 @pytest.fixture
@@ -30,8 +31,15 @@ def draw(tmp_path: Path) -> Callable[..., Path]:
 def read() -> Callable[..., LabelSet]:
     """Read labels of any format, in continuous coordinates."""
 
-    def read_any(source: Path, keypoints: list[str] | None = None, image_root: Path | None = None) -> LabelSet:
-        return read_labels(source, find_format(source), Reading(image_root, keypoints or []), None)
+    def read_any(
+        source: Path,
+        keypoints: list[str] | None = None,
+        image_root: Path | None = None,
+        missing_images: MissingImages = "error",
+        outside_images: OutsideImages = "error",
+    ) -> LabelSet:
+        reading = Reading(image_root, keypoints or [], missing_images, outside_images)
+        return read_labels(source, find_format(source), reading, None)
 
     return read_any
 

@@ -32,6 +32,9 @@ SKELETONS = f"""\
     <box label="cage" source="manual" occluded="0" xtl="1.0" ytl="1.0" xbr="5.0" ybr="5.0" z_order="0"></box>
   </image>
   <image id="1" name="a/1.png" subset="Validation" width="80" height="40"></image>
+  <image id="2" name="a/2.png" subset="Validation" width="80" height="40">
+    <skeleton label="mouse"><points label="nose" outside="0" occluded="0" points="1.00,2.00"></points></skeleton>
+  </image>
 </annotations>
 """
 POINTS = """\
@@ -48,7 +51,7 @@ POINTS = """\
 @pytest.fixture
 def export(tmp_path: Path, draw: Callable[..., Path]) -> Callable[[str], Path]:
     def write(text: str) -> Path:
-        for name in ("a/0.png", "a/1.png"):
+        for name in ("a/0.png", "a/1.png", "a/2.png"):
             draw(f"images/{name}")
         path = tmp_path / "annotations.xml"
         path.write_text(text)
@@ -73,6 +76,7 @@ def test_subsets_are_parts_and_images_without_shapes_are_kept(export, read):
     assert [(image.name, image.split, len(image.instances)) for image in labels.images] == [
         ("a/0.png", "train", 2),
         ("a/1.png", "val", 0),
+        ("a/2.png", "val", 1),
     ]
 
 
@@ -81,7 +85,7 @@ def test_shapes_that_are_left_out_are_told(export, read):
 
 
 def test_the_folder_of_an_export_is_read(export, read):
-    assert len(read(export(SKELETONS).parent).images) == 2
+    assert len(read(export(SKELETONS).parent).images) == 3
 
 
 def test_single_points_are_gathered_by_their_group(export, read):
@@ -110,7 +114,7 @@ def test_the_order_of_single_points_can_be_said(export, read):
         ("<annotations></annotations>", "has no <image>"),
         (SKELETONS.replace("10.25,20.50", "10.25"), "'nose' has points='10.25'; 'x,y' is expected"),
         (SKELETONS.replace('height="40"', 'height="41"'), "the labels are for 41x80 .* has 40x80"),
-        (SKELETONS.replace("a/1.png", "a/2.png"), "there is no image 'a/2.png'"),
+        (SKELETONS.replace("a/1.png", "a/9.png"), "1 of 3 images is missing in .* e.g. 'a/9.png'"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(export, read, text, message):
@@ -124,3 +128,38 @@ def test_a_skeleton_that_nobody_gave_points_is_left_out(export, read):
     labels = read(export(SKELETONS.replace("<box", f"{empty}<box")))
     assert [one.name for one in labels.categories] == ["mouse"]
     assert len(labels.images[0].instances) == 2
+
+
+SUBSETS = """\
+<annotations>
+  <image id="0" name="0.png" subset="Train" task_id="1" width="80" height="40">
+    <points label="nose" occluded="0" points="10,10"/></image>
+  <image id="1" name="0.png" subset="Validation" task_id="2" width="80" height="40">
+    <points label="nose" occluded="0" points="50,30"/></image>
+</annotations>
+"""
+
+
+def test_the_images_of_each_subset_of_a_project_are_in_its_folder(draw, read, tmp_path):
+    paths = [draw(f"images/{subset}/0.png") for subset in ("Train", "Validation")]
+    (tmp_path / "annotations.xml").write_text(SUBSETS)
+    labels = read(tmp_path)
+    found = [(image.path, image.name, image.split, image.instances[0].points.tolist()) for image in labels.images]
+    assert found == [
+        (paths[0], "Train/0.png", "train", [[10.0, 10.0]]),
+        (paths[1], "Validation/0.png", "val", [[50.0, 30.0]]),
+    ]
+
+
+@pytest.mark.parametrize("subsets", [("Train", "Validation"), ("Train", "Train")])
+def test_images_of_one_name_in_two_subsets_or_tasks_never_share_a_file(draw, read, tmp_path, subsets):
+    draw("images/Train/0.png")
+    (tmp_path / "annotations.xml").write_text(SUBSETS.replace("Validation", subsets[1]))
+    with pytest.raises(ValueError, match=r"'2/\w+/0.png' and '1/Train/0.png' are two images in the labels, but only"):
+        read(tmp_path, image_root=tmp_path / "images" / "Train")
+
+
+def test_images_without_a_subset_may_be_in_the_default_folder(draw, read, tmp_path):
+    path = draw("images/default/a/0.png")
+    (tmp_path / "annotations.xml").write_text(POINTS)
+    assert [image.path for image in read(tmp_path).images] == [path]

@@ -1,7 +1,11 @@
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from keypoint_detection.data.video import write_video
 
 # As DeepLabCut 2 and 3 write it: the path of an image in three cells; `img1.png` lacks a point.
 ONE_ANIMAL = """\
@@ -90,7 +94,7 @@ def test_an_h5_table_stands_for_the_csv_beside_it_and_is_never_opened(project, r
         (ONE_ANIMAL.replace("10,20", "ten,20"), "tail has x = 'ten'; a number is expected"),
         (ONE_ANIMAL.replace("10,20", ",20"), "x = nan and y = 20.0; two numbers or none"),
         (ONE_ANIMAL.replace(",5.25", ""), "row 4 has 6 cells; 7 are expected"),
-        (ONE_ANIMAL.replace("img1.png", "img9.png"), "there is no image 'labeled-data/trial/img9.png'"),
+        (ONE_ANIMAL.replace("img1.png", "img9.png"), "e.g. 'labeled-data/trial/img9.png'"),
         ("scorer,,,a,a\nimage,1,2,3,4\n", "a DeepLabCut table of labels begins with"),
         ("\n".join(ONE_ANIMAL.splitlines()[:3]), "no rows below its header"),
         (EARLY.replace("coords,x,y", "coords,x,likelihood"), "has predictions of a network"),
@@ -101,3 +105,70 @@ def test_what_is_wrong_with_a_table_is_named(project, read, table, message):
     with pytest.raises(ValueError, match=r"CollectedData_Ann\.csv") as caught:
         read(source)
     assert message in str(caught.value)
+
+
+def test_the_scorer_of_the_project_decides_between_tables(project, read):
+    root = project(ONE_ANIMAL)
+    folder = root / "labeled-data" / "trial"
+    for name in ("Annwindows", "Bob"):
+        (folder / f"CollectedData_{name}.csv").write_text(ONE_ANIMAL.replace("30.5", "40"))
+    labels = read(root)
+    assert [image.instances[0].points.tolist()[1] for image in labels.images] == [[31.0, 5.75], [31.5, 6.5]]
+    assert labels.notes == [
+        f"Left out, as the scorer of the project is 'Ann': {folder / f'CollectedData_{name}.csv'}."
+        for name in ("Annwindows", "Bob")
+    ]
+    (root / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"img0.png is labelled in .*_Ann.csv and .*_Annwindows.csv. Keep one of them"):
+        read(root)
+
+
+def test_a_copy_of_a_folder_does_not_label_its_images_again(project, read):
+    root = project(ONE_ANIMAL)
+    copy = root / "labeled-data" / "trial_old"
+    copy.mkdir()
+    (copy / "CollectedData_Ann.csv").write_text(ONE_ANIMAL)
+    with pytest.raises(ValueError, match=r"trial/img0.png is labelled in .*trial/Coll.* and .*trial_old/Coll"):
+        read(root)
+
+
+def test_an_image_with_two_rows_is_refused(project, read):
+    with pytest.raises(ValueError, match=r"trial/img1.png is labelled twice in .*CollectedData_Ann.csv"):
+        read(project(ONE_ANIMAL + "labeled-data,trial,img1.png,,,35,6\n"))
+
+
+@pytest.fixture
+def without_frames(project) -> Callable[..., Path]:
+    def write(*videos: str) -> Path:
+        root = project(ONE_ANIMAL)
+        for image in (root / "labeled-data" / "trial").glob("*.png"):
+            image.unlink()
+        for number, video in enumerate(videos):
+            (root / video).parent.mkdir(exist_ok=True)
+            grey = np.full((48, 64, 3), 100 * number, np.uint8)
+            write_video(str(root / "new.mp4"), [grey] * 5, Fraction(25))
+            (root / "new.mp4").rename(root / video)
+        return root
+
+    return write
+
+
+def test_frames_are_taken_from_a_video_whose_suffix_is_in_capitals(without_frames, read):
+    labels = read(without_frames("videos/trial.MP4"))
+    assert [image.read().shape for image in labels.images] == [(48, 64, 3)] * 2
+
+
+def test_the_project_decides_between_videos_of_one_name(without_frames, read):
+    root = without_frames("videos/trial.mp4", "videos/trial.avi")
+    with pytest.raises(ValueError, match=r"is a frame of .*trial\.\w+ or of .*trial\.\w+; remove one"):
+        read(root)
+    with (root / "config.yaml").open("a") as file:
+        file.write("video_sets:\n  C:\\project\\videos\\trial.avi: {crop: '0, 64, 0, 48'}\n")
+    assert abs(float(read(root).images[0].read().mean()) - 100) < 3
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_table_saved_by_a_spreadsheet_is_read(project, read, separator):
+    table = ONE_ANIMAL.replace(",", separator).replace(".5", ",5").replace(".25", ",25")
+    labels = read(project(table) / "labeled-data" / "trial" / "CollectedData_Ann.csv")
+    assert labels.images[0].instances[0].points.tolist() == [[10.5, 20.5], [31.0, 5.75]]

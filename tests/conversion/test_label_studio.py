@@ -162,7 +162,7 @@ def test_skipped_and_unlabelled_tasks_are_left_out_and_empty_ones_kept(export, r
     ("tasks", "message"),
     [
         ([{"id": 1, "image": "images/1.png", "kp": []}], "Is this JSON-MIN"),
-        ([task(1, "images/7.png", *MICE)], "there is no image 'images/7.png'"),
+        ([task(1, "images/7.png", *MICE)], "1 of 1 image is missing in .* e.g. 'images/7.png'"),
         ([task(1, "images/1.png", point("a", "nose", 1, 1) | {"value": {"x": None, "y": 3}})], "x is None and y is 3"),
         ([task(1, "images/1.png", point("a", "nose", 1, 1) | {"image_rotation": 90})], "was rotated in Label Studio"),
         ([{**task(1, ""), "data": {"text": "hello"}}], "'data' names no image"),
@@ -178,3 +178,66 @@ def test_what_is_wrong_with_an_export_is_named(export, read, tasks, message):
     source = export(*tasks)
     with pytest.raises(ValueError, match=message):
         read(source)
+
+
+def test_regions_are_on_the_image_that_they_name(draw, read, tmp_path):
+    paths = [draw("left.png"), draw("right.png")]
+    regions = [point("a", "nose", 25, 50, to_name="left"), point("b", "nose", 75, 50, to_name="right")]
+    content = {**task(1, "", *regions), "data": {"left": "left.png", "right": "right.png"}}
+    (tmp_path / "e.json").write_text(json.dumps([content]))
+    found = [(image.path, image.instances[0].points.tolist()) for image in read(tmp_path / "e.json").images]
+    assert found == [(paths[0], [[20.0, 20.0]]), (paths[1], [[60.0, 20.0]])]
+
+
+def test_the_labelling_config_says_which_image_a_tag_shows(draw, read, tmp_path):
+    paths = [draw("left.png"), draw("right.png")]
+    regions = [point("a", "nose", 25, 50, to_name="img2")]
+    content = {**task(1, "", *regions), "data": {"left": "left.png", "right": "right.png"}}
+    (tmp_path / "e.json").write_text(json.dumps([content]))
+    with pytest.raises(ValueError, match=r"left, right, and it is not known which of them img2 shows: save the labell"):
+        read(tmp_path / "e.json")
+    config = '<View><Image name="img1" value="$left"/><Image name="img2" value="$right"/></View>'
+    (tmp_path / "label_config.xml").write_text(config)
+    found = {image.path: len(image.instances) for image in read(tmp_path / "e.json").images}
+    assert found == {paths[1]: 1, paths[0]: 0}
+
+
+def test_regions_are_on_their_page(draw, read, tmp_path):
+    paths = [draw("1.png"), draw("2.png"), draw("3.png")]
+    regions = [
+        point("a", "nose", 25, 50, item_index=0),
+        point("b", "nose", 75, 50, item_index=2),
+        {"id": "b", "type": "choices", "to_name": "image", "item_index": 2, "value": {"choices": ["occluded"]}},
+    ]
+    content = task(1, ["1.png", "2.png", "3.png"], *regions)
+    (tmp_path / "e.json").write_text(json.dumps([content]))
+    images = read(tmp_path / "e.json").images
+    assert [image.path for image in images] == paths
+    assert [[one.points.tolist() for one in image.instances] for image in images] == [
+        [[[20.0, 20.0]]],
+        [],
+        [[[60.0, 20.0]]],
+    ]
+    assert images[2].instances[0].visibility.tolist() == [1]
+    content["annotations"][0]["result"][1]["item_index"] = 3
+    (tmp_path / "e.json").write_text(json.dumps([content]))
+    with pytest.raises(ValueError, match="has 3 pages; a region is on page 3, counted from 0"):
+        read(tmp_path / "e.json")
+
+
+@pytest.mark.parametrize("key", ["image", "img"])
+@pytest.mark.parametrize("uri", ["czM6Ly9idWNrZXQvZnJhbWVzLzA0Ni5wbmc=", "czM6Ly9idWNrZXQvZnJhbWVzLzA0Ni5wbmc"])
+@pytest.mark.parametrize("prefix", ["/tasks/7/presign/", "http://localhost:8080/projects/1/resolve/"])
+def test_addresses_signed_for_a_cloud_storage_are_decoded(draw, read, tmp_path, key, uri, prefix):
+    path = draw("frames/046.png")
+    content = {**task(1, "", *MICE), "data": {key: f"{prefix}?fileuri={uri}"}}
+    (tmp_path / "e.json").write_text(json.dumps([content]))
+    for root in (None, tmp_path / "frames"):
+        assert [image.path for image in read(tmp_path / "e.json", image_root=root).images] == [path]
+
+
+def test_a_region_without_a_place_is_left_out_and_counted(export, read):
+    ghost = point("g", "nose", 0, 0) | {"value": {"keypointlabels": ["nose"]}}
+    labels = read(export(task(1, "images/1.png", point("a", "nose", 25, 50), ghost)))
+    assert len(labels.images[0].instances) == 1
+    assert "Left out, as without a place in the image: 1 region." in labels.notes

@@ -28,6 +28,9 @@ def data_set(tmp_path: Path, draw: Callable[..., Path]) -> Callable[..., Path]:
         path = tmp_path / "set" / "labels" / "train" / "0.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(labels)
+        other = tmp_path / "set" / "labels" / "val" / "2.txt"
+        other.parent.mkdir(exist_ok=True)
+        other.write_text(labels)
         (tmp_path / "set" / "data.yaml").write_text(config)
         return tmp_path / "set" / "data.yaml"
 
@@ -52,7 +55,7 @@ def test_images_without_labels_are_negatives_of_their_part(data_set, read):
     assert [(one.name, one.split, len(one.instances)) for one in labels.images] == [
         ("images/train/0.png", "train", 1),
         ("images/train/1.png", "train", 0),
-        ("images/val/2.png", "val", 0),
+        ("images/val/2.png", "val", 1),
     ]
 
 
@@ -72,7 +75,7 @@ def test_points_without_names_are_numbered_or_named_by_the_user(data_set, read):
 def test_a_list_of_images_names_a_part(data_set, read, tmp_path):
     source = data_set(CONFIG.replace("train: images/train", "train: train.txt"))
     (tmp_path / "set" / "train.txt").write_text("./images/train/0.png\n\n")
-    assert [len(one.instances) for one in read(source).images] == [1, 0]
+    assert [len(one.instances) for one in read(source).images] == [1, 1]
 
 
 @pytest.mark.parametrize("folder", ["../train/images", "train/images"])
@@ -118,3 +121,26 @@ def test_what_is_wrong_with_a_line_is_named(data_set, read, labels, message):
     source = data_set(labels=labels)
     with pytest.raises(ValueError, match=message):
         read(source)
+
+
+def test_a_part_whose_labels_are_elsewhere_is_refused(data_set, read, tmp_path):
+    source = data_set()
+    label = tmp_path / "set" / "labels" / "val" / "2.txt"
+    label.rename(tmp_path / "set" / "images" / "val" / "2.txt")
+    with pytest.raises(ValueError, match=r"val: none of its 1 image has a label file, such as .*val/2.txt; there is"):
+        read(source)
+
+
+def test_a_part_whose_label_files_are_all_empty_is_refused(data_set, read, tmp_path):
+    source = data_set()
+    (tmp_path / "set" / "labels" / "val" / "2.txt").write_text("")
+    with pytest.raises(ValueError, match="no keypoint is labelled in the 1 image of the part 'val'"):
+        read(source)
+
+
+def test_parts_that_are_lists_are_found_below_the_path(data_set, read):
+    source = data_set(CONFIG.replace("/somewhere/else", "set").replace(": images/train", ": [images/train]"))
+    config = source.parent.parent / "data.yaml"
+    source.rename(config)
+    config.write_text(config.read_text().replace(": images/val", ": [images/val]"))
+    assert len(read(config).images) == 3

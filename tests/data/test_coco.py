@@ -101,7 +101,8 @@ def test_all_problems_are_listed_together(write_coco):
     assert "9 problems" in message
     for part in (
         "the image id 1 is used more than once",
-        "gone.png does not exist",
+        "1 of 4 image files is missing below",
+        "e.g. 'gone.png'",
         "has the id 'x'",
         "has 3 keypoint values; category 'mouse' has 2 keypoints, so 6 are expected",
         "has the visibility 3; 0, 1 or 2 is expected",
@@ -255,6 +256,6 @@ def test_picked_categories_that_the_file_lacks_are_named_with_those_that_it_has(
 
 def test_what_is_wrong_with_a_file_leaves_the_rest_readable(write_coco):
     wrong = [annotation([1, 1, 2]), annotation([1, 1, 2, 2, 2, 2])]
-    table, problems, _ = examine_coco(write_coco(annotations=wrong), None, "continuous", None)
+    table, problems, *_ = examine_coco(write_coco(annotations=wrong), None, "continuous", None, "error", "error")
     assert {kind: len(messages) for kind, messages in problems.by_kind.items()} == {"length": 1}
     assert table.points.tolist() == [[1, 1], [2, 2]]

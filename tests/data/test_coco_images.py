@@ -5,6 +5,7 @@ import pytest
 from keypoint_detection.data import coco_images
 from keypoint_detection.data.coco_file import ImageEntry
 from keypoint_detection.data.coco_images import read_images
+from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 
 
@@ -18,9 +19,12 @@ def test_missing_files_are_found_whether_folders_are_listed_or_not(tmp_path, mon
     (tmp_path / "broken.png").symlink_to(tmp_path / "nothing")
     names = ["a.png", "gone.png", "sub/b.png", "sub/gone.png", "sub", "none/c.png", "link.png", "broken.png"]
     problems = Problems()
-    images = read_images([ImageEntry(index, name) for index, name in enumerate(names)], tmp_path, problems)
+    bounds = ImageBounds(tmp_path, "error")
+    entries = [ImageEntry(index, name) for index, name in enumerate(names)]
+    images = read_images(entries, tmp_path, bounds, "error", problems)
     assert len(images.ids) == 8
     missing = ["gone.png", "sub/gone.png", "sub", "none/c.png", "broken.png"]
+    assert images.missing == missing
     assert [message.split(" does")[0] for message in problems.by_kind["image file"]] == [
         f"image {names.index(name)}: {tmp_path / name}" for name in missing
     ]
@@ -29,5 +33,5 @@ def test_missing_files_are_found_whether_folders_are_listed_or_not(tmp_path, mon
 @pytest.mark.parametrize("name", ["a/b.png", "./a.png", "a//b.png", "a/./b.png", "../a.png", "/a.png", ".a.png", "a/"])
 @pytest.mark.parametrize("root", [".", "folder", "/folder/of/images"])
 def test_paths_are_written_as_pathlib_writes_them(root, name):
-    images = read_images([ImageEntry(1, name)], Path(root), Problems())
+    images = read_images([ImageEntry(1, name)], Path(root), ImageBounds(Path(root), "allow"), "error", Problems())
     assert images.paths == [str(Path(root) / name).encode()]

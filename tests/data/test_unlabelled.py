@@ -12,7 +12,9 @@ def touch(folder, *names):
 
 
 def names(source, takes_videos=True):
-    return [file.name for file in find_unlabelled(str(source), None, "data.predict", takes_videos=takes_videos)]
+    return [
+        file.name for file in find_unlabelled(str(source), None, "data.predict", "error", takes_videos=takes_videos)
+    ]
 
 
 def test_what_is_no_image_is_left_out_and_counted(tmp_path, caplog):
@@ -52,7 +54,7 @@ def test_videos_of_every_kind_are_found_among_images(tmp_path):
     ]
     touch(tmp_path, *kinds)
     assert names(tmp_path) == kinds
-    assert sum(file.is_video for file in find_unlabelled(str(tmp_path), None, "x", takes_videos=True)) == 11
+    assert sum(file.is_video for file in find_unlabelled(str(tmp_path), None, "x", "error", takes_videos=True)) == 11
     assert names(tmp_path, takes_videos=False) == ["b.png"]
 
 

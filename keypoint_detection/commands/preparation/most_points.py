@@ -35,7 +35,8 @@ def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
         most, source = max(map(len, channels.values())) if isinstance(channels, dict) else 1, "data.synthetic"
     elif data.train is not None:
         source = data.train
-        table = read_table(Path(source), data.image_root, data.coordinates, data.categories)
+        bounds = (data.missing_images, data.outside_images)
+        table = read_table(Path(source), data.image_root, data.coordinates, data.categories, *bounds)
         channels = resolve_channels(model.channels, table.keypoint_types, source)
         part = make_part("train", table, table.image_sizes, channels, data.visible_only)
         most = int(count_per_image(part).max(initial=0))

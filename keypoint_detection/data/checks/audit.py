@@ -21,6 +21,7 @@ from keypoint_detection.data.checks.scans import scan_images
 from keypoint_detection.data.checks.shifts import check_shift
 from keypoint_detection.data.checks.sizes import check_object_sizes, measure_sizes
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates, examine_coco
+from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.data.image_files import compare_sizes
 from keypoint_detection.data.splitting import SplitOptions, split_images
 from keypoint_detection.images import ImageError, ImageScan
@@ -43,6 +44,8 @@ class DataDescription(NamedTuple):
         channels: channel name to its keypoint types, or types with a channel each; None: those of the first file.
         demands: what a detector requires of the data.
         split: how a part of `train` is held out for validation; None: none is.
+        missing_images: whether images whose file is missing are an error, or left out.
+        outside_images: whether images outside the folder of the images are an error, or allowed.
     """
 
     files: Mapping[str, Path]
@@ -52,6 +55,8 @@ class DataDescription(NamedTuple):
     channels: Mapping[str, list[str]] | Sequence[str] | None
     demands: Demands
     split: SplitOptions | None
+    missing_images: MissingImages
+    outside_images: OutsideImages
 
 
 class Audit(NamedTuple):
@@ -104,18 +109,22 @@ def audit(data: DataDescription, track: Track) -> Audit:
 def _read_labels(path: Path, data: DataDescription) -> tuple[CocoKeypoints | None, list[Finding]]:
     source = str(path)
     try:
-        table, problems, file = examine_coco(path, data.image_root, data.coordinates, data.categories)
+        table, problems, file, names = examine_coco(
+            path, data.image_root, data.coordinates, data.categories, data.missing_images, data.outside_images
+        )
     except DataError as error:
         return None, [Finding("error", "not_coco", source, 1, str(error))]
     findings = [*findings_of_problems(source, problems), *check_entries(source, file, table.keypoint_types)]
+    total, verb = count_in_words(len(file.images), "image file"), agree(len(names), "is", "are")
     missing = next((finding for finding in findings if finding.kind == "image_file"), None)
     if missing is not None:
         root = Path(data.image_root) if data.image_root else path.parent
-        names = [os.path.relpath(one.decode(), root) for one in table.image_paths.tolist() if not os.path.isfile(one)]
-        advice = advise_on_missing(names, root)
-        total, verb = count_in_words(len(table.image_ids), "image file"), agree(missing.count, "is", "are")
-        summary = f"of {total} {verb} missing below {root}" + (f": {advice}." if advice else ".")
-        findings[findings.index(missing)] = replace(missing, summary=summary, examples=tuple(names))
+        summary = f"of {total} {verb} missing below {root}. {advise_on_missing(names, len(file.images), root, path)}"
+        found = replace(missing, count=len(names), summary=summary, examples=tuple(names))
+        findings[findings.index(missing)] = found
+    elif names:
+        summary = f"of {total} {verb} missing and left out."
+        findings.append(Finding("warning", "image_skipped", source, len(names), summary, tuple(names)))
     return table, findings
 
 

@@ -64,6 +64,10 @@ SUMMARIES = {
     "image id size": ("image has an id of more than 64 bits", "images have an id of more than 64 bits"),
     "image twice": ("image shares the id of another one", "images share the id of another one"),
     "image name": ("image has no file name", "images have no file name"),
+    "image outside": (
+        "image is outside the folder of the data set",
+        "images are outside the folder of the data set",
+    ),
     "image file": ("image file is missing", "image files are missing"),
     "category": ("annotation has an unknown category", "annotations have an unknown category"),
     "image": ("annotation has an unknown image", "annotations have an unknown image"),

@@ -60,7 +60,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 
 def run_audit(files: Path | Mapping[str, Path], demands: Demands = DEMANDS, **changed: Any) -> Audit:
     named = {"": files} if isinstance(files, Path) else files
-    data = DataDescription(named, None, "continuous", None, None, demands, split=None)
+    data = DataDescription(named, None, "continuous", None, None, demands, None, "error", "error")
     return audit(data._replace(**changed), lambda scans, n_images: scans)
 
 

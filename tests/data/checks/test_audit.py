@@ -68,7 +68,10 @@ def test_missing_images_are_looked_for_in_other_folders(path):
     shutil.move(path.parent.parent / "03.jpg", there / "03.jpg")
     audit = run_audit(path)
     assert kinds(audit) == {"image_file": 1}
-    assert f"all would be found with --data.image_root={there}" in only(audit, "image_file").summary
+    assert f"Images of these names are in {there}. To leave them out, give" in only(audit, "image_file").summary
+    for image in path.parent.glob("*.jpg"):
+        shutil.move(image, there / image.name)
+    assert f"With --data.image_root={there}, all would be found." in only(run_audit(path), "image_file").summary
 
 
 def test_the_rest_is_checked_beside_errors_of_the_file(path):
