@@ -1,11 +1,13 @@
 """The `kpd` command: it answers at once where it can; everything else loads torch and Lightning first."""
 
+import gc
 import importlib
 import os
 import select
 import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from keypoint_detection import __version__
@@ -99,7 +101,7 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # jsonargparse 5 will rename what Lightning calls; users can do nothing about the warning.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    module = importlib.import_module(f"keypoint_detection.commands.{COMMANDS[words[0]].module}")
+    module = _import_command(f"keypoint_detection.commands.{COMMANDS[words[0]].module}")
     try:
         cli: DetectorCLI | None = module.run(words)
     except RecursionError as error:
@@ -142,6 +144,18 @@ def _has_lost_stdout() -> bool:
         # Python would complain when it flushes the output once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     return is_lost
+
+
+def _import_command(name: str) -> ModuleType:
+    """Import a module, and all that it needs, without looking for garbage in what stays: a sixth of the start."""
+    if name not in sys.modules and gc.isenabled():
+        gc.disable()
+        try:
+            importlib.import_module(name)
+            gc.freeze()
+        finally:
+            gc.enable()
+    return importlib.import_module(name)
 
 
 def _keep_freed_memory() -> None:

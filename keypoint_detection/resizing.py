@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
+from torch.nn import functional as F
 
 from keypoint_detection.images import LETTERBOX_GREY, ResizeMode, fit_size, read_pixels
 
-__all__ = ["Placement", "place", "read_image", "resize"]
+__all__ = ["Placement", "interpolate", "place", "read_image", "resize"]
 
 
 def read_image(path: str) -> Tensor:
     """Read an image of any mode as (3, H, W) uint8 RGB, upright; see `read_pixels`."""
-    # Not made contiguous: torchvision resizes interleaved channels twice as fast, to the same values.
+    # Not made contiguous: interleaved channels are resized twice as fast, to the same values.
     return torch.from_numpy(read_pixels(path)).permute(2, 0, 1)
 
 
@@ -51,6 +51,20 @@ def place(source: tuple[int, int], size: tuple[int, int], mode: ResizeMode) -> P
     return Placement(inner, top, left, to_source)
 
 
+def interpolate(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize an image bilinearly, filtered where it shrinks: torchvision's `resize`, whose import takes a second.
+
+    Args:
+        image: (3, H, W) uint8.
+        size: (height, width) of the result in pixels.
+    """
+    batch = image[None]
+    if batch.is_contiguous(memory_format=torch.channels_last):
+        # Of one image, torch sees that its channels are interleaved only by the stride of the batch.
+        batch = batch.as_strided(batch.shape, (image.numel(), *image.stride()))
+    return F.interpolate(batch, size=list(size), mode="bilinear", align_corners=False, antialias=True)[0]
+
+
 def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> tuple[Tensor, Tensor]:
     """Resize an image to an exact size.
 
@@ -65,8 +79,9 @@ def resize(image: Tensor, size: tuple[int, int], mode: ResizeMode) -> tuple[Tens
     source = (int(image.shape[-2]), int(image.shape[-1]))
     inner, top, left, to_source = place(source, size, mode)
     if inner != source:
-        image = F.resize(image, list(inner), antialias=True)
+        image = interpolate(image, inner)
     if inner != size:
-        padding = [left, top, size[1] - inner[1] - left, size[0] - inner[0] - top]
-        image = F.pad(image, padding, fill=[LETTERBOX_GREY])
+        padded = image.new_full((*image.shape[:-2], *size), LETTERBOX_GREY)
+        padded[..., top : top + inner[0], left : left + inner[1]] = image
+        image = padded
     return image.contiguous(), torch.from_numpy(to_source[:2]).float()

@@ -51,6 +51,32 @@ def test_drawing_a_data_set_loads_no_lightning(tmp_path):
     assert (tmp_path / "boxes" / "train.json").is_file()
 
 
+def test_a_predictor_loads_neither_lightning_nor_torchvision(checkpoint):
+    code = (
+        "import sys\n"
+        "from keypoint_detection import Predictor\n"
+        "import numpy as np\n"
+        f"Predictor.from_checkpoint({str(checkpoint)!r})(np.zeros((40, 50, 3), np.uint8))\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & "
+        "{'lightning', 'torchvision', 'torchmetrics', 'matplotlib', 'scipy', 'sympy', 'timm'}), "
+        "'torch._dynamo' in sys.modules)"
+    )
+    assert run_in_new_process(code).endswith("[] False\n")
+
+
+@pytest.mark.parametrize("words", [["fit", "--help"], ["test", "--help"]])
+def test_help_loads_no_weights_and_biases(words):
+    code = (
+        "import sys\n"
+        "from keypoint_detection.cli import run\n"
+        "try:\n"
+        f"    run({words})\n"
+        "finally:\n"
+        "    print(sorted({name.split('.')[0] for name in sys.modules} & {'wandb', 'timm', 'onnx', 'av'}))"
+    )
+    assert run_in_new_process(code).endswith("[]\n")
+
+
 def test_the_overview_shows_the_help_of_the_table(capsys):
     run([])
     text = capsys.readouterr().out

@@ -3,10 +3,11 @@ import pytest
 import torch
 from images_of_discs import centre_of_mass, disc_image
 from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
 from keypoint_detection.geometry import apply_affine
 from keypoint_detection.images import ImageError, read_pixels, read_stored, scan_image
-from keypoint_detection.resizing import read_image, resize
+from keypoint_detection.resizing import interpolate, read_image, resize
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "stretch"])
@@ -20,6 +21,17 @@ def test_the_map_back_from_a_resized_picture_finds_the_original_point(mode, size
         resized = torch.where(resized == 114, 0, resized)
     point = torch.tensor([centre_of_mass(resized)])
     assert apply_affine(point[None], to_source[None])[0, 0].tolist() == pytest.approx([70.3, 41.7], abs=0.15)
+
+
+@pytest.mark.parametrize("is_interleaved", [True, False])
+@pytest.mark.parametrize(
+    ("size", "new_size"),
+    [((48, 64), (24, 32)), ((33, 17), (64, 64)), ((100, 7), (31, 3)), ((1, 5), (4, 4)), ((512, 300), (511, 301))],
+)
+def test_images_are_resized_to_the_bit_as_by_torchvision(size, new_size, is_interleaved):
+    pixels = torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = pixels.permute(2, 0, 1) if is_interleaved else pixels.permute(2, 0, 1).contiguous()
+    assert interpolate(image, new_size).equal(F.resize(image, list(new_size), antialias=True))
 
 
 def test_letterbox_keeps_the_aspect_ratio_and_adds_grey_bars():

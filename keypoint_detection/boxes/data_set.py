@@ -57,7 +57,7 @@ class SyntheticBoxes:
     opening are box_corner0 to box_corner3, counter-clockwise seen from above. Flap i hangs on the edge from box_corner
     i to the next one; its outer corners are flap_corner 2i, beside box_corner i, and flap_corner 2i + 1. Nothing in an
     image shows which corner is number 0, so collect them in two channels:
-    `[[box_corner0, ..., box_corner3], [flap_corner0, ..., flap_corner7]]`.
+    `{corner: [box_corner0, ..., box_corner3], flap: [flap_corner0, ..., flap_corner7]}`.
 
     A keypoint is flagged 2 (visible), 1 (hidden behind the box or something else) or 0 (outside the image).
     Coordinates are continuous: (0, 0) is the outer corner of the top-left pixel. The same options give the same data

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from keypoint_detection.commands.fit_configs import (
+    CONFIG_HELP,
     add_fit_options,
     describe_fit_data,
     names_fit_options,
@@ -23,6 +24,7 @@ from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Demands, Part
 from keypoint_detection.data.checks.report import describe_audit, format_audit
 from keypoint_detection.destinations import refuse_unwritable
+from keypoint_detection.parsing.arguments import CONFIG_OPTIONS
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe
 from keypoint_detection.types import MIN_DISTANCE_PX, DataError
@@ -58,10 +60,12 @@ def run(words: Sequence[str]) -> None:
     # `--json data.json` would otherwise write the report over the data.
     typed = [f"--json={STANDARD_OUTPUT}" if word == "--json" else word for word in words[1:]]
     parser.add_argument("file", nargs="?", help="COCO keypoint file (JSON) to check by itself.")
-    parser.add_function_arguments(check, skip={"data", "augmentation"})
+    parser.add_function_arguments(check, as_group=False, skip={"data", "augmentation"})
     needs_fit_options = names_fit_options(typed)
     if needs_fit_options:
         add_fit_options(parser)
+    else:
+        parser.add_argument(*CONFIG_OPTIONS, help=CONFIG_HELP)  # for the help, which then loads no Lightning
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         options = parser.parse_args(read_fit_words(typed) if needs_fit_options else typed)
@@ -85,9 +89,9 @@ def check(
 ) -> bool:
     """Read all labels and images of a data set, and report what would harm a training or its result.
 
-    Give a COCO keypoint file, or the options of `kpd fit`: --config FILE.yaml and flags of `data` and `model`. Errors
-    make a training impossible or worthless, warnings deserve a look, notes are good to know. The exit code is 1 if
-    there are errors.
+    Give a COCO keypoint file, or the options of `kpd fit`: --config FILE.yaml and flags of `data` and `model`, which
+    `kpd fit --help` lists. Errors make a training impossible or worthless, warnings deserve a look, notes are good to
+    know. The exit code is 1 if there are errors.
 
     Args:
         data: the data to check.

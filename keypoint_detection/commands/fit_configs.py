@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 
     from keypoint_detection.data.datamodule import KeypointsDataModule
 
-__all__ = ["add_fit_options", "describe_fit_data", "names_fit_options", "read_fit_words"]
+__all__ = ["CONFIG_HELP", "add_fit_options", "describe_fit_data", "names_fit_options", "read_fit_words"]
 
+CONFIG_HELP = "YAML file of `kpd fit`; only settings that concern the data are used."
 # The options of the model that concern its data.
 MODEL_OPTIONS = ("channels", "max_keypoints", "min_distance_px")
-HELP = ("-h", "--help")
 
 
 def names_fit_options(words: Sequence[str]) -> bool:
-    """Whether words contain options of `kpd fit`, or request the help that lists them."""
-    starts = (*CONFIG_OPTIONS, "--data", "--model", *HELP)
-    return any(word in HELP or word.startswith(starts) for word in words)
+    """Whether words contain options of `kpd fit`."""
+    return any(word.startswith((*CONFIG_OPTIONS, "--data", "--model")) for word in words)
 
 
 def add_fit_options(parser: Parser) -> None:
@@ -37,11 +36,7 @@ def add_fit_options(parser: Parser) -> None:
     from keypoint_detection.data.datamodule import KeypointsDataModule
     from keypoint_detection.detector import KeypointDetector
 
-    parser.add_argument(
-        *CONFIG_OPTIONS,
-        action="config",
-        help="YAML file of `kpd fit`; only settings that concern the data are used.",
-    )
+    parser.add_argument(*CONFIG_OPTIONS, action="config", help=CONFIG_HELP)
     parser.add_class_arguments(KeypointsDataModule, "data", skip={"channels"})
     others = set(inspect.signature(KeypointDetector).parameters) - set(MODEL_OPTIONS)
     parser.add_class_arguments(KeypointDetector, "model", skip=others, instantiate=False)

@@ -16,6 +16,7 @@ from keypoint_detection.metrics.pooling import Run, find_other_detectors, find_r
 from keypoint_detection.metrics.series import LABELS, ErrorName, Training, has_fractions, measure_trainings
 from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.parsing.functions import describe
 from keypoint_detection.plots import draw_learning_curve
 from keypoint_detection.types import DataError
 
@@ -33,12 +34,12 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: the words are wrong, or the runs cannot be summarised together (2).
     """
-    parser = Parser(prog="kpd summarize", description=summarize.__doc__)
+    parser = Parser(prog="kpd summarize", description=describe(summarize))
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
     parser.add_argument(
         "runs", nargs="+", help="run folders, a folder that contains them, or patterns of either: 'runs/*-fit*'."
     )
-    parser.add_function_arguments(summarize, skip={"runs"})
+    parser.add_function_arguments(summarize, as_group=False, skip={"runs"})
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = parser.parse_args(list(words[1:]))
     try:

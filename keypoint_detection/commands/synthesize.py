@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
 from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.parsing.functions import describe
 
 __all__ = ["run"]
 
@@ -16,9 +17,9 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: the words are wrong, or the folder holds something else (2).
     """
-    parser = Parser(prog="kpd synthesize", description=SyntheticBoxes.__doc__)
+    parser = Parser(prog="kpd synthesize", description=describe(SyntheticBoxes))
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
-    parser.add_class_arguments(SyntheticBoxes)
+    parser.add_class_arguments(SyntheticBoxes, as_group=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         options = vars(parser.parse_args(list(words[1:])))

@@ -68,6 +68,7 @@ from keypoint_detection.commands.preparation.label_warnings import warn_of_crowd
 from keypoint_detection.commands.preparation.monitors import check_monitors, fill_in_monitors
 from keypoint_detection.commands.preparation.most_points import fill_in_max_keypoints
 from keypoint_detection.commands.terminal import leave_with_unreadable
+from keypoint_detection.commands.training_help import describe_command, show_help
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.data.files import read_table
@@ -129,11 +130,48 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     # Those of the run that is resumed, by option name.
     run_settings: dict[str, Any] | None = None
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """List the commands and the arguments of the Trainer's methods that are not options."""
-        fit, *others = LightningCLI.subcommands().items()
-        return dict([fit, *(entry for entry in others if entry[0] in ("validate", "test", "predict"))])
+    def __init__(self, words: Sequence[str], stop: GracefulStop) -> None:
+        self.command = words[0]
+        super().__init__(
+            KeypointDetector,
+            KeypointsDataModule,
+            args=list(words),
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_class=_DetectorParser,
+            parser_kwargs={
+                "prog": "kpd",
+                "description": "Train and measure keypoint detectors.",
+                "default_env": True,
+                "env_prefix": ENVIRONMENT_PREFIX,
+            },
+            save_config_callback=SavedRun,
+            save_config_kwargs={"save_to_log_dir": False},
+            # These callbacks are present whatever the user's own list contains.
+            trainer_defaults={
+                "logger": DEFAULT_LOGGER,
+                # Lightning's own table shows FLOPs that it does not know and modes that users do not need.
+                "enable_model_summary": False,
+                "callbacks": [
+                    WandbRun(),
+                    TrainingHealth(),
+                    ExactResume(),
+                    stop,
+                    FinalValidation(),
+                    CalibratedCopy(),
+                    ProgressLines(),
+                    HeldOutPredictions(),
+                    LastCheckpoint(),
+                ],
+            },
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Name the command, and those arguments of the Trainer's method that are not options.
+
+        Parsers of the other commands, which nobody would use, take a second to make.
+        """
+        return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Set channels once, on the model, and show the default callbacks like any other setting."""
@@ -145,17 +183,18 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     ) -> None:
         """By default log only when training, and never unpickle code from a checkpoint."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        parsers = command_parsers(self)
-        for name, parser in parsers.items():
-            parser.set_defaults({"weights_only": True})
-            if name != "fit":
-                parser.set_defaults({"trainer.logger": False})
-            if name in ("validate", "test"):
-                # The result table replaces Lightning's own list of every number.
-                parser.set_defaults({"verbose": False})
-        parsers["predict"].add_lightning_class_args(PredictionWriter, "output")
-        # Predictions already written need not be kept in memory.
-        parsers["predict"].set_defaults({"return_predictions": False})
+        parser = command_parsers(self)[self.command]
+        parser.set_defaults({"weights_only": True})
+        if self.command != "fit":
+            parser.set_defaults({"trainer.logger": False})
+        if self.command in ("validate", "test"):
+            # The result table replaces Lightning's own list of every number.
+            parser.set_defaults({"verbose": False})
+        if self.command == "predict":
+            parser.add_lightning_class_args(PredictionWriter, "output")
+            # Predictions already written need not be kept in memory.
+            parser.set_defaults({"return_predictions": False})
+        describe_command(parser, self.command)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; the settings of a checkpoint rank below everything that the user sets."""
@@ -165,6 +204,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             typed = [f"--output.{word[2:]}" if word.startswith("--resume=") else word for word in typed]
             typed = ["--output.resume=true" if word == "--resume" else word for word in typed]
         subparser = command_parsers(self)[command]
+        show_help(subparser, command, typed)
         words = [
             *variables_as_words(command, set(list_option_strings(subparser)), os.environ),
             *prepare_words(typed),
@@ -369,7 +409,7 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
     _silence_advice()
     stop = GracefulStop()
     try:
-        cli = _start(words, cli_class, stop)
+        cli = cli_class(words, stop)
     except (DataError, ImageError) as error:
         _leave(words, message_of(error), error)
     except (MisconfigurationException, CheckpointError) as error:
@@ -403,43 +443,6 @@ def _leave(words: Sequence[str], message: str, error: Exception) -> NoReturn:
     sys.stderr.write(f"kpd {words[0]}: error: {message}\n")
     finish_wandb(exit_code=USAGE_ERROR)
     raise SystemExit(USAGE_ERROR) from error
-
-
-def _start(words: Sequence[str], cli_class: type[DetectorCLI], stop: GracefulStop) -> DetectorCLI:
-    """Parse the words and run the command."""
-    return cli_class(
-        KeypointDetector,
-        KeypointsDataModule,
-        args=list(words),
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        parser_class=_DetectorParser,
-        parser_kwargs={
-            "prog": "kpd",
-            "description": "Train and measure keypoint detectors.",
-            "default_env": True,
-            "env_prefix": ENVIRONMENT_PREFIX,
-        },
-        save_config_callback=SavedRun,
-        save_config_kwargs={"save_to_log_dir": False},
-        # These callbacks are present whatever the user's own list contains.
-        trainer_defaults={
-            "logger": DEFAULT_LOGGER,
-            # Lightning's own table shows FLOPs that it does not know and modes that users do not need.
-            "enable_model_summary": False,
-            "callbacks": [
-                WandbRun(),
-                TrainingHealth(),
-                ExactResume(),
-                stop,
-                FinalValidation(),
-                CalibratedCopy(),
-                ProgressLines(),
-                HeldOutPredictions(),
-                LastCheckpoint(),
-            ],
-        },
-    )
 
 
 class _DetectorParser(ShortErrors, LightningArgumentParser):

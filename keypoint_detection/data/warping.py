@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as TF
 
 from keypoint_detection.images import LETTERBOX_GREY
+from keypoint_detection.resizing import interpolate
 
 __all__ = ["blur", "find_shrinking", "recolour", "warp"]
 
@@ -45,14 +45,16 @@ def warp(pixels: Tensor, to_pixels: NDArray[np.float64], size: tuple[int, int]) 
     height, width = pixels.shape[:2]
     shrinking = find_shrinking(to_pixels)
     if max(shrinking) > LARGEST_SHRINKING_WITHOUT_FILTER:
-        smaller = [max(1, round(side / max(1.0, by))) for side, by in zip((height, width), shrinking, strict=True)]
-        source = TF.resize(source, smaller, antialias=True)
+        rows, columns = (
+            max(1, round(side / max(1.0, by))) for side, by in zip((height, width), shrinking, strict=True)
+        )
+        source = interpolate(source, (rows, columns))
     # From pixels of the result to [-1, 1] across the source, which also holds for the reduced one.
     to_unit = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]]) @ to_pixels
-    columns, rows = (torch.arange(side, dtype=torch.float32).add_(0.5) for side in size[::-1])
+    x, y = (torch.arange(side, dtype=torch.float32).add_(0.5) for side in size[::-1])
     grid = torch.empty(1, *size, 2)
     for axis, (a, b, c) in enumerate(to_unit[:2].tolist()):
-        torch.add((columns * a)[None, :], (rows * b + c)[:, None], out=grid[0, :, :, axis])
+        torch.add((x * a)[None, :], (y * b + c)[:, None], out=grid[0, :, :, axis])
     values = source.to(torch.float32, memory_format=torch.contiguous_format).sub_(LETTERBOX_GREY)
     warped: Tensor = F.grid_sample(values[None], grid, padding_mode="zeros", align_corners=False)[0]
     return warped

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from keypoint_detection.parsing.exit_codes import USAGE_ERROR
 from keypoint_detection.parsing.failures import find_own_place, is_debugging
+from keypoint_detection.parsing.help import ShortHelp
 from keypoint_detection.parsing.internals import guard_values, list_option_strings
 from keypoint_detection.parsing.wording import reword
 
@@ -70,6 +71,7 @@ class ShortErrors(ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         guard_values()
         kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", ShortHelp)
         super().__init__(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

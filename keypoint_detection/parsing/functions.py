@@ -35,7 +35,7 @@ def call_with_words(function: Callable[..., R], command: str, words: Sequence[st
     """
     parser = Parser(prog=command, description=describe(function))
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
-    parser.add_function_arguments(function)
+    parser.add_function_arguments(function, as_group=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = parser.parse_args(list(words)).as_dict()
     options.pop("config")

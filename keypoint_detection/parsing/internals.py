@@ -1,8 +1,8 @@
 """What the package changes or reads inside jsonargparse and Lightning, where there is no public way."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, _typehints, set_loader
@@ -37,7 +37,9 @@ __all__ = [
     "mark_validation_due",
     "rebuild_from_settings",
     "restore_epoch_sums",
+    "reword_options",
     "seconds_left",
+    "show_options",
     "trained_so_far",
 ]
 
@@ -90,6 +92,37 @@ def list_option_strings(parser: ArgumentParser) -> Iterator[str]:
     subcommands = getattr(parser, "_subcommands_action", None)
     for child in subcommands._name_parser_map.values() if subcommands is not None else ():
         yield from list_option_strings(child)
+
+
+def reword_options(parser: Any, texts: Mapping[str, str], titles: Mapping[str, str]) -> None:
+    """Replace what the help says about some options, and the titles of some groups, by their names."""
+    for action in parser._actions:
+        action.help = texts.get(action.dest, action.help)
+    for name, title in titles.items():
+        parser.groups[name].title = title
+
+
+def show_options(parser: Any, groups: Sequence[str], usage: str, epilog: str | None) -> NoReturn:
+    """Show the help of some groups of options, in this order, and exit.
+
+    Args:
+        parser: that of the command; of no further use afterwards.
+        groups: their names; the empty one is that of the options without a group, which those of a group without
+            options with a dot in their names join.
+        usage: the line above them.
+        epilog: what stands below.
+    """
+    plain, *others = (parser.groups[name] if name else parser._optionals for name in groups)
+    if plain is parser._optionals:
+        plain._group_actions.extend(others.pop(0)._group_actions)
+    for group in (plain, *others):
+        # Whole sections as files are for programs.
+        group._group_actions = [one for one in group._group_actions if one.dest not in parser.groups]
+    parser._action_groups = [plain, *others]
+    parser.usage, parser.epilog = usage, epilog
+    parser.print_help()
+    parser.exit()
+    raise AssertionError  # `exit` does not return
 
 
 class KeepsCheckpointSettings:

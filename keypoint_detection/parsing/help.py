@@ -1,0 +1,69 @@
+"""Help that fits a few screens: what an option means, what it takes, and its default."""
+
+import re
+import textwrap
+from argparse import SUPPRESS, Action, HelpFormatter
+
+from jsonargparse import DefaultHelpFormatter
+
+from keypoint_detection.parsing.wording import KINDS
+
+__all__ = ["ShortHelp"]
+
+# Columns in front of what an option means.
+INDENT = 6
+# What jsonargparse writes behind what an option means; its types are those of Python.
+FACTS = re.compile(
+    r" \((?=required|type: |default: )(?P<required>required)?(?:, )?(?:type: (?P<type>.*?))?"
+    r"(?:(?:, )?default: (?P<default>.*?))?(?:, known subclasses: (?P<known>.*))?\)$",
+    re.DOTALL,
+)
+OWN = "keypoint_detection."
+# What every command has.
+COMMON = {
+    "help": "show this help",
+    "print_config": "print all settings as a config file and exit; =comments explains them, =skip_default leaves out "
+    "those that are as by default",
+}
+
+
+class ShortHelp(DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
+    """Help in which an option is one line and what it means another few."""
+
+    def __init__(self, prog: str, width: int | None = None) -> None:
+        super().__init__(prog, max_help_position=INDENT, width=width)  # type: ignore[no-untyped-call]
+
+    def _expand_help(self, action: Action) -> str:
+        return COMMON.get(action.dest) or FACTS.sub(_in_words, super()._expand_help(action))
+
+    def _format_action_invocation(self, action: Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return HelpFormatter._format_action_invocation(self, action)
+        names = [name for name in action.option_strings if not name.endswith("+")]
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(names)} {value}"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Fill paragraphs one by one, and leave lines alone that begin with a space."""
+        paragraphs = textwrap.dedent(text).strip().split("\n\n")
+        return "\n\n".join(
+            paragraph
+            if re.search(r"^ ", paragraph, flags=re.MULTILINE)
+            else textwrap.fill(paragraph, width, initial_indent=indent, subsequent_indent=indent)
+            for paragraph in paragraphs
+        )
+
+
+def _in_words(facts: re.Match[str]) -> str:
+    """Say in words what an option takes, where it is easily said, and its default, unless that is nothing."""
+    kind, default, known = (facts["type"] or "").removesuffix(" | null"), facts["default"], facts["known"]
+    said = ["required"] if facts["required"] else []
+    if kind in KINDS and kind not in ("bool", "str"):
+        said.append(KINDS[kind])
+    if known and all(name.strip().startswith(OWN) for name in known.split(",")):
+        said.append("one of " + ", ".join(name.strip().rpartition(".")[2] for name in known.split(",")))
+    if default not in (None, "null", SUPPRESS):
+        if name := re.fullmatch(r"\{'class_path': '(?:\w+\.)*(\w+)'\}", default):
+            default = name[1]
+        said.append(f"default: {default.lower() if kind == 'bool' else default}")
+    return f" ({'; '.join(said)})" if said else ""
