@@ -45,6 +45,21 @@ COMMANDS = {
     "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),
 }
 
+# What other programs call them.
+SYNONYMS = {
+    **dict.fromkeys(("train", "training", "finetune", "fine-tune", "learn", "resume"), "fit"),
+    **dict.fromkeys(("val", "valid", "validation", "calibrate"), "validate"),
+    **dict.fromkeys(("eval", "evaluate", "evaluation", "measure", "benchmark", "score"), "test"),
+    **dict.fromkeys(("inference", "infer", "detect", "detection", "run", "track", "predictions"), "predict"),
+    **dict.fromkeys(("visualize", "visualise", "show", "browse"), "view"),
+    **dict.fromkeys(("label", "select", "active-learning"), "suggest"),
+    **dict.fromkeys(("verify", "audit", "inspect", "analyze", "analyse"), "check"),
+    **dict.fromkeys(("import",), "convert"),
+    **dict.fromkeys(("onnx", "deploy"), "export"),
+    **dict.fromkeys(("summary", "summarise", "compare"), "summarize"),
+    **dict.fromkeys(("synthesise", "generate", "draw"), "synthesize"),
+}
+
 OVERVIEW = """\
 kpd trains, evaluates and deploys keypoint detectors.
 
@@ -175,7 +190,8 @@ def _keep_freed_memory() -> None:
 def _refuse_command(word: str) -> None:
     import difflib
 
-    nearest = difflib.get_close_matches(word, COMMANDS, n=1)
+    name = word.lower()
+    nearest = [SYNONYMS[name]] if name in SYNONYMS else difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f" Did you mean `kpd {nearest[0]}`?" if nearest else ""
     sys.stderr.write(f"kpd: error: {word!r} is not a command; the commands are {', '.join(COMMANDS)}.{hint}\n")
     raise SystemExit(USAGE_ERROR)

@@ -4,12 +4,16 @@ import os
 import platform
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
 import keypoint_detection
-from keypoint_detection.cli import COMMANDS, main, run
+from keypoint_detection.cli import COMMANDS, SYNONYMS, main, run
+from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.models.backbones import Unet
 
 
 def run_in_new_process(code: str) -> str:
@@ -51,7 +55,11 @@ def test_drawing_a_data_set_loads_no_lightning(tmp_path):
     assert (tmp_path / "boxes" / "train.json").is_file()
 
 
-def test_a_predictor_loads_neither_lightning_nor_torchvision(checkpoint):
+def test_a_predictor_loads_neither_lightning_nor_torchvision(tmp_path):
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
+    trainer.strategy.connect(KeypointDetector(channels=["corner"], backbone=partial(Unet, n_channels=4)))
+    checkpoint = tmp_path / "unet.ckpt"
+    trainer.save_checkpoint(checkpoint, weights_only=True)
     code = (
         "import sys\n"
         "from keypoint_detection import Predictor\n"
@@ -142,6 +150,30 @@ def test_an_unknown_command_is_refused_with_the_nearest(capsys):
         run(["fitt"])
     assert caught.value.code == 2
     assert f"the commands are {', '.join(COMMANDS)}. Did you mean `kpd fit`?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "command"),
+    [
+        ("train", "fit"),
+        ("eval", "test"),
+        ("infer", "predict"),
+        ("Inference", "predict"),
+        ("detect", "predict"),
+        ("val", "validate"),
+        ("fitt", "fit"),
+    ],
+)
+def test_the_words_of_other_programs_are_answered_with_the_command(word, command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run([word])
+    assert caught.value.code == 2
+    assert f"Did you mean `kpd {command}`?" in capsys.readouterr().err
+
+
+def test_every_synonym_names_a_command():
+    assert set(SYNONYMS.values()) <= set(COMMANDS)
+    assert not set(SYNONYMS) & set(COMMANDS)
 
 
 def test_the_module_runs_like_the_console_script():

@@ -7,9 +7,9 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import torch
 import yaml
@@ -74,11 +74,10 @@ from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.data.files import read_table
 from keypoint_detection.detector import KeypointDetector, check_precision
 from keypoint_detection.images import ImageError
-from keypoint_detection.models import backbones
-from keypoint_detection.models.backbones import Backbone
 from keypoint_detection.parsing.arguments import (
     ENVIRONMENT_PREFIX,
     find_checkpoint_path,
+    find_unknown_keys,
     gives_config,
     prepare_words,
     refuse_broken_configs,
@@ -205,14 +204,17 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             typed = ["--output.resume=true" if word == "--resume" else word for word in typed]
         subparser = command_parsers(self)[command]
         show_help(subparser, command, typed)
+        options = set(list_option_strings(subparser))
         words = [
-            *variables_as_words(command, set(list_option_strings(subparser)), os.environ),
+            *variables_as_words(command, options, os.environ),
             *prepare_words(typed),
         ]
         try:
             refuse_broken_configs(words)
         except ValueError as error:
-            parser.error(str(error))
+            subparser.error(str(error))
+        if unknown := find_unknown_keys(words, options):
+            subparser.error("\n".join(unknown))
         path = find_checkpoint_path(words)
         if path is None:
             path = os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
@@ -447,11 +449,6 @@ def _leave(words: Sequence[str], message: str, error: Exception) -> NoReturn:
 
 class _DetectorParser(ShortErrors, LightningArgumentParser):
     """The parser of `fit`, `validate`, `test` and `predict`."""
-
-    short_names: ClassVar[Mapping[str, Sequence[str]]] = {
-        "backbone": [name for name in backbones.__all__ if name != Backbone.__name__],
-        "callbacks": [callback.__name__ for callback in CALLBACKS],
-    }
 
 
 def _as_number(value: Any) -> int | float:

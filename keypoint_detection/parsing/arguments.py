@@ -1,9 +1,10 @@
 """Command-line arguments before parsing: values in Python's notation, classes, pipes and environment variables."""
 
 import ast
+import difflib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,11 @@ from keypoint_detection.documents import parse_yaml
 __all__ = [
     "CONFIG_OPTIONS",
     "ENVIRONMENT_PREFIX",
+    "SIMILARITY",
     "ConfigWord",
     "find_checkpoint_path",
     "find_configs",
+    "find_unknown_keys",
     "gives_config",
     "prepare_words",
     "refuse_broken_configs",
@@ -24,6 +27,8 @@ __all__ = [
 ENVIRONMENT_PREFIX = "KPD"
 CONFIG_OPTIONS = ("-c", "--config")
 CONFIG_PREFIX = "--config="
+# How similar two names must be, from 0 to 1, for one to be suggested in place of the other.
+SIMILARITY = 0.6
 # Trainer options where 16.0 can only mean 16. Elsewhere the two differ: to limit_val_batches, 1.0 means all batches and
 # 1 means one; and the version of a logger is a string.
 WHOLE_TRAINER_NUMBERS = tuple(
@@ -111,6 +116,48 @@ def refuse_broken_configs(words: Sequence[str]) -> None:
             continue  # the parser says what is wrong with the file
         except ValueError as error:
             raise ValueError(f"{config.source}, {error}.") from error
+
+
+def find_unknown_keys(words: Sequence[str], options: Collection[str]) -> list[str]:
+    """Find keys in config files that are no options; those of a class's parameters are left to the parser.
+
+    Args:
+        words: of a command, which may name configs.
+        options: those of its parser, e.g. `--model.lr`.
+
+    Returns:
+        A line for each: the file, the line in it, the key and the nearest that exists.
+    """
+    known = {option.removeprefix("--") for option in options if not option.endswith(".help")}
+    problems = []
+    for config in find_configs(words).values():
+        try:
+            text = config.source if config.is_text else Path(config.source).read_text(encoding="utf-8")
+            root = yaml.compose(text, yaml.SafeLoader)
+        except (OSError, yaml.YAMLError, UnicodeDecodeError):
+            continue  # the parser says what is wrong with the file
+        source = "the config" if config.is_text else config.source
+        for key, line in _walk_keys(root, "", known):
+            near = difflib.get_close_matches(key, _names_of_level(key, known), n=1, cutoff=SIMILARITY)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            problems.append(f"{source}, line {line}: there is no option {key}{hint}")
+    return problems
+
+
+def _walk_keys(node: yaml.Node | None, prefix: str, known: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Yield the keys below a node that are neither options nor sections of them, and their lines."""
+    for key_node, value_node in node.value if isinstance(node, yaml.MappingNode) else ():
+        key = f"{prefix}{key_node.value}"
+        if any(name.startswith(f"{key}.") for name in known):
+            yield from _walk_keys(value_node, f"{key}.", known)
+        elif key not in known and key_node.value != "<<":
+            yield key, key_node.start_mark.line + 1
+
+
+def _names_of_level(key: str, known: Collection[str]) -> set[str]:
+    """Return the options and sections that a key could be meant to be: those as deep as it is."""
+    depth = key.count(".") + 1
+    return {".".join(name.split(".")[:depth]) for name in known}
 
 
 def find_checkpoint_path(words: Sequence[str]) -> str | None:

@@ -6,22 +6,23 @@ import re
 import sys
 import traceback
 from argparse import ArgumentError
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from keypoint_detection.parsing.arguments import SIMILARITY
 from keypoint_detection.parsing.exit_codes import USAGE_ERROR
 from keypoint_detection.parsing.failures import find_own_place, is_debugging
 from keypoint_detection.parsing.help import ShortHelp
-from keypoint_detection.parsing.internals import guard_values, list_option_strings
+from keypoint_detection.parsing.internals import guard_values, list_class_names, list_option_strings
 from keypoint_detection.parsing.wording import reword
 
 __all__ = ["Parser", "ShortErrors"]
 
-# How similar two names must be, from 0 to 1, for one to be suggested in place of the other.
-SIMILARITY = 0.6
 N_OFFERED = 3
+# More names than this are listed only if none of them is near.
+N_SHOWN = 12
 # What to do about messages that say only what is wrong.
 ADVICE = (
     (
@@ -29,15 +30,9 @@ ADVICE = (
         "Modules of your own are looked for in the folder where the command runs, and in those of PYTHONPATH. If the "
         "checkpoint names a module that was renamed since, a file of the old name with `from NEW import *` helps.",
     ),
-    (r"WorstPictures", "The callback is called WorstImages now."),
     (
         r"Multiple subclasses with name ReduceLROnPlateau",
         "Write lightning.pytorch.cli.ReduceLROnPlateau, and its monitor: the metric that it watches, e.g. val/loss.",
-    ),
-    (
-        r"ap_every_n_epochs",
-        "model.ap_every_n_epochs is gone: every validation measures everything. "
-        "Use --trainer.check_val_every_n_epoch to validate less often.",
     ),
     (
         r"invalid literal for int\(\) with base 10: '[-\d.]+'",
@@ -55,6 +50,17 @@ ADVICE = (
         r'key "data\.flip_pairs"',
         "Give pairs of types that swap, e.g. [[left_ear, right_ear], [left_eye, right_eye]], or [] if none do.",
     ),
+    (r'key "data\.image_size"', "Give height and width, e.g. --data.image_size='[256, 256]'."),
+    (
+        r'key "trainer\.precision"',
+        "bf16-mixed and 16-mixed halve the time on hardware that supports them; 32-true is exact.",
+    ),
+    (
+        r"No supported gpu backend|the accelerator is not available|not available on this machine",
+        "Leave --trainer.accelerator and --trainer.devices out to train on what there is. If this machine has a GPU, "
+        "torch does not see it: install the build of torch for it, see https://pytorch.org/get-started.",
+    ),
+    (r"invalid strategy name", "On several GPUs or processes, ddp is the usual one; on one, leave it out."),
 )
 
 
@@ -64,9 +70,6 @@ LACKING = "the following arguments are required: "
 
 class ShortErrors(ArgumentParser):
     """Report a mistake in a few lines, without the sixty lines of usage that argparse prints first."""
-
-    # The classes that short names stand for; a subclass may register more.
-    short_names: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         guard_values()
@@ -87,7 +90,7 @@ class ShortErrors(ArgumentParser):
         # argparse calls the module file by its name when started with `python -m`.
         command = re.sub(r"^(__main__\.py|pytest|\S*pytest\S*)\b", "kpd", command)
         own = find_own_place(ex) if ex is not None else None
-        hint = _hint(message, parser, self.short_names) if own is None else f"  in your own code: {own}\n"
+        hint = _hint(message, parser) if own is None else f"  in your own code: {own}\n"
         if ex is not None and is_debugging():
             traceback.print_exception(ex)
         sys.stderr.write(f"{command}: error: {_shorten(message)}\n{hint}Run `{command} --help` for all options.\n")
@@ -104,6 +107,14 @@ def _shorten(message: str) -> str:
     kind = r"Type (?:typing|collections\.abc)\.Callable\[.*?\] expects a function or a callable class: "
     message = re.sub(kind, "", message, flags=re.S)
     message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
+    message = re.sub(r"\. Got value: [\w.]+$", "", message, flags=re.M)
+    # A class that could not be made: what it says, without the other types that its option takes.
+    if match := re.match(
+        r"Does not validate against any.*?Problem with given class_path '([\w.]+)':\s*(.*?)\n  - ", message, re.S
+    ):
+        package = re.search(r"Requirement '([^']+)' not met", match[2])
+        reason = f"needs a package that is not installed: pip install '{package[1]}'" if package else match[2]
+        message = f"{match[1]} {reason}" if package else f"{match[1]}: {reason}"
     message = message.replace("Expected a dot import path string:", "there is no class called")
     message = re.sub(
         r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>\.*", r"\1 is not a subclass of \2", message
@@ -112,7 +123,7 @@ def _shorten(message: str) -> str:
     return re.sub(rf"expected one of [^\n]*\n\s*- ({LACKING})", r"\1", reword(message)).strip()
 
 
-def _hint(message: str, parser: ArgumentParser, short_names: Mapping[str, Sequence[str]]) -> str:
+def _hint(message: str, parser: ArgumentParser) -> str:
     """Suggest the nearest thing that exists, on a line of its own."""
     for pattern, advice in ADVICE:
         if re.search(pattern, message):
@@ -126,10 +137,9 @@ def _hint(message: str, parser: ArgumentParser, short_names: Mapping[str, Sequen
         if class_path:
             return _offer(match[1], _parameters(class_path[1]), show_all=True)
         return _offer(match[1], [option.lstrip("-") for option in list_option_strings(parser)])
-    if match := re.search(r'key "(?:[\w]+\.)*?([\w.]+)":.*dot import path string: (\S+)', message, flags=re.S):
-        key = match[1].split(".")[-1]
-        known = short_names.get(key, [])
-        return _offer(match[2], known, show_all=True) if known else ""
+    if match := re.search(r'key "([\w.]+)":.*(?:dot import path string: |has no attribute )(\S+)', message, flags=re.S):
+        name = match[2].strip("'.").rpartition(".")[2]
+        return _offer(name, list_class_names(parser, match[1]), show_all=True)
     return ""
 
 
@@ -137,7 +147,7 @@ def _offer(name: str, known: Iterable[str], show_all: bool = False) -> str:
     known = sorted(set(known))
     nearest = difflib.get_close_matches(name, known, n=N_OFFERED, cutoff=SIMILARITY)
     text = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
-    if show_all and known:
+    if show_all and known and (not nearest or len(known) <= N_SHOWN):
         text += f"There are: {', '.join(known)}."
     return f"{text.strip()}\n" if text else ""
 

@@ -60,8 +60,10 @@ def _in_words(facts: re.Match[str]) -> str:
     said = ["required"] if facts["required"] else []
     if kind in KINDS and kind not in ("bool", "str"):
         said.append(KINDS[kind])
-    if known and all(name.strip().startswith(OWN) for name in known.split(",")):
-        said.append("one of " + ", ".join(name.strip().rpartition(".")[2] for name in known.split(",")))
+    classes = [name.strip() for name in (known or "").split(",")]
+    # Long lists of other packages' classes are left to `--OPTION.help CLASS` and their documentation.
+    if 2 * sum(name.startswith(OWN) for name in classes) > len(classes):
+        said.append("one of " + ", ".join(name.rpartition(".")[2] for name in classes))
     if default not in (None, "null", SUPPRESS):
         if name := re.fullmatch(r"\{'class_path': '(?:\w+\.)*(\w+)'\}", default):
             default = name[1]

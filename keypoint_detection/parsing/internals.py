@@ -32,6 +32,7 @@ __all__ = [
     "is_in_validation",
     "is_validation_due",
     "is_validation_scheduled",
+    "list_class_names",
     "list_option_strings",
     "log_hyperparameters",
     "mark_validation_due",
@@ -92,6 +93,19 @@ def list_option_strings(parser: ArgumentParser) -> Iterator[str]:
     subcommands = getattr(parser, "_subcommands_action", None)
     for child in subcommands._name_parser_map.values() if subcommands is not None else ():
         yield from list_option_strings(child)
+
+
+def list_class_names(parser: ArgumentParser, option: str) -> list[str]:
+    """List the short names of the classes that an option takes, of those that are imported.
+
+    Args:
+        parser: that of the command.
+        option: its name without hyphens, e.g. `model.backbone`.
+    """
+    action: Any = parser._option_string_actions.get(f"--{option}")
+    is_typed = isinstance(action, _typehints.ActionTypeHint)
+    _, _, paths = (action.extra_help() if is_typed else "").partition("known subclasses: ")
+    return [path.strip().rpartition(".")[2] for path in paths.split(",") if path]
 
 
 def reword_options(parser: Any, texts: Mapping[str, str], titles: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ import pytest
 from keypoint_detection.parsing.arguments import (
     find_checkpoint_path,
     find_configs,
+    find_unknown_keys,
     prepare_words,
     variables_as_words,
 )
@@ -83,3 +84,27 @@ def test_the_last_checkpoint_that_is_named_counts(words, expected, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text("ckpt_path: from_config.ckpt")
     assert find_checkpoint_path(words) == expected
+
+
+OPTIONS = ["--model", "--model.lr", "--model.backbone", "--model.backbone.help", "--data.train", "--seed", "--list+"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model:\n  lr: 1\n  backbone:\n    class_path: x\n    init_args: {y: 1}\nseed: 1\nlist+: [1]\n", []),
+        ("", []),
+        ("- 1", []),
+        ("model: [", []),  # the parser says what is wrong
+        ("seed: 1\nmodle:\n  lr: 1\n", ["line 2: there is no option modle; did you mean model?"]),
+        ("model:\n  lr: 1\n\n  lrr: 2\n", ["line 4: there is no option model.lrr; did you mean model.lr?"]),
+        (
+            "data: {trian: a, zzz: 1}",
+            ["line 1: there is no option data.trian; did you mean data.train?", "line 1: there is no option data.zzz."],
+        ),
+    ],
+)
+def test_unknown_keys_of_configs_are_found_with_their_lines(text, expected, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert find_unknown_keys(["--config", str(path)], OPTIONS) == [f"{path}, {line}" for line in expected]
