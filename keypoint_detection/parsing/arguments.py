@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from keypoint_detection.documents import parse_yaml
 
 __all__ = [
@@ -132,12 +134,12 @@ def find_unknown_keys(words: Sequence[str], options: Collection[str]) -> list[st
     problems = []
     for config in find_configs(words).values():
         try:
-            text = config.source if config.is_text else Path(config.source).read_text(encoding="utf-8")
-            root = yaml.compose(text, yaml.SafeLoader)
-        except (OSError, yaml.YAMLError, UnicodeDecodeError):
+            config.read()  # refuses what could exhaust its reader
+            text = config.source if config.is_text else Path(config.source).read_text(encoding="utf-8-sig")
+        except (OSError, ValueError):
             continue  # the parser says what is wrong with the file
         source = "the config" if config.is_text else config.source
-        for key, line in _walk_keys(root, "", known):
+        for key, line in _walk_keys(yaml.compose(text), "", known):
             near = difflib.get_close_matches(key, _names_of_level(key, known), n=1, cutoff=SIMILARITY)
             hint = f"; did you mean {near[0]}?" if near else "."
             problems.append(f"{source}, line {line}: there is no option {key}{hint}")
@@ -148,7 +150,7 @@ def _walk_keys(node: yaml.Node | None, prefix: str, known: Collection[str]) -> I
     """Yield the keys below a node that are neither options nor sections of them, and their lines."""
     for key_node, value_node in node.value if isinstance(node, yaml.MappingNode) else ():
         key = f"{prefix}{key_node.value}"
-        if any(name.startswith(f"{key}.") for name in known):
+        if any(option.startswith(f"{key}.") for option in known):
             yield from _walk_keys(value_node, f"{key}.", known)
         elif key not in known and key_node.value != "<<":
             yield key, key_node.start_mark.line + 1

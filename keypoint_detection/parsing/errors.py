@@ -107,7 +107,7 @@ def _shorten(message: str) -> str:
     kind = r"Type (?:typing|collections\.abc)\.Callable\[.*?\] expects a function or a callable class: "
     message = re.sub(kind, "", message, flags=re.S)
     message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
-    message = re.sub(r"\. Got value: [\w.]+$", "", message, flags=re.M)
+    message = re.sub(r"(?<=has no attribute )('\w+')\. Got value: \S+", r"\1", message)
     # A class that could not be made: what it says, without the other types that its option takes.
     if match := re.match(
         r"Does not validate against any.*?Problem with given class_path '([\w.]+)':\s*(.*?)\n  - ", message, re.S
