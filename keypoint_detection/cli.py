@@ -110,7 +110,7 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     if words[0] not in COMMANDS:
         _refuse_command(words[0])
     # Users' own classes are found in the working folder, as with `python -m`, but after everything that is installed.
-    sys.path.append(os.getcwd())
+    sys.path.append(_find_working_folder(words[0]))
     _keep_freed_memory()
     # A few large pages are cleared faster than many small ones. Torch reads this at its first allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -171,6 +171,14 @@ def _import_command(name: str) -> ModuleType:
         finally:
             gc.enable()
     return importlib.import_module(name)
+
+
+def _find_working_folder(command: str) -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        sys.stderr.write(f"kpd {command}: error: the working folder has been deleted; change to another one.\n")
+        raise SystemExit(USAGE_ERROR) from None
 
 
 def _keep_freed_memory() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from keypoint_detection.callbacks.checkpointing import read_best_validation
 from keypoint_detection.callbacks.measuring import find_report, is_flip_averaged
+from keypoint_detection.callbacks.optional_outputs import optional_output
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.data.datamodule import SEED_VARIABLE, KeypointsDataModule
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, write_held_out
@@ -41,10 +42,11 @@ class HeldOutPredictions(Callback):
         if not rows or not isinstance(data, KeypointsDataModule) or not isinstance(metrics, KeypointMetrics):
             return
         folder = find_run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
         groups = data.held_out_groups()
         held_out = HeldOut(_describe(pl_module, data, metrics), torch.from_numpy(groups), rows)
-        write_held_out(folder / HELD_OUT_FILE, held_out)
+        with optional_output(trainer, "predictions"):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_held_out(folder / HELD_OUT_FILE, held_out)
 
 
 def _latest_rows(pl_module: LightningModule) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from keypoint_detection.callbacks.optional_outputs import optional_output
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.drawing import DRAWN_SCORE, draw_prediction
 from keypoint_detection.tracking.images import log_images
@@ -56,8 +57,11 @@ class PredictionOverlays(Callback):
         """Write and log what was drawn."""
         self._n_validations += not trainer.sanity_checking
         overlays, self._pending = self._pending, []
-        if not overlays:
-            return
+        if overlays:
+            with optional_output(trainer, "overlays"):
+                self._write(trainer, overlays)
+
+    def _write(self, trainer: Trainer, overlays: list[tuple[int, Image.Image]]) -> None:
         folder = find_run_folder(trainer) / "overlays"
         folder.mkdir(parents=True, exist_ok=True)
         self.latest = []

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
 from keypoint_detection.callbacks.measuring import find_report, is_flip_averaged
+from keypoint_detection.callbacks.optional_outputs import optional_output
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
 from keypoint_detection.counting import count_in_words
@@ -99,10 +100,11 @@ class ResultTable(Callback):
         for name in report.channels_without_truth:
             self._shown.append(f"Channel '{name}' has no labelled points here; the means leave it out.")
         folder = find_run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.json"
         content = {"flip_test": is_averaged, **report.as_dict()}
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with optional_output(trainer, "metrics"):
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         columns = list_columns(report)
         rows = [[name_row(report, row), *(column.read(row) for column in columns)] for row in list_rows(report)]
         for logger in wandb_loggers(trainer):

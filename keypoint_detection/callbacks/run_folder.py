@@ -3,6 +3,8 @@
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 
+from keypoint_detection.callbacks.optional_outputs import let_loggers_fail, optional_output
+from keypoint_detection.callbacks.run_lock import RunLock
 from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER, find_run
 from keypoint_detection.checkpoints.specifications import as_plain
 from keypoint_detection.parsing.failures import note_run_folder
@@ -32,6 +36,8 @@ class SavedRun(SaveConfigCallback):
     """
 
     path: Path | None = None
+    _text: str | None = None
+    _lock: RunLock | None = None
 
     @property
     def config_file(self) -> Path | None:
@@ -45,6 +51,11 @@ class SavedRun(SaveConfigCallback):
         if self.path is None:
             path = self._choose_folder(trainer) if trainer.is_global_zero else None
             self.path = Path(trainer.strategy.broadcast(str(path)))
+        if stage == "fit" and trainer.is_global_zero:
+            self._lock = self._lock or RunLock(self.path)
+            with _unwritable_refused(self.path):
+                self._lock.take()
+            let_loggers_fail(trainer)
         for callback in trainer.checkpoint_callbacks if stage == "fit" else ():
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.path / CHECKPOINT_FOLDER)
@@ -65,8 +76,9 @@ class SavedRun(SaveConfigCallback):
         # The file reproduces the run from its start: it does not say where this process resumed it.
         config = self.config.clone()
         config.ckpt_path = None
-        text = self.parser.dump(config, skip_none=False)
-        (self.path / self.config_filename).write_text(text, encoding="utf-8")
+        self._text = self.parser.dump(config, skip_none=False)
+        with _unwritable_refused(self.path):
+            self._write_config()
         hyperparameters = {
             key: value
             for key, value in self.config.as_dict().items()
@@ -76,6 +88,28 @@ class SavedRun(SaveConfigCallback):
             if isinstance(logger, Logger):
                 logger.log_hyperparams(as_loggable(hyperparameters))
 
+    def _write_config(self) -> None:
+        assert self.path is not None
+        assert self._text is not None
+        (self.path / self.config_filename).write_text(self._text, encoding="utf-8")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the config again if the run folder was deleted: without it, the checkpoint could not be resumed."""
+        if self._text is not None and self.config_file is not None and not self.config_file.is_file():
+            with optional_output(trainer, "config file"):
+                self.config_file.parent.mkdir(parents=True, exist_ok=True)
+                self._write_config()
+
+    def on_train_batch_end(self, *args: object) -> None:
+        """Show other trainings that this one is alive."""
+        if self._lock is not None:
+            self._lock.show_life()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let other trainings resume the run."""
+        if self._lock is not None:
+            self._lock.release()
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Tell the checkpoint callbacks where their files are now, so that they know the best one."""
         for callback in trainer.checkpoint_callbacks if _command(trainer) == "fit" else ():
@@ -84,7 +118,9 @@ class SavedRun(SaveConfigCallback):
                 checkpoint["callbacks"][callback.state_key] = _move_checkpoints(state, Path(callback.dirpath))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Remove the folder of a run that failed before it did anything; otherwise its traceback goes there."""
+        """Let others resume the run, and remove its folder if it did nothing; otherwise its traceback goes there."""
+        if self._lock is not None:
+            self._lock.release()
         if self.path is not None:
             note_run_folder(exception, self.path)
         if self.path is not None and trainer.is_global_zero and not trainer.global_step:
@@ -140,15 +176,25 @@ def _make_folder(root: Path, command: str) -> Path:
     while True:
         path = root / (stem if number == 1 else f"{stem}-{number}")
         try:
-            path.mkdir(parents=True)
+            with _unwritable_refused(path):
+                path.mkdir(parents=True)
         except FileExistsError:
             number += 1
-        except OSError as error:
-            raise MisconfigurationException(
-                f"the folder {path} cannot be created ({error.strerror}). Give another --trainer.default_root_dir."
-            ) from error
         else:
             return path
+
+
+@contextmanager
+def _unwritable_refused(path: Path) -> Iterator[None]:
+    """Refuse a run folder in which nothing can be written."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise MisconfigurationException(
+            f"the run folder {path} cannot be written ({error.strerror}). Give another --trainer.default_root_dir."
+        ) from error
 
 
 def as_loggable(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """LightningCLI for `kpd fit`, `validate`, `test`, `predict`: the typed signatures of model and data are the options."""
 
+import errno
 import logging
 import numbers
 import os
@@ -115,6 +116,9 @@ DEFAULT_CALLBACKS: list[dict[str, Any]] = [
 
 # What `callbacks` can name without its module: short names refer to imported classes.
 CALLBACKS = (BestCheckpoint, HtmlReport, ModelArtifact, PredictionOverlays, ResultTable, WorstImages)
+
+# What the system answers where a file cannot be written: no space, no quota, read-only.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 DEFAULT_LOGGER = {
     "class_path": "lightning.pytorch.loggers.WandbLogger",
@@ -418,6 +422,12 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
         _leave(words, str(error), error)
     except (TrainingDivergedError, NotFiniteError, CheckpointWriteError) as error:
         sys.stderr.write(f"kpd {words[0]}: {error}\n")
+        finish_wandb(exit_code=1)
+        raise SystemExit(1) from error
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        sys.stderr.write(f"kpd {words[0]}: {error.filename or 'a file'} cannot be written: {error.strerror}.\n")
         finish_wandb(exit_code=1)
         raise SystemExit(1) from error
     except (SIGTERMException, RuntimeError) as error:

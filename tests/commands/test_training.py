@@ -451,7 +451,7 @@ def test_an_odd_option_is_answered_before_anything_runs(discs, capsys, words, te
 def test_a_folder_that_cannot_be_made_is_refused(discs, capsys):
     Path("file").write_text("")
     error = refusal(capsys, "fit", "--config", TINY, f"--data.train={discs}", "--trainer.default_root_dir=file/x")
-    assert "cannot be created" in error
+    assert "cannot be written" in error
     assert "--trainer.default_root_dir" in error
 
 
