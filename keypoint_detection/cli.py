@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keypoint_detection import __version__
 from keypoint_detection.parsing.exit_codes import FAILURE, SIGNAL_EXIT_BASE, USAGE_ERROR
+from keypoint_detection.printing import complain
 
 if TYPE_CHECKING:
     from keypoint_detection.commands.training import DetectorCLI
@@ -145,7 +146,7 @@ def main() -> None:
 
         if is_debugging():
             raise
-        sys.stderr.write(describe_failure(error, sys.argv[1:]))
+        complain(describe_failure(error, sys.argv[1:]))
         raise SystemExit(FAILURE) from error
 
 
@@ -177,7 +178,7 @@ def _find_working_folder(command: str) -> str:
     try:
         return os.getcwd()
     except FileNotFoundError:
-        sys.stderr.write(f"kpd {command}: error: the working folder has been deleted; change to another one.\n")
+        complain(f"kpd {command}: error: the working folder has been deleted; change to another one.\n")
         raise SystemExit(USAGE_ERROR) from None
 
 

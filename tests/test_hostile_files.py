@@ -28,14 +28,14 @@ MERGE_BOMB = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n -
 
 def _convert(name: str) -> Callable[[Path], object]:
     def read(path: Path) -> object:
-        return read_labels(*find_labels(path, name), Reading(None, []), None)  # type: ignore[arg-type]
+        return read_labels(*find_labels(path, name), Reading(None, [], "error", "error"), None)  # type: ignore[arg-type]
 
     return read
 
 
 JSON_READERS: dict[str, Callable[[Path], object]] = {
     "training": lambda path: read_coco(path, coordinates="continuous"),
-    "prediction": lambda path: find_unlabelled(str(path), None, "--data.predict", takes_videos=True),
+    "prediction": lambda path: find_unlabelled(str(path), None, "--data.predict", "error", takes_videos=True),
     "coco": _convert("coco"),
     "blender": _convert("blender"),
     "label_studio": _convert("label_studio"),

@@ -240,7 +240,7 @@ def draw_split(folder: Path, split: Split, count: int, options: SyntheticBoxes) 
         "options": record,
     }
     content = {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": [CATEGORY]}
-    (folder / f"{split}.json").write_text(json.dumps(content) + "\n")
+    (folder / f"{split}.json").write_text(json.dumps(content, allow_nan=False) + "\n")
 
 
 def describe_keypoints(points: np.ndarray, flags: np.ndarray) -> dict[str, Any]:

@@ -219,10 +219,12 @@ class PredictionWriter(Callback):
             height, width = batch.image_sizes[row].tolist()
             points = _as_points(detections, row, names, self._threshold)
             record = _identify(data.unlabelled, (position, number), is_frame=data.unlabelled[position].is_video)
-            self._part.write(json.dumps(record | {"height": height, "width": width, "points": points}) + "\n")
+            self._part.write(
+                json.dumps(record | {"height": height, "width": width, "points": points}, allow_nan=False) + "\n"
+            )
         for failure in batch.failures:
             record = _identify(data.unlabelled, failure.place, is_frame=failure.is_frame)
-            self._part.write(json.dumps(record | {"error": failure.reason}) + "\n")
+            self._part.write(json.dumps(record | {"error": failure.reason}, allow_nan=False) + "\n")
         self._part.flush()
         if trainer.received_sigterm:
             raise SIGTERMException

@@ -104,7 +104,7 @@ class ResultTable(Callback):
         content = {"flip_test": is_averaged, **report.as_dict()}
         with optional_output(trainer, "metrics"):
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         columns = list_columns(report)
         rows = [[name_row(report, row), *(column.read(row) for column in columns)] for row in list_rows(report)]
         for logger in wandb_loggers(trainer):

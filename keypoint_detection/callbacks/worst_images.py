@@ -15,6 +15,7 @@ from keypoint_detection.drawing import DRAWN_SCORE, draw_prediction
 from keypoint_detection.geometry import apply_affine
 from keypoint_detection.metrics.matching import pair_nearest
 from keypoint_detection.metrics.report import ImageErrors, severity
+from keypoint_detection.printing import make_plain_cell
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 from keypoint_detection.types import NOT_LABELLED, Batch
 
@@ -101,11 +102,11 @@ class WorstImages(MeasuringCallback):
         folder = find_run_folder(trainer)
         (folder / "worst").mkdir(parents=True, exist_ok=True)
         if trainer.is_global_zero:
-            with (folder / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
+            with (folder / "per_image.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
                 writer = csv.writer(file)
                 names = find_image_names(trainer, [row.image_id for row in errors])
                 writer.writerow([*ImageErrors._fields, "file"])
-                writer.writerows([*row, names.get(row.image_id, "")] for row in errors)
+                writer.writerows([*row, make_plain_cell(names.get(row.image_id, ""))] for row in errors)
         worst = [(rank, row, drawn[row.image_id]) for rank, row in enumerate(errors, 1) if row.image_id in drawn]
         worst = [entry for entry in worst if entry[0] <= self.n_images]
         for rank, row, image in worst:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.parsing.arguments import CONFIG_OPTIONS
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe
+from keypoint_detection.printing import complain, make_handler, say
 from keypoint_detection.types import MIN_DISTANCE_PX, DataError
 
 __all__ = ["check", "run"]
@@ -66,7 +66,7 @@ def run(words: Sequence[str]) -> None:
         add_fit_options(parser)
     else:
         parser.add_argument(*CONFIG_OPTIONS, help=CONFIG_HELP)  # for the help, which then loads no Lightning
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[make_handler()])
     try:
         options = parser.parse_args(read_fit_words(typed) if needs_fit_options else typed)
         data, augmentation = _describe_data(parser, options, needs_fit_options)
@@ -74,7 +74,7 @@ def run(words: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
-        sys.stderr.write("kpd check: interrupted; nothing was reported.\n")
+        complain("kpd check: interrupted; nothing was reported.\n")
         raise SystemExit(130) from None
     if not is_clean:
         raise SystemExit(1)
@@ -114,7 +114,7 @@ def check(
     if sheet is not None and part is not None and len(part.channels):
         found = _look_at_augmentation(found, part, data.demands, augmentation, Path(sheet).expanduser(), n_images)
     if json != STANDARD_OUTPUT:
-        sys.stdout.write(format_audit(found))
+        say(format_audit(found))
     if json is not None:
         _write_json(found, json)
     return not any(finding.level == "error" for finding in found.findings)
@@ -192,9 +192,9 @@ def _look_at_augmentation(
 
 
 def _write_json(found: Audit, target: str) -> None:
-    text = json.dumps(describe_audit(found), indent=2) + "\n"
+    text = json.dumps(describe_audit(found), indent=2, allow_nan=False) + "\n"
     if target == STANDARD_OUTPUT:
-        sys.stdout.write(text)
+        say(text)
     else:
         path = Path(target).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)

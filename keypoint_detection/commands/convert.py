@@ -1,6 +1,5 @@
 """The command `kpd convert`: labels of other programs to COCO keypoints and back."""
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from keypoint_detection.data.coco import Coordinates
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.parsing.functions import call_with_words
+from keypoint_detection.printing import say
 from keypoint_detection.types import OCCLUDED, DataError
 
 __all__ = ["convert", "run"]
@@ -127,7 +127,7 @@ def convert(
         "coordinates": CONTINUOUS,
     }
     notes = [*labels.notes, *write_labels(labels, target, write_as, images, info)]
-    sys.stdout.write(f"{target} ({FORMATS[write_as].title}): {report}\n" + "".join(f"  {note}\n" for note in notes))
+    say(f"{target} ({FORMATS[write_as].title}): {report}\n" + "".join(f"  {note}\n" for note in notes))
 
 
 def _refuse_shares(labels: LabelSet, path: Path) -> None:

@@ -1,6 +1,5 @@
 """The command `kpd export`: one file that takes images and returns points, compared with PyTorch."""
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from keypoint_detection.inference.parity import MAX_DIFFERENCE_PX, Parity, compa
 from keypoint_detection.inference.program_engine import ProgramEngine
 from keypoint_detection.inference.torch_engine import TorchEngine
 from keypoint_detection.parsing.functions import call_with_words
+from keypoint_detection.printing import complain, say
 from keypoint_detection.types import DataError
 
 __all__ = ["export", "run"]
@@ -96,10 +96,10 @@ def export(
         if is_kept:
             partial.replace(path)
     if not is_kept:
-        sys.stderr.write(f"kpd export: the points differ by more than {MAX_DIFFERENCE_PX} px: {path} was not kept.\n")
+        complain(f"kpd export: the points differ by more than {MAX_DIFFERENCE_PX} px: {path} was not kept.\n")
     elif not parity.n_points:
         way_out = "give --images with objects that it knows" if images else "give --images"
-        sys.stderr.write(f"kpd export: no point was found, so the difference is unknown: {way_out}.\n")
+        complain(f"kpd export: no point was found, so the difference is unknown: {way_out}.\n")
     return is_kept
 
 
@@ -108,7 +108,7 @@ def _load_exported(path: Path, format: ExportFormat) -> Engine:
 
 
 def _report(path: Path, n_bytes: int, parity: Parity, detector: LoadedDetector) -> None:
-    sys.stdout.write(
+    say(
         f"{path}: {n_bytes / 1e6:.1f} MB\n"
         f"Compared with PyTorch in float32 on {count_in_words(parity.n_images, 'image')}, "
         f"{count_in_words(parity.n_points, 'point')} with a score from "
@@ -122,7 +122,7 @@ def _report(path: Path, n_bytes: int, parity: Parity, detector: LoadedDetector) 
         f"  time of one image    {parity.exported_ms:.0f} ms, in PyTorch {parity.reference_ms:.0f} ms\n"
     )
     if detector.network.mirrored_channels is not None:
-        sys.stdout.write("  averaged with the mirrored image; --flip_test=false takes half the time\n")
+        say("  averaged with the mirrored image; --flip_test=false takes half the time\n")
 
 
 def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:
@@ -149,5 +149,5 @@ def _read_examples(source: str) -> list[NDArray[np.uint8]]:
     if not examples:
         raise DataError(f"--images: nothing of {source} can be read; the first is {failures[0]}")
     for failure in failures:
-        sys.stderr.write(f"kpd export: skipped {failure}\n")
+        complain(f"kpd export: skipped {failure}\n")
     return examples

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from keypoint_detection.inference.suggesting import choose_images, make_thumbnai
 from keypoint_detection.inference.thresholds import choose_threshold
 from keypoint_detection.inference.torch_engine import TorchEngine
 from keypoint_detection.parsing.functions import call_with_words
+from keypoint_detection.printing import make_plain_cell, say
 from keypoint_detection.types import DataError
 
 __all__ = ["run", "suggest"]
@@ -125,14 +125,14 @@ def suggest(
 def _report(table: Path, n_chosen: int, n_seen: int, n_wanted: int) -> None:
     in_words = count_in_words(n_chosen, "image")
     frames = table.with_suffix("")
-    sys.stdout.write(f"Wrote {table} and {table.with_suffix('.png')}: {in_words} of {n_seen} to label next.\n")
+    say(f"Wrote {table} and {table.with_suffix('.png')}: {in_words} of {n_seen} to label next.\n")
     if frames.is_dir():
-        sys.stdout.write(
+        say(
             f"The frames of videos are in {frames}; `kpd predict --data.predict={frames} --output.format=coco_labels` "
             "labels them for you to correct.\n"
         )
     if n_chosen < min(n_wanted, n_seen):
-        sys.stdout.write("The others are copies of these or of images that are labelled.\n")
+        say("The others are copies of these or of images that are labelled.\n")
 
 
 def _refuse_outputs(table: Path, has_videos: bool) -> None:
@@ -191,11 +191,11 @@ def _save(candidates: Sequence[_Candidate], doubts: Sequence[float], folder: Pat
 
 
 def _write_table(path: Path, suggestions: Sequence[_Suggestion]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["rank", "image", "doubt"])
         for rank, suggestion in enumerate(suggestions, 1):
-            writer.writerow([rank, suggestion.name, round(suggestion.doubt, N_DECIMALS)])
+            writer.writerow([rank, make_plain_cell(suggestion.name), round(suggestion.doubt, N_DECIMALS)])
 
 
 def _list_files(source: str, option: str, outside_images: OutsideImages, *, takes_videos: bool) -> list[UnlabelledFile]:

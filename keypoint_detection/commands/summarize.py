@@ -18,6 +18,7 @@ from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe
 from keypoint_detection.plots import draw_learning_curve
+from keypoint_detection.printing import make_handler
 from keypoint_detection.types import DataError
 
 __all__ = ["run", "summarize"]
@@ -40,7 +41,7 @@ def run(words: Sequence[str]) -> None:
         "runs", nargs="+", help="run folders, a folder that contains them, or patterns of either: 'runs/*-fit*'."
     )
     parser.add_function_arguments(summarize, as_group=False, skip={"runs"})
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[make_handler()])
     options = parser.parse_args(list(words[1:]))
     try:
         summarize(options.runs, options.output, options.error, options.n_resamples, options.seed)

@@ -7,6 +7,7 @@ from dataclasses import fields
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe
+from keypoint_detection.printing import make_handler
 
 __all__ = ["run"]
 
@@ -20,7 +21,7 @@ def run(words: Sequence[str]) -> None:
     parser = Parser(prog="kpd synthesize", description=describe(SyntheticBoxes))
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
     parser.add_class_arguments(SyntheticBoxes, as_group=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[make_handler()])
     try:
         options = vars(parser.parse_args(list(words[1:])))
         draw_data_set(SyntheticBoxes(**{field.name: options[field.name] for field in fields(SyntheticBoxes)}))

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NoReturn, TypeVar
 
+from keypoint_detection.printing import complain
+
 __all__ = ["leave_with_unreadable", "track"]
 
 T = TypeVar("T")
@@ -39,5 +41,5 @@ def leave_with_unreadable(command: str, counted: str, failures: Sequence[str]) -
         SystemExit: always (1).
     """
     listed = "\n".join(f"  {failure}" for failure in failures)
-    sys.stderr.write(f"{command}: {counted} could not be read:\n{listed}\n")
+    complain(f"{command}: {counted} could not be read:\n{listed}\n")
     raise SystemExit(UNREADABLE)

@@ -5,7 +5,6 @@ import logging
 import numbers
 import os
 import re
-import sys
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -94,6 +93,7 @@ from keypoint_detection.parsing.internals import (
     list_option_strings,
     trained_so_far,
 )
+from keypoint_detection.printing import complain, make_handler
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.types import DataError
 
@@ -421,13 +421,13 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
     except (MisconfigurationException, CheckpointError) as error:
         _leave(words, str(error), error)
     except (TrainingDivergedError, NotFiniteError, CheckpointWriteError) as error:
-        sys.stderr.write(f"kpd {words[0]}: {error}\n")
+        complain(f"kpd {words[0]}: {error}\n")
         finish_wandb(exit_code=1)
         raise SystemExit(1) from error
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        sys.stderr.write(f"kpd {words[0]}: {error.filename or 'a file'} cannot be written: {error.strerror}.\n")
+        complain(f"kpd {words[0]}: {error.filename or 'a file'} cannot be written: {error.strerror}.\n")
         finish_wandb(exit_code=1)
         raise SystemExit(1) from error
     except (SIGTERMException, RuntimeError) as error:
@@ -452,7 +452,7 @@ def _leave(words: Sequence[str], message: str, error: Exception) -> NoReturn:
     """Exit with what is wrong with the user's data or settings."""
     if is_debugging():
         traceback.print_exception(error)
-    sys.stderr.write(f"kpd {words[0]}: error: {message}\n")
+    complain(f"kpd {words[0]}: error: {message}\n")
     finish_wandb(exit_code=USAGE_ERROR)
     raise SystemExit(USAGE_ERROR) from error
 
@@ -476,7 +476,7 @@ def _show_log() -> None:
     package = logging.getLogger("keypoint_detection")
     package.setLevel(logging.INFO)
     if not package.hasHandlers():
-        package.addHandler(logging.StreamHandler())
+        package.addHandler(make_handler())
 
 
 def _silence_advice() -> None:

@@ -1,7 +1,6 @@
 """The command `kpd view`: labels and the predictions of several checkpoints, image by image, in FiftyOne."""
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.images import read_sizes
 from keypoint_detection.inference.predictor import Predictor
 from keypoint_detection.parsing.functions import call_with_words
+from keypoint_detection.printing import say
 from keypoint_detection.types import DataError
 
 __all__ = ["make_samples", "run", "view"]
@@ -72,7 +72,7 @@ def view(
         for field, path in zip(name_fields(paths), paths, strict=True)
     }
     for field, path in zip(predictors, paths, strict=True):
-        sys.stdout.write(f"{field}: {path}\n")
+        say(f"{field}: {path}\n")
     dataset = fiftyone.Dataset()
     dataset.add_samples(list(make_samples(fiftyone, table, predictors)))
     session = fiftyone.launch_app(dataset)

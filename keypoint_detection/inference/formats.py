@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from keypoint_detection.data.image_bounds import allow_outside
 from keypoint_detection.destinations import relate_path
+from keypoint_detection.printing import make_plain_cell
 from keypoint_detection.types import NOT_LABELLED, VISIBLE
 
 __all__ = ["FILE_NAMES", "Format", "Record", "write_predictions"]
@@ -56,18 +57,19 @@ def write_predictions(
         files: the file of each image by its id, for `coco_labels`, which names it relative to its own folder.
     """
     category = category or own_category(channels)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         if kind == "csv":
             rows = csv.writer(file)
             frame = ["frame"] if "frame" in next(iter(records()), {}) else []
             rows.writerow(["image", *frame, *CSV_POINT_COLUMNS])
             for record in records():
-                of_image = [record["name"], *(record[column] for column in frame)]
+                of_image = [make_plain_cell(record["name"]), *(record[column] for column in frame)]
                 for point in record["points"]:
-                    rows.writerow([*of_image, *(point.get(column, "") for column in CSV_POINT_COLUMNS)])
+                    cells = point | {"channel": make_plain_cell(point["channel"])}
+                    rows.writerow([*of_image, *(cells.get(column, "") for column in CSV_POINT_COLUMNS)])
         elif kind == "jsonl":
             for record in records():
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps(record, allow_nan=False) + "\n")
         elif kind == "coco":
             results = (one for record in records() for one in _instances(record, channels, category))
             _write_list(file, results, "")
@@ -77,7 +79,7 @@ def write_predictions(
             _write_list(file, images, ', "annotations": ')
             annotations = (one for record in records() for one in _instances(record, channels, category))
             numbered = ({"id": number, **_as_annotation(one)} for number, one in enumerate(annotations, start=1))
-            _write_list(file, numbered, f', "categories": {json.dumps([category])}}}')
+            _write_list(file, numbered, f', "categories": {json.dumps([category], allow_nan=False)}}}')
 
 
 def own_category(channels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def own_category(channels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 def _write_list(file: Any, entries: Iterable[Any], end: str) -> None:
     file.write("[")
     for number, entry in enumerate(entries):
-        file.write((",\n" if number else "\n") + json.dumps(entry))
+        file.write((",\n" if number else "\n") + json.dumps(entry, allow_nan=False))
     file.write(f"\n]{end}")
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.metrics.result_columns import list_columns, list_rows, name_row, write_cell
+from keypoint_detection.printing import make_printable
 
 __all__ = ["make_table", "print_parts"]
 
@@ -36,7 +37,7 @@ def make_table(report: EvaluationReport, title: str, resampled: str = "images") 
             table.add_section()
         cells = [write_cell(report, column, index) for column in columns]
         texts = [f"{cell.value}\n[dim]{cell.interval}[/dim]" if cell.interval else cell.value for cell in cells]
-        table.add_row(escape(name_row(report, row)), *texts)
+        table.add_row(escape(make_printable(name_row(report, row))), *texts)
     return table
 
 
@@ -46,4 +47,6 @@ def print_parts(parts: Sequence[Table | str]) -> None:
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)
     for part in parts:
-        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+        console.print(
+            make_printable(part) if isinstance(part, str) else part, highlight=False, soft_wrap=isinstance(part, str)
+        )

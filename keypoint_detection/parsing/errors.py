@@ -17,6 +17,7 @@ from keypoint_detection.parsing.failures import find_own_place, is_debugging
 from keypoint_detection.parsing.help import ShortHelp
 from keypoint_detection.parsing.internals import guard_values, list_class_names, list_option_strings
 from keypoint_detection.parsing.wording import reword
+from keypoint_detection.printing import complain
 
 __all__ = ["Parser", "ShortErrors"]
 
@@ -93,7 +94,7 @@ class ShortErrors(ArgumentParser):
         hint = _hint(message, parser) if own is None else f"  in your own code: {own}\n"
         if ex is not None and is_debugging():
             traceback.print_exception(ex)
-        sys.stderr.write(f"{command}: error: {_shorten(message)}\n{hint}Run `{command} --help` for all options.\n")
+        complain(f"{command}: error: {_shorten(message)}\n{hint}Run `{command} --help` for all options.\n")
         self.exit(USAGE_ERROR)
         raise AssertionError  # `exit` does not return
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.printing import make_handler
 
 __all__ = ["call_with_words", "describe"]
 
@@ -36,7 +37,7 @@ def call_with_words(function: Callable[..., R], command: str, words: Sequence[st
     parser = Parser(prog=command, description=describe(function))
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
     parser.add_function_arguments(function, as_group=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[make_handler()])
     options = parser.parse_args(list(words)).as_dict()
     options.pop("config")
     try:

@@ -1,0 +1,56 @@
+"""Text from files and names of files, on its way to a terminal, a log or a spreadsheet."""
+
+import logging
+import re
+import sys
+
+__all__ = ["complain", "make_handler", "make_plain_cell", "make_printable", "say"]
+
+# What would move the cursor, colour or hide text, or reverse its direction; and halves of characters, which stand for
+# bytes of a file name that are not UTF-8 and which no stream can write. Line feeds and tabs are the package's own.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# How a cell begins that a spreadsheet takes for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def make_printable(text: str) -> str:
+    r"""Replace characters that control a terminal by their escapes.
+
+    >>> make_printable("a\x1b[2Kb")
+    'a\\x1b[2Kb'
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def make_plain_cell(name: str) -> str:
+    """Put an apostrophe before a name that a spreadsheet would take for a formula, and run.
+
+    For files that people open and the package does not read again. Numbers stay as they are, and so do all names that
+    begin with a letter or a digit.
+
+    >>> make_plain_cell("=HYPERLINK(1).png"), make_plain_cell("a=b.png")
+    ("'=HYPERLINK(1).png", 'a=b.png')
+    """
+    return f"'{name}" if name.startswith(_FORMULA) else name
+
+
+def say(text: str) -> None:
+    """Write to standard output."""
+    sys.stdout.write(make_printable(text))
+
+
+def complain(text: str) -> None:
+    """Write to standard error."""
+    sys.stderr.write(make_printable(text))
+
+
+def make_handler() -> logging.Handler:
+    """Make the handler that shows a log on the terminal."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(message)s"))
+    return handler
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return make_printable(super().format(record))
