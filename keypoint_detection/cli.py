@@ -33,6 +33,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "init": Command("init", "write a config for your own labels, or for the first example"),
     "fit": Command("training", "train a detector, validating as it goes"),
     "validate": Command("training", "measure a checkpoint on the validation images"),
     "test": Command("training", "measure a checkpoint on a test file"),
@@ -55,6 +56,7 @@ SYNONYMS = {
     **dict.fromkeys(("visualize", "visualise", "show", "browse"), "view"),
     **dict.fromkeys(("label", "select", "active-learning"), "suggest"),
     **dict.fromkeys(("verify", "audit", "inspect", "analyze", "analyse"), "check"),
+    **dict.fromkeys(("create", "new", "start", "config", "quickstart"), "init"),
     **dict.fromkeys(("import",), "convert"),
     **dict.fromkeys(("onnx", "deploy"), "export"),
     **dict.fromkeys(("summary", "summarise", "compare"), "summarize"),
@@ -65,10 +67,11 @@ OVERVIEW = """\
 kpd trains, evaluates and deploys keypoint detectors.
 
 First steps:
-  kpd fit --config configs/quickstart.yaml          draw a small data set, train on it, show the result
-  kpd fit --data.train=train.json --data.image_size='[256, 256]'
-                                                    train on your own COCO keypoint file
-  kpd check train.json                              find what is wrong with that file and its images
+  kpd init --quickstart && kpd fit --config quickstart.yaml
+                                       draw a small data set, train on it, show the result
+  kpd init train.json                  write base.yaml, a config for your own COCO keypoint file
+  kpd check --config base.yaml         find what is wrong with the file and its images
+  kpd fit --config base.yaml           train a detector
   kpd test --ckpt_path=runs/…/checkpoints/best.ckpt --data.test=test.json
 
 Commands:
