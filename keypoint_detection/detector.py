@@ -360,27 +360,37 @@ class KeypointDetector(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
         """Detect in one batch and take the result into the metrics."""
-        return self._measure(self(batch.images), batch, self.val_metrics)
+        return self._measure(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Predictions:  # type: ignore[override]
         """Detect in one batch and take the result into the metrics."""
-        return self._measure(self(batch.images), batch, self.test_metrics)
+        return self._measure(batch, self.test_metrics)
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> Detections:
         """Detect in one batch; the points are in pixels of the original images, and calibrated if possible."""
         if not len(batch.images):
-            shape = (0, len(self.channels), self.codec.max_keypoints)
-            return Detections(torch.zeros(*shape, 2), torch.zeros(shape))
+            return self._nothing()
         detections = self.detect(self(batch.images))
         return map_detections(calibrate(detections, self.calibration), batch.input_to_image)
 
-    def _measure(self, logits: Tensor, batch: Batch, metrics: KeypointMetrics) -> Predictions:
-        detections = self.detect(logits)
+    def _measure(self, batch: Batch, metrics: KeypointMetrics) -> Predictions:
+        if len(batch.images):
+            logits = self(batch.images)
+            detections = self.detect(logits)
+        else:  # none of them could be read
+            logits, detections = torch.zeros(0, len(self.channels), 1, 1), self._nothing()
         metrics.update(detections, batch, self._losses(logits, batch))
         return Predictions(logits=logits, detections_input=detections)
 
+    def _nothing(self) -> Detections:
+        """Return the detections in no image at all."""
+        shape = (0, len(self.channels), self.codec.max_keypoints)
+        return Detections(torch.zeros(*shape, 2), torch.zeros(shape))
+
     def _losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss of every heatmap, (B, C)."""
+        if not len(logits):
+            return logits.new_zeros(0, len(self.channels))
         return heatmap_loss(self.loss, logits, self._targets(batch))
 
     def on_validation_epoch_end(self) -> None:

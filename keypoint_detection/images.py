@@ -3,9 +3,10 @@
 import hashlib
 import io
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ __all__ = [
     "ResizeMode",
     "StoredImage",
     "fit_size",
+    "read_patiently",
     "read_pixels",
     "read_sizes",
     "read_stored",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 ResizeMode = Literal["letterbox", "stretch"]
+T = TypeVar("T")
 
 # What the names of images end in, in lower case. Pillow's own list also has what it only recognises, such as .h5, .mpg
 # and .pdf; HEIC needs a plug-in, but a file of it is an image all the same.
@@ -63,6 +66,12 @@ COMMON_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM")
 OTHER_FORMATS = (
     *("TIFF", "WEBP", "JPEG2000", "AVIF", "HEIF", "MPO", "TGA", "PCX", "SGI", "QOI", "DIB", "ICO", "DDS", "PSD", "SUN"),
 )
+
+
+# How long to wait before an image is read again, in seconds: a network disk may be back, and a file that is being
+# replaced complete.
+DELAYS_S = (0.5, 1.0, 2.0, 4.0)
+DELAYS_OF_DAMAGED_S = DELAYS_S[:1]
 
 
 class ImageError(OSError):
@@ -134,6 +143,28 @@ def _unreadable(path: str, error: BaseException) -> ImageError:
         return ImageError(f"{path}: HEIC images cannot be read; convert them to JPEG or PNG.")
     reason = "it is not an image" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
     return ImageError(f"{path}: cannot be read as an image ({reason}). Is the file complete?")
+
+
+def read_patiently(read: Callable[[], T]) -> T:
+    """Read an image; if that fails, try again for some seconds, longer if the fault is the disk's than the file's.
+
+    Args:
+        read: reads it, without drawing random numbers.
+
+    Raises:
+        ImageError: the file can still not be read.
+    """
+    n_tried = 0
+    while True:
+        try:
+            return read()
+        except ImageError as error:
+            is_fault_of_disk = isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
+            delays = DELAYS_S if is_fault_of_disk else DELAYS_OF_DAMAGED_S
+            if n_tried >= len(delays):
+                raise
+            time.sleep(delays[n_tried])
+            n_tried += 1
 
 
 class StoredImage(NamedTuple):

@@ -77,6 +77,8 @@ class Batch(NamedTuple):
         instances: (B, C, K) int64, the index in the image of the annotation that a point belongs to; -1 for padding.
         box_sizes: (B, C, K) float32, the longer side of that annotation's box in image pixels; NaN if it has none.
         areas: (B, C, K) float32, the area of that annotation in square image pixels; NaN if it has none.
+        failures: the id of each image that could not be read, and why. In training another one replaces it; in
+            measuring the batch lacks it.
     """
 
     images: "Tensor"
@@ -88,6 +90,7 @@ class Batch(NamedTuple):
     instances: "Tensor"
     box_sizes: "Tensor"
     areas: "Tensor"
+    failures: tuple[tuple[int, str], ...] = ()
 
 
 class Failure(NamedTuple):

@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from keypoint_detection.geometry import apply_affine
-from keypoint_detection.images import ImageError, read_pixels, read_stored, scan_image
+from keypoint_detection.images import ImageError, read_patiently, read_pixels, read_stored, scan_image
 from keypoint_detection.resizing import interpolate, read_image, resize
 
 
@@ -109,3 +111,43 @@ def test_a_file_of_several_pages_is_refused(tmp_path):
             read(str(tmp_path / "a.tiff"))
     pages[0].save(tmp_path / "b.tiff")
     assert read_pixels(str(tmp_path / "b.tiff")).shape == (8, 8, 3)
+
+
+class Disk:
+    """A disk that fails a number of times before an image can be read."""
+
+    def __init__(self, n_failures, cause):
+        self.n_failures, self.cause, self.n_tried = n_failures, cause, 0
+
+    def read(self):
+        self.n_tried += 1
+        if self.n_tried <= self.n_failures:
+            raise ImageError("one.png: no such file.") from self.cause
+        return "image"
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    return waits
+
+
+def test_a_disk_that_fails_for_a_while_is_waited_for_longer_and_longer(waits):
+    assert read_patiently(Disk(3, OSError(errno.ESTALE, "stale")).read) == "image"
+    assert waits == [0.5, 1.0, 2.0]
+
+
+def test_a_file_that_stays_away_is_an_error_in_the_end(waits):
+    disk = Disk(99, FileNotFoundError(errno.ENOENT, "gone"))
+    with pytest.raises(ImageError, match="no such file"):
+        read_patiently(disk.read)
+    assert disk.n_tried == 5
+    assert sum(waits) == 7.5
+
+
+def test_a_damaged_file_is_tried_once_more(waits):
+    disk = Disk(99, OSError("image file is truncated"))
+    with pytest.raises(ImageError):
+        read_patiently(disk.read)
+    assert disk.n_tried == 2

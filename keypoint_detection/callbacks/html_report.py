@@ -120,6 +120,8 @@ class _Subject(NamedTuple):
 def _summarise(report: EvaluationReport) -> str:
     overall = report.overall
     parts = [count_in_words(report.n_images, "image"), count_in_words(overall.n_truths, "labelled point")]
+    if report.n_unreadable:
+        parts.insert(1, f"{report.n_unreadable} more could not be read")
     if not math.isnan(overall.mean_average_precision):
         parts.append(f"mAP {overall.mean_average_precision:.3f}")
     if not math.isnan(overall.error_px_median):

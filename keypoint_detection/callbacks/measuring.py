@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -9,7 +10,14 @@ from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.types import Batch
 
-__all__ = ["MeasuringCallback", "find_image_names", "find_report", "is_flip_averaged", "measured_part"]
+__all__ = [
+    "MeasuringCallback",
+    "count_replaced_images",
+    "find_image_names",
+    "find_report",
+    "is_flip_averaged",
+    "measured_part",
+]
 
 
 def find_report(pl_module: LightningModule) -> EvaluationReport | None:
@@ -32,6 +40,17 @@ def find_image_names(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
     """Return the files of some of the measured images by id; nothing is known of a user's own batches."""
     data = getattr(trainer, "datamodule", None)
     return data.image_names(measured_part(trainer), image_ids) if isinstance(data, KeypointsDataModule) else {}
+
+
+def count_replaced_images(trainer: Trainer) -> int:
+    """Count the training images that others replaced, because they could not be read; every process must take part."""
+    data = getattr(trainer, "datamodule", None)
+    replaced = set(data.failures.get("train", ())) if isinstance(data, KeypointsDataModule) else set()
+    if trainer.world_size > 1:
+        parts: list[set[int]] = [set() for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(parts, replaced)
+        replaced = set().union(*parts)
+    return len(replaced)
 
 
 class MeasuringCallback(Callback):

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.table import Table
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
-from keypoint_detection.callbacks.measuring import find_report, is_flip_averaged
+from keypoint_detection.callbacks.measuring import count_replaced_images, find_report, is_flip_averaged
 from keypoint_detection.callbacks.optional_outputs import optional_output
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
@@ -40,6 +40,7 @@ class ResultTable(Callback):
         # The latest measurement with its intervals, for callbacks; None before the first.
         self.latest: EvaluationReport | None = None
         self._shown: list[Table | str] = []
+        self._n_replaced = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the result of `kpd validate`."""
@@ -48,6 +49,7 @@ class ResultTable(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the best epoch and the next command."""
+        self._n_replaced = count_replaced_images(trainer)
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         validation = read_best_validation(trainer)
@@ -97,11 +99,18 @@ class ResultTable(Callback):
         self._shown.append(make_table(report, title))
         if is_averaged := is_flip_averaged(pl_module):
             self._shown.append("Heatmaps averaged with those of the mirrored images (model.flip_test).")
+        if report.n_unreadable:
+            images = count_in_words(report.n_unreadable, "image")
+            self._shown.append(f"{images} could not be read: these numbers leave them out (data.on_bad_image).")
+        if self._n_replaced:
+            images = count_in_words(self._n_replaced, "training image")
+            self._shown.append(f"{images} could not be read: others took their place (data.on_bad_image).")
         for name in report.channels_without_truth:
             self._shown.append(f"Channel '{name}' has no labelled points here; the means leave it out.")
         folder = find_run_folder(trainer)
         path = folder / "metrics.json"
-        content = {"flip_test": is_averaged, **report.as_dict()}
+        replaced = {"n_replaced_training_images": self._n_replaced} if self._n_replaced else {}
+        content = {"flip_test": is_averaged, **replaced, **report.as_dict()}
         with optional_output(trainer, "metrics"):
             folder.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -107,6 +107,9 @@ class KeypointsDataModule(LightningDataModule):
             out, images are not mirrored, neither in training nor for `model.flip_test`.
         batch_size: images per batch and device.
         num_workers: processes that read images; 0 reads in the training process. By default, one less than the cores.
+        on_bad_image: what to do about an image that cannot be read while running, after trying again for some seconds:
+            `error` stops and names it. `skip` goes on: training takes the next image of the file in its place;
+            measuring leaves it out, and the table and metrics.json count such images, which no number includes.
         cache: keep decoded images at input size, so that all epochs but the first read them much faster: `ram` in
             memory shared by all processes of the machine, for as long as one of them runs; `disk` in files that later
             runs reuse. An image whose file changes is read again. Augmentation then starts from the resized images, so
@@ -146,6 +149,7 @@ class KeypointsDataModule(LightningDataModule):
         flip_pairs: list[tuple[str, str]] | None = None,
         batch_size: PositiveInt = 16,
         num_workers: NonNegativeInt | None = None,
+        on_bad_image: Literal["error", "skip"] = "error",
         cache: CacheKind = "none",
         cache_folder: str = "~/.cache/kpd/images",
         cache_gb: PositiveFloat = 16.0,
@@ -183,6 +187,9 @@ class KeypointsDataModule(LightningDataModule):
         self.num_workers = _default_workers() if num_workers is None else num_workers
         transforms = default_augmentation(flip_pairs is not None) if augmentation is None else augmentation
         self.transform = v2.Compose(transforms) if augment and transforms else None
+        self.on_bad_image: Literal["error", "skip"] = on_bad_image
+        # The images that could not be read, by use (`train` or `measure`) and id, with the reasons.
+        self.failures: dict[str, dict[int, str]] = {}
         self.cache: CacheKind = cache
         self.cache_folder, self.cache_gb = cache_folder, float(cache_gb)
         self._image_cache: ImageCache | None = None
@@ -252,7 +259,7 @@ class KeypointsDataModule(LightningDataModule):
                 "no training file: give --data.train=FILE.json (a COCO keypoint file), or set data.synthetic."
             )
         indices = self._training_images(files.train, files.val)
-        dataset = self._dataset(files.train, indices, self.transform, self.flip_pairs)
+        dataset = self._dataset(files.train, indices, self.transform, self.flip_pairs, is_for_training=True)
         if not dataset.used_points().any():
             raise DataError(
                 f"{files.train}: not a single labelled keypoint (v=1 or v=2) is left to train on. The file has "
@@ -302,6 +309,7 @@ class KeypointsDataModule(LightningDataModule):
         indices: NDArray[np.int64] | None = None,
         transform: Callable[..., Any] | None = None,
         flip_pairs: Sequence[tuple[str, str]] | None = None,
+        is_for_training: bool = False,
     ) -> KeypointsDataset:
         table = self._table(path)
         channels = resolve_channels(self.channels, table.keypoint_types, path)
@@ -319,6 +327,7 @@ class KeypointsDataModule(LightningDataModule):
             visible_only=self.visible_only,
             image_sizes=sizes,
             cache=self._open_cache(),
+            unreadable="raise" if self.on_bad_image == "error" else "replace" if is_for_training else "leave out",
         )
 
     @property
@@ -391,16 +400,18 @@ class KeypointsDataModule(LightningDataModule):
             worker_init_fn=_start_worker,
         )
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the position of the training for a checkpoint: its epoch, and the batches processed in it."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of the training for a checkpoint, epoch and batches processed in it, and its failures."""
         if self.trainer is None:
             return {}
         position = find_position(self.trainer)
-        return {"epoch": position.epoch, "n_batches": position.n_batches}
+        skipped = {"failures": self.failures} if self.failures else {}
+        return {"epoch": position.epoch, "n_batches": position.n_batches, **skipped}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Make the loader of the training part start where the checkpoint was saved."""
         self._epoch, self._n_batches = state_dict["epoch"], state_dict["n_batches"]
+        self.failures = state_dict.get("failures", {})
 
     def _epoch_sampler(self) -> EpochSampler:
         trainer = self.trainer
@@ -432,13 +443,25 @@ class KeypointsDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Batch | ImageBatch, device: Any, dataloader_idx: int
     ) -> Batch | ImageBatch:
-        """Move every tensor of a batch while the previous one is being processed."""
+        """Move every tensor of a batch while the previous one is being processed; say which images it lacks."""
+        if isinstance(batch, Batch):
+            self._note_failures(batch.failures)
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
             for name, value in batch._asdict().items()
             if isinstance(value, Tensor)
         }
         return batch._replace(**moved)
+
+    def _note_failures(self, failures: Sequence[tuple[int, str]]) -> None:
+        """Say once of each image that it cannot be read."""
+        is_training = self.trainer is not None and self.trainer.training
+        for image_id, reason in failures:
+            noted = self.failures.setdefault("train" if is_training else "measure", {})
+            if image_id not in noted:
+                consequence = "Another image takes its place." if is_training else "The results leave it out."
+                logger.warning("%s %s (data.on_bad_image)", reason, consequence)
+            noted[image_id] = reason
 
 
 class _ToSharedMemory:

@@ -1,7 +1,7 @@
 """One image and its points, and how several become a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +14,15 @@ from keypoint_detection.data.coco import CocoKeypoints
 from keypoint_detection.data.image_cache import ImageCache
 from keypoint_detection.data.reader import ImageReader
 from keypoint_detection.data.sampling import Draw
-from keypoint_detection.images import ResizeMode, read_sizes
+from keypoint_detection.images import ImageError, ResizeMode, read_sizes
 from keypoint_detection.types import VISIBLE, Batch, DataError
 
-__all__ = ["KeypointsDataset", "Sample", "collate"]
+__all__ = ["KeypointsDataset", "Sample", "Unreadable", "collate"]
+
+# What becomes of an image that cannot be read: an error, another image in its place, or one less in the batch.
+Unreadable = Literal["raise", "replace", "leave out"]
+# So many in a row are no bad files, but a disk that is gone.
+MAX_REPLACED = 10
 
 
 class Sample(NamedTuple):
@@ -35,6 +40,8 @@ class Sample(NamedTuple):
         input_to_image: (2, 3) float32.
         image_size: (height, width) of the original image.
         n_channels: the number of channels, including those without points.
+        failures: the ids of images that could not be read, and why: those that this one replaces, or this one.
+        is_missing: whether this image could not be read and is to be left out; it is a blank then.
     """
 
     image: Tensor
@@ -48,6 +55,8 @@ class Sample(NamedTuple):
     input_to_image: Tensor
     image_size: tuple[int, int]
     n_channels: int
+    failures: tuple[tuple[int, str], ...] = ()
+    is_missing: bool = False
 
 
 class KeypointsDataset(Dataset[Sample]):
@@ -64,6 +73,8 @@ class KeypointsDataset(Dataset[Sample]):
         visible_only: leave out occluded points.
         image_sizes: (N, 2) height and width of the images in pixels; if they are known, points outside do not count.
         cache: keeps resized images; without one, every image is read from its file each time.
+        unreadable: what becomes of an image that cannot be read: an error, another image in its place (the next one
+            that can be read), or a blank that `collate` leaves out.
     """
 
     def __init__(
@@ -79,11 +90,13 @@ class KeypointsDataset(Dataset[Sample]):
         visible_only: bool,
         image_sizes: NDArray[np.int64] | None = None,
         cache: ImageCache | None = None,
+        unreadable: Unreadable = "raise",
     ) -> None:
         self.table = table
         self.indices = np.arange(len(table.image_ids)) if indices is None else indices
         self.image_sizes = image_sizes
         self.reader = ImageReader(image_size, resize_mode, transform, cache)
+        self.unreadable = unreadable
         self.visible_only = visible_only
         self.channel_names = list(channels)
         self.n_channels = len(channels)
@@ -141,12 +154,49 @@ class KeypointsDataset(Dataset[Sample]):
         return len(self.indices)
 
     def __getitem__(self, draw: Draw | int) -> Sample:
-        """Read one image; raises OSError naming the file when it cannot be read.
+        """Read one image.
 
         Args:
             draw: which image. With a `Draw`, its augmentation depends only on the seed of the draw.
+
+        Raises:
+            ImageError: it cannot be read, nor replaced or left out; the message names it.
         """
         position, seed = draw if isinstance(draw, Draw) else (draw, None)
+        failures: list[tuple[int, str]] = []
+        while True:
+            try:
+                return self._read(position, seed)._replace(failures=tuple(failures))
+            except ImageError as error:
+                failures.append((int(self.table.image_ids[self.indices[position]]), str(error)))
+                if self.unreadable == "raise":
+                    raise ImageError(f"{error} --data.on_bad_image=skip goes on without it.") from error
+                if self.unreadable == "leave out":
+                    return self._blank(position)._replace(failures=tuple(failures), is_missing=True)
+                if len(failures) > min(MAX_REPLACED, len(self) - 1):
+                    n_images = f"{len(failures)} images in a row"
+                    raise ImageError(f"{n_images} cannot be read; the last one: {error} Is the disk there?") from error
+            position = (position + 1) % len(self)
+
+    def _blank(self, position: int) -> Sample:
+        """Return a blank image without points in place of one that cannot be read."""
+        size = self.reader.image_size or (1, 1)
+        rows, nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+        return Sample(
+            image=torch.zeros(3, *size, dtype=torch.uint8),
+            points=torch.zeros(0, 2),
+            channels=rows,
+            visibility=rows,
+            instances=rows,
+            box_sizes=nothing,
+            areas=nothing,
+            image_id=int(self.table.image_ids[self.indices[position]]),
+            input_to_image=torch.eye(2, 3),
+            image_size=size,
+            n_channels=self.n_channels,
+        )
+
+    def _read(self, position: int, seed: int | None) -> Sample:
         table, index = self.table, int(self.indices[position])
         rows = np.arange(table.offsets[index], table.offsets[index + 1])
         if self.visible_only:
@@ -212,11 +262,21 @@ def _mirrored_types(
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad the points of every channel to the same number of slots and stack the images.
+    """Pad the points of every channel to the same number of slots and stack the images; leave out missing ones.
 
     Raises:
         ValueError: the images differ in size; the message says what to set.
     """
+    failures = tuple(failure for sample in samples for failure in sample.failures)
+    found = [sample for sample in samples if not sample.is_missing]
+    if found:
+        return _stack(found)._replace(failures=failures)
+    # A batch of no images, with all the right shapes.
+    nothing = {name: value[:0] for name, value in _stack(samples[:1])._asdict().items()}
+    return Batch(**nothing)._replace(failures=failures)
+
+
+def _stack(samples: Sequence[Sample]) -> Batch:
     shapes = {tuple(sample.image.shape[-2:]) for sample in samples}
     if len(shapes) > 1:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from keypoint_detection.data.default_augmentation import DefaultAugmentation, Vi
 from keypoint_detection.data.image_cache import ImageCache, read_resized
 from keypoint_detection.data.warping import find_shrinking
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
-from keypoint_detection.images import ResizeMode, read_stored
+from keypoint_detection.images import ImageError, ResizeMode, read_patiently, read_stored
 from keypoint_detection.resizing import place
 
 __all__ = ["ImageReader", "ShownImage"]
+
+T = TypeVar("T")
 
 
 class ShownImage(NamedTuple):
@@ -66,6 +68,8 @@ class ImageReader:
         self.transform = transform
         self._cache = cache
         self._default = _find_default(transform)
+        # Images that could not be read, for which it is not worth waiting again.
+        self._given_up: set[str] = set()
 
     def read(self, path: str, points_image: NDArray[np.float32], seed: int | None) -> ShownImage:
         """Read one image.
@@ -76,11 +80,21 @@ class ImageReader:
             seed: seed of the augmentation; None: torch's global generator.
 
         Raises:
-            ImageError: the file cannot be read.
+            ImageError: the file cannot be read, even after trying again for some seconds.
         """
         if self._default is None:
             return self._read_exactly(path, points_image, seed)
         return self._read_view(path, points_image, self._default.draw(draw_seed() if seed is None else seed))
+
+    def _read_file(self, path: str, read: Callable[[], T]) -> T:
+        """Read a file, patiently the first time; no random number depends on how often it is tried."""
+        if path in self._given_up:
+            return read()
+        try:
+            return read_patiently(read)
+        except ImageError:
+            self._given_up.add(path)
+            raise
 
     def _read_view(self, path: str, points_image: NDArray[np.float32], view: View) -> ShownImage:
         def input_to_shown(image_size: tuple[int, int]) -> NDArray[np.float64]:
@@ -89,11 +103,15 @@ class ImageReader:
             return to_shown @ view.to_canvas(input_size)
 
         if self._cache is None:
-            stored = read_stored(path, lambda image_size: 1 / min(find_shrinking(input_to_shown(image_size))))
+            stored = self._read_file(
+                path,
+                lambda: read_stored(path, lambda image_size: 1 / min(find_shrinking(input_to_shown(image_size)))),
+            )
             image_size, pixels = stored.size, torch.from_numpy(stored.pixels)
             to_pixels = stored.shown_to_pixels @ input_to_shown(image_size)
         else:
-            cached = self._cache.read(path)
+            cache = self._cache
+            cached = self._read_file(path, lambda: cache.read(path))
             image_size, pixels = cached.image_size, cached.image.permute(1, 2, 0)
             to_pixels = view.to_canvas(self.image_size or image_size)
         input_size = self.image_size or image_size
@@ -111,10 +129,11 @@ class ImageReader:
         )
 
     def _read_exactly(self, path: str, points_image: NDArray[np.float32], seed: int | None) -> ShownImage:
-        if self._cache is None:
-            image, image_size = read_resized(path, self.image_size, self.resize_mode)
-        else:
-            image, image_size = self._cache.read(path)
+        cache = self._cache
+        image, image_size = self._read_file(
+            path,
+            lambda: read_resized(path, self.image_size, self.resize_mode) if cache is None else cache.read(path),
+        )
         input_size = self.image_size or image_size
         input_to_image = torch.from_numpy(place(image_size, input_size, self.resize_mode).to_source[:2]).float()
         points = apply_affine(torch.from_numpy(points_image)[None], invert_affine(input_to_image)[None])[0]

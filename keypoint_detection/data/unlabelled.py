@@ -17,7 +17,7 @@ from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.image_bounds import ImageBounds, OutsideImages
 from keypoint_detection.data.video import VIDEO_SUFFIXES, read_frames
 from keypoint_detection.documents import read_json
-from keypoint_detection.images import IMAGE_SUFFIXES, ImageError, ResizeMode
+from keypoint_detection.images import IMAGE_SUFFIXES, ImageError, ResizeMode, read_patiently
 from keypoint_detection.resizing import read_image, resize
 from keypoint_detection.types import DataError, Failure, ImageBatch
 
@@ -273,7 +273,7 @@ class UnlabelledFrames(IterableDataset[ImageBatch]):
 
 def _read(position: int, path: str, size: tuple[int, int] | None, mode: ResizeMode) -> _Fitted:
     try:
-        return _fit((position, 0), read_image(path), size, mode)
+        return _fit((position, 0), read_patiently(lambda: read_image(path)), size, mode)
     except ImageError as error:
         return _Fitted.failed((position, 0), str(error), is_frame=False)
 

@@ -125,9 +125,11 @@ class Measurements:
     Attributes:
         rows: the states of the metric that all this was computed from, by name; empty if there was none. Those of
             several evaluations can be pooled.
+        n_unreadable: images that could not be read, about which nothing is known.
     """
 
     rows: dict[str, Tensor]
+    n_unreadable: int
 
     def __init__(
         self,
@@ -155,6 +157,7 @@ class Measurements:
         self.relative_thresholds = relative_thresholds
         self.n_channels = n_channels
         self.rows = {}
+        self.n_unreadable = 0
 
     def every_image_once(self) -> Tensor:
         """Return the multiplicities (I, 1) of the data set itself."""

@@ -14,7 +14,7 @@ from keypoint_detection.metrics.evaluation import DetectionList, Measurements, T
 from keypoint_detection.metrics.matching import check_thresholds
 from keypoint_detection.metrics.oks import evaluate_oks, resolve_sigmas
 from keypoint_detection.metrics.report import EvaluationReport, build_report
-from keypoint_detection.types import NOT_LABELLED, Batch, Detections
+from keypoint_detection.types import NOT_LABELLED, Batch, DataError, Detections
 
 __all__ = ["KeypointMetrics"]
 
@@ -91,6 +91,7 @@ class KeypointMetrics(Metric):
         self._check_shapes(detections, batch, losses)
         is_truth = batch.visibility != NOT_LABELLED
         is_detection = detections.scores > 0
+        self._add_unreadable(batch, losses)
         self.image_rows.append(
             torch.cat(
                 [
@@ -117,6 +118,16 @@ class KeypointMetrics(Metric):
         ]
         self.detection_values.append(torch.cat(kept, dim=1).detach().float())
         self.loss_rows.append(self._empty_states()["loss_rows"] if losses is None else losses.detach().float())
+
+    def _add_unreadable(self, batch: Batch, losses: Tensor | None) -> None:
+        """Count the images that could not be read: as images without height, about which nothing else is known."""
+        if not batch.failures:
+            return
+        rows = [[image_id, 0, 0, 0, 0] for image_id, _ in batch.failures]
+        self.image_rows.append(torch.tensor(rows, device=batch.image_ids.device))
+        self.affine_rows.append(self._empty_states()["affine_rows"].new_zeros(len(rows), 6))
+        if losses is not None:
+            self.loss_rows.append(self._empty_states()["loss_rows"].new_zeros(len(rows), len(self.channels)))
 
     def names(self, with_losses: bool) -> set[str]:
         """List the names that a report's numbers will have in `as_scalars`.
@@ -233,12 +244,19 @@ class KeypointMetrics(Metric):
                 f"expected losses for all of {len(images)} images or for none, found {len(states.loss_rows)}; "
                 "pass them to every update."
             )
-        # Stable: of a repeated image, the first copy is kept.
-        order = images[:, 0].argsort(stable=True)
+        # Stable: of a repeated image, the first copy is kept, of those that were read.
+        is_unread = images[:, 1] == 0
+        order = is_unread.int().argsort(stable=True)
+        order = order[images[order, 0].argsort(stable=True)]
         ids = images[order, 0]
         is_first = torch.ones_like(ids, dtype=torch.bool)
         is_first[1:] = ids[1:] != ids[:-1]
-        measurements = self._match(states, order[is_first])
+        kept = order[is_first]
+        n_unreadable = int(is_unread[kept].sum())
+        if n_unreadable == len(kept):
+            raise DataError(f"there is nothing to measure: none of {len(kept)} images could be read.")
+        measurements = self._match(states, kept[~is_unread[kept]])
+        measurements.n_unreadable = n_unreadable
         measurements.rows = states._asdict()
         return measurements
 

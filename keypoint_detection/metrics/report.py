@@ -27,6 +27,7 @@ RESAMPLE_ELEMENTS = 1 << 20
 
 # What the names in metrics.json mean; included in the file so that it explains itself.
 DEFINITIONS = {
+    "n_unreadable": "Images that could not be read (data.on_bad_image: skip): no number includes them.",
     "frame": "All distances are in pixels of the original images.",
     "AP": "Area under the precision-recall curve, precision interpolated at every recall (PASCAL VOC 2010 and later). "
     "In order of score each detection takes the nearest free ground truth within d pixels. Channels without ground "
@@ -133,6 +134,7 @@ class EvaluationReport(NamedTuple):
             `with_intervals`.
         confidence: how well a calibration fitted on other images holds here; None before `with_calibration`.
         measurements: what the numbers were computed from; None in a report read back from a checkpoint.
+        n_unreadable: images that could not be read: no number includes them.
     """
 
     n_images: int
@@ -146,6 +148,7 @@ class EvaluationReport(NamedTuple):
     bounds: "tuple[EvaluationReport, EvaluationReport] | None"
     confidence: ConfidenceReport | None
     measurements: Measurements | None
+    n_unreadable: int = 0
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -187,6 +190,7 @@ class EvaluationReport(NamedTuple):
         """Nest everything for a JSON file: NaN becomes None, and the definitions are included."""
         return {
             "n_images": self.n_images,
+            "n_unreadable": self.n_unreadable,
             "thresholds_px": list(self.thresholds_px),
             "relative_thresholds": list(self.relative_thresholds),
             "channels_without_truth": list(self.channels_without_truth),
@@ -343,6 +347,7 @@ def build_report(measurements: Measurements, names: Sequence[str], oks_ap: dict[
         bounds=None,
         confidence=None,
         measurements=measurements,
+        n_unreadable=measurements.n_unreadable,
     )
 
 

@@ -1,13 +1,19 @@
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import write_discs
+from PIL import Image
 from torchvision.transforms import v2
 
+from keypoint_detection.data.augmentation import default_augmentation
 from keypoint_detection.data.coco import read_coco
 from keypoint_detection.data.dataset import KeypointsDataset, collate
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.geometry import apply_affine
+from keypoint_detection.images import ImageError
 from keypoint_detection.types import DataError
 
 CHANNELS = {"sides": ["left", "right"], "red": ["red"], "also_left": ["left"]}
@@ -223,3 +229,83 @@ def test_the_seed_of_a_draw_decides_its_augmentation_and_leaves_the_global_gener
     assert not torch.equal(first.image, other.image)
     torch.manual_seed(7)
     assert torch.equal(dataset[Draw(3, 1)].image, first.image)
+
+
+@pytest.fixture
+def some_unreadable(tmp_path, monkeypatch):
+    """Twelve images, of which those at 3, 4 and 9 disappeared after the start."""
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    table = read_coco(write_discs(tmp_path, 12), coordinates="continuous")
+    for position in (3, 4, 9):
+        Path(table.image_paths[position].decode()).unlink()
+    return table, waits
+
+
+def make_patient(table, unreadable, **options):
+    options = {"image_size": (24, 32), "resize_mode": "letterbox", "visible_only": False, **options}
+    return KeypointsDataset(table, CHANNELS, unreadable=unreadable, **options)
+
+
+def test_an_image_that_disappeared_is_named_with_the_option_that_goes_on_without_it(some_unreadable):
+    table, waits = some_unreadable
+    with pytest.raises(ImageError, match=r"0-3.png: no such file. --data.on_bad_image=skip goes on without it"):
+        make_patient(table, "raise")[3]
+    assert len(waits) == 4
+
+
+def test_the_next_image_that_can_be_read_replaces_one_that_cannot(some_unreadable):
+    table, waits = some_unreadable
+    dataset = make_patient(table, "replace")
+    sample = dataset[Draw(3, 7)]
+    assert torch.equal(sample.image, dataset[Draw(5, 7)].image)
+    assert sample.image_id == 15
+    assert [image_id for image_id, _ in sample.failures] == [13, 14]
+    assert not sample.is_missing
+    n_waits = len(waits)
+    assert dataset[Draw(3, 7)].image_id == 15
+    assert len(waits) == n_waits, "waited again for an image that was given up"
+
+
+def test_a_disk_that_is_gone_ends_a_training_that_replaces_images(some_unreadable):
+    table, _ = some_unreadable
+    for path in table.image_paths:
+        Path(path.decode()).unlink(missing_ok=True)
+    with pytest.raises(ImageError, match="11 images in a row cannot be read"):
+        make_patient(table, "replace")[0]
+
+
+def test_a_batch_leaves_out_images_that_cannot_be_read(some_unreadable):
+    table, _ = some_unreadable
+    dataset = make_patient(table, "leave out")
+    batch = collate([dataset[position] for position in (2, 3, 4, 5)])
+    assert batch.image_ids.tolist() == [12, 15]
+    assert [image_id for image_id, _ in batch.failures] == [13, 14]
+    assert batch.images.shape == (2, 3, 24, 32)
+    nothing = collate([dataset[3], dataset[4]])
+    assert nothing.images.shape == (0, 3, 24, 32)
+    assert nothing.points.shape[:2] == (0, 3)
+    assert len(nothing.failures) == 2
+
+
+def test_trying_again_changes_no_random_number(discs, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    table = read_coco(discs, coordinates="continuous")
+
+    def read(n_failures):
+        torch.manual_seed(3)
+        opened = iter(range(100))
+
+        def open_image(path, *args, **options):
+            if next(opened) < n_failures:
+                raise OSError(errno.EIO, "input/output error")
+            return pillow_open(path, *args, **options)
+
+        monkeypatch.setattr("PIL.Image.open", open_image)
+        dataset = make_patient(table, "raise", transform=default_augmentation(False)[0])
+        return dataset[0].image, torch.rand(1)
+
+    pillow_open = Image.open
+    (smooth, after), (bumpy, after_bumps) = read(0), read(3)
+    assert torch.equal(smooth, bumpy)
+    assert after == after_bumps

@@ -62,7 +62,10 @@ def join(image_ids: list[int]) -> tuple[Detections, Batch, torch.Tensor]:
         padded[:, :, : tensor.shape[2]] = tensor
         return padded
 
-    batch = Batch(*(torch.cat([pad(getattr(b, name), name) for _, b, _ in samples]) for name in Batch._fields))
+    names = (name for name in Batch._fields if name != "failures")
+    batch = Batch(*(torch.cat([pad(getattr(b, name), name) for _, b, _ in samples]) for name in names))
+    # Every fifth image comes with one that could not be read.
+    batch = batch._replace(failures=tuple((1000 + image_id, "gone") for image_id in image_ids if image_id % 5 == 0))
     detections = Detections(*(torch.cat(tensors) for tensors in zip(*(d[:3] for d, _, _ in samples), strict=True)))
     return detections, batch, torch.cat([losses for _, _, losses in samples])
 

@@ -10,7 +10,7 @@ from metrics.batches import make_batch
 from metrics.processes import CALIBRATION, fill, make_metric, run_rank
 
 from keypoint_detection.metrics import EvaluationReport, KeypointMetrics
-from keypoint_detection.types import Detections
+from keypoint_detection.types import DataError, Detections
 
 
 def evaluate(*batches, thresholds=(2.0,), channels=("a", "b")) -> EvaluationReport:
@@ -148,6 +148,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         "one without images": fill(make_metric(), [[0, 1, 4, 5, 6]]).compute().as_dict(),
     }
     assert [report["n_images"] for report in expected.values()] == [11, 13, 5]
+    assert [report["n_unreadable"] for report in expected.values()] == [3, 4, 2]
     for rank in range(2):
         actual = json.loads((tmp_path / f"{rank}.json").read_text())
         assert actual.keys() == expected.keys()
@@ -157,6 +158,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 def assert_reports_equal(actual: dict, expected: dict) -> None:
     assert actual["n_images"] == expected["n_images"]
+    assert actual["n_unreadable"] == expected["n_unreadable"]
     assert actual["metrics"] == pytest.approx(expected["metrics"], abs=1e-6)
     assert actual["intervals"].keys() == expected["intervals"].keys()
     for name, interval in actual["intervals"].items():
@@ -206,3 +208,31 @@ def test_names_are_stable() -> None:
     assert set(full.as_scalars()) == expected
     assert set(evaluate(make_batch([1], {}, {})).as_scalars()) == expected
     assert set(full.with_intervals(5, seed=0).intervals) == expected
+
+
+def test_images_that_could_not_be_read_are_counted_and_change_no_number():
+    points = {(0, 0): [(1.0, 1.0)], (1, 1): [(2.0, 2.0)]}
+    detections, batch = make_batch([1, 2], points, noise=1.0)
+    whole, part = (KeypointMetrics(["a", "b"], [2.0, 8.0]) for _ in range(2))
+    losses = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    whole.update(detections, batch, losses)
+    part.update(detections, batch._replace(failures=((7, "gone"), (5, "gone"))), losses)
+    # A distributed sampler repeats images: one that another process could read is not missing.
+    none, empty = make_batch([], {})
+    part.update(none, empty._replace(failures=((7, "gone"), (2, "gone"))), torch.zeros(0, 2))
+    expected, found = whole.compute(), part.compute()
+    assert expected.n_images == found.n_images == 2
+    assert (expected.n_unreadable, found.n_unreadable) == (0, 2)
+    assert found.as_scalars() == expected.as_scalars()
+    pooled = part.pool([found.measurements.rows])
+    assert pooled.n_unreadable == 2
+    assert pooled.as_scalars() == expected.as_scalars()
+    assert found.as_dict()["n_unreadable"] == 2
+
+
+def test_a_measurement_without_a_single_readable_image_says_so():
+    metric = KeypointMetrics(["a", "b"], [2.0])
+    none, empty = make_batch([], {})
+    metric.update(none, empty._replace(failures=((7, "gone"),)))
+    with pytest.raises(DataError, match="none of 1 images could be read"):
+        metric.compute()
