@@ -8,7 +8,13 @@ import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 
 from keypoint_detection import __version__
-from keypoint_detection.conversion.formats import FORMATS, FormatName, find_labels, read_labels
+from keypoint_detection.conversion.formats import (
+    FORMATS,
+    FormatName,
+    find_labels,
+    read_labels,
+    refuse_unlabelled_parts,
+)
 from keypoint_detection.conversion.labels import LabelSet, Reading
 from keypoint_detection.conversion.splitting import split_images
 from keypoint_detection.conversion.writing import (
@@ -87,8 +93,9 @@ def convert(
         val_fraction: share of the images to write as the validation part.
         test_fraction: share of the images to write as the test part.
         group_by: what must not be in two parts: image, folder, a folder level (2 for the one above), or a regular
-            expression to find in the image's name, such as '^(.*)_[0-9]+', whose parentheses mark the group. By
-            default, the video if the source gives it, otherwise the image.
+            expression to find in the image's name, such as '^(.*)_[0-9]+', whose parentheses mark the group; time
+            divides each video into parts of time, with a gap between them. By default, the video if the source gives it
+            (and time if there are too few), otherwise the image.
         seed: seed for drawing these parts.
         image_root: folder of the source's images; by default, they are looked for beside it.
         missing_images: what to do about images that the labels name but that do not exist: error, or skip to leave them
@@ -118,15 +125,17 @@ def convert(
     _refuse_shares(labels, path)
     if categories:
         _keep_categories(labels, categories)
+    split_notes = []
     if val_fraction or test_fraction:
-        split_images(labels.images, val_fraction, test_fraction, group_by, seed)
+        split_notes = split_images(labels.images, val_fraction, test_fraction, group_by, seed)
+        refuse_unlabelled_parts(labels.images, f"{path}: {{}}; draw others with another --seed")
     report = _describe(labels)
     info = {
         "description": f"{path.name}, converted from {FORMATS[read_as].title} by kpd {__version__}",
         "source_format": read_as,
         "coordinates": CONTINUOUS,
     }
-    notes = [*labels.notes, *write_labels(labels, target, write_as, images, info)]
+    notes = [*labels.notes, *split_notes, *write_labels(labels, target, write_as, images, info)]
     say(f"{target} ({FORMATS[write_as].title}): {report}\n" + "".join(f"  {note}\n" for note in notes))
 
 

@@ -16,6 +16,7 @@ import glob
 import io
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,8 @@ SINGLE = "single"
 ANIMAL = "animal"
 SCORER = "kpd"
 IMAGE_FOLDER = "labeled-data"
+# What pandas calls columns whose header is empty.
+UNNAMED = "Unnamed: "
 # The columns of the image in tables that store its path in three cells.
 N_PATH_CELLS = 3
 
@@ -151,6 +154,10 @@ def _read_table(path: Path) -> _Table:
         for cells in zip(individuals[n_path:], headers["bodyparts"][n_path:], headers["coords"][n_path:], strict=True)
     ]
     problems = Problems()
+    for column, count in Counter(columns).items():
+        if count > 1 or column.bodypart.startswith(UNNAMED):
+            times = f" {count} times" if count > 1 else ", which is no name"
+            problems.add("columns", f"its header has the column {' '.join(filter(None, column))}{times}.")
     rows = []
     for number, line in enumerate(body, start=len(headers) + 1):
         if len(line) != n_path + len(columns):

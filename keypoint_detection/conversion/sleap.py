@@ -60,20 +60,21 @@ def read_sleap(source: Path, reading: Reading) -> LabelSet:
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{source}: cannot be read as a SLEAP file ({error}).") from error
     problems = Problems()
-    for video in content.videos:
+    labelled = {id(one.video) for one in content.labeled_frames if one.user_instances or one.is_negative}
+    # Others need not be there.
+    videos = [video for video in content.videos if id(video) in labelled]
+    for video in videos:
         if not isinstance(video.filename, list) and os.path.realpath(video.filename) == os.path.realpath(source):
             video.filename = os.path.abspath(source)  # its images are inside
     names = [
         [str(name)]
-        for video in content.videos
+        for video in videos
         for name in (video.filename if isinstance(video.filename, list) else [video.filename])
     ]
     bounds = ImageBounds.of_file(source, reading.image_root, reading.outside_images, dict(content.provenance))
     finder = ImageFinder([reading.image_root or source.parent], names, bounds, reading, problems)
-    groups = _name_videos(content.videos)
-    sources = {
-        id(video): _open(video, group, finder, problems) for video, group in zip(content.videos, groups, strict=True)
-    }
+    groups = _name_videos(videos)
+    sources = {id(video): _open(video, group, finder, problems) for video, group in zip(videos, groups, strict=True)}
     problems.raise_if_any(source)
     skeletons = {id(one): index for index, one in enumerate(content.skeletons)}
     invisible = OCCLUDED if content.provenance.get(INVISIBLE_KEY) == OCCLUDED_MARK else 0

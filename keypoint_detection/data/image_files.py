@@ -80,11 +80,15 @@ def describe_difference(name: str, path: str, labelled: tuple[int, ...], sizes: 
     text = f"{name}: the labels are for {labelled[0]}x{labelled[1]} (height x width), {path} has {height}x{width}"
     if labelled == sizes.stored:
         return (
-            f"{text} as shown: the labels seem to be made on the image before its EXIF rotation. Label it upright, or "
-            "strip the rotation from the files' metadata."
+            f"{text} as shown: the labels give the size before its EXIF rotation. Label Studio spoils the points of "
+            "such images in its COCO export: convert its JSON export instead. Only where drawing shows that the points "
+            "fit the image on its side, remove the rotation from the file's metadata."
         )
     if labelled == sizes.shown[::-1]:
-        return f"{text}: height and width are swapped. Correct them, or rotate the image as it was labelled."
+        return (
+            f"{text}: height and width are swapped. If they were only written in the wrong order, correct them; draw "
+            "the points on the image to see."
+        )
     return f"{text}: the labels were made at another size. Use the images that were labelled, or scale the labels."
 
 

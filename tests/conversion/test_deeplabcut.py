@@ -172,3 +172,15 @@ def test_a_table_saved_by_a_spreadsheet_is_read(project, read, separator):
     table = ONE_ANIMAL.replace(",", separator).replace(".5", ",5").replace(".25", ",25")
     labels = read(project(table) / "labeled-data" / "trial" / "CollectedData_Ann.csv")
     assert labels.images[0].instances[0].points.tolist() == [[10.5, 20.5], [31.0, 5.75]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tail,tail,nose,nose", "nose,nose,nose,nose", "its header has the column nose x 2 times"),
+        ("tail,tail", "Unnamed: 3_level_1,Unnamed: 3_level_1", "has the column Unnamed: 3_level_1 x, which is no name"),
+    ],
+)
+def test_columns_of_one_name_or_none_are_refused(project, read, old, new, message):
+    with pytest.raises(ValueError, match=message):
+        read(project(ONE_ANIMAL.replace(old, new)))

@@ -213,3 +213,25 @@ def test_images_of_a_kind_that_only_some_programs_know_are_found(tmp_path, read)
     assert labels.notes == [
         f"Left out, as without an image: 1 label file, e.g. {tmp_path / 'labels' / 'train' / '9.txt'}."
     ]
+
+
+def test_a_video_without_labels_need_not_be_there(sleap, read, tmp_path):
+    sio = pytest.importorskip("sleap_io")
+    source = sleap("mice.slp")
+    content = sio.load_slp(str(source), open_videos=False)
+    for name in ("gone.mp4", "predictions.slp"):
+        content.videos.append(sio.Video(str(tmp_path / name), open_backend=False))
+    sio.save_slp(content, str(tmp_path / "more.slp"), embed=False, verbose=False)
+    assert len(read(tmp_path / "more.slp").images) == 2
+
+
+def test_missing_images_of_a_list_are_left_out_on_request(draw, read, tmp_path):
+    draw("images/0.png")
+    (tmp_path / "labels").mkdir()
+    for number in range(2):
+        (tmp_path / "labels" / f"{number}.txt").write_text("0 .5 .5 .6 .6 .3 .3 2\n")
+    (tmp_path / "train.txt").write_text("./images/0.png\n./images/1.png\n")
+    (tmp_path / "data.yaml").write_text("{train: train.txt, names: {0: mouse}, kpt_shape: [1, 3]}")
+    with pytest.raises(ValueError, match=r"1 of 2 images is missing in .* --missing_images=skip"):
+        read(tmp_path)
+    assert len(read(tmp_path, missing_images="skip").images) == 1

@@ -74,6 +74,37 @@ def test_impossible_parts_are_refused(group_by, val, message):
         split_images(make_images({"a": 5}), val, 0, group_by, seed=0)
 
 
-def test_one_video_cannot_be_divided_without_saying_so():
-    with pytest.raises(ValueError, match="give --group_by=image"):
-        split_images(make_images({"a": 5}, group="film"), 0.2, 0, None, seed=0)
+def test_one_video_is_divided_in_time_with_a_gap():
+    images = make_images({"a": 100}, group="film")
+    notes = split_images(images, 0.2, 0, None, seed=0)
+    parts = {split: [image.name for image in images if image.split == split] for split in ("train", "val")}
+    assert parts["train"] == [f"a/a_{index}.png" for index in range(75)]
+    assert parts["val"] == [f"a/a_{index}.png" for index in range(80, 100)]
+    assert len(images) == 95
+    assert notes == [
+        "1 video is divided in time, and 5 images between the parts are left out: other videos make a better test."
+    ]
+
+
+def test_each_of_too_few_videos_is_divided_in_time():
+    images = make_images({"a": 40}, group="one") + make_images({"b": 20}, group="other")
+    split_images(images, 0.25, 0.1, None, seed=0)
+    assert count(images) == {"train": 33, "val": 15, "test": 6}
+    assert {(image.group, image.split) for image in images} == {
+        (group, split) for group in ("one", "other") for split in ("train", "val", "test")
+    }
+
+
+def test_a_video_too_short_to_be_divided_is_refused():
+    with pytest.raises(ValueError, match="film: 2 images are too few to divide into train, val in time"):
+        split_images(make_images({"a": 2}, group="film"), 0.2, 0, None, seed=0)
+
+
+def test_a_part_far_from_its_wish_is_told():
+    images = make_images({"a": 55}, group="one") + make_images({"b": 50}, group="other")
+    (note,) = split_images(images, 0.2, 0, None, seed=0)
+    assert note.startswith("val has 48% of the images instead of 20%")
+    assert "--group_by=time" in note
+    notes = split_images(images, 0.2, 0, "time", seed=0)
+    assert count(images) == {"train": 78, "val": 21}
+    assert len(notes) == 1

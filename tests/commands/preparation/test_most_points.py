@@ -15,6 +15,7 @@ from keypoint_detection.inference.loading import load_detector
 def filled_in(channels, **data):
     model = Namespace(channels=channels, max_keypoints=None)
     defaults = {"train": None, "synthetic": None, "image_root": None, "coordinates": "continuous"}
+    defaults |= {"missing_images": "error", "outside_images": "error"}
     fill_in_max_keypoints(model, Namespace(**(defaults | {"categories": None, "visible_only": False} | data)))
     return model.max_keypoints
 
