@@ -8,9 +8,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from keypoint_detection import __version__
+from keypoint_detection.checkpoints.trust import TRUST_OPTION, trusting
 from keypoint_detection.parsing.exit_codes import FAILURE, SIGNAL_EXIT_BASE, USAGE_ERROR
 from keypoint_detection.printing import complain
 
@@ -82,6 +83,10 @@ Help:
   kpd fit --model.backbone.help Unet   the options of one backbone
   kpd fit --print_config               every option with its value, as a config file
   kpd --version
+
+Your own code:
+  kpd COMMAND --trust=my_module        let a checkpoint, or the config of the run that it resumes, use classes of this
+                                       module, e.g. your own backbone; repeat it for more modules
 """
 
 # Options in glibc's malloc.h: how many blocks may be requested from the system individually, and how much free memory
@@ -113,16 +118,17 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
         return None
     if words[0] not in COMMANDS:
         _refuse_command(words[0])
-    # Users' own classes are found in the working folder, as with `python -m`, but after everything that is installed.
-    sys.path.append(_find_working_folder(words[0]))
+    _check_working_folder(words[0])
     _keep_freed_memory()
     # A few large pages are cleared faster than many small ones. Torch reads this at its first allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # jsonargparse 5 will rename what Lightning calls; users can do nothing about the warning.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     module = _import_command(f"keypoint_detection.commands.{COMMANDS[words[0]].module}")
+    words, modules = _split_trust(words)
     try:
-        cli: DetectorCLI | None = module.run(words)
+        with trusting(modules):
+            cli: DetectorCLI | None = module.run(words)
     except RecursionError as error:
         # Files that are nested too deeply are refused by name; what is left are values of options.
         sys.stderr.write(f"kpd {words[0]}: error: a value is nested too deeply, in an option or in a file.\n")
@@ -177,9 +183,9 @@ def _import_command(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _find_working_folder(command: str) -> str:
+def _check_working_folder(command: str) -> None:
     try:
-        return os.getcwd()
+        os.getcwd()
     except FileNotFoundError:
         complain(f"kpd {command}: error: the working folder has been deleted; change to another one.\n")
         raise SystemExit(USAGE_ERROR) from None
@@ -199,11 +205,33 @@ def _keep_freed_memory() -> None:
         mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def _split_trust(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take `--trust=MODULE`, which every command has, out of the words of a command.
+
+    >>> _split_trust(["predict", "--trust=mine", "--ckpt_path=a.ckpt"])
+    (['predict', '--ckpt_path=a.ckpt'], ['mine'])
+    """
+    others, modules = [], []
+    for word in words:
+        option, _, module = word.partition("=")
+        if option != TRUST_OPTION:
+            others.append(word)
+        elif all(part.isidentifier() for part in module.split(".")):
+            modules.append(module)
+        else:
+            _leave(f"{word!r} does not name a module; {TRUST_OPTION}=my_module is expected, once for each module.")
+    return others, modules
+
+
 def _refuse_command(word: str) -> None:
     import difflib
 
     name = word.lower()
     nearest = [SYNONYMS[name]] if name in SYNONYMS else difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f" Did you mean `kpd {nearest[0]}`?" if nearest else ""
-    sys.stderr.write(f"kpd: error: {word!r} is not a command; the commands are {', '.join(COMMANDS)}.{hint}\n")
+    _leave(f"{word!r} is not a command; the commands are {', '.join(COMMANDS)}.{hint}")
+
+
+def _leave(message: str) -> NoReturn:
+    sys.stderr.write(f"kpd: error: {message}\n")
     raise SystemExit(USAGE_ERROR)

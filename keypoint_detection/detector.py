@@ -16,10 +16,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from keypoint_detection.channels import choose_mirrored_channels, complete_channels
-from keypoint_detection.checkpoints.files import CALIBRATION_KEY, SMOOTHED_KEY, VALIDATION_KEY
+from keypoint_detection.checkpoints.files import CALIBRATION_KEY, SMOOTHED_KEY, VALIDATION_KEY, LoadsCheckedCheckpoints
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
 from keypoint_detection.checkpoints.misfits import explain_misfit
 from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory, is_plain
+from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.confidence import Calibration, calibrate
 from keypoint_detection.geometry import map_detections
@@ -34,6 +35,7 @@ from keypoint_detection.models.schedules import check_length, warmup_cosine
 from keypoint_detection.parsing.internals import (
     drop_arguments_of_old_classes,
     has_settings_of_config,
+    import_through,
     is_validation_scheduled,
     log_hyperparameters,
     rebuild_from_settings,
@@ -44,6 +46,7 @@ __all__ = ["KeypointDetector", "Predictions", "check_precision"]
 
 # Lightning parses the settings stored in a checkpoint as it does a command line.
 drop_arguments_of_old_classes()
+import_through(import_named)
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ class Predictions(NamedTuple):
     detections_input: Detections
 
 
-class KeypointDetector(LightningModule):
+class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignore[misc]
     """Detect keypoints as the maxima of one heatmap per channel.
 
     Args:

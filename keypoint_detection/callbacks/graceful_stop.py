@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from keypoint_detection.callbacks.checkpointing import find_last_checkpoint
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER
+from keypoint_detection.checkpoints.trust import trust_words
 from keypoint_detection.parsing.exit_codes import SIGNAL_EXIT_BASE
 from keypoint_detection.parsing.internals import (
     cluster_environment,
@@ -53,6 +54,7 @@ class GracefulStop(Callback):
         self._is_to_requeue = False
         self._has_saved = False
         self._saved_path: Path | None = None
+        self._trust = ""
 
     @property
     def exit_code(self) -> int:
@@ -163,12 +165,15 @@ class GracefulStop(Callback):
         trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
             self._saved_path = path
+            data = getattr(trainer.datamodule, "hparams", {})  # type: ignore[attr-defined]
+            run = [*trainer.callbacks, *trainer.loggers]  # type: ignore[attr-defined]
+            self._trust = trust_words({**trainer.lightning_module.hparams, **data}, run)
             logger.warning("Saved %s.", path)
 
     def say_how_to_resume(self) -> None:
         """Show the command that resumes a stopped training; the command line does so last."""
         if self._saved_path is not None:
-            logger.warning("To resume: kpd fit --ckpt_path=%s", shlex.quote(str(self._saved_path)))
+            logger.warning("To resume: kpd fit --ckpt_path=%s%s", shlex.quote(str(self._saved_path)), self._trust)
 
 
 def _agree(trainer: Trainer, is_asked: bool) -> bool:

@@ -13,6 +13,7 @@ from keypoint_detection.callbacks.measuring import count_replaced_images, find_r
 from keypoint_detection.callbacks.optional_outputs import optional_output
 from keypoint_detection.callbacks.overlays import PredictionOverlays
 from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
+from keypoint_detection.checkpoints.trust import trust_words
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.destinations import shorten_path
 from keypoint_detection.metrics.report import EvaluationReport
@@ -138,5 +139,6 @@ def _list_paths(trainer: Trainer) -> list[str]:
         if isinstance(callback, PredictionOverlays):
             lines += [f"Overlay          {shorten_path(path)}" for path in callback.latest]
     if checkpoint:
-        lines.append(f"Next             kpd test --ckpt_path={shorten_path(checkpoint)} --data.test=YOUR_FILE.json")
+        words = f"--ckpt_path={shorten_path(checkpoint)}{trust_words(trainer.lightning_module.hparams)}"
+        lines.append(f"Next             kpd test {words} --data.test=YOUR_FILE.json")
     return lines

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from typing_extensions import Self
 
+from keypoint_detection.checkpoints.trust import UntrustedError, explain_refusal, refuse_untrusted, trusting
 from keypoint_detection.destinations import shorten_path
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ __all__ = [
     "SMOOTHED_KEY",
     "VALIDATION_KEY",
     "CheckpointError",
+    "LoadsCheckedCheckpoints",
     "explain_unreadable",
     "find_intact",
     "find_run",
@@ -103,7 +106,7 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
         What Lightning saved: `state_dict`, `hyper_parameters` and more, on the CPU.
 
     Raises:
-        CheckpointError: it cannot be found, or is not a checkpoint of a `KeypointDetector`.
+        CheckpointError: it cannot be found, is not a checkpoint of a `KeypointDetector`, or names what is not trusted.
     """
     path = resolve_checkpoint(reference)
     try:
@@ -114,6 +117,11 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}).{_offer_instead(path)}") from error
     if not isinstance(content, dict) or "channels" not in content.get("hyper_parameters", {}):
         raise CheckpointError(f"{path} is not a kpd checkpoint: it contains no hyper-parameters of a KeypointDetector.")
+    for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+        try:
+            refuse_untrusted(content.get(key) or {}, str(path))
+        except UntrustedError as error:
+            raise CheckpointError(str(error)) from error
     return content
 
 
@@ -125,6 +133,32 @@ def find_intact(folder: Path) -> Iterator[Path]:
         except (OSError, zipfile.BadZipFile):
             continue
         yield path
+
+
+class LoadsCheckedCheckpoints:
+    """A module of Lightning's whose checkpoints are read as data: they are checked, and name only what is trusted."""
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **options: Any) -> Self:
+        """Create it from a checkpoint.
+
+        Args:
+            checkpoint_path: a path, or `wandb://entity/project/name:alias`. Import the modules of your own classes
+                first: the checkpoint cannot have them imported.
+            options: `map_location` and `strict`, see Lightning; others replace stored hyper-parameters.
+
+        Raises:
+            CheckpointError: see `read_checkpoint`.
+        """
+        read_checkpoint(str(checkpoint_path))
+        path = resolve_checkpoint(str(checkpoint_path))
+        with trusting((), is_vetting=True) as trust:
+            try:
+                module: Self = super().load_from_checkpoint(path, **options | {"weights_only": True})  # type: ignore[misc]
+            finally:
+                if trust.refused:
+                    raise CheckpointError(f"{path}: {explain_refusal(trust.refused[0])}")
+        return module
 
 
 def explain_unreadable(error: Exception) -> str:

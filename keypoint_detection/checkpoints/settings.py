@@ -5,11 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from jsonargparse import Namespace
 
-from keypoint_detection.checkpoints.files import find_run
+from keypoint_detection.checkpoints.files import CheckpointError, find_run
 from keypoint_detection.checkpoints.specifications import canonical_class_path
+from keypoint_detection.checkpoints.trust import refuse_untrusted
+from keypoint_detection.documents import read_yaml
 
 __all__ = [
     "read_settings",
@@ -40,6 +41,7 @@ CARRIED_DATA_SETTINGS = (
 )
 # The sections of a config whose entries are options themselves.
 SETTING_GROUPS = ("model", "data", "trainer")
+SEED = "seed_everything"
 # The settings that the optimiser's state in a checkpoint belongs to, and those that defined its validation images.
 FIXED_SETTINGS = (
     "channels",
@@ -67,14 +69,21 @@ def settings_of(checkpoint: dict[str, Any], with_files: bool) -> dict[str, Any]:
 
 
 def read_settings(config: Path) -> dict[str, Any]:
-    """Read the settings of a saved config, by option name, without the checkpoint that it may have resumed."""
-    content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    settings: dict[str, Any] = {}
-    for group, value in content.items():
-        if group in SETTING_GROUPS:
-            settings |= {f"{group}.{name}": entry for name, entry in value.items()}
-        elif group != "ckpt_path":
-            settings[group] = value
+    """Read the settings of a saved config, by option name: those of model, data and trainer, and the seed.
+
+    Raises:
+        DataError: it cannot be read as a config, or names something that is not trusted.
+    """
+    content = read_yaml(config, "the config of the run that is resumed")
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{config} contains no settings; restore it, or resume with --config=FILE instead.")
+    settings = {SEED: content[SEED]} if SEED in content else {}
+    for group in SETTING_GROUPS:
+        value = content.get(group) or {}
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{config}: {group} is {value!r}; a mapping of settings is expected.")
+        settings |= {f"{group}.{name}": entry for name, entry in value.items()}
+    refuse_untrusted({group: content.get(group) for group in SETTING_GROUPS}, str(config))
     return settings
 
 

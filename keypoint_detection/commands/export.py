@@ -81,7 +81,7 @@ def export(
     if path.exists():
         raise DataError(f"{path} already exists; give another --output.")
     refuse_unwritable(path, "--output")
-    detector = load_detector(ckpt_path, may_import=True, flip_test=flip_test)
+    detector = load_detector(ckpt_path, flip_test=flip_test)
     examples = _read_examples(images) if images else draw_examples(N_IMAGES, *DRAWN_SIZE)
     path.parent.mkdir(parents=True, exist_ok=True)
     write = write_onnx if format == "onnx" else write_program

@@ -99,7 +99,7 @@ def suggest(
     _refuse_outputs(table, any(file.is_video for file in files))
     if not files:
         raise DataError(f"--images: all images of {images} are labelled already.")
-    loaded = load_detector(ckpt_path, may_import=True, flip_test=False)
+    loaded = load_detector(ckpt_path, flip_test=False)
     engine = TorchEngine(loaded, "auto", "float32", compile=False)
     detector = Predictor(engine, score_threshold=0.0, coordinates="continuous")
     failures: list[str] = []

@@ -60,6 +60,7 @@ from keypoint_detection.checkpoints.settings import (
     report_overrides,
     settings_of,
 )
+from keypoint_detection.checkpoints.trust import current_trust, explain_refusal
 from keypoint_detection.checkpoints.writing import CheckpointWriteError
 from keypoint_detection.codec.heatmaps import NotFiniteError
 from keypoint_detection.commands.preparation.budget import check_batches, choose_validations, fill_in_budget
@@ -81,6 +82,7 @@ from keypoint_detection.parsing.arguments import (
     gives_config,
     prepare_words,
     refuse_broken_configs,
+    texts_with_classes,
     variables_as_words,
 )
 from keypoint_detection.parsing.errors import ShortErrors
@@ -219,6 +221,9 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             subparser.error(str(error))
         if unknown := find_unknown_keys(words, options):
             subparser.error("\n".join(unknown))
+        trust = current_trust()
+        for text in texts_with_classes(words, os.environ):
+            trust.add_names(text)
         path = find_checkpoint_path(words)
         if path is None:
             path = os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
@@ -232,9 +237,9 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 # Lightning only knows files: checkpoints at Weights & Biases are fetched here.
                 path = str(resolve_checkpoint(path))
                 self.checkpoint = read_checkpoint(path)
-            except CheckpointError as error:
+                self._take_settings(subparser, command, path)
+            except ValueError as error:
                 parser.error(f"--ckpt_path: {error}")
-            self._take_settings(subparser, command, path)
         self.config = parser.parse_args([command, *words])
         if path is not None:
             self.config[command].ckpt_path = path
@@ -249,6 +254,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> None:
         """Replace the defaults by the settings of a checkpoint."""
         assert self.checkpoint is not None
+        current_trust().is_vetting = True
         run = find_run(path) if command == "fit" else None
         if run is not None:
             logger.info("Resuming the run %s with the settings of its %s.", run, CONFIG_FILE)
@@ -459,6 +465,11 @@ def _leave(words: Sequence[str], message: str, error: Exception) -> NoReturn:
 
 class _DetectorParser(ShortErrors, LightningArgumentParser):
     """The parser of `fit`, `validate`, `test` and `predict`."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what a stored setting may not name, rather than how the parser failed for lack of it."""
+        refused = current_trust().refused if self.exit_on_error else []
+        super().error(f"--ckpt_path: {explain_refusal(refused[0])}" if refused else message, ex)
 
 
 def _as_number(value: Any) -> int | float:

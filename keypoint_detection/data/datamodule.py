@@ -21,7 +21,9 @@ from torchvision.transforms import v2
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set, is_drawn
 from keypoint_detection.channels import resolve_channels
+from keypoint_detection.checkpoints.files import LoadsCheckedCheckpoints
 from keypoint_detection.checkpoints.specifications import as_plain
+from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.data.augmentation import default_augmentation, try_augmentation
 from keypoint_detection.data.checks.labels import check_coordinates
 from keypoint_detection.data.checks.parts import make_part
@@ -49,10 +51,13 @@ from keypoint_detection.data.unlabelled import (
 )
 from keypoint_detection.data.video import check_video
 from keypoint_detection.images import ResizeMode
-from keypoint_detection.parsing.internals import find_position, has_settings_of_config
+from keypoint_detection.parsing.internals import find_position, has_settings_of_config, import_through
 from keypoint_detection.types import Batch, DataError, DataFiles, ImageBatch
 
 __all__ = ["KeypointsDataModule"]
+
+# Lightning parses the settings stored in a checkpoint as it does a command line.
+import_through(import_named)
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ SMALLEST_SIDE_PX = 8
 SEED_VARIABLE = "PL_GLOBAL_SEED"
 
 
-class KeypointsDataModule(LightningDataModule):
+class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type: ignore[misc]
     """Load images and keypoints from COCO keypoint files.
 
     Args:

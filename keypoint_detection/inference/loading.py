@@ -1,7 +1,5 @@
 """Rebuild from a checkpoint what finding points needs: network, codec, channels, and how the network saw images."""
 
-import importlib
-import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,12 +8,12 @@ from torch import Tensor
 from keypoint_detection.channels import choose_mirrored_channels, complete_channels
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, CheckpointError, read_checkpoint
 from keypoint_detection.checkpoints.misfits import explain_misfit
+from keypoint_detection.checkpoints.trust import find_class
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.confidence import Calibration
 from keypoint_detection.data.coco import Coordinates
 from keypoint_detection.images import ResizeMode
 from keypoint_detection.inference.thresholds import read_best_f1
-from keypoint_detection.models import backbones
 from keypoint_detection.models.backbones import Backbone
 from keypoint_detection.models.network import HeatmapNetwork
 
@@ -61,12 +59,11 @@ class LoadedDetector(NamedTuple):
     mirrored_channels: list[int] | None
 
 
-def load_detector(reference: str, *, may_import: bool, flip_test: bool | None) -> LoadedDetector:
+def load_detector(reference: str, *, flip_test: bool | None) -> LoadedDetector:
     """Rebuild a detector without running code in its checkpoint and without downloading weights.
 
     Args:
         reference: a path, or `wandb://entity/project/name:alias`.
-        may_import: import the module of a backbone that is not part of this package, as the commands do.
         flip_test: average the heatmaps with those of the mirrored image; None does as the training did.
 
     Raises:
@@ -76,7 +73,7 @@ def load_detector(reference: str, *, may_import: bool, flip_test: bool | None) -
     checkpoint = read_checkpoint(reference)
     settings = checkpoint["hyper_parameters"]
     channels = complete_channels(settings["channels"])
-    network = HeatmapNetwork(_make_backbone(settings["backbone"], reference, may_import), len(channels))
+    network = HeatmapNetwork(_make_backbone(settings["backbone"], reference), len(channels))
     _load_weights(network, checkpoint["state_dict"], reference)
     flip_pairs = _data_settings(checkpoint).get("flip_pairs")
     is_averaging = settings.get("flip_test", False) if flip_test is None else flip_test
@@ -99,37 +96,16 @@ def load_detector(reference: str, *, may_import: bool, flip_test: bool | None) -
     )
 
 
-def _make_backbone(specification: Mapping[str, Any], reference: str, may_import: bool) -> Backbone:
-    cls = _find_backbone(specification["class_path"], reference, may_import)
-    arguments = dict(specification.get("init_args") or {})
+def _make_backbone(specification: Mapping[str, Any], reference: str) -> Backbone:
+    class_path = specification["class_path"]
     try:
-        return cls(**arguments)
+        cls = find_class(class_path)
+        if not issubclass(cls, Backbone):
+            raise CheckpointError(f"{class_path} is not a subclass of Backbone.")
+        return cls(**dict(specification.get("init_args") or {}))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{reference}: its backbone {cls.__name__} cannot be created: {error}") from error
-
-
-def _find_backbone(class_path: str, reference: str, may_import: bool) -> type[Backbone]:
-    """Find a class by name; a module outside this package must have been imported, or `may_import` allow it."""
-    module_name, _, name = class_path.rpartition(".")
-    if may_import or module_name == backbones.__name__ or module_name.startswith(f"{backbones.__name__}."):
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise CheckpointError(
-                f"{reference}: the module of its backbone {class_path} cannot be found: {error}. Run from the folder "
-                "of that module, or add the folder to PYTHONPATH."
-            ) from error
-    elif module_name in sys.modules:
-        module = sys.modules[module_name]
-    else:
-        raise CheckpointError(
-            f"{reference}: its backbone is {class_path}, which is not part of kpd. If you trust it, import its module "
-            f"first: `import {module_name or class_path}`."
-        )
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, Backbone)):
-        raise CheckpointError(f"{reference}: its backbone is {class_path}, which is not a subclass of Backbone.")
-    return found
+        name = class_path.rpartition(".")[2]
+        raise CheckpointError(f"{reference}: its backbone {name} cannot be created: {error}") from error
 
 
 def _load_weights(network: HeatmapNetwork, state: Mapping[str, Tensor], reference: str) -> None:

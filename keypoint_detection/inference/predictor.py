@@ -1,5 +1,6 @@
 """Find points in images with a trained detector, from Python; needs neither Lightning nor a config."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, overload
 
@@ -67,6 +68,7 @@ class Predictor:
         flip_test: bool | None = None,
         score_threshold: float | Literal["best_f1"] = "best_f1",
         coordinates: Coordinates | None = None,
+        trust: Sequence[str] = (),
     ) -> "Predictor":
         """Load a trained detector.
 
@@ -80,16 +82,19 @@ class Predictor:
                 training with `data.flip_pairs`. None does as the training did.
             score_threshold: see the class.
             coordinates: see the class.
+            trust: names of modules that the checkpoint may have imported, e.g. that of your own backbone; those that
+                are imported already need not be named.
 
         Raises:
             ValueError: the checkpoint cannot be used, or an option is out of range.
         """
+        from keypoint_detection.checkpoints.trust import trusting
         from keypoint_detection.inference.loading import load_detector
         from keypoint_detection.inference.torch_engine import TorchEngine
 
-        engine = TorchEngine(
-            load_detector(str(path), may_import=False, flip_test=flip_test), device, precision, compile
-        )
+        with trusting(trust):
+            detector = load_detector(str(path), flip_test=flip_test)
+        engine = TorchEngine(detector, device, precision, compile)
         return cls(engine, score_threshold=score_threshold, coordinates=coordinates)
 
     @classmethod

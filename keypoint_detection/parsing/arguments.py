@@ -23,6 +23,7 @@ __all__ = [
     "gives_config",
     "prepare_words",
     "refuse_broken_configs",
+    "texts_with_classes",
     "variables_as_words",
 ]
 
@@ -31,6 +32,8 @@ CONFIG_OPTIONS = ("-c", "--config")
 CONFIG_PREFIX = "--config="
 # How similar two names must be, from 0 to 1, for one to be suggested in place of the other.
 SIMILARITY = 0.6
+# The options whose values may name classes.
+CLASS_OPTIONS = r"--(model(?!\.init_from)|trainer|data\.augmentation)\b"
 # Trainer options where 16.0 can only mean 16. Elsewhere the two differ: to limit_val_batches, 1.0 means all batches and
 # 1 means one; and the version of a logger is a string.
 WHOLE_TRAINER_NUMBERS = tuple(
@@ -160,6 +163,31 @@ def _names_of_level(key: str, known: Collection[str]) -> set[str]:
     """Return the options and sections that a key could be meant to be: those as deep as it is."""
     depth = key.count(".") + 1
     return {".".join(name.split(".")[:depth]) for name in known}
+
+
+def texts_with_classes(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield what the user wrote where classes are named: config files, and the values of options that take classes.
+
+    Names of files are not among them, since a file may be called whatever its author likes.
+    """
+    for config in find_configs(words).values():
+        yield config.source if config.is_text else _read_if_file(config.source)
+    options = [(f"--{'.'.join(name.lower().split('__')[1:])}", value) for name, value in environment.items()]
+    for position, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        options.append((option, value if equals else "".join(words[position + 1 : position + 2])))
+    for option, value in options:
+        if re.match(CLASS_OPTIONS, option):
+            yield value
+            yield _read_if_file(value)  # it may be a file with the settings of a class
+
+
+def _read_if_file(path: str) -> str:
+    """Return the content of a file; nothing if it cannot be read, which the parser reports."""
+    try:
+        return Path(path).read_text(encoding="utf-8") if Path(path).is_file() else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def find_checkpoint_path(words: Sequence[str]) -> str | None:

@@ -1,7 +1,7 @@
 """What the package changes or reads inside jsonargparse and Lightning, where there is no public way."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import yaml
@@ -26,6 +26,7 @@ __all__ = [
     "find_position",
     "guard_values",
     "has_settings_of_config",
+    "import_through",
     "is_at_end",
     "is_between_batches",
     "is_between_steps",
@@ -45,6 +46,9 @@ __all__ = [
 ]
 
 _DISCARD = "discard_init_args_on_class_path_change"
+_IMPORT = "import_object"
+# The attribute of a replacement that holds what it replaced.
+_REPLACED = "__wrapped__"
 # The hyper-parameter that names the function which makes a module from the others; Lightning only calls its own.
 _INSTANTIATOR = "_instantiator"
 
@@ -85,6 +89,24 @@ def _load_bounded(text: str) -> Any:
     # What the constructors of dates and numbers raise.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise yaml.YAMLError(f"this is not YAML: {error}") from error
+
+
+def import_through(importer: Callable[[str, Callable[[str], Any]], Any]) -> None:
+    """Have everything that a setting names, a class or a function, imported by a function of our own.
+
+    Args:
+        importer: gets the name, and jsonargparse's function, which imports whatever a name leads to.
+    """
+    original = getattr(_typehints, _IMPORT)
+    if hasattr(original, _REPLACED):
+        return
+
+    def import_object(name: str, check_path: bool = True) -> Any:
+        # Only names from annotations in code are not checked.
+        return importer(name, original) if check_path else original(name, check_path=False)
+
+    setattr(import_object, _REPLACED, original)
+    setattr(_typehints, _IMPORT, import_object)
 
 
 def list_option_strings(parser: ArgumentParser) -> Iterator[str]:

@@ -1,0 +1,296 @@
+"""Which classes the settings in a file may name: a checkpoint is data from anybody, and its words are not the user's.
+
+A stored setting may name a subclass of one of `BASES` that Python has already imported or that is in one of `PACKAGES`.
+Anything else it names is neither imported nor called, unless the user names it too or trusts its module.
+"""
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
+from typing import Any
+
+from keypoint_detection.types import DataError
+
+__all__ = [
+    "TRUST_OPTION",
+    "Trust",
+    "UntrustedError",
+    "current_trust",
+    "explain_refusal",
+    "find_class",
+    "import_named",
+    "refuse_untrusted",
+    "trust_words",
+    "trusting",
+]
+
+# Names a module of the user's own; every command has it.
+TRUST_OPTION = "--trust"
+# What a detector and its training are made of. Creating an instance of one of their subclasses runs nothing else.
+BASES = (
+    "keypoint_detection.models.backbones.backbone.Backbone",
+    "keypoint_detection.boxes.data_set.SyntheticBoxes",
+    "torch.optim.optimizer.Optimizer",
+    "torch.optim.lr_scheduler.LRScheduler",
+    "torch.nn.modules.module.Module",
+    "lightning.pytorch.callbacks.callback.Callback",
+    "lightning.pytorch.loggers.logger.Logger",
+    "lightning.pytorch.accelerators.accelerator.Accelerator",
+    "lightning.pytorch.strategies.strategy.Strategy",
+    "lightning.pytorch.profilers.profiler.Profiler",
+    "lightning.pytorch.plugins.precision.precision.Precision",
+    "lightning.pytorch.plugins.layer_sync.LayerSync",
+    "lightning.fabric.plugins.environments.cluster_environment.ClusterEnvironment",
+    "lightning.fabric.plugins.io.checkpoint_io.CheckpointIO",
+)
+# Where those subclasses are, and nothing that does more on import than define them.
+PACKAGES = (
+    "keypoint_detection.models",
+    "keypoint_detection.data",
+    "keypoint_detection.boxes",
+    "keypoint_detection.callbacks",
+    "torch.nn",
+    "torch.optim",
+    "torchvision.transforms.v2",
+    "timm.layers",
+    "timm.optim",
+    "lightning.pytorch.accelerators",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.cli",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.plugins",
+    "lightning.pytorch.profilers",
+    "lightning.pytorch.strategies",
+    "lightning.fabric.plugins",
+)
+# The settings whose values name classes, by themselves or in lists.
+CLASS_SETTINGS = {
+    *("backbone", "optimizer", "lr_scheduler", "augmentation", "synthetic"),
+    *("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy"),
+}
+NOT_A_KIND = (
+    "which is not a class that a detector is made of. Nothing else that a checkpoint names is imported or called: do "
+    "not use this file unless whoever made it can explain the name."
+)
+DOTTED_NAME = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
+# One that stands by itself, and is not a part of a path.
+WHOLE_NAME = re.compile(rf"(?<![\w./\\-]){DOTTED_NAME.pattern}(?![\w./\\-])")
+
+
+class UntrustedError(DataError, ImportError):
+    """A stored setting names something that kpd does not import or call.
+
+    To jsonargparse, what cannot be imported is an ImportError.
+    """
+
+
+@dataclass
+class Trust:
+    """What may be imported in the name of a stored setting, beyond the classes that a detector is made of.
+
+    Attributes:
+        modules: names of modules, and of everything below them, that the user trusts.
+        names: dotted names among the words of the user.
+        is_vetting: whether settings that are not the user's are being parsed.
+        refused: names that were not imported.
+    """
+
+    modules: tuple[str, ...] = ()
+    names: set[str] = field(default_factory=set)
+    is_vetting: bool = False
+    refused: list[str] = field(default_factory=list)
+
+    def covers(self, name: str) -> bool:
+        """Whether the user named something or trusts its module."""
+        return name in self.names or _is_below(name, self.modules)
+
+    def add_names(self, text: str) -> None:
+        """Take the dotted names in the user's words or configuration for named by the user."""
+        self.names.update(WHOLE_NAME.findall(text))
+
+
+_trust: ContextVar[Trust] = ContextVar("trust")
+
+
+def current_trust() -> Trust:
+    """Return what is trusted here: without `trusting`, nothing beyond the classes that a detector is made of."""
+    return _trust.get(Trust())
+
+
+@contextmanager
+def trusting(modules: Iterable[str], *, is_vetting: bool = False) -> Iterator[Trust]:
+    """Trust more modules for a while.
+
+    Args:
+        modules: their names.
+        is_vetting: see `Trust`.
+    """
+    trust = Trust((*current_trust().modules, *modules), set(current_trust().names), is_vetting)
+    token = _trust.set(trust)
+    try:
+        yield trust
+    finally:
+        _trust.reset(token)
+
+
+def refuse_untrusted(settings: Mapping[str, Any], source: str) -> None:
+    """Refuse stored settings that name anything but classes that a detector is made of; imports nothing.
+
+    Args:
+        settings: plain values by name, possibly nested.
+        source: the file that they are from.
+
+    Raises:
+        UntrustedError: with the first such name, and what to do if the user trusts it.
+    """
+    for place, name in _named_classes(settings, ()):
+        if (reason := _reason_against(name)) is not None:
+            raise UntrustedError(f"{source}: its setting {'.'.join(place)} names {name}, {reason}")
+
+
+def trust_words(settings: Mapping[str, Any], others: Iterable[object] = ()) -> str:
+    """Return the options, each after a space, with which a command may use the classes of a training.
+
+    Args:
+        settings: those that a checkpoint has.
+        others: what else a run consists of, such as its callbacks.
+
+    >>> trust_words({"backbone": {"class_path": "mine.Net"}, "optimizer": {"class_path": "torch.optim.SGD"}})
+    ' --trust=mine'
+    """
+    modules = [name.rpartition(".")[0] for _, name in _named_classes(settings, ())]
+    modules += [type(one).__module__ for one in others]
+    ours = {package.partition(".")[0] for package in PACKAGES}
+    own = dict.fromkeys(module for module in modules if module and module.partition(".")[0] not in ours)
+    return "".join(f" {TRUST_OPTION}={module}" for module in own)
+
+
+def explain_refusal(name: str) -> str:
+    """Say why a stored setting may not name something, and the fix."""
+    return f"a stored setting names {name}, {_reason_against(name) or NOT_A_KIND}"
+
+
+def find_class(name: str) -> type:
+    """Import a class that a stored setting names.
+
+    Raises:
+        UntrustedError: nothing of the kind may be imported, or nothing of this name exists.
+    """
+    if (reason := _reason_against(name)) is not None:
+        raise UntrustedError(f"{name} is {reason.removeprefix('which is ')}")
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(_import_module(module), attribute, None)
+    except ImportError as error:
+        raise UntrustedError(
+            f"{name} cannot be imported: {error}. Run from the folder of that module, or add the folder to PYTHONPATH."
+        ) from error
+    if not isinstance(found, type):
+        raise UntrustedError(f"there is no class {name}.")
+    if not (current_trust().covers(name) or _is_of_a_kind(found)):
+        raise UntrustedError(f"{name} is not a class that a detector is made of.")
+    return found
+
+
+def import_named(name: str, import_freely: Callable[[str], Any]) -> Any:
+    """Import what a setting names, whether the user's or, while those are vetted, a stored one.
+
+    Args:
+        name: a dotted name.
+        import_freely: imports whatever a name leads to.
+
+    Raises:
+        UntrustedError: the setting is a stored one that may not name this.
+    """
+    trust = current_trust()
+    if not DOTTED_NAME.fullmatch(name):
+        return import_freely(name)  # an error
+    if not trust.is_vetting or trust.covers(name):
+        _add_working_folder(name)
+        return import_freely(name)
+    try:
+        return find_class(name)
+    except UntrustedError:
+        trust.refused.append(name)
+        raise
+
+
+def _named_classes(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the places and names of classes, and those of functions among their arguments."""
+    if isinstance(value, Mapping):
+        if "class_path" in value:
+            yield place, str(value["class_path"])
+        for key, entry in value.items():
+            if key != "class_path":
+                yield from _named_classes(entry, (*place, str(key)))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _named_classes(entry, place)
+    elif isinstance(value, str) and DOTTED_NAME.fullmatch(value):
+        is_class = bool(place) and place[-1] in CLASS_SETTINGS and "init_args" not in place
+        if is_class or ("init_args" in place and callable(_loaded(value))):
+            yield place, value
+
+
+def _reason_against(name: str) -> str | None:
+    """Say why a stored setting may not name this, and the fix; None if it may. Imports nothing."""
+    module = name.rpartition(".")[0]
+    if not module or current_trust().covers(name):
+        return None  # a short name stands for a class that is imported
+    if module in sys.modules:
+        found = _loaded(name)
+        if isinstance(found, type) and _is_of_a_kind(found):
+            return None
+    elif _is_below(module, PACKAGES) and _may_exist(module):
+        return None
+    root = module.partition(".")[0]
+    if module in sys.modules or root in sys.stdlib_module_names or _is_below(module, PACKAGES):
+        return NOT_A_KIND
+    return (
+        "which is not part of kpd, torch, torchvision, timm or Lightning, so it was not imported. If you trust that "
+        f"code, add {TRUST_OPTION}={module}; in Python, import {module} first."
+    )
+
+
+def _may_exist(module: str) -> bool:
+    """Whether a module that is not imported can be one: what imported modules contain otherwise is none."""
+    parent = module.rpartition(".")[0]
+    return hasattr(sys.modules[parent], "__path__") if parent in sys.modules else not parent or _may_exist(parent)
+
+
+def _loaded(name: str) -> Any:
+    """Return what an imported module defines under a dotted name; None if there is nothing."""
+    module, _, attribute = name.rpartition(".")
+    # Not `getattr`: some modules import others when asked for an attribute.
+    return vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+
+
+def _is_of_a_kind(cls: type) -> bool:
+    """Whether a class is one that a detector is made of; bases that were never imported have no subclasses."""
+    bases = tuple(base for name in BASES if isinstance(base := _loaded(name), type))
+    return issubclass(cls, bases)
+
+
+def _is_below(name: str, modules: Iterable[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _import_module(name: str) -> Any:
+    if current_trust().covers(name):
+        _add_working_folder(name)
+    return importlib.import_module(name)
+
+
+def _add_working_folder(name: str) -> None:
+    """Let a module of the user's own be found in the working folder, if it is not found elsewhere."""
+    root, folder = name.partition(".")[0], os.getcwd()
+    is_missing = root not in sys.modules and importlib.util.find_spec(root) is None
+    if is_missing and folder not in sys.path and PathFinder.find_spec(root, [folder]) is not None:
+        sys.path.append(folder)
