@@ -1,4 +1,7 @@
-"""A stand-in for the server of Weights & Biases on the loopback interface: what a sweep, its agent and its runs ask."""
+"""A stand-in for the server of Weights & Biases on the loopback interface: what a sweep, its agent and its runs ask.
+
+It can also fail in the ways that real servers do.
+"""
 
 import json
 import re
@@ -7,7 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
+
+# What is wrong with a server: it answers 500 to everything, accepts requests and never answers, refuses connections,
+# is a web page (such as the login of a hotel's network), is of another version, whose answers have other fields, or
+# does not know the key.
+Fault = Literal["error", "hang", "refuse", "page", "version", "key"]
+FAULTS: tuple[Fault, ...] = ("error", "hang", "refuse", "page", "version", "key")
 
 # The client wants 40 characters or more.
 API_KEY = "0123456789" * 4
@@ -19,6 +28,9 @@ class StandIn:
 
     Args:
         commands: the parameters of each run that the agent of a sweep is told to start, one after the other.
+        fault: what is wrong with it.
+        fault_after: the GraphQL operation that is still answered well, e.g. UpsertBucket, which starts a run; by
+            default, none.
 
     Attributes:
         configs: run id to the configuration it sent.
@@ -31,8 +43,16 @@ class StandIn:
         unknown: requests that had no answer.
     """
 
-    def __init__(self, commands: list[dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        commands: list[dict[str, Any]] | None = None,
+        fault: Fault | None = None,
+        fault_after: str | None = None,
+    ) -> None:
         self.commands = list(commands or [])
+        self.fault = None if fault_after else fault
+        self._later_fault, self._fault_after = fault, fault_after
+        self._is_over = threading.Event()
         self.sweep_config = ""
         self.configs: dict[str, dict[str, Any]] = defaultdict(dict)
         self.history: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -60,15 +80,19 @@ class StandIn:
 
     def __enter__(self) -> "StandIn":
         self._thread.start()
+        if self.fault == "refuse":
+            self.stop()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_over.set()
         self.stop()
 
     def stop(self) -> None:
         """Go away in the middle of whatever is going on."""
+        self.fault = "refuse"  # connections that are open outlive the server
         self._server.shutdown()
         self._server.server_close()
 
@@ -77,6 +101,10 @@ class StandIn:
     def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any] | None:
         """The data that answers a GraphQL operation; None if there is no answer."""
         handler: Callable[[dict[str, Any]], dict[str, Any]] | None = getattr(self, f"_on_{_snake(operation)}", None)
+        if operation == self._fault_after:
+            self.fault = self._later_fault
+            if self.fault == "refuse":
+                self.stop()
         return None if handler is None else handler(variables)
 
     def _on_viewer(self, variables: dict[str, Any]) -> dict[str, Any]:
@@ -84,6 +112,9 @@ class StandIn:
 
     def _on_server_features_query(self, variables: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
+
+    def _on_run_resume_status(self, variables: dict[str, Any]) -> dict[str, Any]:
+        return {"model": None}
 
     def _on_upsert_bucket(self, variables: dict[str, Any]) -> dict[str, Any]:
         name = variables.get("name") or variables.get("id")
@@ -244,6 +275,23 @@ class StandIn:
         if message.get("complete"):
             self.exit_codes[run] = message["exitcode"]
 
+    def fail(self, handler: "_Handler") -> bool:
+        """Answer a request as the fault says; False if there is none."""
+        if self.fault == "refuse":
+            handler.close_connection = True
+        elif self.fault == "hang":
+            self._is_over.wait()
+            handler.close_connection = True
+        elif self.fault == "error":
+            handler.send_bytes(b"", 500)
+        elif self.fault == "page":
+            handler.send_bytes(b"<html><body>Please log in</body></html>", 200, "text/html")
+        elif self.fault == "version":
+            handler.send_bytes(b'{"data": {"renamed": {"id": 1}}, "limits": 3}', 200)
+        elif self.fault == "key":
+            handler.send_bytes(b'{"errors": [{"message": "user is not logged in"}], "data": {"viewer": null}}', 401)
+        return self.fault is not None
+
 
 class _QuietServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -256,6 +304,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.owner.fail(self):
+            return
         if self.path == "/graphql":
             self._answer_graphql(json.loads(body))
         elif match := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
@@ -268,6 +318,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.owner.fail(self):
+            return
         if match := re.fullmatch(r"/put/([^/]+)/(.+)", self.path):
             self.owner.files[match[1]][match[2]] = body
             self._send({})
@@ -275,6 +327,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_unknown(f"PUT {self.path}")
 
     def do_GET(self) -> None:
+        if self.owner.fail(self):
+            return
         match = re.fullmatch(r"/get/([^/]+)/(.+)", self.path)
         content = self.owner.files[match[1]].get(match[2]) if match else None
         if content is None:
@@ -282,7 +336,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             if match and match[2] != "manifest":
                 self.owner.downloads.append(f"{match[1]}/{match[2]}")
-            self._send_bytes(content, 200)
+            self.send_bytes(content, 200)
 
     def _answer_graphql(self, request: dict[str, Any]) -> None:
         found = re.search(r"(?:query|mutation)\s+(\w+)", request["query"])
@@ -299,11 +353,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send({}, status=404)
 
     def _send(self, content: dict[str, Any], status: int = 200) -> None:
-        self._send_bytes(json.dumps(content).encode(), status)
+        self.send_bytes(json.dumps(content).encode(), status)
 
-    def _send_bytes(self, body: bytes, status: int) -> None:
+    def send_bytes(self, body: bytes, status: int, kind: str = "application/json") -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -7,37 +7,41 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 
-from keypoint_detection.tracking.tables import going_on_without_server
+from keypoint_detection.tracking.guarded_logger import going_on
 
 __all__ = ["add_file", "describe_run", "send_model", "summarise_by", "write_summary"]
 
 
 def describe_run(logger: WandbLogger, description: Mapping[str, Any]) -> None:
     """Add values to the config of a run, where runs are filtered and grouped by them."""
-    logger.experiment.config.update(dict(description), allow_val_change=True)
+    with going_on(logger, "the description of the run"):
+        logger.experiment.config.update(dict(description), allow_val_change=True)
 
 
 def summarise_by(logger: WandbLogger, metric: str, mode: str) -> None:
     """Let the summary of a run keep the best value of a metric, `min` or `max`, instead of the last."""
-    logger.experiment.define_metric(metric, summary=mode, step_metric="trainer/global_step", step_sync=True)
+    with going_on(logger, f"the best {metric}"):
+        logger.experiment.define_metric(metric, summary=mode, step_metric="trainer/global_step", step_sync=True)
 
 
 def write_summary(logger: WandbLogger, name: str, values: Mapping[str, Any]) -> None:
     """Write values into the summary of a run, under a common name."""
-    logger.experiment.summary[name] = dict(values)
+    with going_on(logger, f"the summary {name}"):
+        logger.experiment.summary[name] = dict(values)
 
 
 def add_file(logger: WandbLogger, path: Path, name: str) -> None:
     """Copy a file into the files of a run; a disabled run (WANDB_MODE=disabled) has none."""
-    run = logger.experiment
-    if Path(run.dir).is_dir():
-        target = Path(run.dir).resolve() / name
-        shutil.copyfile(path, target)
-        run.save(str(target), base_path=str(target.parent), policy="now")
+    with going_on(logger, f"the file {name}"):
+        run = logger.experiment
+        if Path(run.dir).is_dir():
+            target = Path(run.dir).resolve() / name
+            shutil.copyfile(path, target)
+            run.save(str(target), base_path=str(target.parent), policy="now")
 
 
 def send_model(logger: WandbLogger, path: Path, name: str | None, metadata: Mapping[str, Any]) -> None:
-    """Send a checkpoint as an artifact, or warn if the server does not answer.
+    """Send a checkpoint as an artifact.
 
     Args:
         logger: whose run it comes from.
@@ -47,8 +51,8 @@ def send_model(logger: WandbLogger, path: Path, name: str | None, metadata: Mapp
     """
     import wandb
 
-    run = logger.experiment
-    artifact = wandb.Artifact(name or f"detector-{run.id}", type="model", metadata=dict(metadata))
-    artifact.add_file(str(path), name="model.ckpt")
-    with going_on_without_server(f"the model {artifact.name}"):
+    with going_on(logger, f"the model {path}"):
+        run = logger.experiment
+        artifact = wandb.Artifact(name or f"detector-{run.id}", type="model", metadata=dict(metadata))
+        artifact.add_file(str(path), name="model.ckpt")
         run.log_artifact(artifact, aliases=["latest", "best"])
