@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from keypoint_detection.drawing import PALETTE, PointSet, draw_overlay
+from keypoint_detection.drawing import Drawable, Heatmaps, PointSet, draw_overlay
+from keypoint_detection.marks import PALETTE
 
 
 def points(predicted=(), scores=(), true=()):
@@ -19,6 +20,12 @@ def marked(image, colour):
     rows, columns = np.nonzero((pixels == colour).all(axis=2))
     assert len(rows) > 0
     return [columns.mean() + 0.5, rows.mean() + 0.5]
+
+
+def over(heatmaps, size=(100, 160)):
+    """Heatmaps that cover an image of a size, (height, width)."""
+    scales = heatmaps.shape[2] / size[1], heatmaps.shape[1] / size[0]
+    return Heatmaps(heatmaps, np.array([[scales[0], 0, 0], [0, scales[1], 0]]))
 
 
 BLANK = np.full((100, 160, 3), 128, np.uint8)
@@ -47,7 +54,7 @@ def test_heatmaps_stand_beside_the_picture_in_the_colour_of_their_channel():
     heatmaps = np.zeros((2, 100, 160), np.float32)
     heatmaps[1, 30:40, 50:60] = 1
     empty = PointSet.of_predictions([np.zeros((0, 2))] * 2, [np.zeros(0)] * 2)
-    image = np.array(draw_overlay(BLANK, empty, ["a", "b"], heatmaps, min_score=0.1)).astype(int)
+    image = np.array(draw_overlay(BLANK, empty, ["a", "b"], over(heatmaps), min_score=0.1)).astype(int)
     assert image.shape[1] == 2 * 640
     inside, outside = image[35 * 4, 640 + 55 * 4], image[10, 640 + 10]
     assert np.abs(inside - PALETTE[1]).sum() < np.abs(outside - PALETTE[1]).sum() / 2
@@ -64,3 +71,98 @@ def test_a_narrow_strip_is_not_enlarged_beyond_reason():
     strip = np.full((40, 5000, 3), 128, np.uint8)
     assert draw_overlay(strip, points(), ["a"], min_score=0.1).width == 5000
     assert draw_overlay(strip[:, :500], points(), ["a"], min_score=0.1).width == 8 * 500
+
+
+def test_marks_and_legend_grow_with_the_image():
+    sizes = []
+    for height in (400, 3000):
+        image = np.full((height, height * 4 // 3, 3), 128, np.uint8)
+        drawn = draw_overlay(image, points(predicted=[[height / 2, height / 2]], scores=[0.9]), ["a"], min_score=0.1)
+        assert drawn.width == image.shape[1]
+        rows = np.nonzero((np.array(drawn)[:height] == PALETTE[0]).all(axis=2))[0]
+        sizes.append((np.ptp(rows) / height, (drawn.height - height) / height))
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.2)
+    assert min(sizes[1]) > 0.02
+
+
+def test_channels_of_one_colour_differ_in_shape_in_the_image_and_in_the_legend():
+    """Channels 0, 7, 14 and 21 share a colour: true and predicted points of each look different."""
+    shapes = set()
+    for channel in (0, 7, 14, 21):
+        true = np.full((28, 1, 2), 50, np.float32)
+        is_labelled = np.arange(28)[:, None] == channel
+        scores = np.where(is_labelled, 0.9, 0).astype(np.float32)
+        for one in (
+            PointSet(true, scores, true, np.zeros((28, 1), bool)),
+            PointSet(true, np.zeros((28, 1), np.float32), true, is_labelled),
+        ):
+            pixels = np.array(draw_overlay(BLANK, one, ["x"] * 28, min_score=0.1))[:400]
+            is_coloured = (pixels == PALETTE[0]).all(axis=2)
+            assert is_coloured.any()
+            shapes.add(is_coloured.tobytes())
+    assert len(shapes) == 8
+    nothing = PointSet.of_predictions([np.zeros((0, 2))] * 8, [np.zeros(0)] * 8)
+    legend = np.array(draw_overlay(BLANK, nothing, list("abcdefgh"), min_score=0.1))[400:]
+    columns = np.nonzero((legend == PALETTE[0]).all(axis=2).any(axis=0))[0]
+    first, last = columns[columns < columns.mean()], columns[columns > columns.mean()]
+    marks = [legend[:, part.min() : part.max() + 1] for part in (first, last)]
+    assert marks[0].shape != marks[1].shape or (marks[0] != marks[1]).any()
+
+
+def test_names_in_the_legend_are_white():
+    legend = np.array(draw_overlay(BLANK, points(), ["a_long_name"], min_score=0.1))[400:]
+    assert (legend == 255).all(axis=2).sum() > 100
+
+
+def test_marks_of_dense_points_are_smaller_and_those_of_good_predictions_are_not():
+    near = points(predicted=[[50.0, 50.0]], scores=[0.9], true=[[50.5, 50.0]])
+    alone = points(true=[[50.0, 50.0]])
+    dense = points(true=[[50.0 + 0.5 * number, 50.0] for number in range(20)])
+    heights = []
+    for one in (alone, near, dense):
+        is_mark = (np.array(draw_overlay(BLANK, one, ["a"], min_score=0.1))[:400] == PALETTE[0]).all(axis=2)
+        heights.append(np.ptp(np.nonzero(is_mark)[0]))
+    assert heights[1] == heights[0] > 1.5 * heights[2]
+
+
+def test_heatmaps_that_coincide_are_mixed():
+    heatmaps = np.zeros((2, 100, 160), np.float32)
+    heatmaps[:, 30:40, 50:60] = 0.9
+    empty = PointSet.of_predictions([np.zeros((0, 2))] * 2, [np.zeros(0)] * 2)
+    image = np.array(draw_overlay(BLANK, empty, ["a", "b"], over(heatmaps), min_score=0.1)).astype(float)
+    opacity = 1 - 0.25 * 0.25
+    expected = opacity * np.mean(PALETTE[:2], axis=0) + (1 - opacity) * 0.6 * 128
+    assert image[35 * 4, 640 + 55 * 4] == pytest.approx(expected, abs=1)
+
+
+def test_weak_heatmaps_can_be_seen_and_the_legend_has_their_maximum():
+    heatmaps = np.zeros((1, 100, 160), np.float32)
+    heatmaps[0, 30:40, 50:60] = 0.04
+    empty = PointSet.of_predictions([np.zeros((0, 2))], [np.zeros(0)])
+    image = np.array(draw_overlay(BLANK, empty, ["a"], over(heatmaps), min_score=0.1)).astype(float)
+    assert image[35 * 4, 640 + 55 * 4] == pytest.approx(0.75 * np.array(PALETTE[0]) + 0.25 * 0.6 * 128, abs=1)
+    heatmaps[0, 30:40, 50:60] = 0.001  # noise stays noise
+    image = np.array(draw_overlay(BLANK, empty, ["a"], over(heatmaps), min_score=0.1)).astype(float)
+    assert image[35 * 4, 640 + 55 * 4] == pytest.approx([0.6 * 128] * 3, abs=6)
+
+
+def test_an_image_is_drawn_at_its_own_resolution_with_its_points_where_they_are():
+    """The network saw a 40 x 64 letterbox of a 300 x 600 image: scaled by 64 / 600, with bars of 4 px."""
+    scale = 64 / 600
+    original = np.full((300, 600, 3), 128, np.uint8)
+    seen = points(predicted=[[400 * scale, 100 * scale + 4]], scores=[0.9])
+    heatmaps = np.zeros((1, 20, 32), np.float16)
+    heatmaps[0, 7, 21] = 1  # rows 14 to 16 and columns 42 to 44 of the letterbox
+    image_of = np.array([[1 / scale, 0, 0], [0, 1 / scale, -4 / scale]])
+    drawable = Drawable(np.zeros((40, 64, 3), np.uint8), seen, heatmaps, image_of, (300, 600))
+    image = np.array(drawable.draw_original(original, 2000, ["a"], 0.1))
+    assert image.shape[1] == 2 * 1200  # enlarged to 360 rows and more
+    rows, columns = np.nonzero((image[:600, :1200] == PALETTE[0]).all(axis=2))
+    assert [columns.mean() + 0.5, rows.mean() + 0.5] == pytest.approx([800, 200], abs=1)
+    tinted = (np.ptp(image[:600, 1200:].astype(int), axis=2) > 20).nonzero()
+    assert [tinted[1].min() / 2, (tinted[1].max() + 1) / 2] == pytest.approx([42 / scale, 44 / scale], abs=1)
+    assert [tinted[0].min() / 2, (tinted[0].max() + 1) / 2] == pytest.approx([10 / scale, 12 / scale], abs=1)
+    small = np.array(drawable.draw_original(original, 400, ["a"], 0.1))
+    assert small.shape[1] == 2 * 800  # 200 rows, enlarged
+    rows, columns = np.nonzero((small[:400, :800] == PALETTE[0]).all(axis=2))
+    assert [columns.mean() + 0.5, rows.mean() + 0.5] == pytest.approx([400 * 800 / 600, 100 * 800 / 600], abs=1)

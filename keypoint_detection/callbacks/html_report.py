@@ -65,13 +65,14 @@ class HtmlReport(MeasuringCallback):
         self._drawings = WorstDrawings(n_images, self.min_score)
 
     def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
-        """Draw those images of the batch that are among the worst so far."""
+        """Keep those images of the batch that are among the worst so far."""
         if self.n_images:
-            self._drawings.consider(outputs, batch, list(pl_module.channels))  # type: ignore[arg-type]
+            self._drawings.consider(outputs, batch)
 
     def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the page, on the first of several processes."""
-        drawn = _gather({image_id: _compress(image) for image_id, image in self._drawings.take().items()})
+        images = self._drawings.take(trainer, list(pl_module.channels))  # type: ignore[arg-type]
+        drawn = _gather({image_id: _compress(image) for image_id, image in images.items()})
         report = find_report(pl_module)
         if not trainer.is_global_zero or report is None:
             return

@@ -13,6 +13,7 @@ from keypoint_detection.types import Batch
 __all__ = [
     "MeasuringCallback",
     "count_replaced_images",
+    "find_image_files",
     "find_image_names",
     "find_report",
     "is_flip_averaged",
@@ -51,6 +52,12 @@ def count_replaced_images(trainer: Trainer) -> int:
         torch.distributed.all_gather_object(parts, replaced)
         replaced = set().union(*parts)
     return len(replaced)
+
+
+def find_image_files(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
+    """Return the paths of some of the measured images by id; nothing is known of a user's own batches."""
+    data = getattr(trainer, "datamodule", None)
+    return data.image_files(measured_part(trainer), image_ids) if isinstance(data, KeypointsDataModule) else {}
 
 
 class MeasuringCallback(Callback):

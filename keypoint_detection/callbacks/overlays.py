@@ -10,7 +10,7 @@ from PIL import Image
 
 from keypoint_detection.callbacks.optional_outputs import optional_output
 from keypoint_detection.callbacks.run_folder import find_run_folder
-from keypoint_detection.drawing import DRAWN_SCORE, draw_prediction
+from keypoint_detection.drawing import DRAWN_SCORE, Drawable
 from keypoint_detection.tracking.images import log_images
 from keypoint_detection.types import Batch
 
@@ -50,7 +50,7 @@ class PredictionOverlays(Callback):
             return
         for index in range(min(n_wanted, len(batch.images))):
             channels = list(pl_module.channels)  # type: ignore[arg-type]
-            image = draw_prediction(outputs, batch, index, channels, self.min_score)
+            image = Drawable.of_batch(outputs, batch, index).draw(channels, self.min_score)
             self._pending.append((int(batch.image_ids[index]), image))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

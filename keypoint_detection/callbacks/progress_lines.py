@@ -10,12 +10,16 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from rich.console import Console
 
 from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
+from keypoint_detection.checkpoints.files import SMOOTHED_KEY
 from keypoint_detection.parsing.internals import seconds_left
 
 __all__ = ["ProgressLines"]
 
 logger = logging.getLogger(__name__)
 
+# The metrics that every line has, and what others are called if the best checkpoint is chosen by them.
+SHOWN = ("val/loss", "val/mAP", "val/error_px/median")
+NAMES = {f"val/{SMOOTHED_KEY}": "averaged mAP"}
 # The precision in which nothing is computed in fewer than 32 bits.
 FULL_PRECISION = "32-true"
 SECONDS_PER_MINUTE = 60
@@ -25,9 +29,9 @@ SECONDS_PER_HOUR = 3600
 class ProgressLines(Callback):
     """Write a line at each validation if there is no terminal, as in a cluster's log file, or no progress bar.
 
-    It gives the epoch and step, the losses, mAP and median error, whether they are the best so far, and the time left.
-    At the start of the training, a line says if the processor would be faster in another precision; at its end, why it
-    ended before its time.
+    It gives the epoch and step, the losses, mAP and median error, the metric that chooses the best checkpoint, whether
+    it is the best so far, and the time left. At the start of the training, a line says if the processor would be faster
+    in another precision; at its end, why it ended before its time.
     """
 
     def __init__(self) -> None:
@@ -61,8 +65,12 @@ class ProgressLines(Callback):
         ]
         # Checkpoint callbacks are called last: they still know the best one before this validation.
         best = find_best_checkpoint(trainer)
-        if best is not None and best.is_surpassed_by(values.get(best.monitor, math.nan)):
-            shown.append("best so far")
+        if best is not None:
+            value = values.get(best.monitor, math.nan)
+            if best.monitor not in SHOWN and not math.isnan(value):
+                shown.append(f"{NAMES.get(best.monitor, best.monitor)} {value:.3g}")
+            if best.is_surpassed_by(value):
+                shown.append("best so far")
         left = self._seconds_left(trainer)
         if left is not None:
             shown.append(f"{_write_duration(left)} left")

@@ -1,5 +1,6 @@
 """The images on which a detector does worst, as a list and as overlays."""
 
+import contextlib
 import csv
 import math
 from collections.abc import Sequence
@@ -9,10 +10,11 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from keypoint_detection.callbacks.measuring import MeasuringCallback, find_image_names, find_report
+from keypoint_detection.callbacks.measuring import MeasuringCallback, find_image_files, find_image_names, find_report
 from keypoint_detection.callbacks.run_folder import find_run_folder
-from keypoint_detection.drawing import DRAWN_SCORE, draw_prediction
+from keypoint_detection.drawing import DRAWN_SCORE, Drawable
 from keypoint_detection.geometry import apply_affine
+from keypoint_detection.images import ImageError, read_pixels
 from keypoint_detection.metrics.matching import pair_nearest
 from keypoint_detection.metrics.report import ImageErrors, severity
 from keypoint_detection.printing import make_plain_cell
@@ -21,15 +23,18 @@ from keypoint_detection.types import NOT_LABELLED, Batch
 
 __all__ = ["WorstDrawings", "WorstImages"]
 
+# Larger images are shrunk to this: two of them side by side take seconds to write.
+MAX_SIDE_PX = 2000
+
 
 class _Candidate(NamedTuple):
     rank: tuple[int, float, int]
     image_id: int
-    image: Image.Image
+    image: Drawable
 
 
 class WorstDrawings:
-    """Draw the worst images of a process as their batches are processed.
+    """Keep the worst images of a process as their batches are processed, and draw them at their own resolution.
 
     Args:
         n_images: how many drawings to keep.
@@ -40,8 +45,8 @@ class WorstDrawings:
         self.n_images, self.min_score = n_images, min_score
         self._candidates: list[_Candidate] = []
 
-    def consider(self, outputs: Any, batch: Batch, channels: Sequence[str]) -> None:
-        """Keep a drawing of each image that is worse than the least bad of those kept so far."""
+    def consider(self, outputs: Any, batch: Batch) -> None:
+        """Keep each image that is worse than the least bad of those kept so far."""
         is_labelled = batch.visibility != NOT_LABELLED
         # In float64, as in the metrics, so that the errors are equal to theirs.
         found, truths = (
@@ -60,15 +65,22 @@ class WorstDrawings:
             is_full = len(self._candidates) >= self.n_images
             if image_id in seen or (is_full and rank <= self._candidates[-1].rank):
                 continue
-            image = draw_prediction(outputs, batch, index, channels, self.min_score)
-            self._candidates.append(_Candidate(rank, image_id, image))
+            self._candidates.append(_Candidate(rank, image_id, Drawable.of_batch(outputs, batch, index)))
             self._candidates.sort(key=lambda candidate: candidate.rank, reverse=True)
             del self._candidates[self.n_images :]
 
-    def take(self) -> dict[int, Image.Image]:
+    def take(self, trainer: Trainer, channels: Sequence[str]) -> dict[int, Image.Image]:
         """Return the drawings by image id, and start over."""
         candidates, self._candidates = self._candidates, []
-        return {candidate.image_id: candidate.image for candidate in candidates}
+        files = find_image_files(trainer, [candidate.image_id for candidate in candidates])
+        return {image_id: self._draw(image, files.get(image_id), channels) for _, image_id, image in candidates}
+
+    def _draw(self, image: Drawable, path: str | None, channels: Sequence[str]) -> Image.Image:
+        """Draw an image; if it has no file, or no longer has, as the network saw it."""
+        if path is not None:
+            with contextlib.suppress(ImageError):
+                return image.draw_original(read_pixels(path), MAX_SIDE_PX, channels, self.min_score)
+        return image.draw(channels, self.min_score)
 
 
 class WorstImages(MeasuringCallback):
@@ -88,13 +100,13 @@ class WorstImages(MeasuringCallback):
         self._drawings = WorstDrawings(n_images, self.min_score)
 
     def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
-        """Draw those images of the batch that are among the worst so far."""
-        self._drawings.consider(outputs, batch, list(pl_module.channels))  # type: ignore[arg-type]
+        """Keep those images of the batch that are among the worst so far."""
+        self._drawings.consider(outputs, batch)
 
     def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the list and the images."""
         # Each process has the drawings of its own images.
-        drawn = self._drawings.take()
+        drawn = self._drawings.take(trainer, list(pl_module.channels))  # type: ignore[arg-type]
         report = find_report(pl_module)
         if report is None:
             return

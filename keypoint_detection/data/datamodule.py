@@ -353,16 +353,20 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         groups = number_groups(table, self.image_root, self.group_by)
         return np.stack([table.image_ids[dataset.indices], groups[dataset.indices]], axis=1)
 
-    def image_names(self, part: str, image_ids: Sequence[int]) -> dict[int, str]:
-        """Return the files of some images of a part that is set up, relative to its JSON file if they are below it."""
+    def image_files(self, part: str, image_ids: Sequence[int]) -> dict[int, str]:
+        """Return the paths of some images of a part that is set up."""
         table = self._datasets[part].table
         rows = {image_id: row for row, image_id in enumerate(table.image_ids.tolist())}
-        names = {}
-        for image_id in image_ids:
-            path = Path(table.image_paths[rows[image_id]].decode())
-            folder = table.path.parent
-            names[image_id] = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
-        return names
+        return {image_id: table.image_paths[rows[image_id]].decode() for image_id in image_ids}
+
+    def image_names(self, part: str, image_ids: Sequence[int]) -> dict[int, str]:
+        """Return the files of some images of a part that is set up, relative to its JSON file if they are below it."""
+        folder = self._datasets[part].table.path.parent
+        paths = {image_id: Path(path) for image_id, path in self.image_files(part, image_ids).items()}
+        return {
+            image_id: str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+            for image_id, path in paths.items()
+        }
 
     def first_size(self) -> tuple[int, int]:
         """Return (height, width) in pixels of the first image that the network sees."""

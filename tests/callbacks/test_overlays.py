@@ -15,6 +15,8 @@ def batch_of(ids):
         points=torch.zeros(n, 1, 1, 2),
         visibility=torch.ones(n, 1, 1, dtype=torch.int64),
         image_ids=torch.tensor(ids),
+        input_to_image=torch.eye(3)[:2].expand(n, 2, 3),
+        image_sizes=torch.tensor([[20, 30]] * n),
     )
 
 

@@ -31,6 +31,21 @@ def test_every_validation_writes_a_line_where_there_is_no_progress_bar(lines):
         assert re.match(pattern, line), line
         assert re.search(r"\d s left$", line)
     assert "best so far" in found[0]
+    # The best checkpoint has the highest mAP averaged over validations: 0.4 of the latest and 0.6 of those before.
+    latest, averaged = (
+        [float(re.search(rf", {name} ([\d.]+)", line)[1]) for line in found] for name in ("mAP", "averaged mAP")
+    )
+    expected = latest[0]
+    for number, line in enumerate(found):
+        expected += 0.4 * (latest[number] - expected)
+        assert averaged[number] == pytest.approx(expected, abs=0.002)
+        is_best = averaged[number] > max([-1.0, *averaged[:number]])
+        assert ("best so far" in line) == is_best
+
+
+def test_a_short_training_does_not_validate_after_every_step(lines):
+    found = [line for line in lines("--trainer.max_epochs=null", "--trainer.max_steps=12") if line.startswith("epoch")]
+    assert [re.search(r"step (\d+)", line)[1] for line in found] == ["10", "12"]
 
 
 @pytest.mark.parametrize(("has_bf16", "words", "n_lines"), [(True, [], 1), (False, [], 0)])

@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 # An epoch of 20 images is two steps, one of 60 000 images is thousands; what a network learns depends on steps. This
 # many were enough on data sets of 20 to 400 images.
 DEFAULT_STEPS = 1000
-# How often a training measured in steps validates.
-N_VALIDATIONS = 25
+# How often a training measured in steps validates, and after how many steps at the least: fewer change little.
+N_VALIDATIONS, MIN_STEPS_BETWEEN = 25, 10
 
 
 def check_batches(trainer: Trainer, n_train: int, n_val: int, batch_size: int) -> None:
@@ -111,5 +111,6 @@ def choose_validations(trainer: Namespace) -> dict[str, int | float | None]:
         # A training that counts steps counts them from one validation to the next, too, whatever an epoch is.
         every = None
         if interval is None:
-            interval = -(-trainer.max_steps // N_VALIDATIONS) * trainer.accumulate_grad_batches
+            n_steps = min(max(-(-trainer.max_steps // N_VALIDATIONS), MIN_STEPS_BETWEEN), trainer.max_steps)
+            interval = n_steps * trainer.accumulate_grad_batches
     return {"check_val_every_n_epoch": every, "val_check_interval": interval}

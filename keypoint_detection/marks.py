@@ -1,0 +1,121 @@
+"""Marks of points, in the colour and shape of their channel, and the legend that explains them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["FONT_PX", "PALETTE", "RADIUS", "ROW_PX", "Pen", "colour_of", "draw_legend", "fit_radius"]
+
+# Okabe & Ito's palette, which people with every kind of colour vision can tell apart, without its black and grey.
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
+
+# At a scale of 1, in pixels: the radius of a mark, the size of the text, and the height of a row of the legend.
+RADIUS, FONT_PX, ROW_PX = 5, 14, 20
+# Marks that would touch each other shrink to this share.
+SMALLEST_SHARE = 0.5
+# Channels of the same colour differ in shape. The corners of outlines, in radii; a ring has none.
+OUTLINES: tuple[tuple[tuple[float, float], ...] | None, ...] = (
+    None,
+    ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+    ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
+)
+# The ends of the strokes of crosses, in radii: upright, slanting, of three strokes, of three half ones.
+CROSSES: tuple[tuple[tuple[float, float, float, float], ...], ...] = (
+    ((-1, 0, 1, 0), (0, -1, 0, 1)),
+    ((-0.8, -0.8, 0.8, 0.8), (-0.8, 0.8, 0.8, -0.8)),
+    ((0, -1, 0, 1), (-0.9, -0.5, 0.9, 0.5), (-0.9, 0.5, 0.9, -0.5)),
+    ((0, 0, 0, -1.1), (0, 0, 1, 0.7), (0, 0, -1, 0.7)),
+)
+
+
+def colour_of(channel: int) -> tuple[int, int, int]:
+    """Return the colour of a channel."""
+    return PALETTE[channel % len(PALETTE)]
+
+
+def fit_radius(points: NDArray[np.floating], scale: float) -> float:
+    """Return the radius of marks at points (N, 2): smaller if half of them would touch each other."""
+    if len(points) < 2:
+        return RADIUS * scale
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag(np.full(len(points), np.inf))
+    half = float(np.median(distances.min(axis=1))) / 2
+    return float(np.clip(half, SMALLEST_SHARE * RADIUS * scale, RADIUS * scale))
+
+
+class Pen(NamedTuple):
+    """Draws marks on an image.
+
+    Attributes:
+        draw: of the image.
+        radius: of the marks in pixels.
+        width: of their lines in pixels; black edges are as wide on each side.
+    """
+
+    draw: ImageDraw.ImageDraw
+    radius: float
+    width: int
+
+    def outline(self, x: float, y: float, channel: int) -> None:
+        """Draw a ring, a square, a diamond or a triangle."""
+        corners = OUTLINES[channel // len(PALETTE) % len(OUTLINES)]
+        for colour, radius, width in (
+            ((0, 0, 0), self.radius + self.width, 4 * self.width),
+            (colour_of(channel), self.radius, 2 * self.width),
+        ):
+            if corners is None:
+                self.draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour, width=width)
+            else:
+                path = [(x + self.radius * dx, y + self.radius * dy) for dx, dy in (*corners, *corners[:2])]
+                self.draw.line(path, fill=colour, width=width, joint="curve")
+
+    def cross(self, x: float, y: float, channel: int) -> None:
+        """Draw a cross."""
+        strokes = CROSSES[channel // len(PALETTE) % len(CROSSES)]
+        for colour, width in (((0, 0, 0), 4 * self.width), (colour_of(channel), 2 * self.width)):
+            for start_x, start_y, end_x, end_y in strokes:
+                ends = [x + self.radius * start_x, y + self.radius * start_y]
+                ends += [x + self.radius * end_x, y + self.radius * end_y]
+                self.draw.line(ends, fill=colour, width=width)
+
+
+def draw_legend(
+    headings: Sequence[str], names: Sequence[str], width: int, scale: float, *, outlines: bool, crosses: bool
+) -> Image.Image:
+    """Draw what the marks mean, and the marks of all channels with their names.
+
+    Args:
+        headings: what is shown; each stays in one row.
+        names: of the channels.
+        width: of the legend in pixels.
+        scale: of marks and text.
+        outlines: whether channels are marked by outlines.
+        crosses: whether channels are marked by crosses.
+    """
+    font = ImageFont.load_default(size=round(FONT_PX * scale))
+    row_px, gap = round(ROW_PX * scale), round(6 * scale)
+    mark_px = round((2 * RADIUS + 6) * scale)
+    marks = [mark_px * (outlines + crosses)] * len(names)
+    places: list[tuple[int, int]] = []
+    x, row = gap, 0
+    for text, mark_width in zip((*headings, *names), ([0] * len(headings) + marks), strict=True):
+        length = int(font.getlength(text)) + mark_width + 2 * gap
+        if x + length > width and x > gap:
+            x, row = gap, row + 1
+        places.append((x, row))
+        x += length
+    legend = Image.new("RGB", (width, row_px * (row + 1) + gap))
+    pen = Pen(ImageDraw.Draw(legend), RADIUS * scale, max(1, round(scale)))
+    for number, ((x, row), text) in enumerate(zip(places, (*headings, *names), strict=True)):
+        top, channel = gap // 2 + row * row_px, number - len(headings)
+        centre = top + row_px / 2
+        if channel >= 0:
+            for draws, mark in ((outlines, pen.outline), (crosses, pen.cross)):
+                if draws:
+                    mark(x + mark_px / 2, centre, channel)
+                    x += mark_px
+        pen.draw.text((x, centre), text, fill="white", font=font, anchor="lm")
+    return legend
