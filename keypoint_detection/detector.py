@@ -229,9 +229,20 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         self._is_initialised = True
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision that would round the ground truth, and take note of the types that swap when mirrored."""
+        """Refuse what does not go together, and take note of the types that swap when an image is mirrored.
+
+        Raises:
+            MisconfigurationException: the precision would round the ground truth, or the data has other channels.
+        """
         check_precision(str(self.trainer.precision))
-        self.take_flip_pairs(getattr(getattr(self.trainer, "datamodule", None), "flip_pairs", None))
+        data = getattr(self.trainer, "datamodule", None)
+        channels = getattr(data, "channels", None)
+        if channels and complete_channels(channels) != self.channels:
+            raise MisconfigurationException(
+                f"the data module has the channels {channels}, and the model {self.channels}. Give channels to the "
+                "model only: the data module takes them from it."
+            )
+        self.take_flip_pairs(getattr(data, "flip_pairs", None))
 
     def take_flip_pairs(self, flip_pairs: Sequence[Sequence[str]] | None) -> None:
         """Take note of the types that swap when an image is mirrored, which `flip_test` needs.

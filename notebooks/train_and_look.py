@@ -14,9 +14,9 @@
 # This notebook draws a small data set, trains a detector on it in about a minute on a CPU, and looks at what it has
 # learned: overlays, heatmaps, curves and the worst images. It uses the classes that `kpd fit` uses.
 #
-# In Colab, run this first, and choose *Restart session* where it asks for it:
+# In Colab, run this first, with the ADDRESS of the Git repository, and choose *Restart session* where it asks for it:
 #
-# `!pip install "keypoint-detection[notebook]"`
+# `!pip install "keypoint-detection[notebook] @ git+https://ADDRESS"`
 
 # %%
 import logging

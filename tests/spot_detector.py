@@ -34,9 +34,9 @@ def blob_image(x, y, size=(60, 80)):
     return np.repeat(blob.round().astype(np.uint8)[..., None], 3, axis=2)
 
 
-def make_checkpoint(folder: Path, **data) -> Path:
+def make_checkpoint(folder: Path, backbone=Brightness, **data) -> Path:
     """Write the checkpoint of a detector that puts a point on the brightest place."""
-    detector = KeypointDetector(channels=["spot"], backbone=Brightness, max_keypoints=3, score_threshold=0.6)
+    detector = KeypointDetector(channels=["spot"], backbone=backbone, max_keypoints=3, score_threshold=0.6)
     with torch.no_grad():
         detector.network.head.weight.zero_()
         detector.network.head.weight[0, 0, 1, 1] = 1

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from lightning.pytorch import Trainer
+from spot_detector import make_checkpoint
 
 import keypoint_detection
 from keypoint_detection.cli import COMMANDS, SYNONYMS, main, run
-from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import Unet
 
 
@@ -56,10 +55,7 @@ def test_drawing_a_data_set_loads_no_lightning(tmp_path):
 
 
 def test_a_predictor_loads_neither_lightning_nor_torchvision(tmp_path):
-    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
-    trainer.strategy.connect(KeypointDetector(channels=["corner"], backbone=partial(Unet, n_channels=4)))
-    checkpoint = tmp_path / "unet.ckpt"
-    trainer.save_checkpoint(checkpoint, weights_only=True)
+    checkpoint = make_checkpoint(tmp_path, backbone=partial(Unet, n_channels=4))
     code = (
         "import sys\n"
         "from keypoint_detection import Predictor\n"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from keypoint_detection.data.coco import CocoKeypoints, Coordinates
 from keypoint_detection.data.files import read_table
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
+from keypoint_detection.extras import how_to_install
 from keypoint_detection.images import read_sizes
 from keypoint_detection.inference.predictor import Predictor
 from keypoint_detection.parsing.functions import call_with_words
@@ -144,7 +145,7 @@ def _import_fiftyone() -> ModuleType:
         import fiftyone
     except ImportError as error:
         raise DataError(
-            'kpd view shows images with FiftyOne, which is not installed: pip install "keypoint-detection[view]".'
+            f"kpd view shows images with FiftyOne, which is not installed: {how_to_install('view')}."
         ) from error
     module: ModuleType = fiftyone
     return module

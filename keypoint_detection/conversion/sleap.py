@@ -30,6 +30,7 @@ from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.image_bounds import ImageBounds, allow_outside
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
+from keypoint_detection.extras import how_to_install
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
 __all__ = ["read_sleap", "write_sleap"]
@@ -44,7 +45,7 @@ def _import_sleap_io(path: Path) -> Any:
     try:
         import sleap_io
     except ModuleNotFoundError as error:
-        raise DataError(f"{path}: SLEAP files need sleap-io: pip install 'keypoint-detection[convert]'.") from error
+        raise DataError(f"{path}: SLEAP files need sleap-io: {how_to_install('convert')}.") from error
     return sleap_io
 
 

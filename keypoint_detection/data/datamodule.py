@@ -88,7 +88,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         categories: names of the categories whose annotations count, e.g. [person]; images without them have nothing to
             find. By default, all that have keypoints.
         synthetic: draw a data set of cardboard boxes once and use it instead of the files.
-        channels: set by `model.channels`; used only from Python. Channel name to the keypoint types it collects.
+        channels: set by `model.channels`, also when used from Python: channel name to the keypoint types it collects.
         val_fraction: share of the training images held out for validation if `val` is left out.
         split_seed: seed of that split. The same seed and file give the same split.
         n_folds: divide the training images into this many parts of about equal size, of which one is held out for
@@ -240,6 +240,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         Raises:
             DataError: a file is missing or wrong, or a channel names a type that it does not have.
         """
+        self._take_channels_of_model()
         files = self._find_files()
         if stage == "fit" and "train" not in self._datasets:
             self._set_up_training(files)
@@ -257,6 +258,13 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             )
             if len(self.unlabelled) == 1 and self.unlabelled[0].is_video:
                 check_video(self.unlabelled[0].path)
+
+    def _take_channels_of_model(self) -> None:
+        """Read what the model detects, when both are used from Python and only the model was given channels."""
+        model = self.trainer.lightning_module if self.trainer is not None else None
+        if self.channels is None and (channels := getattr(model, "channels", None)):
+            self.channels = channels
+            self._datasets.clear()  # with a channel for each type
 
     def _set_up_training(self, files: DataFiles) -> None:
         if files.train is None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keypoint_detection.documents import refuse_special_file
+from keypoint_detection.extras import how_to_install
 from keypoint_detection.types import DataError
 
 __all__ = [
@@ -65,7 +66,7 @@ def _open(path: str, mode: Literal["r", "w"]) -> Any:
     try:
         import av
     except ModuleNotFoundError as error:
-        raise DataError(f"{path}: videos need PyAV: pip install 'keypoint-detection[video]'.") from error
+        raise DataError(f"{path}: videos need PyAV: {how_to_install('video')}.") from error
     if mode == "r":
         refuse_special_file(Path(path), "a video")
     # A playlist under the name of a video would read files and addresses of its choice.

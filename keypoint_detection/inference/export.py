@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from keypoint_detection.extras import how_to_install
 from keypoint_detection.inference.exportable import ExportableDetector
 from keypoint_detection.inference.loading import LoadedDetector
 from keypoint_detection.inference.onnx_engine import METADATA_KEY
@@ -52,7 +53,7 @@ def write_onnx(
         import onnx
         import onnxscript  # noqa: F401  # without it, the exporter fails with an error of its own
     except ModuleNotFoundError as error:
-        raise DataError("exporting to ONNX needs onnx: pip install 'keypoint-detection[onnx]'.") from error
+        raise DataError(f"exporting to ONNX needs onnx: {how_to_install('onnx')}.") from error
     model = ExportableDetector(detector, getattr(torch, precision), heatmaps, plain_resizing=True).eval()
     example = _make_example(detector)
     with torch.inference_mode(mode=False), torch.no_grad():

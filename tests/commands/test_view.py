@@ -78,7 +78,7 @@ def test_without_fiftyone_it_says_how_to_install_it(monkeypatch, labelled, check
     with pytest.raises(SystemExit) as stop:
         run(["view", f"--data={labelled}", f"--ckpt_path={checkpoint}"])
     assert stop.value.code == 2
-    assert 'pip install "keypoint-detection[view]"' in capsys.readouterr().err
+    assert "pip install 'fiftyone>=1'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--data=nowhere.json"], ["--ckpt_path=nowhere.ckpt"]])

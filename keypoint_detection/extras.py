@@ -1,0 +1,20 @@
+"""Packages that only some features need, and how to install them."""
+
+__all__ = ["EXTRAS", "how_to_install"]
+
+# As in pyproject.toml, whose extras can be named only in a clone: the program may have been installed from elsewhere.
+EXTRAS = {
+    "onnx": ("onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"),
+    "video": ("av>=14",),
+    "view": ("fiftyone>=1",),
+    "convert": ("sleap-io>=0.9",),
+}
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that installs what a feature needs, wherever this program came from.
+
+    >>> how_to_install("video")
+    "pip install 'av>=14'"
+    """
+    return "pip install " + " ".join(f"'{package}'" for package in EXTRAS[extra])
