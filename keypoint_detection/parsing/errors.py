@@ -65,6 +65,9 @@ ADVICE = (
 )
 
 
+# Values of YAML that people write as names, and what to do about them.
+NOT_TEXT = r"-?[\d.]+|True|False|None"
+QUOTES = "Names that look like numbers, or like yes and no, need quotes: ['1', '2'] in YAML."
 # How jsonargparse begins to say which arguments of a class were not given.
 LACKING = "the following arguments are required: "
 
@@ -126,10 +129,16 @@ def _shorten(message: str) -> str:
 
 def _hint(message: str, parser: ArgumentParser) -> str:
     """Suggest the nearest thing that exists, on a line of its own."""
+    said = _shorten(message)
+    if re.search(rf"expected [^;]*\ba string\b[^;]*; found ({NOT_TEXT})$", said, re.MULTILINE):
+        return f"{QUOTES}\n"
     for pattern, advice in ADVICE:
         if re.search(pattern, message):
             return f"{advice}\n"
-    if match := re.match(rf"([\w.]+): {LACKING}(\w+)", _shorten(message)):
+    if match := re.search(r"expected one of (.+); found (\S+)$", said, re.MULTILINE):
+        choices = match[1].split(", ")
+        return _offer(match[2], choices) or _offer_short(match[2], choices)
+    if match := re.match(rf"([\w.]+): {LACKING}(\w+)", said):
         return f"Give them after the class, e.g. --{match[1]}.{match[2]}=VALUE.\n"
     if match := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)", message):
         return _offer(match[1], list_option_strings(parser))
@@ -151,6 +160,13 @@ def _offer(name: str, known: Iterable[str], show_all: bool = False) -> str:
     if show_all and known and (not nearest or len(known) <= N_SHOWN):
         text += f"There are: {', '.join(known)}."
     return f"{text.strip()}\n" if text else ""
+
+
+def _offer_short(name: str, known: Iterable[str]) -> str:
+    """Suggest what a name is short for, as dlc is for deeplabcut."""
+    letters = ".*".join(map(re.escape, name.lower()))
+    nearest = [one for one in known if re.match(letters, one)]
+    return f"Did you mean {' or '.join(nearest[:N_OFFERED])}?\n" if nearest else ""
 
 
 def _parameters(class_path: str) -> list[str]:

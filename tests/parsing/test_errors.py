@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Literal
 
 import pytest
 
@@ -40,3 +41,28 @@ def test_a_module_that_is_not_there_is_named_in_one_line(capsys):
     assert "No module named 'nowhere'" in errors
     assert "Callable" not in errors
     assert "Expected a path" not in errors
+
+
+Choice = Literal["deeplabcut", "sleap", "label_studio"]
+
+
+def choose(to: Choice | None = None, names: list[str] | None = None) -> None:
+    """Choose something."""
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("--to=dlc", "Did you mean deeplabcut?"),
+        ("--to=label-studio", "Did you mean label_studio?"),
+        ("--to=sleep", "Did you mean sleap?"),
+        ("--names=[1, 2]", "need quotes: ['1', '2']"),
+        ("--names=[a, yes]", "need quotes"),
+    ],
+)
+def test_a_near_miss_is_answered_with_what_was_meant(capsys, word, hint):
+    parser = Parser(prog="kpd draw")
+    parser.add_function_arguments(choose)
+    with pytest.raises(SystemExit):
+        parser.parse_args([word])
+    assert hint in capsys.readouterr().err
