@@ -20,8 +20,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from keypoint_detection.conversion.frames import VideoFrames
 from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
 from keypoint_detection.conversion.labels import (
@@ -32,19 +30,17 @@ from keypoint_detection.conversion.labels import (
     Reading,
     make_instance,
 )
-from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.documents import read_text, read_yaml
-from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
+from keypoint_detection.types import VISIBLE, DataError
 
-__all__ = ["IMAGE_FOLDER", "SINGLE", "looks_like_deeplabcut", "read_deeplabcut", "write_deeplabcut"]
+__all__ = ["ANIMAL", "IMAGE_FOLDER", "N_PATH_CELLS", "SINGLE", "Column", "looks_like_deeplabcut", "read_deeplabcut"]
 
 # The individual of body parts that occur only once in an image.
 SINGLE = "single"
 ANIMAL = "animal"
-SCORER = "kpd"
 IMAGE_FOLDER = "labeled-data"
 # What pandas calls columns whose header is empty.
 UNNAMED = "Unnamed: "
@@ -52,7 +48,9 @@ UNNAMED = "Unnamed: "
 N_PATH_CELLS = 3
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
+    """What a column of a table says of an image; the individual is empty if there is only one."""
+
     individual: str
     bodypart: str
     coordinate: str
@@ -62,7 +60,7 @@ class _Table(NamedTuple):
     """A table as stored in its file; the columns are those after the image's."""
 
     path: Path
-    columns: list[_Column]
+    columns: list[Column]
     rows: list[tuple[str, list[str]]]
 
 
@@ -150,7 +148,7 @@ def _read_table(path: Path) -> _Table:
     n_path = N_PATH_CELLS if not any(headers["coords"][1:N_PATH_CELLS]) else 1
     individuals = headers.get("individuals") or [""] * len(headers["coords"])
     columns = [
-        _Column(*cells)
+        Column(*cells)
         for cells in zip(individuals[n_path:], headers["bodyparts"][n_path:], headers["coords"][n_path:], strict=True)
     ]
     problems = Problems()
@@ -310,97 +308,3 @@ def _read_row(
         elif not (math.isnan(x) and math.isnan(y)):
             problems.add("half", f"{name}: {bodypart} has x = {x} and y = {y}; two numbers or none are expected.")
     return list(instances.values())
-
-
-def write_deeplabcut(labels: LabelSet, folder: Path) -> list[str]:
-    """Write a table for each folder of images, and the entries of the project's config about them.
-
-    Args:
-        labels: the labels to write; the images are already in labeled-data/.
-        folder: folder of the project.
-
-    Returns:
-        Notes on what the tables do not contain.
-
-    Raises:
-        DataError: there are categories that the tables cannot distinguish.
-    """
-    animals = [index for index, one in enumerate(labels.categories) if one.name != SINGLE]
-    if len(animals) > 1:
-        names = ", ".join(labels.categories[index].name for index in animals)
-        raise DataError(f"DeepLabCut labels one kind of animal; there are {names}. Choose one with --categories.")
-    folders: dict[Path, list[LabelledImage]] = {}
-    for image in labels.images:
-        assert image.path is not None
-        folders.setdefault(image.path.parent, []).append(image)
-    # All tables of a project have the same columns.
-    counts = [
-        max(sum(one.category == index for one in image.instances) for image in labels.images)
-        for index in range(len(labels.categories))
-    ]
-    has_individuals = len(counts) > 1 or not animals or counts[0] > 1
-    columns = _name_columns(labels.categories, counts)
-    for place, images in folders.items():
-        with (place / f"CollectedData_{SCORER}.csv").open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["scorer", "", "", *[SCORER] * len(columns)])
-            if has_individuals:
-                rows.writerow(["individuals", "", "", *(column.individual for column in columns)])
-            rows.writerow(["bodyparts", "", "", *(column.bodypart for column in columns)])
-            rows.writerow(["coords", "", "", *(column.coordinate for column in columns)])
-            rows.writerows(_make_row(image, place, labels.categories, columns) for image in images)
-    _write_config(labels.categories, columns, has_individuals, folder)
-    n_occluded = sum(int((one.visibility == OCCLUDED).sum()) for image in labels.images for one in image.instances)
-    points = count_in_words(n_occluded, "occluded point is", "occluded points are")
-    note = f"{points} written as visible: DeepLabCut has no flag for them."
-    return [note] if n_occluded else []
-
-
-def _write_config(categories: list[Category], columns: list[_Column], has_individuals: bool, folder: Path) -> None:
-    """Write the entries of a project's config that go with the tables; DeepLabCut sets the others."""
-    parts = {category.name == SINGLE: category.keypoints for category in categories}
-    content: dict[str, Any] = {
-        "Task": next((one.name for one in categories if one.name != SINGLE), ANIMAL),
-        "scorer": SCORER,
-        "multianimalproject": has_individuals,
-    }
-    if has_individuals:
-        individuals = dict.fromkeys(column.individual for column in columns if column.individual != SINGLE)
-        content |= {"individuals": list(individuals), "uniquebodyparts": parts.get(True, [])}
-        content |= {"multianimalbodyparts": parts.get(False, []), "bodyparts": "MULTI!"}
-    else:
-        content["bodyparts"] = parts[False]
-    content["skeleton"] = [[one.keypoints[a], one.keypoints[b]] for one in categories for a, b in one.skeleton]
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
-
-
-def _name_columns(categories: list[Category], counts: list[int]) -> list[_Column]:
-    return [
-        _Column(individual, keypoint, coordinate)
-        for category, count in zip(categories, counts, strict=True)
-        for individual in _name_individuals(category, count)
-        for keypoint in category.keypoints
-        for coordinate in ("x", "y")
-    ]
-
-
-def _name_individuals(category: Category, count: int) -> list[str]:
-    return [SINGLE] if category.name == SINGLE else [f"individual{number}" for number in range(1, max(count, 1) + 1)]
-
-
-def _make_row(image: LabelledImage, folder: Path, categories: list[Category], columns: list[_Column]) -> list[str]:
-    assert image.path is not None
-    cells: dict[_Column, str] = {}
-    n_animals = 0
-    for instance in image.instances:
-        category = categories[instance.category]
-        n_animals += category.name != SINGLE
-        individual = SINGLE if category.name == SINGLE else f"individual{n_animals}"
-        for keypoint, (x, y), is_labelled in zip(
-            category.keypoints, instance.points.tolist(), instance.is_labelled, strict=True
-        ):
-            if is_labelled:
-                cells[_Column(individual, keypoint, "x")] = repr(round(x, 6))
-                cells[_Column(individual, keypoint, "y")] = repr(round(y, 6))
-    return [IMAGE_FOLDER, folder.name, image.path.name, *(cells.get(column, "") for column in columns)]

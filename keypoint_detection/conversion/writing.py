@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeAlias
 
 from keypoint_detection.conversion.coco import SPLITS, write_coco_labels
 from keypoint_detection.conversion.cvat import write_cvat
-from keypoint_detection.conversion.deeplabcut import IMAGE_FOLDER, write_deeplabcut
+from keypoint_detection.conversion.deeplabcut import IMAGE_FOLDER
+from keypoint_detection.conversion.deeplabcut_project import write_deeplabcut
 from keypoint_detection.conversion.formats import FORMATS, shift
 from keypoint_detection.conversion.frames import save_frames
-from keypoint_detection.conversion.label_studio import write_label_studio
+from keypoint_detection.conversion.label_studio_tasks import write_label_studio
 from keypoint_detection.conversion.labels import LabelledImage, LabelSet
 from keypoint_detection.conversion.sleap import write_sleap
 from keypoint_detection.conversion.yolo import write_yolo

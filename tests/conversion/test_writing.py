@@ -1,11 +1,13 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 import sleap_io
 import yaml
@@ -74,6 +76,30 @@ def test_a_table_of_deeplabcut_counts_from_pixel_centres(mice, tmp_path):
     assert config["multianimalbodyparts"] == ["nose", "tail"]
     found = sleap_io.load_dlc(str(tmp_path / "out" / "labeled-data" / "a" / "CollectedData_kpd.csv"))
     assert found.labeled_frames[0].instances[1].numpy()[0].tolist() == [59.5, 32.8333]
+
+
+def test_a_project_of_deeplabcut_has_what_the_program_reads(mice, tmp_path):
+    notes = write_labels(load(mice), tmp_path / "out", "deeplabcut", "copy", {})
+    assert notes == ["1 occluded point is written as visible: DeepLabCut has no flag for them."]
+    config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert {Path(video).stem: one["crop"] for video, one in config["video_sets"].items()} == {
+        "a": "0, 80, 0, 40",
+        "b": "0, 80, 0, 40",
+    }
+    assert config["project_path"] == str(tmp_path / "out")
+    assert config["TrainingFraction"] == [0.95]
+    frame = pd.read_hdf(tmp_path / "out" / "labeled-data" / "a" / "CollectedData_kpd.h5", "df_with_missing")
+    assert list(frame.columns.names) == ["scorer", "individuals", "bodyparts", "coords"]
+    assert frame.index.tolist() == [("labeled-data", "a", "0.png")]
+    assert frame["kpd"]["individual1"]["nose"].to_numpy().tolist() == [[9.75, 20.0]]
+    assert frame["kpd"]["individual2"]["tail"].isna().to_numpy().all()
+
+
+def test_without_the_packages_for_h5_the_way_to_it_is_told(mice, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tables", None)
+    notes = write_labels(load(mice), tmp_path / "out", "deeplabcut", "copy", {})
+    assert sum("make it with deeplabcut.convertcsv2h5" in note for note in notes) == 1
+    assert not list((tmp_path / "out").rglob("*.h5"))
 
 
 def test_a_sleap_file_counts_from_pixel_centres(mice, tmp_path):
