@@ -38,6 +38,7 @@ from keypoint_detection.callbacks.prediction_writer import PredictionWriter
 from keypoint_detection.callbacks.progress_lines import ProgressLines
 from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import SavedRun
+from keypoint_detection.callbacks.silent_channels import SilentChannels
 from keypoint_detection.callbacks.training_health import TrainingDivergedError, TrainingHealth
 from keypoint_detection.callbacks.wandb_run import WandbRun
 from keypoint_detection.callbacks.worst_images import WorstImages
@@ -160,6 +161,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 "callbacks": [
                     WandbRun(),
                     TrainingHealth(),
+                    SilentChannels(),
                     ExactResume(),
                     stop,
                     FinalValidation(),

@@ -1,14 +1,19 @@
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins import MixedPrecision
 
+from keypoint_detection.callbacks.run_folder import SavedRun
 from keypoint_detection.codec.heatmaps import NotFiniteError
 from keypoint_detection.commands.training import DetectorCLI, run
+from keypoint_detection.models.backbones import Unet
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
 # 12 images in batches of 4.
@@ -101,6 +106,93 @@ def test_a_sweep_gets_its_metric_from_a_run_that_never_reached_a_validation(disc
 def test_a_learning_rate_out_of_all_bounds_is_reported(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert diverge(discs, -1, "--model.lr=1e30", "--model.optimizer=SGD", "--model.lr_scheduler=constant") == 1
     assert "at a learning rate of 1e+30" in capsys.readouterr().err
+
+
+class SpoiltNet(Unet):
+    """A network whose gradients are NaN in some steps, while its loss and its weights are fine."""
+
+    def __init__(self, first: int = 2, n: int = 1) -> None:
+        super().__init__(n_channels=4, n_downsampling_layers=1, n_resnet_blocks=1)
+        self.first, self.n = first, n
+        self.n_passes = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = super().forward(x)
+        if self.training and features.requires_grad:
+            self.n_passes += 1
+            if self.first <= self.n_passes < self.first + self.n:
+                features.register_hook(lambda gradient: torch.full_like(gradient, torch.nan))
+        return features
+
+
+class HalfPrecision(MixedPrecision):
+    """Float16 with a scaler on the CPU, where Lightning would take bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+
+
+IN_HALF_PRECISION = "--trainer.plugins=[callbacks.test_training_health.HalfPrecision]"
+SPOILT = "--model.backbone=callbacks.test_training_health.SpoiltNet"
+
+
+def fit_spoilt(discs: Path, *words: str) -> DetectorCLI:
+    words = (f"--config={TINY}", f"--data.train={discs}", f"--data.val={discs}", SPOILT, *words)
+    return run(["fit", *words])
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(
+    discs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(
+        SavedRun,
+        "on_exception",
+        lambda self, trainer, module, error: seen.update(
+            {name: one.clone() for name, one in module.state_dict().items()}
+        ),
+    )
+    with pytest.raises(SystemExit) as stopped:
+        fit_spoilt(discs, "--trainer.max_epochs=2")
+    assert stopped.value.code == 1
+    assert len(seen) > 10
+    assert all(value.isfinite().all() for value in seen.values())
+    message = capsys.readouterr().err
+    assert "in step 2, the gradient of network.backbone." in message
+    assert re.search(r"Batch 2 of the epoch: images/0-\d+.png, ", message)
+
+
+def test_the_batch_of_a_diverged_step_can_be_looked_at(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        fit_spoilt(discs)
+    (path,) = Path().glob("runs/*/diverged-batch.npz")
+    assert f"numpy.load({str(path)!r}) has images, points," in capsys.readouterr().err
+    content = np.load(path)
+    assert content["images"].shape == (4, 3, 48, 64)
+    assert content["file_names"].shape == content["image_ids"].shape == (4,)
+
+
+def test_all_batches_of_an_accumulated_step_are_named(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        fit_spoilt(discs, "--trainer.accumulate_grad_batches=2")
+    message = capsys.readouterr().err
+    assert "in step 1, the gradient of" in message
+    assert "\nBatch 1 of the epoch: " in message
+    assert "\nBatch 2 of the epoch: " in message
+
+
+def test_mixed_precision_skips_a_step_with_infinite_gradients_and_goes_on(discs: Path) -> None:
+    cli = fit_spoilt(discs, IN_HALF_PRECISION, "--trainer.max_epochs=2")
+    assert cli.trainer.scaler.get_scale() == 65536 / 2
+    assert all(value.isfinite().all() for value in cli.model.state_dict().values())
+
+
+def test_mixed_precision_that_skips_every_step_is_reported(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (IN_HALF_PRECISION, "--trainer.max_epochs=20", "--model.backbone.n=1000")
+    with pytest.raises(SystemExit) as stopped:
+        fit_spoilt(discs, *words, "--trainer.check_val_every_n_epoch=10", "--trainer.num_sanity_val_steps=0")
+    assert stopped.value.code == 1
+    assert "are NaN or infinite at any scale" in capsys.readouterr().err
 
 
 def test_heatmaps_that_are_not_finite_are_reported_without_a_traceback(
