@@ -159,7 +159,7 @@ class _Order:
         """Expect a frame from a packet."""
         if packet.pts is not None:
             self._end_s = max(self._end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if not is_video or not packet.size:
+        if not is_video or packet.dts is None:  # what ends a stream has no time
             return
         n_vanished = self._index.get(packet.pos, self._n_packets) - self._n_packets
         if n_vanished > 0 or packet.is_corrupt:
@@ -168,7 +168,7 @@ class _Order:
         self._n_packets += 1 + max(0, n_vanished)
         if packet.pts is None:
             self._has_times = False
-        elif not packet.is_discard:  # cut away by an edit list
+        elif packet.size and not packet.is_discard:  # cut away by an edit list
             heapq.heappush(self._pending, packet.pts)
 
     def note(self, reason: str) -> None:

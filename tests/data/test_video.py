@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keypoint_detection.conversion.frames import VideoFrames
-from keypoint_detection.data.video import check_video, count_frames, read_frames, save_frames, write_video
+from keypoint_detection.data.video import check_video, count_frames, read_frames, read_rate, save_frames, write_video
 from keypoint_detection.types import DataError
 
 N_FRAMES = 24
@@ -172,6 +172,72 @@ def test_colours_and_odd_sizes_are_right(tmp_path, codec, pixel_format, size):
     assert len(frames) == 3
     assert frames[-1].pixels.shape == (*size, 3)
     assert np.abs(frames[-1].pixels.astype(int) - pixels).max() <= 4
+
+
+@pytest.mark.parametrize(("kr", "kb", "matrix"), [(0.299, 0.114, 5), (0.2126, 0.0722, 1)])
+@pytest.mark.parametrize("is_full", [False, True])
+def test_the_matrix_and_the_range_of_colours_are_those_of_the_file(tmp_path, kr, kb, matrix, is_full):
+    y, u, v = 100, 90, 170
+    with av.open(str(tmp_path / "v.mkv"), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv444p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 2 if is_full else 1
+        frame = av.VideoFrame(64, 64, "yuv444p")
+        for plane, value in zip(frame.planes, (y, u, v), strict=True):
+            plane.update(bytes([value]) * plane.buffer_size)
+        frame.colorspace, frame.color_range = matrix, 2 if is_full else 1
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    luma, blue_y, red_y = (y / 255, (u - 128) / 255, (v - 128) / 255)
+    if not is_full:
+        luma, blue_y, red_y = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224
+    red, blue = luma + 2 * (1 - kr) * red_y, luma + 2 * (1 - kb) * blue_y
+    green = (luma - kr * red - kb * blue) / (1 - kr - kb)
+    (read_frame,) = read_frames(str(tmp_path / "v.mkv"))
+    assert read_frame.pixels[32, 32] == pytest.approx(255 * np.array([red, green, blue]), abs=1.5)
+
+
+def test_what_an_edit_list_cuts_away_is_not_shown(tmp_path):
+    """A phone's trimmed video still contains the frames from the key frame before the cut on."""
+    source = encode(tmp_path / "whole.mp4", g="24", bf="0")
+    with (
+        av.open(source) as whole,
+        av.open(str(tmp_path / "cut.mp4"), "w", options={"avoid_negative_ts": "disabled"}) as cut,
+    ):
+        stream = cut.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None:
+                shift = 10 * packet.duration
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                cut.mux(packet)
+    numbers, shown, lost = read(str(tmp_path / "cut.mp4"))
+    assert (numbers, shown, lost) == (list(range(14)), list(range(10, 24)), [])
+
+
+def test_other_streams_of_a_file_do_not_matter(tmp_path):
+    path = str(tmp_path / "v.mkv")
+    with av.open(path, "w") as file:
+        audio, video = file.add_stream("aac", rate=16000), file.add_stream("libx264", rate=25)
+        video.width = video.height = 64
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        for number in range(46):  # three seconds, and less than one of video
+            sound.pts = 1024 * number
+            file.mux(audio.encode(sound))
+        for number in range(N_FRAMES):
+            file.mux(video.encode(av.VideoFrame.from_ndarray(coarse(number), format="rgb24")))
+        file.mux(video.encode())
+        file.mux(audio.encode())
+    assert read(path) == (list(range(N_FRAMES)), list(range(N_FRAMES)), [])
+
+
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(1, 2), Fraction(1000000, 33367), Fraction(240)])
+def test_the_rate_of_a_video_is_kept(tmp_path, rate):
+    path = str(tmp_path / "v.mp4")
+    write_video(path, [coarse(number) for number in range(6)], rate)
+    assert read_rate(path) == rate
+    assert len(list(read_frames(path))) == 6
 
 
 def test_what_is_no_video_is_refused_in_a_sentence(tmp_path):
