@@ -1,8 +1,8 @@
 """Kill trainings at random moments, resume them, and compare the result with that of a training never stopped.
 
-    python tests/benchmarks/kill_and_resume.py --kills=12                  # of each variant; about an hour on one core
-    python tests/benchmarks/kill_and_resume.py --kills=50 EMA dropout      # of two of them
-    python tests/benchmarks/kill_and_resume.py --seed=1 --signal=SIGTERM   # other moments; stopped, not killed
+    python tests/benchmarks/kill_and_resume.py --kills=12                # of each variant; an hour on one core
+    python tests/benchmarks/kill_and_resume.py --kills=50 EMA dropout    # of two of them
+    python tests/benchmarks/kill_and_resume.py --signal=SIGTERM --seed=1 # stopped, not killed; other moments
 
 A training has three epochs of six batches on twelve images of 48x64 pixels. It is killed at a moment drawn from the
 length of a whole one, resumed from its newest checkpoint (or started again if it has none), killed again in every other
