@@ -298,6 +298,8 @@ def is_validation_scheduled(trainer: Any) -> bool:
     every_n_epochs = trainer.check_val_every_n_epoch
     if every_n_epochs is not None and (trainer.current_epoch + 1) % every_n_epochs:
         return False
+    if trainer.val_check_batch is None:  # an interval of time, which only a validation itself shows to be over
+        return bool(trainer.validating)
     if math.isinf(trainer.val_check_batch):
         return bool(trainer.is_last_batch)
     loop = trainer.fit_loop.epoch_loop

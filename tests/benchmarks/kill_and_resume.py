@@ -6,8 +6,8 @@
 
 A training has three epochs of six batches on twelve images of 48x64 pixels. It is killed at a moment drawn from the
 length of a whole one, resumed from its newest checkpoint (or started again if it has none), killed again in every other
-trial, and then trained to its end. Weights, optimiser, schedules, random generators, callbacks and metrics must be equal
-bit by bit. Each training is a process of its own, forked from this one so that it need not import everything again.
+trial, and then trained to its end. Weights, optimiser, schedules, random generators, callbacks and metrics must be
+equal bit by bit. Each training is a process of its own, forked from this one to save the imports.
 """
 
 import argparse

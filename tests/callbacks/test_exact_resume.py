@@ -9,6 +9,7 @@ import torch
 from interrupted_trainings import find_differences, training_words
 from lightning.pytorch import Trainer
 
+from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
 from keypoint_detection.cli import run
 
 
@@ -78,3 +79,14 @@ def test_more_patience_resumes_what_early_stopping_ended(
     config.write_text(config.read_text().replace("patience: 2", "patience: 3"))
     run(["fit", f"--ckpt_path={last}"])
     assert torch.load(last, weights_only=True)["global_step"] == 12
+
+
+def test_a_training_validates_at_intervals_of_time(discs: Path) -> None:
+    words = training_words(discs, "plain")
+    interval = ["--trainer.val_check_interval=00:00:00:00", "--trainer.check_val_every_n_epoch=null"]
+    cli = run([*words, *interval])
+    assert cli is not None
+    assert cli.trainer.global_step == 18
+    best = find_best_checkpoint(cli.trainer)
+    assert best is not None
+    assert best.score is not None

@@ -43,7 +43,8 @@ def check_batches(trainer: Trainer, n_train: int, n_val: int, batch_size: int) -
 
 def _require_due_validations(trainer: Trainer, n_batches: int) -> None:
     """Refuse to count more batches from one validation to the next than an epoch has."""
-    interval = trainer.val_check_interval
+    # A Trainer that validates at intervals of time has no such attribute.
+    interval = getattr(trainer, "val_check_interval", None)
     if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > n_batches:
         batches = count_in_words(n_batches, "batch", "batches")
         raise ValueError(
