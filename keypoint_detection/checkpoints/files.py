@@ -78,7 +78,7 @@ def resolve_checkpoint(reference: str) -> Path:
     if reference.startswith(WANDB_SCHEME):
         return _fetch(reference)
     path = Path(reference)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike `Path.is_file`, it takes names that are too long for the system
         found = sorted(Path().glob("runs/*/checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
         newest = f" The newest here is {found[-1]}." if found else ""
         raise CheckpointError(f"{reference!r} is not a file; the path of a checkpoint is expected.{newest}")

@@ -105,3 +105,9 @@ def test_compressed_records_are_refused_unread(tmp_path: Path) -> None:
         archive.writestr("a/data.pkl", bytes(1_000_000))
     with pytest.raises(CheckpointError, match="it is incomplete or damaged"):
         read_checkpoint(str(path))
+
+
+@pytest.mark.parametrize("reference", ["x" * 5000, "a\0b", "", "."])
+def test_a_path_that_no_file_can_have_is_refused(reference):
+    with pytest.raises(CheckpointError, match="is not a file"):
+        resolve_checkpoint(reference)
