@@ -92,7 +92,7 @@ def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
     owners: dict[str, Path] = {}
     problems = Problems()
     for table in tables:
-        found, left_out = _read_rows(table, categories, config, reading)
+        found, left_out = _read_rows(table, categories, config, reading, has_others=len(tables) > 1)
         for image in found:
             key = str(image.path or image.name)
             if key in owners:
@@ -102,6 +102,8 @@ def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
         images += found
         notes += left_out
     problems.raise_if_any(source)
+    if not images:
+        raise DataError(f"{source}: not one of the labelled images exists.")
     return LabelSet(categories, images, notes)
 
 
@@ -223,7 +225,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_rows(
-    table: _Table, categories: list[Category], config: dict[str, Any], reading: Reading
+    table: _Table, categories: list[Category], config: dict[str, Any], reading: Reading, *, has_others: bool
 ) -> tuple[list[LabelledImage], list[str]]:
     problems = Problems()
     folder = table.path.parent
@@ -243,7 +245,7 @@ def _read_rows(
             image.instances = instances
             image.group = image.name.rpartition("/")[0]
             images.append(image)
-    notes = finder.conclude()
+    notes = finder.conclude(has_others=has_others or bool(images))
     problems.raise_if_any(table.path)
     return images, notes
 

@@ -125,13 +125,17 @@ class ImageFinder:
         """Find a file without recording anything."""
         return self._places.get(tuple(names))
 
-    def conclude(self) -> list[str]:
-        """Record the missing images as one problem, or return a note about them if they are to be skipped."""
+    def conclude(self, *, has_others: bool = False) -> list[str]:
+        """Record the missing images as one problem, or return a note about them if they are to be skipped.
+
+        Args:
+            has_others: whether there are images that this finder has not found.
+        """
         if not self._missing:
             return []
         missing = list(self._missing)
         listed = ", ".join(f"{name!r:.120}" for name in missing[:N_EXAMPLES])
-        if self.reading.missing_images == "skip" and self._n_found:
+        if self.reading.missing_images == "skip" and (self._n_found or has_others):
             return [f"Left out, as missing: {count_in_words(len(missing), 'image')}, e.g. {listed}."]
         looked = " or ".join(map(str, self.roots[:N_FOLDERS]))
         kind = "video" if all(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in missing) else "image"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keypoint_detection.channels import KeypointType
-from keypoint_detection.counting import count_in_words
+from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.missing import advise_on_missing
 from keypoint_detection.data.coco_annotations import CocoCategory, is_identifier, read_annotations
 from keypoint_detection.data.coco_file import CategoryEntry, CocoFile, NotPlainJson, load_leniently, load_quickly
@@ -127,9 +127,11 @@ def read_coco(
     listed = ", ".join(map(repr, names[:N_EXAMPLES]))
     if "image file" in examined.problems.by_kind:
         root = Path(image_root) if image_root is not None else path.parent
-        count = count_in_words(len(names), f"of {n_images} image files is", f"of {n_images} image files are")
+        total, verb = count_in_words(n_images, "image file"), agree(len(names), "is", "are")
         advice = advise_on_missing(names, n_images, root, path)
-        examined.problems.by_kind["image file"] = [f"{count} missing below {root}, e.g. {listed}. {advice}"]
+        examined.problems.by_kind["image file"] = [
+            f"{len(names)} of {total} {verb} missing below {root}, e.g. {listed}. {advice}"
+        ]
     examined.problems.raise_if_any(path)
     if names:
         logger.info("%s: left out, as missing: %d of %d images, e.g. %s.", path, len(names), n_images, listed)

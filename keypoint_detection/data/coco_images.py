@@ -92,7 +92,7 @@ def read_images(
         if not exists and "\\" in file_name:  # of Windows
             file = str(root / file_name.replace("\\", "/"))
             exists = folders.has_file(file)
-        if not is_plain and not bounds.encloses(file):
+        if exists and not is_plain and not bounds.encloses(file):
             problems.add("image outside", f"image {identifier}: {bounds.describe_outside(file_name)}")
         if not exists:
             images.missing.append(file_name)

@@ -152,7 +152,9 @@ def _read_coco_images(
     root = Path(image_root).expanduser() if image_root else path.parent
     bounds = ImageBounds.of_file(path, image_root and root, outside_images, content.get("info"))
     found = [UnlabelledFile(name, str(_repair(root, name)), image_id) for name, image_id in images]
-    outside = next((image.name for image in found if not bounds.encloses(image.path)), None)
+    outside = next(
+        (image.name for image in found if not bounds.encloses(image.path) and os.path.exists(image.path)), None
+    )
     if outside is not None:
         raise DataError(f"{option}: {path}: {bounds.describe_outside(outside)}")
     return found

@@ -45,9 +45,8 @@ def write_photographs(folder: Path, suffix: str) -> Path:
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_images_a_second(tmp_path, suffix):
     path = write_photographs(tmp_path, suffix)
-    data = DataDescription(
-        {"train": path}, None, "continuous", None, None, DEMANDS, split=SplitOptions(None, 0.2, 0, None, None)
-    )
+    split = SplitOptions(None, 0.2, 0, None, None)
+    data = DataDescription({"train": path}, None, "continuous", None, None, DEMANDS, split, "error", "error")
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

@@ -184,3 +184,15 @@ def test_a_table_saved_by_a_spreadsheet_is_read(project, read, separator):
 def test_columns_of_one_name_or_none_are_refused(project, read, old, new, message):
     with pytest.raises(ValueError, match=message):
         read(project(ONE_ANIMAL.replace(old, new)))
+
+
+def test_a_folder_whose_images_were_deleted_is_left_out_on_request(project, read):
+    root = project(ONE_ANIMAL)
+    gone = root / "labeled-data" / "gone"
+    gone.mkdir()
+    (gone / "CollectedData_Ann.csv").write_text(ONE_ANIMAL.replace("trial", "gone"))
+    with pytest.raises(ValueError, match="2 of 2 images are missing"):
+        read(root)
+    labels = read(root, missing_images="skip")
+    assert len(labels.images) == 2
+    assert len(labels.notes) == 1
