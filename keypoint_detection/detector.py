@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from keypoint_detection.channels import choose_mirrored_channels, complete_channels
+from keypoint_detection.checkpoints.content import FORMAT, FORMAT_KEY
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, SMOOTHED_KEY, VALIDATION_KEY, LoadsCheckedCheckpoints
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
 from keypoint_detection.checkpoints.misfits import explain_misfit
@@ -416,7 +417,8 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         self._finish(self.test_metrics, "test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the latest validation with the weights, so that a checkpoint says how good it is."""
+        """Store the format's version, and the latest validation, so that a checkpoint says how good it is."""
+        checkpoint[FORMAT_KEY] = FORMAT
         if self.latest_validation is not None:
             checkpoint[VALIDATION_KEY] = self.latest_validation
 

@@ -1,13 +1,20 @@
 """The package's folders import one way, by the contracts in `pyproject.toml`, and its docstrings have one style."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import pytest
 from importlinter.api import read_configuration
+
+from keypoint_detection.checkpoints.content import DataSettings, ModelSettings
+from keypoint_detection.data.datamodule import KeypointsDataModule
+from keypoint_detection.detector import KeypointDetector
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # Words that keep their capital letter anywhere in a sentence, beside those with a second one or a digit (COCO, F1).
@@ -58,3 +65,10 @@ def test_entries_of_docstrings_begin_in_lower_case():
         and not re.search(r".[A-Z0-9]", word[0])
     ]
     assert capital == []
+
+
+@pytest.mark.parametrize(("settings", "cls"), [(ModelSettings, KeypointDetector), (DataSettings, KeypointsDataModule)])
+def test_checkpoints_know_every_argument_of_the_detector_and_its_data(settings, cls):
+    # A new argument goes into checkpoints/content.py too, with what older versions did as its default.
+    arguments = {name for name in inspect.signature(cls.__init__).parameters if name != "self"}
+    assert {one.encode_name for one in msgspec.structs.fields(settings)} == arguments | {"_instantiator", "_class_path"}

@@ -1,6 +1,5 @@
 """Checkpoint files: where they are, on disk or at Weights & Biases, and what is in them."""
 
-import itertools
 import logging
 import os
 import pickle
@@ -9,11 +8,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from typing_extensions import Self
 
+from keypoint_detection.checkpoints.content import check_content, check_plain, check_resumable
+from keypoint_detection.checkpoints.misfits import find_not_finite
 from keypoint_detection.checkpoints.trust import UntrustedError, explain_refusal, refuse_untrusted, trusting
 from keypoint_detection.destinations import shorten_path
 
@@ -32,6 +33,7 @@ __all__ = [
     "find_intact",
     "find_run",
     "read_checkpoint",
+    "read_training",
     "resolve_checkpoint",
 ]
 
@@ -103,25 +105,49 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
         reference: a path, or `wandb://entity/project/name:alias`.
 
     Returns:
-        What Lightning saved: `state_dict`, `hyper_parameters` and more, on the CPU.
+        What Lightning saved: `state_dict`, `hyper_parameters` and more, on the CPU, as `checkpoints.content` tells.
 
     Raises:
-        CheckpointError: it cannot be found, is not a checkpoint of a `KeypointDetector`, or names what is not trusted.
+        CheckpointError: it cannot be found, is damaged, is not a checkpoint that this version can read, or names what
+            is not trusted.
     """
     path = resolve_checkpoint(reference)
     try:
         _check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
     except Exception as error:  # unpickling a forged file may raise anything
         reason = explain_unreadable(error)
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}).{_offer_instead(path)}") from error
-    if not isinstance(content, dict) or "channels" not in content.get("hyper_parameters", {}):
+    settings = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(settings, dict) or "channels" not in settings:
         raise CheckpointError(f"{path} is not a kpd checkpoint: it contains no hyper-parameters of a KeypointDetector.")
-    for key in ("hyper_parameters", "datamodule_hyper_parameters"):
-        try:
+    try:
+        for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+            check_plain(content.get(key), key)
             refuse_untrusted(content.get(key) or {}, str(path))
-        except UntrustedError as error:
-            raise CheckpointError(str(error)) from error
+        check_content(content)
+    except UntrustedError as error:
+        raise CheckpointError(str(error)) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be used as a checkpoint ({error}).") from error
+    if not_finite := find_not_finite(content["state_dict"]):
+        raise CheckpointError(
+            f"{path} contains weights that are NaN or infinite, e.g. {not_finite[0]}.{_offer_instead(path)}"
+        )
+    return cast("dict[str, Any]", content)
+
+
+def read_training(reference: str) -> dict[str, Any]:
+    """Read a checkpoint to resume its training.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`, or the state of the training is missing or damaged.
+    """
+    content = read_checkpoint(reference)
+    try:
+        check_resumable(content)
+    except ValueError as error:
+        raise CheckpointError(f"{reference} cannot be resumed ({error}).") from error
     return content
 
 
@@ -199,7 +225,7 @@ def _offer_instead(path: Path) -> str:
     """Name what can be read in place of a damaged checkpoint."""
     if CACHE_FOLDER in path.parts:
         return " Delete it to have it downloaded again."
-    intact = [one.name for one in itertools.islice(find_intact(path.parent), N_OFFERED)]
+    intact = [one.name for one in find_intact(path.parent) if one != path][:N_OFFERED]
     return f" Undamaged in the same folder: {', '.join(intact)}." if intact else ""
 
 

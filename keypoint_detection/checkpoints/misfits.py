@@ -17,7 +17,7 @@ class Misfits(NamedTuple):
     Attributes:
         missing: only in the network.
         surplus: only in the checkpoint.
-        reshaped: in both, with different shapes.
+        reshaped: in both, with different shapes, or whole numbers instead of fractional ones.
     """
 
     missing: list[str]
@@ -35,8 +35,12 @@ def find_misfits(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
     return Misfits(
         missing=[name for name in expected if name not in stored],
         surplus=[name for name in stored if name not in expected],
-        reshaped=[name for name in expected if name in stored and expected[name].shape != stored[name].shape],
+        reshaped=[name for name in expected if name in stored and not _is_alike(expected[name], stored[name])],
     )
+
+
+def _is_alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.is_floating_point() == other.is_floating_point()
 
 
 def find_not_finite(state: Mapping[str, Tensor]) -> list[str]:
@@ -66,10 +70,14 @@ def explain_misfit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor])
     if not names:
         return None
     name = names[0]
-    has, wants = (tuple(part[name].shape) if name in part else "none" for part in (stored, expected))
+    has, wants = (_describe(part[name]) if name in part else "none" for part in (stored, expected))
     return (
         f"the weights do not fit the network that the checkpoint describes: {len(names)} of "
         f"{len(stored.keys() | expected.keys())} differ, e.g. {name} has shape {has}, and {wants} is expected. Another "
         "version of the network wrote them: use that version, or train again with --model.init_from=CHECKPOINT, which "
         "takes the weights that fit"
     )
+
+
+def _describe(value: Tensor) -> str:
+    return f"{tuple(value.shape)}{'' if value.is_floating_point() else ' of whole numbers'}"

@@ -48,6 +48,7 @@ from keypoint_detection.checkpoints.files import (
     CheckpointError,
     find_run,
     read_checkpoint,
+    read_training,
     resolve_checkpoint,
 )
 from keypoint_detection.checkpoints.settings import (
@@ -96,6 +97,7 @@ from keypoint_detection.parsing.internals import (
     list_option_strings,
     trained_so_far,
 )
+from keypoint_detection.parsing.restoring import explain_failed_restoring
 from keypoint_detection.printing import complain, make_handler
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.types import DataError
@@ -238,7 +240,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             try:
                 # Lightning only knows files: checkpoints at Weights & Biases are fetched here.
                 path = str(resolve_checkpoint(path))
-                self.checkpoint = read_checkpoint(path)
+                self.checkpoint = read_training(path) if command == "fit" else read_checkpoint(path)
                 self._take_settings(subparser, command, path)
             except ValueError as error:
                 parser.error(f"--ckpt_path: {error}")
@@ -354,7 +356,9 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
         validations = choose_validations(trainer) if self.subcommand == "fit" else {}
         plugins = _with_whole_files(trainer)
-        return super().instantiate_trainer(**{**kwargs, **validations, "callbacks": own, "plugins": plugins})
+        made = super().instantiate_trainer(**{**kwargs, **validations, "callbacks": own, "plugins": plugins})
+        explain_failed_restoring(made, _explain_failed_restoring)
+        return made
 
     def _check_data(self, data: KeypointsDataModule) -> None:
         data.prepare_data()
@@ -398,6 +402,13 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     def _refuse(self, error: Exception) -> NoReturn:
         parser: ShortErrors = command_parsers(self)[str(self.subcommand)]
         parser.error(str(error), error)
+
+
+def _explain_failed_restoring(problem: str) -> MisconfigurationException:
+    return MisconfigurationException(
+        f"--ckpt_path: the state of the training in the checkpoint is damaged ({problem}). Start a new training from "
+        "its weights: --model.init_from=FILE.ckpt instead of --ckpt_path."
+    )
 
 
 def _with_whole_files(trainer: Namespace) -> list[Any]:

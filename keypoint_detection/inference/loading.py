@@ -76,7 +76,7 @@ def load_detector(reference: str, *, flip_test: bool | None) -> LoadedDetector:
     network = HeatmapNetwork(_make_backbone(settings["backbone"], reference), len(channels))
     _load_weights(network, checkpoint["state_dict"], reference)
     flip_pairs = _data_settings(checkpoint).get("flip_pairs")
-    is_averaging = settings.get("flip_test", False) if flip_test is None else flip_test
+    is_averaging = settings["flip_test"] if flip_test is None else flip_test
     network.mirrored_channels = choose_mirrored_channels(channels, flip_pairs, is_averaging)
     codec = HeatmapCodec(
         stride=network.backbone.stride,
@@ -103,7 +103,7 @@ def _make_backbone(specification: Mapping[str, Any], reference: str) -> Backbone
         if not issubclass(cls, Backbone):
             raise CheckpointError(f"{class_path} is not a subclass of Backbone.")
         return cls(**dict(specification.get("init_args") or {}))
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of a class that may be the user's, from arguments that may be anything
         name = class_path.rpartition(".")[2]
         raise CheckpointError(f"{reference}: its backbone {name} cannot be created: {error}") from error
 

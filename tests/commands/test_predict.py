@@ -211,7 +211,7 @@ def test_sigterm_stops_and_the_prediction_can_be_resumed(checkpoint, images, mon
 
 def test_a_validation_that_found_nothing_gives_no_threshold(checkpoint, images):
     content = torch.load(checkpoint, weights_only=True)
-    content["validation"] = {"report": {"overall": {"score_threshold": float("nan")}}}
+    content["validation"] = {"epoch": 1, "step": 1, "report": {"overall": {"score_threshold": float("nan")}}}
     torch.save(content, checkpoint)
     predict(checkpoint, images)
     assert list(read_csv("out/predictions.csv")) == list(PLACES)

@@ -197,7 +197,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
 
 def test_a_validation_that_found_nothing_gives_no_threshold(checkpoint):
     content = torch.load(checkpoint, weights_only=True)
-    content["validation"] = {"report": {"overall": {"score_threshold": float("nan")}}}
+    content["validation"] = {"epoch": 1, "step": 1, "report": {"overall": {"score_threshold": float("nan")}}}
     torch.save(content, checkpoint)
     detector = Predictor.from_checkpoint(checkpoint)
     assert detector.score_threshold == pytest.approx(0.6)

@@ -303,7 +303,7 @@ def _read(path: str) -> dict[str, Tensor]:
 
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception as error:  # unpickling a broken file may raise anything
         raise ValueError(
             f"backbone.pretrained: {path} cannot be read as a file of weights ({explain_unreadable(error)})."

@@ -1,0 +1,313 @@
+"""What a checkpoint contains: the names and kinds of its entries, in one table for everything that reads one."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+import torch
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+from torch import Tensor
+
+from keypoint_detection.images import ResizeMode
+
+__all__ = ["FORMAT", "FORMAT_KEY", "DataSettings", "ModelSettings", "check_content", "check_plain", "check_resumable"]
+
+# Key of the version of the format, and the version that is written; checkpoints of the first versions have none. Raise
+# it with every new setting: checkpoints of this version lack none, those of older ones get its default below.
+FORMAT_KEY = "kpd_format"
+FORMAT = 1
+
+MODEL_KEY = "hyper_parameters"
+DATA_KEY = "datamodule_hyper_parameters"
+OWN_PACKAGE = "keypoint_detection."
+# What no setting exceeds that a detector can work with.
+LARGEST = 1e9
+LARGEST_SIDE_PX = 2**15
+MOST_KEYPOINTS = 100_000
+# Settings are written by people: more entries, or deeper ones, are forged to take for ever.
+MAX_ENTRIES = 100_000
+MAX_DEPTH = 32
+
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+Whole = Annotated[int, Meta(ge=1, le=2**31)]
+Side = Annotated[int, Meta(ge=1, le=LARGEST_SIDE_PX)]
+Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
+NotNegative = Annotated[float, Meta(ge=0, le=LARGEST)]
+Unit = Annotated[float, Meta(ge=0, le=1)]
+Channels = dict[str, list[str]] | list[str]
+
+
+class ClassSettings(Struct, forbid_unknown_fields=True):
+    """A class and its arguments."""
+
+    class_path: str
+    init_args: dict[str, Any] | None = None
+    dict_kwargs: dict[str, Any] | None = None
+
+
+Factory: TypeAlias = ClassSettings | str | UnsetType
+
+
+class _Settings(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Settings by name; a default is what older versions, which lacked the setting, did. UNSET: not always stored."""
+
+    instantiator: str | UnsetType = field(default=UNSET, name="_instantiator")
+    own_class: str | UnsetType = field(default=UNSET, name="_class_path")
+
+
+class ModelSettings(_Settings, kw_only=True):
+    """The arguments of `KeypointDetector`."""
+
+    channels: Channels
+    backbone: ClassSettings
+    lr: Positive
+    optimizer: Factory = UNSET
+    lr_scheduler: Factory = UNSET
+    encoder_lr_factor: Unit = 1.0
+    freeze_encoder_steps: Count = 0
+    decay_norms_and_biases: bool = True
+    loss: str
+    heatmap_sigma: Positive
+    max_keypoints: Annotated[int, Meta(ge=1, le=MOST_KEYPOINTS)]
+    score_threshold: Unit
+    min_distance_px: NotNegative
+    ap_thresholds_px: list[Positive]
+    oks_sigmas: str | list[Positive] | None
+    flip_test: bool | None = False
+    init_from: str | None
+
+
+class DataSettings(_Settings, kw_only=True):
+    """The arguments of `KeypointsDataModule`."""
+
+    train: str | None
+    val: str | None
+    test: str | None
+    predict: str | None = None
+    image_root: str | None
+    missing_images: str = "error"
+    on_bad_image: str = "error"
+    outside_images: str = "allow"
+    categories: list[str] | None = None
+    synthetic: Any = UNSET
+    channels: Channels | None
+    val_fraction: Unit
+    split_seed: Count
+    n_folds: Whole | None = None
+    fold: Count | None = None
+    group_by: Whole | str | None = None
+    train_fraction: Unit = 1.0
+    image_size: tuple[Side, Side] | None
+    resize: ResizeMode
+    coordinates: Literal["continuous", "pixel_index"]
+    visible_only: bool
+    augment: bool
+    augmentation: Any = UNSET
+    flip_pairs: list[tuple[str, str]] | None
+    batch_size: Whole
+    num_workers: Count | None
+    cache: str = "none"
+    cache_folder: str | UnsetType = UNSET
+    cache_gb: Positive | UnsetType = UNSET
+
+
+class _Calibration(Struct, forbid_unknown_fields=True):
+    thresholds_px: Annotated[list[Positive], Meta(min_length=1)]
+    of_log_score: list[NotNegative]
+    of_log_rest: list[NotNegative]
+    intercepts: list[Finite]
+    peak_factor: Positive
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.of_log_score), len(self.of_log_rest), len(self.intercepts), len(self.thresholds_px)}
+        if len(lengths) > 1:
+            raise ValueError(f"lists of one length expected, found lengths {sorted(lengths)}")
+
+
+class _Overall(Struct):
+    score_threshold: float
+
+
+class _Report(Struct):
+    overall: _Overall
+
+
+class _Validation(Struct):
+    epoch: Count
+    step: Count
+    report: _Report
+    smoothed: float | UnsetType = field(default=UNSET, name="mAP_smoothed")
+    calibration: _Calibration | None = None
+    rows: dict[str, Tensor] | UnsetType = UNSET
+
+
+class _Checkpoint(Struct):
+    state_dict: dict[str, Tensor]
+    hyper_parameters: ModelSettings
+    lightning: Annotated[str, Meta(pattern=r"^[2-9]\.\d+\.\d+")] = field(name="pytorch-lightning_version")
+    format: Annotated[int, Meta(ge=1)] | UnsetType = field(default=UNSET, name=FORMAT_KEY)
+    epoch: Count | UnsetType = UNSET
+    global_step: Count | UnsetType = UNSET
+    validation: _Validation | None = None
+
+
+class _Counters(Struct):
+    ready: Count
+    started: Count
+    processed: Count
+    completed: Count
+
+
+class _Progress(Struct):
+    total: _Counters
+    current: _Counters
+
+
+class _BatchProgress(_Progress):
+    is_last_batch: bool
+
+
+class _FitLoop(Struct):
+    epoch_progress: _Progress
+    batch_progress: _BatchProgress = field(name="epoch_loop.batch_progress")
+
+
+class _Loops(Struct):
+    fit_loop: _FitLoop
+
+
+class _OptimizerState(Struct):
+    state: dict[int, dict[str, Any]]
+    param_groups: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+
+
+class _Position(Struct):
+    epoch: Annotated[int, Meta(ge=0, le=2**31)]
+    n_batches: Annotated[int, Meta(ge=0, le=2**31)]
+
+
+class _Training(Struct):
+    epoch: Count
+    global_step: Count
+    loops: _Loops
+    optimizer_states: Annotated[list[_OptimizerState], Meta(min_length=1)]
+    lr_schedulers: list[dict[str, Any]]
+    callbacks: dict[str, Any]
+    position: _Position | UnsetType = field(default=UNSET, name="KeypointsDataModule")
+
+
+def check_plain(settings: Any, place: str) -> None:
+    """Refuse what is not text, numbers, and lists and mappings of them, or too much of it.
+
+    Args:
+        settings: those of a checkpoint, before anything else looks through them.
+        place: its key, for the message.
+
+    Raises:
+        ValueError: there is something else.
+    """
+    waiting, n_left = [(settings, 0)], MAX_ENTRIES
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict | list | tuple):
+            n_left -= len(value)
+            if n_left < 0 or depth > MAX_DEPTH:
+                raise ValueError(f"{place}: too many entries, or too deeply nested ones")
+            if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+                raise ValueError(f"{place}: names expected as keys, found {list(value)[:3]!r}")
+            waiting += [(entry, depth + 1) for entry in (value.values() if isinstance(value, dict) else value)]
+        elif not (value is None or isinstance(value, bool | int | float | str)):
+            raise ValueError(f"{place}: plain values expected, found {type(value).__name__}")
+
+
+def check_content(content: dict[str, Any]) -> None:
+    """Check what every reader of a checkpoint relies on, and fill in the settings that older versions lacked.
+
+    `check_plain` must have passed its settings. Data settings of a data module that is not kpd's are removed: they
+    mean something else.
+
+    Raises:
+        ValueError: something is missing, unknown or of the wrong kind; the message says what and where.
+    """
+    version = content.get(FORMAT_KEY, 0)
+    if isinstance(version, int) and version > FORMAT:
+        raise ValueError(
+            f"a newer version of kpd wrote it (format {version}; this version reads up to {FORMAT}): update kpd"
+        )
+    _convert(content, _Checkpoint)
+    _complete(content[MODEL_KEY], ModelSettings, MODEL_KEY, version)
+    data = content.get(DATA_KEY)
+    if data is not None and _is_own_data(data):
+        _convert({DATA_KEY: data}, _WithData)
+        _complete(data, DataSettings, DATA_KEY, version)
+    else:
+        content.pop(DATA_KEY, None)
+    _check_weights(content["state_dict"])
+    _check_extent(content[MODEL_KEY]["backbone"], content["state_dict"])
+
+
+def check_resumable(content: Mapping[str, Any]) -> None:
+    """Check what a training needs beyond the detector to be resumed.
+
+    Raises:
+        ValueError: something is missing or of the wrong kind.
+    """
+    if "optimizer_states" not in content:
+        raise ValueError(
+            "it contains a detector but not the state of its training, so that cannot be resumed. Start a new training "
+            "from its weights: --model.init_from=FILE.ckpt instead of --ckpt_path"
+        )
+    _convert(content, _Training)
+
+
+class _WithData(Struct):
+    datamodule_hyper_parameters: DataSettings
+
+
+def _convert(content: Mapping[str, Any], kind: type) -> None:
+    try:
+        msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at ")
+        place = place.strip("`").removeprefix("$").removeprefix(".") or "the whole"
+        advice = ": another version of kpd wrote it, which knows more" if "unknown field" in what else ""
+        raise ValueError(f"{place}: {what[0].lower()}{what[1:]}{advice}") from error
+    except RecursionError as error:
+        raise ValueError("it contains itself") from error
+
+
+def _complete(stored: dict[str, Any], kind: type[Struct], place: str, version: int) -> None:
+    """Fill in what older versions lacked."""
+    for one in msgspec.structs.fields(kind):
+        if one.encode_name in stored or one.default is UNSET:
+            continue
+        if version >= FORMAT:
+            raise ValueError(f"{place}: object missing required field `{one.encode_name}`")
+        stored[one.encode_name] = one.default
+
+
+def _is_own_data(data: Mapping[str, Any]) -> bool:
+    """Whether settings are those of kpd's data module, complete or not, rather than of one that the user wrote."""
+    names = {one.encode_name for one in msgspec.structs.fields(DataSettings)}
+    return {"image_size", "resize"} <= data.keys() or 2 * len(names & data.keys()) > len(names)
+
+
+def _check_weights(state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
+            raise ValueError(f"state_dict.{name}: a dense tensor of real numbers expected")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"state_dict.{name}: {tuple(value.shape)} is larger than what is stored of it")
+
+
+def _check_extent(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Refuse a network that would be far larger than the weights, before any memory is taken for it."""
+    if not backbone["class_path"].startswith(OWN_PACKAGE):
+        return  # its numbers may mean anything
+    n_weights = sum(value.numel() for value in state.values())
+    for name, value in (backbone.get("init_args") or {}).items():
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int | float) and not (math.isfinite(number) and abs(number) <= n_weights):
+                raise ValueError(f"{MODEL_KEY}.backbone: {name}={number} does not fit its {n_weights} weights")

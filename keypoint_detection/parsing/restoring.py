@@ -1,0 +1,89 @@
+"""What Lightning and torch do not check when they restore the state of a training from a checkpoint."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["explain_failed_restoring"]
+
+# The tensors that torch's optimisers keep for a parameter, in its shape.
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
+
+
+def explain_failed_restoring(trainer: Any, explain: Callable[[str], Exception]) -> None:
+    """Have a Trainer that cannot restore the state of a training from a checkpoint raise one kind of error.
+
+    Args:
+        trainer: changed in place.
+        explain: turns what is wrong into the error to raise; errors of its kind pass through.
+    """
+    connector = trainer._checkpoint_connector
+    own = type(explain(""))
+
+    def guard(restore: Callable[[], None]) -> Callable[[], None]:
+        def guarded() -> None:
+            try:
+                restore()
+            except own:
+                raise
+            except Exception as error:  # Lightning and torch check nothing
+                raise explain(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
+
+        return guarded
+
+    def restore_training() -> None:
+        before = _outline(_state_of_training(trainer))
+        restore_as_before()
+        _require_like(before, _outline(_state_of_training(trainer)), "")
+        for optimizer in trainer.optimizers:
+            if len({frozenset(state) for state in optimizer.state.values()}) > 1:
+                raise ValueError("the optimiser has different entries for different weights")
+            for parameter, state in optimizer.state.items():
+                for name, value in state.items():
+                    is_like = name not in _MOMENTS or value.shape == parameter.shape
+                    if not is_like or (hasattr(value, "isfinite") and not value.isfinite().all()):
+                        raise ValueError(f"{name} of the optimiser is not finite or has another shape than its weights")
+
+    restore_as_before = connector.restore_training_state
+    connector.restore_training_state = guard(restore_training)
+    connector._restore_modules_and_callbacks = _guard_with_path(connector._restore_modules_and_callbacks, guard)
+
+
+def _guard_with_path(restore: Any, guard: Any) -> Any:
+    return lambda *args, **kwargs: guard(lambda: restore(*args, **kwargs))()
+
+
+def _state_of_training(trainer: Any) -> dict[str, Any]:
+    return {
+        "optimiser": [optimizer.param_groups for optimizer in trainer.optimizers],
+        "schedule": [
+            {name: value for name, value in vars(config.scheduler).items() if not callable(value)}
+            for config in trainer.lr_scheduler_configs
+        ],
+        "loops": trainer.fit_loop.state_dict(),
+    }
+
+
+def _outline(value: Any) -> Any:
+    """Reduce a nested value to what its parts are, telling numbers that are not finite from others."""
+    if isinstance(value, dict):
+        return {key: _outline(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_outline(entry) for entry in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number" if math.isfinite(value) else f"{value}"
+    return type(value).__name__
+
+
+def _require_like(before: Any, after: Any, place: str) -> None:
+    """Refuse a restored state in which anything is of another kind than in the new one that it replaced."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before:
+            if key not in after:
+                raise ValueError(f"{place}{key} is missing")
+            _require_like(before[key], after[key], f"{place}{key}.")
+    elif isinstance(before, list) and isinstance(after, list):
+        for one, other in zip(before, after, strict=False):
+            _require_like(one, other, place)
+    elif before != after and before not in ("NoneType", "inf", "-inf"):
+        raise ValueError(f"{place.rstrip('.')}: {before} expected, found {after}")
