@@ -110,6 +110,8 @@ def _choose_file(folder: Path, name: FormatName | None) -> Path:
 
 
 def _not_recognised(source: Path) -> DataError:
+    if source.suffix.lower() == ".zip":
+        return DataError(f"{source}: is a ZIP archive; unpack it first, and give its folder.")
     return DataError(f"{source}: its format is not recognised; give it with --from: {', '.join(FORMATS)}.")
 
 

@@ -70,6 +70,8 @@ class ImageFinder:
         self._reached = {} if reached is None else reached
         self._listings: dict[Path, dict[str, list[Path]]] = {}
         self._missing: dict[str, None] = {}
+        self._read: set[Path] = set()
+        self._repeated: dict[str, None] = {}
         self._n_found = 0
         self._places = self._look_for_all({tuple(names) for names in wanted})
 
@@ -89,6 +91,9 @@ class ImageFinder:
         path = self.find_file(names, source)
         if path is None:
             return None
+        if path in self._read:
+            self._repeated[names[0]] = None
+        self._read.add(path)
         try:
             sizes = read_sizes(str(path))
         except ImageError as error:
@@ -131,12 +136,16 @@ class ImageFinder:
         Args:
             has_others: whether there are images that this finder has not found.
         """
+        notes = []
+        if self._repeated:
+            count, example = count_in_words(len(self._repeated), "image"), next(iter(self._repeated))
+            notes = [f"Named more than once, each time with its own labels: {count}, e.g. {example!r:.120}."]
         if not self._missing:
-            return []
+            return notes
         missing = list(self._missing)
         listed = ", ".join(f"{name!r:.120}" for name in missing[:N_EXAMPLES])
         if self.reading.missing_images == "skip" and (self._n_found or has_others):
-            return [f"Left out, as missing: {count_in_words(len(missing), 'image')}, e.g. {listed}."]
+            return [*notes, f"Left out, as missing: {count_in_words(len(missing), 'image')}, e.g. {listed}."]
         looked = " or ".join(map(str, self.roots[:N_FOLDERS]))
         kind = "video" if all(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in missing) else "image"
         n_images = len(missing) + self._n_found
@@ -146,7 +155,7 @@ class ImageFinder:
             f"{len(missing)} of {count_in_words(n_images, kind)} {agree(len(missing), 'is', 'are')} missing in "
             f"{looked}, e.g. {listed}. {advice}",
         )
-        return []
+        return notes
 
     def _look_for_all(self, wanted: set[tuple[str, ...]]) -> dict[tuple[str, ...], Path]:
         places = {names: place for names in wanted if (place := self._look_for(names)) is not None}

@@ -99,6 +99,7 @@ def read_yolo(source: Path, reading: Reading) -> LabelSet:
                 image.instances = _read_labels(label_path(path), image, config, categories, problems)
                 images.append(image)
         _refuse_unlabelled(split, listed[split], problems)
+    _refuse_shared_labels(seen, problems)
     notes = [*finder.conclude(), *_note_labels_without_image(seen)]
     problems.raise_if_any(config.path)
     if not images:
@@ -121,6 +122,17 @@ def _refuse_unlabelled(split: str, paths: list[Path], problems: Problems) -> Non
         f"{split}: none of its {count_in_words(len(paths), 'image')} has a label file, such as "
         f"{label_path(paths[0])}; {where}.",
     )
+
+
+def _refuse_shared_labels(images: set[Path], problems: Problems) -> None:
+    """Refuse images that differ only in their suffix, so that one label file is meant for one of them."""
+    owners: dict[Path, Path] = {}
+    for path in sorted(images):
+        other = owners.setdefault(label_path(path), path)
+        if other != path and label_path(path).is_file():
+            problems.add(
+                "one label file", f"{other} and {path} have the same label file, {label_path(path)}; rename one."
+            )
 
 
 def _note_labels_without_image(images: set[Path]) -> list[str]:

@@ -235,3 +235,18 @@ def test_missing_images_of_a_list_are_left_out_on_request(draw, read, tmp_path):
     with pytest.raises(ValueError, match=r"1 of 2 images is missing in .* --missing_images=skip"):
         read(tmp_path)
     assert len(read(tmp_path, missing_images="skip").images) == 1
+
+
+# DeepLabCut's tables with two rows of one image are refused.
+@pytest.mark.parametrize("name", [one for one in WRITERS if one != "CollectedData_ann.csv"])
+def test_an_image_that_is_named_twice_is_told(draw, read, tmp_path, name):
+    draw("a/000.png")
+    labels = read(WRITERS[name](tmp_path / name, "a/000.png", "a/000.png"))
+    assert len(labels.images) == 2
+    assert labels.notes == ["Named more than once, each time with its own labels: 1 image, e.g. 'a/000.png'."]
+
+
+def test_an_archive_is_to_be_unpacked(read, tmp_path):
+    (tmp_path / "export.zip").touch()
+    with pytest.raises(ValueError, match="is a ZIP archive; unpack it first"):
+        read(tmp_path / "export.zip")

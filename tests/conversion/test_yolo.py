@@ -144,3 +144,10 @@ def test_parts_that_are_lists_are_found_below_the_path(data_set, read):
     source.rename(config)
     config.write_text(config.read_text().replace(": images/val", ": [images/val]"))
     assert len(read(config).images) == 3
+
+
+def test_images_that_share_a_label_file_are_refused(data_set, read, draw):
+    source = data_set()
+    draw("set/images/train/0.jpg")
+    with pytest.raises(ValueError, match=r"train/0.jpg and .*train/0.png have the same label file, .*train/0.txt"):
+        read(source)
