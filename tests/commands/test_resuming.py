@@ -310,7 +310,7 @@ def test_a_longer_training_with_the_settings_of_a_run_validates_as_often_as_any(
     for words in (["--config", str(config)], [f"--ckpt_path={config.parent / 'checkpoints' / 'last.ckpt'}"]):
         CountValidations.counted = 0
         run(["fit", *words, *steps, f"--trainer.callbacks+={__name__}.CountValidations"])
-        assert 24 <= CountValidations.counted <= 25
+        assert 4 <= CountValidations.counted <= 5  # one every ten steps
 
 
 def test_a_run_resumed_in_another_folder_is_told_where_its_files_are(discs, tmp_path, monkeypatch, capsys):
