@@ -28,7 +28,7 @@ import torch
 from conftest import write_discs
 from interrupted_trainings import VARIANTS, find_differences, training_words
 
-from keypoint_detection.cli import run
+from keypoint_detection.commands.training import run
 
 
 def main() -> None:
@@ -50,7 +50,8 @@ def main() -> None:
                 Trial(folder, data, variant, getattr(signal, options.signal), moments) for _ in range(options.kills)
             ]
             started_at = time.monotonic()
-            train(folder / "whole", training_words(data, variant))
+            if not train(folder / "whole", training_words(data, variant)):
+                raise SystemExit("\n".join([f"{variant}: a training failed:", *read_log(folder / "whole")]))
             whole_s = time.monotonic() - started_at
             found = [trial.find_differences(whole_s) for trial in trials]
             n_good = sum(not differences for differences in found)
@@ -80,10 +81,12 @@ class Trial:
         """Train, and compare the result with that of the whole training, which took `whole_s`."""
         words = self.words
         for moment in self.moments:
-            self.n_kills += train(self.folder, words, moment * whole_s, self.number)
+            self.n_kills += not train(self.folder, words, moment * whole_s, self.number)
             words = self.resuming_words()
-        train(self.folder, words)
-        differences = find_differences(self.folder, self.whole, self.names)
+        if train(self.folder, words):
+            differences = find_differences(self.folder, self.whole, self.names)
+        else:
+            differences = ["the resumed training failed:", *read_log(self.folder)[-3:]]
         shutil.rmtree(self.folder)
         return differences
 
@@ -97,21 +100,23 @@ class Trial:
 
 
 def train(folder: Path, words: Sequence[str], kill_after_s: float | None = None, number: int = signal.SIGKILL) -> bool:
-    """Run a training in a process of its own; return whether it had to be killed."""
+    """Run a training in a process of its own; return whether it came to its end."""
     child = os.fork()
     if child == 0:
         _train(folder, words)
     if kill_after_s is None:
-        _, status = os.waitpid(child, 0)
-        if status:
-            raise SystemExit(f"a training failed; its log:\n{(folder / '../log').read_text()}")
-        return False
+        return os.waitpid(child, 0)[1] == 0
     time.sleep(kill_after_s)
     is_over = os.waitpid(child, os.WNOHANG)[0] == child
     if not is_over:
         os.kill(child, number)
         os.waitpid(child, 0)
-    return not is_over
+    return is_over
+
+
+def read_log(folder: Path) -> list[str]:
+    """Return what the latest training in a folder wrote on the terminal."""
+    return (folder.parent / "log").read_text().splitlines()
 
 
 def _train(folder: Path, words: Sequence[str]) -> None:
