@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
@@ -15,6 +21,7 @@ from keypoint_detection.parsing.internals import (
     count_last_step,
     find_epoch_sums,
     find_metrics,
+    forget_marked_batch,
     is_between_steps,
     is_in_validation,
     is_validation_due,
@@ -67,6 +74,8 @@ class ExactResume(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that callbacks which average weights have put them into the model, and what EarlyStopping knows."""
         self._is_validating = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if self._is_validating:
+            forget_marked_batch(trainer)
         if self._is_validating and not is_validation_scheduled(trainer):
             self._undecided = [(one, one.state_dict()) for one in _find(trainer, EarlyStopping)]
 
@@ -90,6 +99,9 @@ class ExactResume(Callback):
         for callback in _find(trainer, EarlyStopping):
             if (state := checkpoint["callbacks"].get(callback.state_key)) is not None:
                 state["patience"] = callback.patience
+        for callback in _find(trainer, ModelCheckpoint):
+            if (state := checkpoint["callbacks"].get(callback.state_key)) is not None:
+                callback.current_score = state["current_score"]  # Lightning saves it only
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the state."""

@@ -24,6 +24,7 @@ __all__ = [
     "find_epoch_sums",
     "find_metrics",
     "find_position",
+    "forget_marked_batch",
     "guard_values",
     "has_settings_of_config",
     "import_through",
@@ -350,6 +351,11 @@ def mark_validation_due(checkpoint: dict[str, Any], has_begun: bool) -> None:
     for progress, n_done in ((validation["total"], n_before), (validation["current"], 0)):
         progress |= {"ready": n_done + 1, "started": n_done + 1, "processed": n_done, "completed": n_done}
     validation["is_last_batch"] = False
+
+
+def forget_marked_batch(trainer: Any) -> None:
+    """Take the batch in which a validation only seemed to have stopped out of the count of all batches."""
+    trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
 
 
 def count_last_step(checkpoint: dict[str, Any]) -> None:

@@ -45,6 +45,7 @@ def train_and_copy(discs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         ("dropout and a checkpoint every step", 4, "step.ckpt"),
         # The validation at the end of the epoch was about to begin.
         ("dropout and a checkpoint every step", 6, "step.ckpt"),
+        ("a checkpoint every step", 18, "step.ckpt"),
         ("unaligned accumulation", 4, "last.ckpt"),
         ("scheduled accumulation", 7, "last.ckpt"),
         ("EMA", 12, "last.ckpt"),
