@@ -14,7 +14,7 @@ import pytest
 from spot_detector import make_checkpoint
 
 ROOT = Path(__file__).parents[2]
-N_ROUNDS = 5
+N_ROUNDS = 4
 RUN = "import sys; from keypoint_detection.cli import run; run(sys.argv[1:])"
 LOAD = "import sys; from keypoint_detection import Predictor; Predictor.from_checkpoint(sys.argv[1])"
 
