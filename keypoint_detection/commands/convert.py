@@ -88,7 +88,8 @@ def convert(
             export of Label Studio; XML of CVAT for images; YOLO-pose data.yaml or its folder; box data set of Blender;
             or a folder that contains one such file.
         output: a file to write (.json COCO, .slp SLEAP, .xml CVAT), or a folder that is missing or empty.
-        source_format: format of the source, if it is not recognised; short: --from.
+        source_format: format of the source, if it is not recognised: coco, deeplabcut, sleap, label_studio, cvat, yolo
+            or blender; short: --from.
         output_format: format to write; by default, given by the name of the output, and COCO for a folder; short: --to.
         val_fraction: share of the images to write as the validation part.
         test_fraction: share of the images to write as the test part.
