@@ -1,0 +1,110 @@
+"""The README and the pages of docs/: their links lead somewhere, their commands and settings exist, their code runs.
+
+Commands are not run here: their words are compared with the options that the program has. Python blocks run, in order,
+in a folder with a detector called best.ckpt and an image called image.jpg. YAML blocks are parsed as configs.
+"""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from keypoint_detection.cli import COMMANDS, run
+from keypoint_detection.commands import training
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [page.name for page in PAGES]
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.M | re.S)
+
+
+def blocks(page, language):
+    for indent, kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if kind == language:
+            yield "\n".join(line.removeprefix(indent) for line in text.splitlines())
+
+
+def kpd_commands():
+    """Yield the words after `kpd` of every command, each with its page."""
+    for page in PAGES:
+        for block in blocks(page, "sh"):
+            for line in re.split(r"\n|&&|;|\bdo\b", block.replace("\\\n", " ")):
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["kpd"]:
+                    yield page.name, words[1:]
+
+
+ALL_COMMANDS = list(kpd_commands())
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """The options of every command, from its help."""
+
+    def read(command):
+        import contextlib
+        import io
+
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
+            run([command, "--help"])
+        return set(re.findall(r"--\w+(?:\.\w+)*", text.getvalue())) | {"--config", "--help", "--trust", "--print_config"}
+
+    return {command: read(command) for command in {words[0] for _, words in ALL_COMMANDS}}
+
+
+def test_there_are_commands_on_many_pages():
+    assert len(ALL_COMMANDS) > 30
+    assert len({page for page, _ in ALL_COMMANDS}) > 5
+
+
+@pytest.mark.parametrize(("page", "words"), ALL_COMMANDS, ids=[" ".join(words)[:60] for _, words in ALL_COMMANDS])
+def test_every_command_and_option_exists(page, words, options):
+    command, *others = words
+    assert command in COMMANDS
+    for word in others:
+        option = word.partition("=")[0].removesuffix("+")
+        if option.startswith("--"):
+            # The parameters of a class are listed by the help of the class.
+            known = options[command]
+            assert option in known or any(option.startswith(f"{one}.") for one in known - {"--data", "--model"}), word
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_settings_are_ones_that_the_program_has(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "yaml"):
+        Path("page.yaml").write_text(block)
+        given = yaml.safe_load(block)
+        with pytest.raises(SystemExit) as caught:
+            training.run(["fit", "--config", "page.yaml", "--print_config"])
+        assert caught.value.code in (0, None), given
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_python_runs(page, calibrated_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(calibrated_checkpoint, "best.ckpt")
+    Image.new("RGB", (64, 48)).save("image.jpg")
+    for block in blocks(page, "python"):
+        exec(compile(block.replace('["corner"]', '["spot"]'), str(page), "exec"), {})
+
+
+def test_the_readme_is_a_page_or_two():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_every_page_is_reached_from_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme] == []
