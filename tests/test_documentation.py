@@ -4,6 +4,8 @@ Commands are not run here: their words are compared with the options that the pr
 in a folder with a detector called best.ckpt and an image called image.jpg. YAML blocks are parsed as configs.
 """
 
+import contextlib
+import io
 import re
 import shlex
 import shutil
@@ -42,17 +44,15 @@ ALL_COMMANDS = list(kpd_commands())
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory):
+def options():
     """The options of every command, from its help."""
 
     def read(command):
-        import contextlib
-        import io
-
         text = io.StringIO()
-        with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
-            run([command, "--help"])
-        return set(re.findall(r"--\w+(?:\.\w+)*", text.getvalue())) | {"--config", "--help", "--trust", "--print_config"}
+        for help in ("--help", "--trainer.help"):
+            with contextlib.redirect_stdout(text), contextlib.redirect_stderr(io.StringIO()), pytest.raises(SystemExit):
+                run([command, help])
+        return set(re.findall(r"--\w+(?:\.\w+)*", text.getvalue())) | {"--print_config"}
 
     return {command: read(command) for command in {words[0] for _, words in ALL_COMMANDS}}
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keypoint_detection.parsing.arguments import ENVIRONMENT_PREFIX
+from keypoint_detection.parsing.help import TRUST_HELP
 from keypoint_detection.parsing.internals import reword_options, show_options
 
 __all__ = ["describe_command", "show_help"]
@@ -82,6 +83,6 @@ def _name_pages(command: str) -> str:
     lines = (f"  kpd {command} {flag:29}{text}" for flag, text in pages.items())
     variable = f"{ENVIRONMENT_PREFIX}_{command}__data__batch_size".upper()
     return (
-        "More help:\n" + "\n".join(lines) + f"\n\nEnvironment variables set options too: {variable}=8 is "
-        "--data.batch_size=8."
+        f"{TRUST_HELP}\n\nMore help:\n" + "\n".join(lines) + f"\n\nEnvironment variables set options too: {variable}=8 "
+        "is --data.batch_size=8."
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from keypoint_detection.parsing.errors import Parser
+from keypoint_detection.parsing.help import TRUST_HELP
 from keypoint_detection.printing import make_handler
 
 __all__ = ["call_with_words", "describe"]
@@ -34,7 +35,8 @@ def call_with_words(function: Callable[..., R], command: str, words: Sequence[st
     Raises:
         SystemExit: the words are wrong, or the function cannot use what they name (2).
     """
-    parser = Parser(prog=command, description=describe(function))
+    reads_checkpoints = "ckpt_path" in inspect.signature(function).parameters
+    parser = Parser(prog=command, description=describe(function), epilog=TRUST_HELP if reads_checkpoints else None)
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
     parser.add_function_arguments(function, as_group=False)
     logging.basicConfig(level=logging.WARNING, handlers=[make_handler()])

@@ -8,7 +8,7 @@ from jsonargparse import DefaultHelpFormatter
 
 from keypoint_detection.parsing.wording import KINDS
 
-__all__ = ["ShortHelp"]
+__all__ = ["TRUST_HELP", "ShortHelp"]
 
 # Columns in front of what an option means.
 INDENT = 6
@@ -25,6 +25,12 @@ COMMON = {
     "print_config": "print all settings as a config file and exit; =comments explains them, =skip_default leaves out "
     "those that are as by default",
 }
+
+# Of the commands that read checkpoints; the option is taken before their words are parsed.
+TRUST_HELP = """\
+Your own code:
+  --trust=MODULE  let the checkpoint use classes of this module, such as your own
+                  backbone; repeat it for more modules"""
 
 
 class ShortHelp(DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
