@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from keypoint_detection.checkpoints.files import VALIDATION_KEY, find_intact, read_checkpoint
+from keypoint_detection.checkpoints.files import VALIDATION_KEY, CheckpointError, find_intact, read_checkpoint
 from keypoint_detection.checkpoints.writing import CheckpointWriteError, remove_leftovers, write_checkpoint
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.parsing.internals import is_validation_scheduled
@@ -176,9 +176,13 @@ def read_best_validation(trainer: Trainer) -> MeasuredCheckpoint | None:
     validation = read_checkpoint(str(best.path)).get(VALIDATION_KEY)
     if validation is None:
         return None
+    try:
+        report = EvaluationReport.from_state(validation["report"])
+    except (TypeError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"{best.path}: its validation cannot be read ({error}).") from error
     return MeasuredCheckpoint(
         validation["epoch"],
         validation["step"],
-        EvaluationReport.from_state(validation["report"]),
+        report,
         validation.get("rows", {}),
     )

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
-from keypoint_detection.callbacks.checkpointing import WholeFiles
+from keypoint_detection.callbacks.checkpointing import BestCheckpoint, WholeFiles, read_best_validation
+from keypoint_detection.checkpoints.files import CheckpointError
 from keypoint_detection.cli import run
 
+GOLDEN = Path(__file__).parents[1] / "assets" / "golden" / "run" / "checkpoints" / "best.ckpt"
 TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
 
 
@@ -80,3 +83,14 @@ def test_files_are_written_whole_unless_the_user_writes_them(discs, tmp_path, mo
     words = [f"--data.train={discs}", f"--data.val={discs}", "--trainer.fast_dev_run=1", f"--trainer.plugins={plugins}"]
     cli = run(["fit", "--config", TINY, *words])
     assert type(cli.trainer.strategy.checkpoint_io) is expected
+
+
+def test_a_stored_report_that_lacks_numbers_is_refused(tmp_path):
+    content = torch.load(GOLDEN, weights_only=True)
+    del content["validation"]["report"]["channels"][0]["nme"]
+    torch.save(content, tmp_path / "best.ckpt")
+    best = BestCheckpoint()
+    best.best_model_path = str(tmp_path / "best.ckpt")
+    trainer = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu", callbacks=[best])
+    with pytest.raises(CheckpointError, match=r"best\.ckpt: its validation cannot be read \(.*'nme'"):
+        read_best_validation(trainer)
