@@ -14,6 +14,7 @@ from keypoint_detection import __version__
 from keypoint_detection.checkpoints.trust import TRUST_OPTION, trusting
 from keypoint_detection.parsing.exit_codes import FAILURE, SIGNAL_EXIT_BASE, USAGE_ERROR
 from keypoint_detection.printing import complain
+from keypoint_detection.ranks import end_with_parent, find_rank
 
 if TYPE_CHECKING:
     from keypoint_detection.commands.training import DetectorCLI
@@ -118,6 +119,8 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
         return None
     if words[0] not in COMMANDS:
         _refuse_command(words[0])
+    if find_rank():
+        end_with_parent()
     _check_working_folder(words[0])
     _keep_freed_memory()
     # A few large pages are cleared faster than many small ones. Torch reads this at its first allocation.
@@ -151,10 +154,12 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _has_lost_stdout():
             raise SystemExit(SIGNAL_EXIT_BASE + signal.SIGPIPE) from error
-        from keypoint_detection.parsing.failures import describe_failure, is_debugging
+        from keypoint_detection.parsing.failures import describe_failure, is_debugging, is_of_another_process
 
         if is_debugging():
             raise
+        if find_rank() and is_of_another_process(error):
+            raise SystemExit(FAILURE) from error  # the first process says so
         complain(describe_failure(error, sys.argv[1:]))
         raise SystemExit(FAILURE) from error
 

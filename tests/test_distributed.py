@@ -20,6 +20,9 @@ def kpd(folder: Path, *words: str) -> dict[str, float]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([script, *words], cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    # What is to be said is said once, by the first process.
+    assert "rank: 1" not in done.stderr
+    assert "sync_dist" not in done.stderr
     (metrics,) = folder.glob(f"runs/*-{words[0]}/metrics.json")
     content = json.loads(metrics.read_text())
     return {**content["metrics"], "n_images": content["n_images"]}
@@ -46,7 +49,8 @@ def test_two_processes_measure_what_one_does(uneven, discs, tmp_path):
         "test",
         f"--ckpt_path={checkpoint}",
         f"--data.test={uneven}",
-        "--data.batch_size=2",
+        # Convolutions round differently in batches of other sizes.
+        "--data.batch_size=1",
         "--data.num_workers=0",
     ]
     one = kpd(tmp_path / "one", *words, "--trainer.accelerator=cpu")
@@ -58,8 +62,7 @@ def test_two_processes_measure_what_one_does(uneven, discs, tmp_path):
         (report,) = (tmp_path / folder).glob("runs/*-test/report.html")
         assert report.read_text().count("data:image/jpeg") == 5
     assert one["loss"] > 0
-    for name, value in one.items():
-        assert two[name] == (None if value is None else pytest.approx(value, abs=1e-6)), name
+    assert one == two
 
 
 def test_two_processes_train_and_validate_on_every_picture_once(discs, uneven, tmp_path):

@@ -26,6 +26,7 @@ from keypoint_detection.parsing.internals import (
     is_between_batches,
     is_between_steps,
 )
+from keypoint_detection.ranks import outlive_parent
 
 __all__ = ["GracefulStop"]
 
@@ -62,6 +63,10 @@ class GracefulStop(Callback):
         if self.signal_number is None or os.environ.get("WANDB_SWEEP_ID"):
             return 0
         return SIGNAL_EXIT_BASE + self.signal_number
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note that the processes have found each other."""
+        outlive_parent()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle the signals from here on."""

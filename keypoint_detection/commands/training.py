@@ -99,6 +99,7 @@ from keypoint_detection.parsing.internals import (
 )
 from keypoint_detection.parsing.restoring import explain_failed_restoring
 from keypoint_detection.printing import complain, make_handler
+from keypoint_detection.ranks import find_rank
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.types import DataError
 
@@ -440,7 +441,9 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
     except (MisconfigurationException, CheckpointError) as error:
         _leave(words, str(error), error)
     except (TrainingDivergedError, NotFiniteError, CheckpointWriteError) as error:
-        complain(f"kpd {words[0]}: {error}\n")
+        # All processes find a training diverged together.
+        if find_rank() == 0 or not isinstance(error, TrainingDivergedError):
+            complain(f"kpd {words[0]}: {error}\n")
         finish_wandb(exit_code=1)
         raise SystemExit(1) from error
     except OSError as error:
@@ -496,9 +499,13 @@ def _asks_for_help(words: Sequence[str]) -> bool:
 
 
 def _show_log() -> None:
-    """Show the package's log on the terminal, unless its user has configured logging."""
+    """Show the package's log on the terminal, unless its user has configured logging; of several processes, once."""
     package = logging.getLogger("keypoint_detection")
     package.setLevel(logging.INFO)
+    if find_rank():
+        for name in (package.name, "lightning", "lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
     if not package.hasHandlers():
         package.addHandler(make_handler())
 
@@ -517,11 +524,25 @@ def _silence_advice() -> None:
         # `SavedRun` finds the checkpoints of a moved run.
         ".*The dirpath has changed from.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
+        # The metrics are those of all processes already.
+        ".*It is recommended to use `self.log.*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_concerns_this_run)
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(_explain_end_of_process)
 
 
 def _concerns_this_run(record: logging.LogRecord) -> bool:
     """Whether a message of Lightning's is about this run, rather than an advertisement or a list of absent hardware."""
     return not re.search(r"litlogger|available: False|Loading `\w+` to estimate", record.getMessage())
+
+
+def _explain_end_of_process(record: logging.LogRecord) -> bool:
+    """Reword what Lightning says before it ends all processes because one has ended."""
+    if match := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
+        record.args = ()
+        record.msg = (
+            f"Process {match[1]} of this command ended with code {match[2]}, so the others are ended too. If there is "
+            "no message from it above, it was killed, most likely by the system because memory ran out."
+        )
+    return True

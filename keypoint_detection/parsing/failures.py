@@ -13,12 +13,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["DEBUG_VARIABLE", "describe_failure", "find_own_place", "is_debugging", "message_of", "note_run_folder"]
+from keypoint_detection.ranks import find_rank
+
+__all__ = [
+    "DEBUG_VARIABLE",
+    "describe_failure",
+    "find_own_place",
+    "is_debugging",
+    "is_of_another_process",
+    "message_of",
+    "note_run_folder",
+]
 
 # Set to 1, it shows tracebacks.
 DEBUG_VARIABLE = "KPD_DEBUG"
 TRACEBACK_FILE = "traceback.txt"
 
+# What torch says when another process of the same training has ended.
+LOST_PROCESS = r"gloo/transport|gloo::|ncclRemoteError|process group watchdog"
 READS_IMAGES = "a process that reads images"
 FEWER_WORKERS = "Use fewer of them, --data.num_workers=N; 0 reads in the main process."
 # What is known about messages of libraries: a pattern, what happened, and what to do about it.
@@ -37,6 +49,11 @@ KNOWN = (
         r"DataLoader worker .*signal: ",
         f"{READS_IMAGES} crashed",
         "With --data.num_workers=0 the main process reads them, and may show where.",
+    ),
+    (
+        LOST_PROCESS,
+        "another process of this training has ended",
+        "Its message is above. If there is none, it was killed, most likely by the system because memory ran out.",
     ),
     (
         r"Too many open files|received \d+ items of ancdata",
@@ -73,6 +90,11 @@ class _Place(NamedTuple):
 def is_debugging() -> bool:
     """Whether tracebacks are wanted."""
     return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+
+
+def is_of_another_process(error: BaseException) -> bool:
+    """Whether an error only says that another process of the training has ended."""
+    return isinstance(error, RuntimeError) and re.search(LOST_PROCESS, str(error)) is not None
 
 
 def note_run_folder(error: BaseException, folder: Path) -> None:
@@ -169,9 +191,9 @@ def _write(error: BaseException, text: str, words: Sequence[str]) -> str:
     head = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {' '.join(['kpd', *words])}\n{versions}, Python {sys.version}\n"
     content = f"{head}{platform.platform()}\n\n{text}\n"
     folder = getattr(error, "run_folder", None)
-    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    rank = find_rank()
     if folder is not None and folder.is_dir():
-        path = folder / (TRACEBACK_FILE if rank == "0" else f"rank-{rank}-{TRACEBACK_FILE}")
+        path = folder / (TRACEBACK_FILE if rank == 0 else f"rank-{rank}-{TRACEBACK_FILE}")
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(content)

@@ -111,6 +111,12 @@ def test_a_run_whose_folder_is_gone_keeps_its_traceback_elsewhere(tmp_path):
         ),
         (MemoryError(), "not enough memory"),
         (OSError(24, "Too many open files"), "ulimit -n"),
+        (
+            RuntimeError(
+                "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer"
+            ),
+            "another process of this training has ended",
+        ),
     ],
 )
 def test_what_is_known_comes_with_advice(error, expected):
