@@ -233,7 +233,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if path is None:
             path = os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
         if command != "fit" and path is None and not _asks_for_help(words):
-            parser.error(
+            subparser.error(
                 f"`kpd {command}` needs a trained detector: give --ckpt_path=FILE.ckpt, e.g. "
                 "runs/…/checkpoints/best.ckpt. Without one, it would measure random weights."
             )
@@ -244,7 +244,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 self.checkpoint = read_training(path) if command == "fit" else read_checkpoint(path)
                 self._take_settings(subparser, command, path)
             except ValueError as error:
-                parser.error(f"--ckpt_path: {error}")
+                subparser.error(f"--ckpt_path: {error}")
         self.config = parser.parse_args([command, *words])
         if path is not None:
             self.config[command].ckpt_path = path
@@ -264,9 +264,15 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if run is not None:
             logger.info("Resuming the run %s with the settings of its %s.", run, CONFIG_FILE)
             self.run_settings = read_settings(run / CONFIG_FILE)
-            parser.set_defaults(self.run_settings)
-        else:
-            parser.set_defaults(settings_of(self.checkpoint, with_files=command == "fit"))
+        settings = self.run_settings or settings_of(self.checkpoint, with_files=command == "fit")
+        options = {*list_option_strings(parser)}
+        unknown = [name for name in settings if f"--{name}" not in options]
+        if unknown:
+            raise CheckpointError(
+                f"{path if run is None else run / CONFIG_FILE} has settings that this version of kpd does not know: "
+                f"{', '.join(unknown)}. Use the version that wrote it, or remove them."
+            )
+        parser.set_defaults(settings)
 
     def before_instantiate_classes(self) -> None:
         """Fill in what was left out, and report where the user overrides the checkpoint."""

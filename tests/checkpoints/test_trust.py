@@ -285,8 +285,11 @@ def test_the_config_of_a_resumed_run_cannot_lift_the_rules_for_reading_checkpoin
     }
 
 
-@pytest.mark.parametrize("text", ["", "5", "[]", "trainer: 5", "a: [", "trainer: {callbacks: {}", "\0"])
-def test_a_config_that_is_none_is_refused(text, run_folder, capsys):
+@pytest.mark.parametrize(
+    "text",
+    ["", "5", "[]", "trainer: 5", "a: [", "trainer: {callbacks: {}", "\0", "trainer: {bogus: 1}", "model: {1: 2}"],
+)
+def test_a_config_that_is_not_one_is_refused(text, run_folder, capsys):
     shutil.copytree(run_folder, "runs/broken")
     Path("runs/broken/config.yaml").write_text(text)
     assert "runs/broken/config.yaml" in refusal(capsys, ["fit", "--ckpt_path=runs/broken/checkpoints/last.ckpt"])

@@ -498,7 +498,7 @@ def test_a_backbone_of_ones_own_is_found_in_the_working_folder(discs):
                              capture_output=True, text=True, env=environment)  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     (checkpoint,) = Path("runs").glob("*/checkpoints/best.ckpt")
-    tested = subprocess.run([script, "test", f"--ckpt_path={checkpoint}", f"--data.test={discs}"],
+    tested = subprocess.run([script, "test", f"--ckpt_path={checkpoint}", f"--data.test={discs}", "--trust=mine"],
                             capture_output=True, text=True, env=environment)  # fmt: skip
     assert tested.returncode == 0, tested.stderr
     assert "Test, 12 images" in tested.stdout
