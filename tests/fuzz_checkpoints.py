@@ -100,13 +100,12 @@ def mutations(n: int, seed: int, folder: Path) -> Iterator[tuple[str, Path]]:
             yield f"{number}: {what}", path
 
 
-def find_failures(n: int, seed: int, ways: dict[str, Callable[[Path], object]]) -> list[Failure]:
-    """Load mutated checkpoints in several ways; ValueError and exit code 2 are the answers that users may get."""
+def find_failures(n: int, seed: int, ways: dict[str, Callable[[Path], object]]) -> Iterator[Failure]:
+    """Load mutated checkpoints in several ways and yield what is neither loaded, a ValueError nor exit code 2."""
 
     def expire(*_: object) -> None:
         raise TimeoutError("hangs")
 
-    failures: list[Failure] = []
     previous = signal.signal(signal.SIGALRM, expire)
     with tempfile.TemporaryDirectory() as folder:
         for what, path in mutations(n, seed, Path(folder)):
@@ -120,15 +119,14 @@ def find_failures(n: int, seed: int, ways: dict[str, Callable[[Path], object]]) 
                     pass
                 except SystemExit as error:
                     if error.code not in (None, 0, 2):
-                        failures.append(Failure(f"{what}, {name}", f"exit code {error.code}"))
+                        yield Failure(f"{what}, {name}", f"exit code {error.code}")
                 except BaseException as error:  # noqa: BLE001 what is looked for
                     where = traceback.extract_tb(error.__traceback__)[-1]
                     text = f"{type(error).__name__}: {str(error)[:150]} ({where.filename}:{where.lineno})"
-                    failures.append(Failure(f"{what}, {name}", text))
+                    yield Failure(f"{what}, {name}", text)
                 finally:
                     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)
-    return failures
 
 
 def read_and_load(path: Path) -> None:
@@ -173,7 +171,9 @@ if __name__ == "__main__":
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 700
     everything = {"Predictor": read_and_load, **{command: parse(command) for command in WORDS}, "resume": resume}
     chosen = {name: everything[name] for name in sys.argv[3:] or everything}
-    found = find_failures(number, int(sys.argv[2]) if len(sys.argv) > 2 else 0, chosen)
-    for failure in found:
-        sys.stdout.write(f"{failure.what}: {failure.error}\n")
-    sys.stdout.write(f"{len(found)} tracebacks in {number} mutations, loaded as {', '.join(chosen)}\n")
+    n_found = 0
+    for failure in find_failures(number, int(sys.argv[2]) if len(sys.argv) > 2 else 0, chosen):
+        n_found += 1
+        sys.__stdout__.write(f"{failure.what}: {failure.error}\n")
+        sys.__stdout__.flush()
+    sys.stdout.write(f"{n_found} tracebacks in {number} mutations, loaded as {', '.join(chosen)}\n")

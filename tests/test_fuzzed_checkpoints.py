@@ -4,9 +4,9 @@ from fuzz_checkpoints import find_failures, parse, read_and_load
 
 
 def test_mutated_checkpoints_are_refused_or_loaded():
-    assert find_failures(40, 3, {"Predictor": read_and_load}) == []
+    assert list(find_failures(40, 3, {"Predictor": read_and_load})) == []
 
 
 def test_settings_of_mutated_checkpoints_are_refused_or_parsed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_failures(5, 4, {"predict": parse("predict"), "fit": parse("fit")}) == []
+    assert list(find_failures(5, 4, {"predict": parse("predict"), "fit": parse("fit")})) == []

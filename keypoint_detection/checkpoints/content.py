@@ -239,6 +239,8 @@ def check_content(content: dict[str, Any]) -> None:
     _convert(content, _Checkpoint)
     _complete(content[MODEL_KEY], ModelSettings, MODEL_KEY, version)
     data = content.get(DATA_KEY)
+    if data is not None and not isinstance(data, dict):
+        raise ValueError(f"{DATA_KEY}: expected `object`, got `{type(data).__name__}`")
     if data is not None and _is_own_data(data):
         _convert({DATA_KEY: data}, _WithData)
         _complete(data, DataSettings, DATA_KEY, version)

@@ -115,6 +115,7 @@ def doubled(times):
         (["datamodule_hyper_parameters", "image_size"], [-1, 8], r"image_size\[0\]: expected `int` >= 1"),
         (["datamodule_hyper_parameters", "image_size"], ..., "missing required field `image_size`"),
         (["datamodule_hyper_parameters", "coordinates"], "polar", "coordinates: invalid enum value 'polar'"),
+        (["datamodule_hyper_parameters"], 3, "datamodule_hyper_parameters: expected `object`, got `int`"),
         (["datamodule_hyper_parameters", 7], 1, "names expected as keys, found"),
         (["validation", "calibration", "intercepts"], [0.0], r"calibration: lists of one length expected, .*\[1, 3\]"),
         (["validation", "calibration", "peak_factor"], -1.0, "peak_factor: expected `float` > 0"),
