@@ -7,6 +7,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -55,6 +56,8 @@ WANDB_SCHEME = "wandb://"
 # A separate folder in the Weights & Biases cache, which WANDB_CACHE_DIR relocates.
 CACHE_FOLDER = "kpd-checkpoints"
 API_TIMEOUT_S = 20
+# How often a download is repeated that a server answers with an error.
+N_RETRIES = 3
 # Number of checkpoints to name in place of a damaged one.
 N_OFFERED = 2
 # How a torch file begins, being a zip archive.
@@ -252,7 +255,6 @@ def _checkpoint_in(folder: Path) -> Path | None:
 
 def _find_artifact(reference: str) -> "Artifact":
     import wandb
-    from wandb.errors import Error
 
     try:
         if not wandb.login(prompt=False, verify=False):  # type: ignore[attr-defined, unused-ignore]
@@ -263,7 +265,8 @@ def _find_artifact(reference: str) -> "Artifact":
         return artifact
     except CheckpointError:
         raise
-    except (Error, ValueError, OSError) as error:
+    except Exception as error:
+        # Of many classes: those of an answer that the client does not expect are not its own.
         raise CheckpointError(
             f"{reference} cannot be fetched: {_first_line(error)} Check entity, project, name and alias (they are on "
             "the artifact's page), and that this machine can reach the server."
@@ -272,12 +275,11 @@ def _find_artifact(reference: str) -> "Artifact":
 
 def _download(artifact: "Artifact", target: Path, reference: str) -> Path:
     """Download next to the target and rename, so that there is never a partial checkpoint."""
-    from wandb.errors import Error
-
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as folder:
-            artifact.download(root=folder, skip_cache=True)
+            with _limiting_waits():
+                artifact.download(root=folder, skip_cache=True)
             if _checkpoint_in(Path(folder)) is None:
                 raise CheckpointError(f"{reference} contains no .ckpt file; the artifact of a checkpoint is expected.")
             try:
@@ -287,12 +289,32 @@ def _download(artifact: "Artifact", target: Path, reference: str) -> Path:
                     raise
             else:
                 Path(folder).mkdir()  # for TemporaryDirectory to remove
-    except (Error, OSError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:
         raise CheckpointError(f"{reference} cannot be downloaded to {target}: {_first_line(error)}") from error
     path = _checkpoint_in(target)
     assert path is not None
     logger.info("%s is %s", reference, path)
     return path
+
+
+@contextmanager
+def _limiting_waits() -> Iterator[None]:
+    """Limit how long a download waits for the next bytes, and how often it tries: the client waits for hours."""
+    from requests.adapters import HTTPAdapter
+
+    send = HTTPAdapter.send
+
+    def send_in_time(self: HTTPAdapter, request: Any, **options: Any) -> Any:
+        self.max_retries = self.max_retries.new(total=N_RETRIES, connect=1, read=1)
+        return send(self, request, **{**options, "timeout": options.get("timeout") or API_TIMEOUT_S})
+
+    HTTPAdapter.send = send_in_time  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        HTTPAdapter.send = send  # type: ignore[method-assign]
 
 
 def _first_line(error: Exception) -> str:

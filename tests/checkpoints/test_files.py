@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
+from wandb_stand_in import StandIn
 
 from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint, resolve_checkpoint
 
@@ -111,3 +113,26 @@ def test_compressed_records_are_refused_unread(tmp_path: Path) -> None:
 def test_a_path_that_no_file_can_have_is_refused(reference):
     with pytest.raises(CheckpointError, match="is not a file"):
         resolve_checkpoint(reference)
+
+
+@pytest.mark.parametrize(
+    ("fault", "fault_after"),
+    [("refuse", None), ("page", None), ("version", "Viewer"), ("version", "ArtifactMembershipByName"),
+     ("hang", "ArtifactMembershipByName"), ("hang", "FetchArtifactManifest")],
+)  # fmt: skip
+def test_a_bad_server_is_given_up_with_the_reference(fault, fault_after, tmp_path, monkeypatch):
+    monkeypatch.setattr("keypoint_detection.checkpoints.files.API_TIMEOUT_S", 1)
+    with StandIn(fault=fault, fault_after=fault_after) as server:
+        server.artifacts["detector"] = {
+            "artifactTypeName": "model", "metadata": "{}", "digest": "d", "aliases": [{"alias": "best"}],
+        }  # fmt: skip
+        for name, value in {**server.environment(), "WANDB_SILENT": "true", "HOME": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
+        wandb.teardown()
+        with pytest.raises(
+            CheckpointError, match=r"^wandb://someone/discs/detector:best cannot be (fetched|downloaded)"
+        ):
+            resolve_checkpoint("wandb://someone/discs/detector:best")
+        wandb.teardown()
+    assert list(tmp_path.rglob("*.ckpt")) == []
