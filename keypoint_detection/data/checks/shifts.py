@@ -12,6 +12,9 @@ __all__ = ["check_shift"]
 MIN_IMAGES = 20
 # Number of standard errors by which labels must fit the neighbouring image better to be reported.
 MIN_SIGMAS = 5.0
+# Better than their own image, and better than images this many places away: labelled points may be where most images
+# differ from the median and their own does not, which every other image then seems to fit.
+COMPARED_SHIFTS = (0, 5, -5)
 # Share of the points outside their image that must be inside the neighbouring one.
 OUTSIDE_RATIO = 0.2
 MIN_OUTSIDE = 10
@@ -21,7 +24,7 @@ def check_shift(part: Part, thumbnails: NDArray[np.uint8]) -> list[Finding]:
     """Find out whether labels fit the previous or the next image better than their own.
 
     There are two signs: points outside their image but inside a neighbour of another size; and, if the camera does not
-    move, what the image shows at the points but others do not.
+    move, what that neighbour shows at the points but other images do not.
 
     Args:
         part: labels and sizes.
@@ -48,8 +51,7 @@ def _by_name(part: Part) -> NDArray[np.int64]:
 def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.int64], shift: int) -> str:
     """Say why labels fit the image `shift` places further on better than their own; empty if they do not."""
     is_known: NDArray[np.bool_] = part.sizes.min(axis=1) > 0
-    partner = np.arange(len(order))
-    partner[order] = np.roll(order, -shift)
+    partner = _partners(order, shift)
     owners = part.owners
     rows = np.flatnonzero(is_known[owners] & is_known[partner[owners]])
     if len(np.unique(owners[rows])) < MIN_IMAGES:
@@ -59,11 +61,18 @@ def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.in
     n_outside_there = int(((points < 0) | (points > limits)).any(axis=1).sum())
     if n_outside >= MIN_OUTSIDE and n_outside_there < OUTSIDE_RATIO * n_outside:
         return f"{n_outside} points are outside their own image, {n_outside_there} outside that one"
-    gains = _compare_rarity(part, _rarity(thumbnails, is_known), partner, rows)
-    error = gains.std(ddof=1) / np.sqrt(len(gains))
-    if error and gains.mean() / error > MIN_SIGMAS:
-        return f"what stands out there is nearer to them, by {gains.mean() / error:.0f} standard errors"
+    rarity = _rarity(thumbnails, is_known)
+    sigmas = min(_compare_rarity(part, rarity, partner, _partners(order, other), rows) for other in COMPARED_SHIFTS)
+    if sigmas > MIN_SIGMAS:
+        return f"what stands out there is nearer to them, by {sigmas:.0f} standard errors"
     return ""
+
+
+def _partners(order: NDArray[np.int64], shift: int) -> NDArray[np.int64]:
+    """Return for each image the one `shift` places further on."""
+    partners = np.empty_like(order)
+    partners[order] = np.roll(order, -shift)
+    return partners
 
 
 def _rarity(thumbnails: NDArray[np.uint8], is_known: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -75,19 +84,26 @@ def _rarity(thumbnails: NDArray[np.uint8], is_known: NDArray[np.bool_]) -> NDArr
 
 
 def _compare_rarity(
-    part: Part, rarity: NDArray[np.float32], partner: NDArray[np.int64], rows: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return (N,) for each labelled image, how much rarer its points are in the partner image than in its own."""
+    part: Part,
+    rarity: NDArray[np.float32],
+    partner: NDArray[np.int64],
+    other: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> float:
+    """Return by how many standard errors labelled points are rarer in partner images than in others."""
     side = rarity.shape[-1]
     owners = part.owners[rows]
-    there, own = (
+    is_readable = part.sizes[other[owners]].min(axis=1) > 0
+    rows, owners = rows[is_readable], owners[is_readable]
+    there, elsewhere = (
         rarity[(images, *_cells(part.table.points[rows], part.sizes[images], side))]
-        for images in (partner[owners], owners)
+        for images in (partner[owners], other[owners])
     )
     labelled, members = np.unique(owners, return_inverse=True)
-    sums = np.bincount(members.reshape(-1), weights=there.astype(np.float64) - own, minlength=len(labelled))
-    means: NDArray[np.float64] = sums / np.bincount(members.reshape(-1), minlength=len(labelled))
-    return means
+    sums = np.bincount(members.reshape(-1), weights=there.astype(np.float64) - elsewhere, minlength=len(labelled))
+    gains = sums / np.bincount(members.reshape(-1), minlength=len(labelled))
+    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    return float(gains.mean() / error) if error else 0.0
 
 
 def _cells(points: NDArray[np.float32], sizes: NDArray[np.int64], side: int) -> tuple[NDArray[np.int64], ...]:

@@ -195,6 +195,18 @@ def test_labels_that_slipped_by_one_image_are_found_where_the_camera_stands_stil
     assert "fit the previous image" in only(audit, "shifted").summary
 
 
+def test_points_on_what_is_ordinary_do_not_seem_to_fit_the_next_image(tmp_path):
+    # Every image differs from the others, except at its points, which lie in a patch of the grey between them.
+    rng = np.random.default_rng(0)
+    images, own = {}, {}
+    for number, (x, y) in enumerate(rng.integers(8, 52, (30, 2)).tolist()):
+        pixels = rng.integers(0, 256, (20, 20, 1), dtype=np.uint8).repeat(3, axis=0).repeat(3, axis=1).repeat(3, axis=2)
+        pixels[y - 6 : y + 7, x - 6 : x + 7] = 127
+        images[f"{number:02}.png"] = pixels
+        own[f"{number:02}.png"] = [[x, y], [x + 1, y + 1]]
+    assert "shifted" not in kinds(run_audit(write_set(tmp_path, images, own)))
+
+
 def test_labels_that_slipped_by_one_image_are_found_where_sizes_differ(tmp_path):
     sizes = [(60, 80) if number % 2 else (80, 60) for number in range(30)]
     images = {f"{i:02}.png": draw(i, size) for i, size in enumerate(sizes)}
