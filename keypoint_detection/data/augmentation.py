@@ -44,7 +44,12 @@ class ContinuousKeyPoints(tv_tensors.KeyPoints):  # type: ignore[misc, unused-ig
 
     A flip maps x to W - x, whereas torchvision's own maps it to W - 1 - x; and an expanding rotation follows the image,
     whereas torchvision's own is up to a pixel off.
+
+    Attributes:
+        n_references: how many of the first points only show what a transform does, and are no labels.
     """
+
+    n_references: int = 0
 
 
 def _register_flip(functional: Callable[..., Any], axis: int) -> None:
@@ -144,6 +149,7 @@ def augment(image: Tensor, points: Tensor, transform: Callable[..., Any]) -> Aug
     # Three additional points show what the transform did: whether it mirrored, and its inverse map.
     reference = torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75]]) * torch.tensor([width, height])
     carried = ContinuousKeyPoints(torch.cat([reference, points]), canvas_size=(height, width))
+    carried.n_references = len(reference)
     image_out, moved_points = transform(tv_tensors.Image(image), carried)
     image_out, moved_points = image_out.as_subclass(Tensor), moved_points.as_subclass(Tensor)
     if moved_points.shape != carried.shape:

@@ -61,12 +61,15 @@ class View(NamedTuple):
 class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
     """Rotate, shift, scale, recolour and blur an image at random, all in a single step with reading it.
 
+    Labelled points stay in view, except those that are too far apart to fit into it.
+
     As the first of `data.augmentation`, it can be given other strengths, and other transforms can follow it.
 
     Args:
         flip: mirror half of the images; correct only if `data.flip_pairs` says which types swap.
         degrees: maximum rotation in either direction.
-        translate: maximum shift, as a share of the width and the height.
+        translate: maximum shift, as a share of the width and the height; where points would leave the image, the range
+            that shifts are drawn from is moved until they stay.
         min_scale: minimum scale, 1 being the original size.
         max_scale: maximum scale.
         brightness: maximum share by which the image becomes darker or brighter.
@@ -122,15 +125,50 @@ class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
             blur_px=rng.uniform(min(SMALLEST_BLUR_PX, self.max_blur_px), self.max_blur_px) if is_blurred else 0.0,
         )
 
+    def keep_inside(self, view: View, points: NDArray[np.floating], size: tuple[int, int]) -> View:
+        """Shift a view so that it shows as many points as it can, depending on nothing but its own shift.
+
+        Args:
+            view: as drawn.
+            points: (N, 2) points inside the image, in its pixels.
+            size: (height, width) of the image and the view in pixels.
+        """
+        if not len(points):
+            return view
+        extent = np.array([size[1], size[0]])
+        from_canvas = np.linalg.inv(view._replace(shift=(0.0, 0.0)).to_canvas(size))
+        shown = (points @ from_canvas[:2, :2].T + from_canvas[:2, 2]) / extent
+        shifts = zip(view.shift, -shown.min(axis=0), 1 - shown.max(axis=0), strict=True)
+        across, down = (_limit_shift(shift, self.translate, low, high) for shift, low, high in shifts)
+        return view._replace(shift=(across, down))
+
     def forward(self, image: Any, points: Any) -> tuple[Any, Any]:
         """Change an image and its points, like any torchvision transform; see `augment`."""
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        view = self.draw(draw_seed())
+        labelled = points.as_subclass(Tensor)[getattr(points, "n_references", 0) :].numpy()
+        is_inside = ((labelled >= 0) & (labelled <= (size[1], size[0]))).all(axis=1)
+        view = self.keep_inside(self.draw(draw_seed()), labelled[is_inside], size)
         to_canvas = view.to_canvas(size)
         pixels = image.as_subclass(Tensor).permute(1, 2, 0)
         from_canvas = torch.from_numpy(np.linalg.inv(to_canvas)).float()
         moved = points.as_subclass(Tensor) @ from_canvas[:2, :2].T + from_canvas[:2, 2]
         return tv_tensors.Image(render(pixels, to_canvas, size, view)), tv_tensors.wrap(moved, like=points)
+
+
+def _limit_shift(shift: float, most: float, low: float, high: float) -> float:
+    """Turn a shift drawn from [-most, most] into one drawn from a range that leaves the points inside.
+
+    The range is moved before it is cut: points near a border are still shown at many places.
+
+    Args:
+        shift: as drawn.
+        most: maximum shift.
+        low: the least shift that leaves all points inside.
+        high: the greatest one; below `low` if the points do not fit.
+    """
+    low, high = min(low, high), max(low, high)
+    low, high = max(low, min(-most, high - 2 * most)), min(high, max(most, low + 2 * most))
+    return low + (high - low) * (shift + most) / (2 * most) if most else min(max(0.0, low), high)
 
 
 def draw_seed() -> int:

@@ -84,7 +84,8 @@ class ImageReader:
         """
         if self._default is None:
             return self._read_exactly(path, points_image, seed)
-        return self._read_view(path, points_image, self._default.draw(draw_seed() if seed is None else seed))
+        drawn = self._default.draw(draw_seed() if seed is None else seed)
+        return self._read_view(path, points_image, self._default, drawn)
 
     def _read_file(self, path: str, read: Callable[[], T]) -> T:
         """Read a file, patiently the first time; no random number depends on how often it is tried."""
@@ -96,29 +97,34 @@ class ImageReader:
             self._given_up.add(path)
             raise
 
-    def _read_view(self, path: str, points_image: NDArray[np.float32], view: View) -> ShownImage:
-        def input_to_shown(image_size: tuple[int, int]) -> NDArray[np.float64]:
+    def _read_view(
+        self, path: str, points_image: NDArray[np.float32], default: DefaultAugmentation, drawn: View
+    ) -> ShownImage:
+        def aim(image_size: tuple[int, int]) -> tuple[View, NDArray[np.float64]]:
+            """Return the view of an image, and the map from the input to the image."""
             input_size = self.image_size or image_size
             to_shown: NDArray[np.float64] = place(image_size, input_size, self.resize_mode).to_source
-            return to_shown @ view.to_canvas(input_size)
+            inside = points_image[_is_inside(points_image, image_size)]
+            view = default.keep_inside(drawn, _move(inside, np.linalg.inv(to_shown)), input_size)
+            return view, to_shown @ view.to_canvas(input_size)
 
         if self._cache is None:
             stored = self._read_file(
                 path,
-                lambda: read_stored(path, lambda image_size: 1 / min(find_shrinking(input_to_shown(image_size)))),
+                lambda: read_stored(path, lambda image_size: 1 / min(find_shrinking(aim(image_size)[1]))),
             )
             image_size, pixels = stored.size, torch.from_numpy(stored.pixels)
-            to_pixels = stored.shown_to_pixels @ input_to_shown(image_size)
+            view, input_to_image = aim(image_size)
+            to_pixels = stored.shown_to_pixels @ input_to_image
         else:
             cache = self._cache
             cached = self._read_file(path, lambda: cache.read(path))
             image_size, pixels = cached.image_size, cached.image.permute(1, 2, 0)
+            view, input_to_image = aim(image_size)
             to_pixels = view.to_canvas(self.image_size or image_size)
         input_size = self.image_size or image_size
-        input_to_image = input_to_shown(image_size)
         image = render(pixels, to_pixels, input_size, view)
-        image_to_input = np.linalg.inv(input_to_image)
-        points = (points_image @ image_to_input[:2, :2].T + image_to_input[:2, 2]).astype(np.float32)
+        points = _move(points_image, np.linalg.inv(input_to_image)).astype(np.float32)
         return ShownImage(
             image=image,
             points=torch.from_numpy(points),
@@ -158,6 +164,12 @@ def _find_default(transform: Callable[..., Any] | None) -> DefaultAugmentation |
     """Return the default augmentation if it is the only one."""
     transforms = list(transform.transforms) if isinstance(transform, v2.Compose) else [transform]
     return transforms[0] if len(transforms) == 1 and isinstance(transforms[0], DefaultAugmentation) else None
+
+
+def _move(points: NDArray[np.floating], matrix: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Map points (N, 2) by an affine map (3, 3)."""
+    moved: NDArray[np.float64] = points @ matrix[:2, :2].T + matrix[:2, 2]
+    return moved
 
 
 def _is_inside(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -58,7 +58,7 @@ def check_augmentation(
     except DataError as error:
         return [Finding("error", "augmentation", source, 1, str(error))]
     n_points, n_left = counts.sum(axis=0).tolist()
-    if not n_points:
+    if n_left == n_points:
         return []
     share = 1 - n_left / n_points
     n_lost = n_points - n_left
