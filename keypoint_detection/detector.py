@@ -1,5 +1,6 @@
 """The LightningModule: composes backbone, head, loss, codec and metrics."""
 
+import functools
 import logging
 import math
 import sys
@@ -28,7 +29,7 @@ from keypoint_detection.geometry import map_detections
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.matching import check_thresholds
 from keypoint_detection.metrics.report import EvaluationReport
-from keypoint_detection.models.backbones import Backbone, Unet
+from keypoint_detection.models.backbones import Backbone, TimmUnet
 from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.optimizers import make_optimizer
@@ -117,9 +118,11 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
     def __init__(
         self,
         channels: dict[str, list[str]] | list[str] | None = None,
-        backbone: Callable[[], Backbone] = Unet,
+        backbone: Callable[[], Backbone] = TimmUnet,
         lr: PositiveFloat = 1e-3,
-        optimizer: Callable[[Iterable[dict[str, Any]], float], Optimizer] = torch.optim.AdamW,
+        optimizer: Callable[[Iterable[dict[str, Any]], float], Optimizer] = functools.partial(
+            torch.optim.AdamW, weight_decay=0.05
+        ),
         lr_scheduler: Literal["cosine", "constant"] | Callable[[Optimizer], LRScheduler] = "cosine",
         encoder_lr_factor: ClosedUnitInterval = 1.0,
         freeze_encoder_steps: NonNegativeInt = 0,

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 
 import keypoint_detection
 from keypoint_detection import KeypointDetector, KeypointsDataModule, Predictor
+from keypoint_detection.models.backbones import Unet
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 QUICK = {"fast_dev_run": True, "logger": False, "accelerator": "cpu", "enable_progress_bar": False}
@@ -65,7 +66,7 @@ def test_the_training_of_the_page_runs_with_a_plain_trainer():
 def test_data_that_was_set_up_before_takes_the_channels_of_the_model():
     data = KeypointsDataModule(train="data/train.json", image_size=(32, 32), num_workers=0)
     data.setup("fit")
-    Trainer(**QUICK).fit(KeypointDetector(channels={"ear": ["left_ear", "right_ear"]}), data)
+    Trainer(**QUICK).fit(KeypointDetector(channels={"ear": ["left_ear", "right_ear"]}, backbone=Unet), data)
     assert data.channels == {"ear": ["left_ear", "right_ear"]}
 
 
@@ -73,7 +74,7 @@ def test_data_that_was_set_up_before_takes_the_channels_of_the_model():
 def test_other_channels_of_the_data_are_refused_with_both_lists():
     data = KeypointsDataModule(train="data/train.json", image_size=(32, 32), num_workers=0, channels=["nose"])
     with pytest.raises(MisconfigurationException, match=r"channels \['nose'\].*left_ear.*to the model only"):
-        Trainer(**QUICK).fit(KeypointDetector(channels=["left_ear"]), data)
+        Trainer(**QUICK).fit(KeypointDetector(channels=["left_ear"], backbone=Unet), data)
 
 
 def test_a_model_without_channels_says_what_to_give():

@@ -73,7 +73,7 @@ PARAMETERS = [
     ({"model.channels": ["no", "on", "1"]}, {"model.channels": ["no", "on", "1"]}),
     ({"model.channels": {"on": ["it's", "no"], "c": ["d"]}}, {"model.channels": {"on": ["it's", "no"], "c": ["d"]}}),
     ({"model": {"lr": 1e-05, "oks_sigmas": None}}, {"model.lr": 1e-05, "model.oks_sigmas": None}),
-    ({"model.backbone.n_channels": 8.0}, {"model.backbone.init_args.n_channels": 8}),
+    ({"model.backbone.width": 8.0}, {"model.backbone.init_args.width": 8}),
     (
         {"model.backbone": "Unet", "model.backbone.n_channels": 8},
         {"model.backbone.class_path": UNET, "model.backbone.init_args.n_channels": 8},
@@ -104,7 +104,7 @@ def test_parameter_of_a_sweep_arrives(parse: Parse, parameters: dict[str, Any], 
 
 REFUSED = [
     ({"model.learning_rate": 0.1}, "unrecognized arguments: --model.learning_rate", "--model.lr"),
-    ({"model.backbone.n_chanels": 8}, "'n_chanels' is not accepted", "Did you mean n_channels?"),
+    ({"model.backbone.widht": 8}, "'widht' is not accepted", "Did you mean width?"),
     ({"model.backbone": "Unett"}, "no class called Unett", "Unet"),
     ({"data.batch_size": 16.5}, "16.5", "int_uniform"),
     ({"model.channels": [["a", "b"], ["c"]]}, "model.channels", "Give a mapping like {corner: [corner0"),

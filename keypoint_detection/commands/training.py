@@ -1,6 +1,7 @@
 """LightningCLI for `kpd fit`, `validate`, `test`, `predict`: the typed signatures of model and data are the options."""
 
 import errno
+import inspect
 import logging
 import numbers
 import os
@@ -62,6 +63,7 @@ from keypoint_detection.checkpoints.settings import (
     report_overrides,
     settings_of,
 )
+from keypoint_detection.checkpoints.specifications import describe_factory
 from keypoint_detection.checkpoints.trust import current_trust, explain_refusal
 from keypoint_detection.checkpoints.writing import CheckpointWriteError
 from keypoint_detection.codec.heatmaps import NotFiniteError
@@ -186,7 +188,9 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Set channels once, on the model, and show the default callbacks like any other setting."""
         parser.link_arguments("model.channels", "data.channels", apply_on="instantiate")
-        parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS})
+        # jsonargparse knows how to name a class that is a default, and not one with arguments.
+        optimizer = describe_factory(inspect.signature(KeypointDetector).parameters["optimizer"].default)
+        parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS, "model.optimizer": optimizer})
 
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]

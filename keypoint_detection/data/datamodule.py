@@ -106,11 +106,11 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             in `pixel_index`, integers name pixels (the official COCO person keypoints).
         visible_only: leave out occluded points (v=1), in training and in measuring.
         augment: change the training images at random. Validation and test images are never changed.
-        augmentation: torchvision v2 transforms instead of the default ones (crop, scale, rotate, colour, blur, and
+        augmentation: torchvision v2 transforms instead of the default ones (shift, scale, rotate, colour, blur, and
             flip if `flip_pairs` is given). Points that leave the image are dropped.
         flip_pairs: keypoint types that swap in a mirrored image, e.g. [[left_ear, right_ear]]; [] if none do. If left
             out, images are not mirrored, neither in training nor for `model.flip_test`.
-        batch_size: images per batch and device.
+        batch_size: images per batch and device. Many small steps take a short training further than a few large ones.
         num_workers: processes that read images; 0 reads in the training process. By default, one less than the cores.
         on_bad_image: what to do about an image that cannot be read while running, after trying again for some seconds:
             `error` stops and names it. `skip` goes on: training takes the next image of the file in its place;
@@ -152,7 +152,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         augment: bool = True,
         augmentation: list[v2.Transform] | None = None,
         flip_pairs: list[tuple[str, str]] | None = None,
-        batch_size: PositiveInt = 16,
+        batch_size: PositiveInt = 8,
         num_workers: NonNegativeInt | None = None,
         on_bad_image: Literal["error", "skip"] = "error",
         cache: CacheKind = "none",

@@ -71,7 +71,7 @@ def _in_words(facts: re.Match[str]) -> str:
     if 2 * sum(name.startswith(OWN) for name in classes) > len(classes):
         said.append("one of " + ", ".join(name.rpartition(".")[2] for name in classes))
     if default not in (None, "null", SUPPRESS):
-        if name := re.fullmatch(r"\{'class_path': '(?:\w+\.)*(\w+)'\}", default):
-            default = name[1]
+        if named := re.fullmatch(r"\{'class_path': '(?:\w+\.)*(\w+)'(?:, 'init_args': \{(.+)\})?\}", default):
+            default = named[1] + (f" with {named[2]}".replace("'", "") if named[2] else "")
         said.append(f"default: {default.lower() if kind == 'bool' else default}")
     return f" ({'; '.join(said)})" if said else ""

@@ -9,6 +9,7 @@ import time
 import torch
 
 from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.models.backbones import Unet
 from keypoint_detection.types import Batch
 
 # As in the mouse data set of the documentation: 18 images of 192 x 256 with 4 points each.
@@ -40,7 +41,7 @@ def seconds(function) -> float:
 
 def test_decoding_and_metrics_beside_the_forward_pass():
     torch.set_num_threads(2)
-    detector, batch = KeypointDetector(CHANNELS).eval(), make_batch()
+    detector, batch = KeypointDetector(CHANNELS, Unet).eval(), make_batch()
     # Heatmaps as a trained network gives them: one clear peak and a low background of noise.
     heatmaps = detector.codec.encode(batch.points, batch.visibility, SIZE)
     heatmaps = heatmaps.mul(0.9).add(0.005 * torch.rand(heatmaps.shape, generator=torch.Generator().manual_seed(1)))

@@ -12,7 +12,11 @@ from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import S3K, Backbone, TimmUnet, Unet
 
-TINY = ["--model.backbone.n_channels=4", "--model.backbone.n_downsampling_layers=1"]
+TINY = [
+    "--model.backbone=Unet",
+    "--model.backbone.n_channels=4",
+    "--model.backbone.n_downsampling_layers=1",
+]
 
 
 def fit_words(discs: Path, *words: str) -> list[str]:

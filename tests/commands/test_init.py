@@ -46,7 +46,6 @@ def test_a_validation_file_beside_the_labels_is_taken(write_coco):
         "train": "data.json",
         "val": "val.json",
         "image_size": yaml.safe_load(Path("base.yaml").read_text())["data"]["image_size"],
-        "batch_size": 8,
     }
 
 

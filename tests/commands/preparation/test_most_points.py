@@ -10,6 +10,7 @@ from keypoint_detection.cli import run
 from keypoint_detection.commands.preparation.most_points import fill_in_max_keypoints
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.inference.loading import load_detector
+from keypoint_detection.models.backbones import Unet
 
 
 def filled_in(channels, **data):
@@ -58,5 +59,5 @@ def test_the_number_is_that_of_the_checkpoint_unless_it_is_given(discs, tmp_path
 
 
 def test_without_a_training_file_there_is_a_fixed_maximum():
-    detector = KeypointDetector(channels=["a"])
+    detector = KeypointDetector(channels=["a"], backbone=Unet)
     assert detector.codec.max_keypoints == detector.hparams["max_keypoints"] == 20
