@@ -18,6 +18,7 @@ from keypoint_detection.checkpoints.content import (
 from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint
 from keypoint_detection.data.coco import Coordinates
 from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.models.backbones import Unet
 
 GOLDEN = torch.load(
     Path(__file__).parents[1] / "assets" / "golden" / "run" / "checkpoints" / "best.ckpt", weights_only=True
@@ -174,7 +175,7 @@ def test_weights_that_are_no_weights_are_refused(content, tmp_path, value, messa
 
 
 def test_a_checkpoint_says_its_format(content, tmp_path):
-    detector = KeypointDetector(["a"])
+    detector = KeypointDetector(["a"], Unet)
     saved = {}
     detector.on_save_checkpoint(saved)
     assert saved == {FORMAT_KEY: 1}
