@@ -32,6 +32,8 @@ CONFIG_OPTIONS = ("-c", "--config")
 CONFIG_PREFIX = "--config="
 # How similar two names must be, from 0 to 1, for one to be suggested in place of the other.
 SIMILARITY = 0.6
+# The parts of a config with settings of their own.
+SECTIONS = ("model", "data", "trainer")
 # The options whose values may name classes.
 CLASS_OPTIONS = r"--(model(?!\.init_from)|trainer|data\.augmentation)\b"
 # Trainer options where 16.0 can only mean 16. Elsewhere the two differ: to limit_val_batches, 1.0 means all batches and
@@ -108,19 +110,24 @@ def gives_config(words: Sequence[str]) -> bool:
 
 
 def refuse_broken_configs(words: Sequence[str]) -> None:
-    """Refuse config files that are not YAML, whose name the parser does not know.
+    """Refuse config files that are not YAML, whose name the parser does not know, and sections without settings.
 
     Raises:
         ValueError: with file, line, column and problem.
     """
     for config in find_configs(words).values():
+        content = None
         try:
             if not config.is_text:
-                config.read()
+                content = config.read()
         except (OSError, UnicodeDecodeError):
             continue  # the parser says what is wrong with the file
         except ValueError as error:
             raise ValueError(f"{config.source}, {error}.") from error
+        empty = [name for name in SECTIONS if isinstance(content, dict) and content.get(name, "") is None]
+        if empty:
+            # The parser would take it for a model of None.
+            raise ValueError(f"{config.source}: {empty[0]} has no settings; give some below it, or delete the line.")
 
 
 def find_unknown_keys(words: Sequence[str], options: Collection[str]) -> list[str]:

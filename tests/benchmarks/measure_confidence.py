@@ -26,7 +26,7 @@ from keypoint_detection.metrics.evaluation import DetectionList, Measurements
 
 def measure_all(checkpoint: str, labels: str, thresholds_px: list[float]) -> Measurements:
     """Detect in every image of a COCO file."""
-    detector = load_detector(checkpoint, may_import=False, flip_test=None)
+    detector = load_detector(checkpoint, flip_test=None)
     data = KeypointsDataModule(
         val=labels,
         test=labels,

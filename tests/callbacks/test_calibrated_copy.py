@@ -49,7 +49,7 @@ def test_the_copy_detects_as_it_was_measured(tmp_path, spots):
     words = ["--model.flip_test=false", "--model.max_keypoints=1", "--data.image_size=[30,40]"]
     run(["validate", f"--ckpt_path={checkpoint}", f"--data.val={spots}", *words, *QUIET])
     (copy,) = Path("runs").glob("*-validate/calibrated.ckpt")
-    detector = load_detector(str(copy), may_import=False, flip_test=None)
+    detector = load_detector(str(copy), flip_test=None)
     assert detector.calibration is not None
     assert detector.inputs.image_size == (30, 40)
     assert detector.codec.max_keypoints == 1
@@ -66,9 +66,7 @@ def test_a_calibration_of_other_settings_is_replaced_in_a_copy(calibrated_checkp
     words = [f"--ckpt_path={calibrated_checkpoint}", f"--data.val={spots}", "--data.image_size=[30,40]"]
     run(["validate", *words, *QUIET])
     (copy,) = Path("runs").glob("*-validate/calibrated.ckpt")
-    before, after = (
-        load_detector(str(path), may_import=False, flip_test=None) for path in (calibrated_checkpoint, copy)
-    )
+    before, after = (load_detector(str(path), flip_test=None) for path in (calibrated_checkpoint, copy))
     assert after.calibration != before.calibration
     assert after.inputs.image_size == (30, 40)
 

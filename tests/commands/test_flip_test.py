@@ -100,7 +100,7 @@ def test_a_channel_without_a_twin_is_not_averaged_unless_asked_for(discs, tmp_pa
     words = [f"--config={TINY}", f"--data.train={discs}", PAIRS, "--model.channels=[left]"]
     run(["fit", *words])
     (best,) = tmp_path.glob("runs/*/checkpoints/best.ckpt")
-    assert load_detector(str(best), may_import=False, flip_test=None).network.mirrored_channels is None
+    assert load_detector(str(best), flip_test=None).network.mirrored_channels is None
     with pytest.raises(SystemExit):
         run(["fit", *words, "--model.flip_test=true"])
 
@@ -138,7 +138,7 @@ def test_an_interrupted_prediction_does_not_go_on_with_other_pairs(trained, tmp_
 
 @pytest.mark.parametrize("data", [{}, {"image_size": (48, 62)}])
 def test_an_exported_detector_averages_too(tmp_path, data):
-    detector = load_detector(str(make_checkpoint(tmp_path, flip_pairs=[], **data)), may_import=False, flip_test=True)
+    detector = load_detector(str(make_checkpoint(tmp_path, flip_pairs=[], **data)), flip_test=True)
     assert detector.network.mirrored_channels == [0]
     path = tmp_path / "spot.onnx"
     write_onnx(detector, path, precision="float32", heatmaps=False, version="1")
