@@ -220,7 +220,18 @@ def write_cvat(labels: LabelSet, path: Path, name: str) -> list[str]:
 
     Returns:
         Notes on what the file does not contain.
+
+    Raises:
+        DataError: two images have one name.
     """
+    taken: dict[tuple[str, str], Path | None] = {}
+    for image in labels.images:
+        other = taken.setdefault((image.split, image.name), image.path)
+        if other != image.path:
+            raise DataError(
+                f"{image.path} and {other} would both be called {image.name!r:.120}; convert them one by one, or "
+                "rename one."
+            )
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")

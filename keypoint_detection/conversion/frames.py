@@ -56,7 +56,7 @@ def save_frames(labels: LabelSet, folder: Path) -> int:
         The number of images written.
 
     Raises:
-        DataError: frames cannot be read.
+        DataError: frames cannot be read, or have one name.
     """
     n_written = 0
     for image in labels.images:
@@ -64,6 +64,8 @@ def save_frames(labels: LabelSet, folder: Path) -> int:
             assert image.read is not None
             pixels = image.read()
             path = folder / image.name
+            if path.exists():
+                raise DataError(f"two frames would both become {path}; rename one of their videos.")
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
             image.path, image.size = path, (pixels.shape[0], pixels.shape[1])

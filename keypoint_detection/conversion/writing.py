@@ -17,7 +17,7 @@ from keypoint_detection.conversion.frames import save_frames
 from keypoint_detection.conversion.label_studio_tasks import write_label_studio
 from keypoint_detection.conversion.labels import LabelledImage, LabelSet
 from keypoint_detection.conversion.sleap import write_sleap
-from keypoint_detection.conversion.yolo import write_yolo
+from keypoint_detection.conversion.yolo import label_path, write_yolo
 from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX
 from keypoint_detection.destinations import stay_below
 from keypoint_detection.types import DataError
@@ -134,18 +134,12 @@ def _list_parts(labels: LabelSet, output: Path, suffix: str, is_file: bool) -> I
 
 def _bring_images(labels: LabelSet, folder: Path, name: OutputName, transfer: ImageTransfer) -> None:
     """Copy or link all images to where the format expects them."""
-    taken: dict[Path, str] = {}
-    for image in labels.images:
-        place = folder / _place(image, name)
-        if place in taken:
-            raise DataError(
-                f"{image.path or image.name} and {taken[place]} would both become {place}; convert them one by one, or "
-                "rename one."
-            )
-        taken[place] = str(image.path or image.name)
+    for image, place in zip(labels.images, _choose_places(labels, folder, name), strict=True):
         if image.path is None:
             image.name = place.relative_to(folder).as_posix()
             continue
+        if os.path.lexists(place):  # where upper and lower case are the same
+            raise DataError(f"{image.path} would become {place}, as another image does; rename one of them.")
         place.parent.mkdir(parents=True, exist_ok=True)
         if transfer == "link":
             os.symlink(image.path.absolute(), place)
@@ -153,6 +147,22 @@ def _bring_images(labels: LabelSet, folder: Path, name: OutputName, transfer: Im
             shutil.copyfile(image.path, place)
         image.path = place
     save_frames(labels, folder)
+
+
+def _choose_places(labels: LabelSet, folder: Path, name: OutputName) -> list[Path]:
+    """Choose the path of each image, which no other image may share, nor its label file."""
+    places: dict[Path, None] = {}  # a set in order
+    taken: dict[Path, str] = {}
+    for image in labels.images:
+        place = folder / _place(image, name)
+        own = str(image.path or image.name)
+        written = label_path(place) if name == "yolo" else place
+        if written in taken:
+            what = f"become {place}" if place in places else f"have the label file {written}"
+            raise DataError(f"{own} and {taken[written]} would both {what}; convert them one by one, or rename one.")
+        taken[written] = own
+        places[place] = None
+    return list(places)
 
 
 def _place(image: LabelledImage, name: OutputName) -> Path:

@@ -223,3 +223,28 @@ def test_the_name_of_the_output_decides_the_format():
 def test_a_file_is_not_a_folder(mice, tmp_path):
     with pytest.raises(ValueError, match="YOLO-pose is written to a folder"):
         write_labels(load(mice), tmp_path / "a.json", "yolo", "copy", {})
+
+
+@pytest.mark.parametrize("transfer", ["copy", "link"])
+def test_yolo_refuses_images_that_would_share_a_label_file(mice, tmp_path, transfer):
+    labels = load(mice)
+    for image, name in zip(labels.images, ("1.jpg", "1.png", "2.png"), strict=True):
+        image.name = f"images/{name}"
+    with pytest.raises(ValueError, match=r"would both have the label file .*labels/train/1\.txt"):
+        write_labels(labels, tmp_path / "out", "yolo", transfer, {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_cvat_refuses_two_images_of_one_name(mice, tmp_path):
+    labels = load(mice)
+    labels.images[1].name = labels.images[0].name
+    with pytest.raises(ValueError, match=r"would both be called 'images/a/0\.png'"):
+        write_labels(labels, tmp_path / "out.xml", "cvat", "copy", {})
+
+
+def test_frames_of_one_name_are_refused(mice, tmp_path):
+    labels = load(mice)
+    for image in labels.images[:2]:
+        image.name, image.path, image.read = "v/1.png", None, lambda: np.zeros((40, 80, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"two frames would both become .*v/1\.png"):
+        write_labels(labels, tmp_path / "out.json", "coco", "copy", {})
