@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from keypoint_detection.callbacks.checkpointing import find_last_checkpoint
-from keypoint_detection.callbacks.run_folder import find_run_folder
+from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_run
 from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER
 from keypoint_detection.checkpoints.trust import trust_words
 from keypoint_detection.parsing.exit_codes import SIGNAL_EXIT_BASE
@@ -170,9 +170,9 @@ class GracefulStop(Callback):
         trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
             self._saved_path = path
-            data = getattr(trainer.datamodule, "hparams", {})  # type: ignore[attr-defined]
-            run = [*trainer.callbacks, *trainer.loggers]  # type: ignore[attr-defined]
-            self._trust = trust_words({**trainer.lightning_module.hparams, **data}, run)
+            saved = find_saved_run(trainer)
+            settings = trainer.lightning_module.hparams if saved is None else saved.config.as_dict()
+            self._trust = trust_words(settings)
             logger.warning("Saved %s.", path)
 
     def say_how_to_resume(self) -> None:

@@ -155,18 +155,13 @@ def refuse_untrusted(settings: Mapping[str, Any], source: str) -> None:
             raise UntrustedError(f"{source}: its setting {'.'.join(place)} names {name}, {reason}")
 
 
-def trust_words(settings: Mapping[str, Any], others: Iterable[object] = ()) -> str:
-    """Return the options, each after a space, with which a command may use the classes of a training.
-
-    Args:
-        settings: those that a checkpoint has.
-        others: what else a run consists of, such as its callbacks.
+def trust_words(settings: Mapping[str, Any]) -> str:
+    """Return the options, each after a space, with which a command may use the classes that settings name.
 
     >>> trust_words({"backbone": {"class_path": "mine.Net"}, "optimizer": {"class_path": "torch.optim.SGD"}})
     ' --trust=mine'
     """
     modules = [name.rpartition(".")[0] for _, name in _named_classes(settings, ())]
-    modules += [type(one).__module__ for one in others]
     ours = {package.partition(".")[0] for package in PACKAGES}
     own = dict.fromkeys(module for module in modules if module and module.partition(".")[0] not in ours)
     return "".join(f" {TRUST_OPTION}={module}" for module in own)
