@@ -84,7 +84,20 @@ def read_settings(config: Path) -> dict[str, Any]:
             raise CheckpointError(f"{config}: {group} is {value!r}; a mapping of settings is expected.")
         settings |= {f"{group}.{name}": entry for name, entry in value.items()}
     refuse_untrusted({group: content.get(group) for group in SETTING_GROUPS}, str(config))
+    _leave_out_client_settings(settings.get("trainer.logger"), config)
     return settings
+
+
+def _leave_out_client_settings(loggers: Any, config: Path) -> None:
+    """Let a stored logger not say to which server the key of the user's account is sent."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = logger.get("dict_kwargs") if isinstance(logger, dict) else None
+        if isinstance(arguments, dict) and arguments.pop("settings", None) is not None:
+            logging.getLogger(__name__).warning(
+                "Left out the settings of trainer.logger in %s: they say where the key of your account is sent. If "
+                "they are your own, give them again: --trainer.logger.settings=…",
+                config,
+            )
 
 
 def refuse_absent_files(settings: dict[str, Any], config: Namespace) -> None:

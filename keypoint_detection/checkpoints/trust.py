@@ -7,7 +7,6 @@ Anything else it names is neither imported nor called, unless the user names it 
 import importlib
 import importlib.util
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -79,9 +78,6 @@ NOT_A_KIND = (
     "which is not a class that a detector is made of. Nothing else that a checkpoint names is imported or called: do "
     "not use this file unless whoever made it can explain the name."
 )
-DOTTED_NAME = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
-# One that stands by itself, and is not a part of a path.
-WHOLE_NAME = re.compile(rf"(?<![\w./\\-]){DOTTED_NAME.pattern}(?![\w./\\-])")
 
 
 class UntrustedError(DataError, ImportError):
@@ -110,10 +106,6 @@ class Trust:
     def covers(self, name: str) -> bool:
         """Whether the user named something or trusts its module."""
         return name in self.names or _is_below(name, self.modules)
-
-    def add_names(self, text: str) -> None:
-        """Take the dotted names in the user's words or configuration for named by the user."""
-        self.names.update(WHOLE_NAME.findall(text))
 
 
 _trust: ContextVar[Trust] = ContextVar("trust")
@@ -205,8 +197,8 @@ def import_named(name: str, import_freely: Callable[[str], Any]) -> Any:
         UntrustedError: the setting is a stored one that may not name this.
     """
     trust = current_trust()
-    if not DOTTED_NAME.fullmatch(name):
-        return import_freely(name)  # an error
+    if "." not in name:
+        return import_freely(name)  # an error, since it has no module
     if not trust.is_vetting or trust.covers(name):
         _add_working_folder(name)
         return import_freely(name)
@@ -228,7 +220,7 @@ def _named_classes(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[s
     elif isinstance(value, list | tuple):
         for entry in value:
             yield from _named_classes(entry, place)
-    elif isinstance(value, str) and DOTTED_NAME.fullmatch(value):
+    elif isinstance(value, str) and _is_dotted(value):
         is_class = bool(place) and place[-1] in CLASS_SETTINGS and "init_args" not in place
         if is_class or ("init_args" in place and callable(_loaded(value))):
             yield place, value
@@ -252,6 +244,11 @@ def _reason_against(name: str) -> str | None:
         "which is not part of kpd, torch, torchvision, timm or Lightning, so it was not imported. If you trust that "
         f"code, add {TRUST_OPTION}={module}; in Python, import {module} first."
     )
+
+
+def _is_dotted(text: str) -> bool:
+    """Whether a text could be the name of something in a module, as Python itself decides it."""
+    return "." in text and all(part.isidentifier() for part in text.split("."))
 
 
 def _may_exist(module: str) -> bool:

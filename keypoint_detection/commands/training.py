@@ -82,11 +82,11 @@ from keypoint_detection.images import ImageError
 from keypoint_detection.parsing.arguments import (
     ENVIRONMENT_PREFIX,
     find_checkpoint_path,
+    find_class_names,
     find_unknown_keys,
     gives_config,
     prepare_words,
     refuse_broken_configs,
-    texts_with_classes,
     variables_as_words,
 )
 from keypoint_detection.parsing.errors import ShortErrors
@@ -230,9 +230,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             subparser.error(str(error))
         if unknown := find_unknown_keys(words, options):
             subparser.error("\n".join(unknown))
-        trust = current_trust()
-        for text in texts_with_classes(words, os.environ):
-            trust.add_names(text)
+        current_trust().names.update(find_class_names(words, os.environ))
         path = find_checkpoint_path(words)
         if path is None:
             path = os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())

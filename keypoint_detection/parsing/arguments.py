@@ -1,8 +1,10 @@
 """Command-line arguments before parsing: values in Python's notation, classes, pipes and environment variables."""
 
 import ast
+import contextlib
 import difflib
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +20,12 @@ __all__ = [
     "SIMILARITY",
     "ConfigWord",
     "find_checkpoint_path",
+    "find_class_names",
     "find_configs",
     "find_unknown_keys",
     "gives_config",
     "prepare_words",
     "refuse_broken_configs",
-    "texts_with_classes",
     "variables_as_words",
 ]
 
@@ -35,7 +37,7 @@ SIMILARITY = 0.6
 # The parts of a config with settings of their own.
 SECTIONS = ("model", "data", "trainer")
 # The options whose values may name classes.
-CLASS_OPTIONS = r"--(model(?!\.init_from)|trainer|data\.augmentation)\b"
+CLASS_OPTIONS = r"(model(?!\.init_from)|trainer|data\.augmentation)\b"
 # Trainer options where 16.0 can only mean 16. Elsewhere the two differ: to limit_val_batches, 1.0 means all batches and
 # 1 means one; and the version of a logger is a string.
 WHOLE_TRAINER_NUMBERS = tuple(
@@ -172,29 +174,40 @@ def _names_of_level(key: str, known: Collection[str]) -> set[str]:
     return {".".join(name.split(".")[:depth]) for name in known}
 
 
-def texts_with_classes(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield what the user wrote where classes are named: config files, and the values of options that take classes.
+def find_class_names(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield what the user wrote where classes and functions are named: in configs, options and variables.
 
     Names of files are not among them, since a file may be called whatever its author likes.
     """
     for config in find_configs(words).values():
-        yield config.source if config.is_text else _read_if_file(config.source)
-    options = [(f"--{'.'.join(name.lower().split('__')[1:])}", value) for name, value in environment.items()]
+        with contextlib.suppress(OSError, ValueError):  # the parser says what is wrong with the file
+            yield from _walk_class_names("", config.read())
+    options = [(".".join(name.lower().split("__")[1:]), value) for name, value in environment.items()]
     for position, word in enumerate(words):
-        option, equals, value = word.partition("=")
+        option, equals, value = word.removeprefix("--").partition("=")
         options.append((option, value if equals else "".join(words[position + 1 : position + 2])))
     for option, value in options:
         if re.match(CLASS_OPTIONS, option):
-            yield value
-            yield _read_if_file(value)  # it may be a file with the settings of a class
+            yield from _walk_class_names(option, _read_value(value))
 
 
-def _read_if_file(path: str) -> str:
-    """Return the content of a file; nothing if it cannot be read, which the parser reports."""
+def _walk_class_names(place: str, value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _walk_class_names(f"{place}.{key}".removeprefix("."), entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _walk_class_names(place, entry)
+    elif isinstance(value, str) and re.match(CLASS_OPTIONS, place) and not os.path.exists(value):
+        yield value
+
+
+def _read_value(value: str) -> Any:
+    """Parse a value, or the file with the settings of a class that it names; what is not YAML stays a text."""
     try:
-        return Path(path).read_text(encoding="utf-8") if Path(path).is_file() else ""
+        return parse_yaml(Path(value).read_text(encoding="utf-8-sig") if os.path.isfile(value) else value)
     except (OSError, ValueError):
-        return ""
+        return value
 
 
 def find_checkpoint_path(words: Sequence[str]) -> str | None:

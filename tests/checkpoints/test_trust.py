@@ -23,7 +23,7 @@ from keypoint_detection.cli import run
 from keypoint_detection.commands import training
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.detector import KeypointDetector
-from keypoint_detection.parsing.arguments import texts_with_classes
+from keypoint_detection.parsing.arguments import find_class_names
 
 TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
 TOUCH = "open('PWNED', 'w').close()"
@@ -352,21 +352,38 @@ def test_classes_that_the_user_names_need_no_other_trust(mine, discs):
 
 
 def test_the_name_of_a_file_is_not_a_class_that_the_user_names():
-    with trusting([]) as trust:
-        for text in texts_with_classes(
-            [
-                *("predict", "--ckpt_path=os.system-1.ckpt", "--ckpt_path", "os.system", "--data.predict=os.mkdir"),
-                *(
-                    "--model.init_from=os.remove",
-                    "--data.train=labels.json",
-                    "--trainer.default_root_dir=runs/os.rmdir",
-                ),
-                *("--model.backbone", "mine.Net", '--trainer.callbacks=[{"class_path": "mine.Callback"}]'),
-            ],
-            {"KPD_PREDICT__CKPT_PATH": "os.system", "KPD_FIT__MODEL__OPTIMIZER": "mine.Momentum", "PATH": "os.path"},
-        ):
-            trust.add_names(text)
-        assert trust.names == {"mine.Net", "mine.Callback", "mine.Momentum"}
+    Path("weights.pt").touch()
+    Path("net.yaml").write_text("class_path: mine.Net2\ninit_args: {pretrained: weights.pt}\n")
+    Path("all.yaml").write_text(
+        "ckpt_path: best.ckpt\ndata: {predict: val.json, augmentation: [{class_path: mine.Flip}]}\n"
+        "model: {init_from: os.remove, lr_scheduler: {class_path: a.B, init_args: {lr_lambda: mine.function}}}\n"
+    )
+    words = [
+        *("predict", "--ckpt_path=os.system-1.ckpt", "--ckpt_path", "os.system", "--data.predict=os.mkdir"),
+        *("--model.init_from=os.remove", "--data.train=labels.json", "--trainer.default_root_dir=runs/os.rmdir"),
+        *("--model.backbone", "mine.Net", '--trainer.callbacks=[{"class_path": "mine.Callback"}]'),
+        *("--model.backbone=net.yaml", "--config", "all.yaml"),
+    ]
+    variables = {"KPD_PREDICT__CKPT_PATH": "os.system", "KPD_FIT__MODEL__OPTIMIZER": "mine.Momentum", "PATH": "os.path"}
+    assert {name for name in find_class_names(words, variables) if "/" not in name} == {
+        *("mine.Net", "mine.Callback", "mine.Net2", "mine.Flip", "a.B", "mine.function", "mine.Momentum")
+    }
+
+
+def test_names_that_only_python_takes_for_names_are_names(content, capsys):
+    Path("evil·x.py").write_text(EVIL)
+    sys.path.insert(0, ".")
+    for group, setting, value in (
+        ("datamodule_hyper_parameters", "augmentation", [named(TRANSFORM("Lambda"), lambd="evil·x.function")]),
+        ("hyper_parameters", "backbone", "evil·x.Net"),
+    ):
+        path = change(content, group, setting, value)
+        assert " names evil·x" in refusal(capsys, ["fit", f"--ckpt_path={path}"])
+        with pytest.raises(CheckpointError, match="names evil·x"):
+            (KeypointDetector if setting == "backbone" else KeypointsDataModule).load_from_checkpoint(path)
+    sys.path.remove(".")
+    assert "evil·x" not in sys.modules
+    assert not Path("PWNED").exists()
 
 
 def test_python_trusts_modules_that_it_has_imported_or_is_told_to(mine, monkeypatch):
