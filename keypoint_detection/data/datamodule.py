@@ -1,7 +1,9 @@
 """The LightningDataModule: files, splits, loaders."""
 
+import atexit
 import hashlib
 import logging
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -506,13 +508,26 @@ def _start_worker(worker_id: int) -> None:
     """Seed a reading process as Lightning would, and leave signals to the main process, which stops it in time.
 
     Ctrl-C and a cluster's signals go to all processes. SIGTERM is obeyed the second time: it also ends a process that
-    hangs.
+    hangs. Python sends it once at its end, so `_end_workers` comes first.
     """
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
     pl_worker_init_function(worker_id)
+
+
+def _end_workers() -> None:
+    """Kill the reading processes that an exception left, which Python would ask to end and then wait for."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+# Called before what multiprocessing, which torch has imported, does at the end.
+atexit.register(_end_workers)
 
 
 def _default_workers() -> int:

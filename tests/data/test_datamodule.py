@@ -1,6 +1,8 @@
 import json
 import logging
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -329,3 +331,19 @@ def test_shared_memory_that_is_full_is_an_error_rather_than_an_endless_wait(disc
     data.setup("fit")
     with pytest.raises(RuntimeError, match="shared memory"):
         next(iter(data.val_dataloader()))
+
+
+def test_a_failure_does_not_wait_for_the_reading_processes(discs):
+    """They ignore the first SIGTERM, and it is the only one that Python sends before it waits for them."""
+    script = "\n".join(
+        [
+            "from keypoint_detection.data.datamodule import KeypointsDataModule",
+            f"data = KeypointsDataModule(train={str(discs)!r}, num_workers=2, batch_size=2)",
+            "data.setup('fit')",
+            "batches = iter(data.val_dataloader())",
+            "next(batches)",
+            "raise SystemExit(3)",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (3, "")
