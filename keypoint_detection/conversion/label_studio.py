@@ -53,15 +53,17 @@ UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 LOCAL_FILES = "/data/local-files/"
 UPLOAD_FOLDER = re.compile(r"^/?data/upload/(\d+/)?")
 IMAGE_NAME = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})$", re.IGNORECASE)
-# What regions without coordinates are counted as.
-WITHOUT_PLACE = ""
+# What regions that cannot be used are counted as.
+WITHOUT_PLACE = "without a place in the image"
+WITHOUT_LABEL = "without a label"
 
 
 @dataclass
 class _Region:
-    """One drawn region; coordinates are in percent."""
+    """One drawn region; coordinates are in percent. Regions of files made by hand may have no key, or the same."""
 
-    label: str
+    key: str
+    labels: list[str]
     x: float
     y: float
     extent: tuple[float, float] | None = None
@@ -135,10 +137,9 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
     categories = _collect_categories([objects for _, objects in found], source, reading.keypoints)
     for image, objects in found:
         image.instances = _make_instances(objects, image.size, categories)
-    n_without_place = others.pop(WITHOUT_PLACE, 0)
+    left_out = {reason: others.pop(reason) for reason in (WITHOUT_PLACE, WITHOUT_LABEL) if reason in others}
     notes += [f"Regions of the kind {kind!r} are left out: {count}." for kind, count in others.items()]
-    if n_without_place:
-        notes.append(f"Left out, as without a place in the image: {count_in_words(n_without_place, 'region')}.")
+    notes += [f"Left out, as {reason}: {count_in_words(count, 'region')}." for reason, count in left_out.items()]
     notes += [f"Left out, as not labelled or skipped: {count_in_words(n_skipped, 'task')}."] if n_skipped else []
     if n_several:
         several = count_in_words(n_several, "task has", "tasks have")
@@ -257,25 +258,34 @@ def _read_objects(
     result: list[dict[str, Any]], task: dict[str, Any], problems: Problems, others: Counter[str]
 ) -> list[_Object]:
     rectangles: dict[str, _Region] = {}
-    points: dict[str, _Region] = {}
+    points: list[_Region] = []
     for entry in result:
         kind, value = entry.get("type"), entry.get("value") or {}
         if kind in ("keypointlabels", "keypoint", "rectanglelabels", "rectangle"):
-            into = points if kind.startswith("keypoint") else rectangles
             region = _read_region(entry, value, task, problems, others)
-            if region is not None:
-                into[str(entry.get("id"))] = region
+            if region is not None and region.extent is None:
+                points.append(region)
+            elif region is not None:
+                is_new = region.key and region.key not in rectangles
+                rectangles[region.key if is_new else f"{region.key} #{len(rectangles)}"] = region
         elif kind not in ("relation", "choices", "labels", "textarea"):
             others[str(kind)] += 1
     for entry in result:
         _apply_to_regions(entry, points, rectangles)
+    others.update(WITHOUT_LABEL for point in points if not point.labels)
+    for one in rectangles.values():
+        if len(one.labels) > 1:
+            named = ", ".join(one.labels)
+            problems.add(
+                "labels", f"task {task.get('id')}, region {one.key}: is a rectangle labelled {named}; one is expected."
+            )
     return _gather(points, rectangles)
 
 
 def _read_region(
     entry: dict[str, Any], value: dict[str, Any], task: dict[str, Any], problems: Problems, others: Counter[str]
 ) -> _Region | None:
-    labels = next((value[key] for key in ("keypointlabels", "rectanglelabels", "labels") if value.get(key)), [""])
+    labels: Any = next((value[key] for key in ("keypointlabels", "rectanglelabels", "labels") if value.get(key)), [])
     x, y = value.get("x"), value.get("y")
     where = f"task {task.get('id')}, region {entry.get('id')}"
     if x is None and y is None:  # a prompt of an automatic labeller
@@ -291,43 +301,52 @@ def _read_region(
     texts = (entry.get("meta") or {}).get("text") or []
     is_occluded = any(OCCLUDED_WORDS.search(str(text)) for text in (texts if isinstance(texts, list) else [texts]))
     return _Region(
-        str(labels[0]),
+        _read_key(entry, "id"),
+        _list_labels(labels),
         float(x),
         float(y),
         (float(value.get("width") or 0), float(value.get("height") or 0)) if is_box else None,
         OCCLUDED if is_occluded else VISIBLE,
-        str(entry.get("parentID") or ""),
+        _read_key(entry, "parentID"),
     )
 
 
-def _apply_to_regions(entry: dict[str, Any], points: dict[str, _Region], rectangles: dict[str, _Region]) -> None:
+def _read_key(entry: dict[str, Any], name: str) -> str:
+    return "" if entry.get(name) is None else str(entry[name])
+
+
+def _list_labels(labels: Any) -> list[str]:
+    """List the labels of a region, of which a point may have several: it is then one of each type."""
+    listed = labels if isinstance(labels, list) else [labels]
+    return list(dict.fromkeys(str(one) for one in listed if one not in (None, "")))
+
+
+def _apply_to_regions(entry: dict[str, Any], points: list[_Region], rectangles: dict[str, _Region]) -> None:
     """Apply relations, choices and labels, which are separate entries, to their regions."""
     kind, value = entry.get("type"), entry.get("value") or {}
     if kind == "relation":
-        ends = str(entry.get("from_id")), str(entry.get("to_id"))
-        for point, rectangle in (ends, ends[::-1]):
-            if point in points and rectangle in rectangles:
-                points[point].parent = rectangle
-    region = points.get(str(entry.get("id"))) or rectangles.get(str(entry.get("id")))
-    if region is not None and kind == "labels" and value.get("labels"):
-        region.label = str(value["labels"][0])
-    if (
-        region is not None
-        and kind == "choices"
-        and any(map(OCCLUDED_WORDS.search, map(str, value.get("choices") or [])))
-    ):
-        region.visibility = OCCLUDED
+        ends = _read_key(entry, "from_id"), _read_key(entry, "to_id")
+        for point in points:
+            for key, rectangle in (ends, ends[::-1]):
+                if key and point.key == key and rectangle in rectangles:
+                    point.parent = rectangle
+    key = _read_key(entry, "id")
+    for region in (one for one in (*points, *rectangles.values()) if key and one.key == key):
+        if kind == "labels" and value.get("labels"):
+            region.labels = _list_labels(value["labels"])
+        if kind == "choices" and any(map(OCCLUDED_WORDS.search, map(str, value.get("choices") or []))):
+            region.visibility = OCCLUDED
 
 
-def _gather(points: dict[str, _Region], rectangles: dict[str, _Region]) -> list[_Object]:
-    objects = {(key, 0): _Object(one.label or LOOSE, one) for key, one in rectangles.items()}
+def _gather(points: list[_Region], rectangles: dict[str, _Region]) -> list[_Object]:
+    categories = {key: one.labels[0] if one.labels else LOOSE for key, one in rectangles.items()}
+    objects = {(key, 0): _Object(categories[key], one) for key, one in rectangles.items()}
     n_seen: Counter[tuple[str, str]] = Counter()
-    for point in points.values():
+    for point, label in [(one, label) for one in points for label in one.labels]:
         parent = point.parent if point.parent in rectangles else _find_rectangle(point, rectangles)
-        key = (parent, n_seen[parent, point.label])
-        n_seen[parent, point.label] += 1
-        category = rectangles[parent].label if parent else LOOSE
-        objects.setdefault(key, _Object(category or LOOSE)).points[point.label] = point
+        key = (parent, n_seen[parent, label])
+        n_seen[parent, label] += 1
+        objects.setdefault(key, _Object(categories.get(parent, LOOSE))).points[label] = point
     return list(objects.values())
 
 

@@ -241,3 +241,50 @@ def test_a_region_without_a_place_is_left_out_and_counted(export, read):
     labels = read(export(task(1, "images/1.png", point("a", "nose", 25, 50), ghost)))
     assert len(labels.images[0].instances) == 1
     assert "Left out, as without a place in the image: 1 region." in labels.notes
+
+
+def without_key(region: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in region.items() if name != "id"}
+
+
+@pytest.mark.parametrize("change", [without_key, lambda region: region | {"id": "same"}, lambda region: region])
+def test_regions_without_a_key_or_with_the_same_are_all_kept(export, read, change):
+    points = [point("1", "a", 10, 10), point("2", "a", 50, 10), point("3", "b", 20, 30)]
+    labels = read(export(task(1, "images/1.png", *map(change, points))))
+    found = [one.points.tolist() for one in labels.images[0].instances]
+    assert found == [[[8.0, 4.0], [16.0, 12.0]], [[40.0, 4.0], [0.0, 0.0]]]
+
+
+def test_rectangles_without_a_key_are_all_kept(export, read):
+    regions = [without_key(region) for region in (*MICE[:2], point("1", "nose", 12.5, 25), point("2", "nose", 60, 50))]
+    (image,) = read(export(task(1, "images/1.png", *regions))).images
+    assert [one.box for one in image.instances] == [(8.0, 4.0, 24.0, 20.0), (40.0, 4.0, 24.0, 20.0)]
+    assert [one.points.tolist() for one in image.instances] == [[[10.0, 10.0]], [[48.0, 20.0]]]
+
+
+@pytest.mark.parametrize("is_apart", [True, False])
+def test_a_point_with_two_labels_is_one_of_each_type(export, read, is_apart):
+    region = point("1", "a", 10, 10)
+    regions = [region]
+    region["value"]["keypointlabels"] = [] if is_apart else ["a", "b"]
+    if is_apart:
+        regions.append({"id": "1", "type": "labels", "value": {"labels": ["a", "b"]}, **FRAME})
+    labels = read(export(task(1, "images/1.png", *regions)))
+    assert labels.categories[0].keypoints == ["a", "b"]
+    assert [one.points.tolist() for one in labels.images[0].instances] == [[[8.0, 4.0], [8.0, 4.0]]]
+
+
+@pytest.mark.parametrize("none", [[], [""], [None], None])
+def test_a_point_without_a_label_is_left_out_and_counted(export, read, none):
+    stray = point("2", "a", 50, 50)
+    stray["value"]["keypointlabels"] = none
+    labels = read(export(task(1, "images/1.png", point("1", "a", 10, 10), stray)))
+    assert labels.categories[0].keypoints == ["a"]
+    assert "Left out, as without a label: 1 region." in labels.notes
+
+
+def test_a_rectangle_of_two_categories_is_refused(export, read):
+    region = box("A", "mouse", 10, 10, 30, 50)
+    region["value"]["rectanglelabels"] = ["mouse", "rat"]
+    with pytest.raises(ValueError, match="region A: is a rectangle labelled mouse, rat; one is expected"):
+        read(export(task(1, "images/1.png", region, point("1", "a", 20, 20))))
