@@ -2,9 +2,10 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from keypoint_detection.conversion.labels import LabelledImage, Reading
 from keypoint_detection.counting import agree, count_in_words
@@ -19,6 +20,8 @@ __all__ = ["ImageFinder", "tidy_name"]
 
 N_EXAMPLES = 3
 N_FOLDERS = 2
+# Composed and decomposed umlauts: what most systems write, and what macOS does.
+UNICODE_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
 def tidy_name(name: str) -> str:
@@ -67,6 +70,7 @@ class ImageFinder:
         self.bounds = bounds
         self.reading = reading
         self.problems = problems
+        self.advice = "Give --image_root the folder above the folders in their names."
         self._reached = {} if reached is None else reached
         self._listings: dict[Path, dict[str, list[Path]]] = {}
         self._missing: dict[str, None] = {}
@@ -120,7 +124,7 @@ class ImageFinder:
             self.problems.add(
                 "two names",
                 f"{source!r:.120} and {other!r:.120} are two {kind}s in the labels, but only {path} is found for both. "
-                "Give --image_root the folder above the folders in their names.",
+                f"{self.advice}",
             )
             return None
         self._n_found += 1
@@ -164,6 +168,16 @@ class ImageFinder:
         return {names: place.path for names, place in places.items() if is_flat or place.n_dropped == fewest}
 
     def _look_for(self, names: Sequence[str]) -> _Place | None:
+        place = self._look_for_exactly(names)
+        if place is not None or all(name.isascii() for name in names):
+            return place
+        found = [
+            self._look_for_exactly([unicodedata.normalize(form, name) for name in names]) for form in UNICODE_FORMS
+        ]
+        places = {place.path: place for place in found if place is not None}
+        return next(iter(places.values())) if len(places) == 1 else None
+
+    def _look_for_exactly(self, names: Sequence[str]) -> _Place | None:
         for name in names:
             for root in self.roots:
                 path = self._as_file(root / name) or self._as_file(root / name.replace("\\", "/"))

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -132,12 +133,11 @@ def test_names_of_windows_are_found(draw, read, tmp_path, name):
 
 
 def test_the_advice_for_a_moved_folder_can_be_taken(draw, read, tmp_path):
-    draw("elsewhere/0.png")
-    (tmp_path / "set").mkdir()
+    draw("set/elsewhere/0.png")
     source = write_coco(tmp_path / "set" / "coco.json", "/media/disk/images/0.png")
     with pytest.raises(ValueError, match=r"if they are the ones, give --image_root=.*elsewhere\."):
         read(source)
-    assert len(read(source, image_root=tmp_path / "elsewhere").images) == 1
+    assert len(read(source, image_root=tmp_path / "set" / "elsewhere").images) == 1
 
 
 @pytest.fixture
@@ -250,3 +250,25 @@ def test_an_archive_is_to_be_unpacked(read, tmp_path):
     (tmp_path / "export.zip").touch()
     with pytest.raises(ValueError, match="is a ZIP archive; unpack it first"):
         read(tmp_path / "export.zip")
+
+
+@every_format
+def test_names_find_files_whose_umlauts_are_stored_otherwise(draw, read, tmp_path, name):
+    path = draw(unicodedata.normalize("NFD", "Mäuse/ü.png"))
+    (image,) = read(WRITERS[name](tmp_path / name, unicodedata.normalize("NFC", "Mäuse/ü.png"))).images
+    assert image.path == path
+
+
+def test_no_folder_of_another_data_set_is_recommended(draw, read, tmp_path):
+    draw("other/0.png")
+    draw("set/part/0.png")
+    source = write_coco(tmp_path / "set" / "coco.json", "0.png", "1.png")
+    with pytest.raises(ValueError, match="2 of 2 images are missing") as caught:
+        read(source)
+    assert "image_root" not in str(caught.value)
+    draw("set/part/1.png")
+    with pytest.raises(ValueError, match=r"With --image_root=\S*set/part, all would be found"):
+        read(source)
+    with pytest.raises(ValueError, match="2 of 2 images are missing") as caught:
+        read(source, image_root=tmp_path / "other" / "none")
+    assert "With --image_root" not in str(caught.value)

@@ -1,7 +1,6 @@
 """Where missing image files could be instead, and what to do about them."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -11,8 +10,6 @@ __all__ = ["advise_on_missing"]
 
 # Maximum number of folders searched; a home folder may contain millions.
 MAX_FOLDERS = 5000
-# Maximum number of missing files looked for: they are seldom in more than one place.
-N_WANTED = 50
 
 
 def advise_on_missing(names: Sequence[str], n_images: int, root: Path, file: Path | None) -> str:
@@ -21,7 +18,7 @@ def advise_on_missing(names: Sequence[str], n_images: int, root: Path, file: Pat
     Args:
         names: their names in the file of labels.
         n_images: number of images in that file.
-        root: the folder where they were expected. It, its parent and the working folder are searched.
+        root: the folder where they were expected. It and its parent are searched.
         file: the COCO file of a command that finds images only by their whole names; None for `kpd convert`, which also
             finds them by their last part.
     """
@@ -30,41 +27,51 @@ def advise_on_missing(names: Sequence[str], n_images: int, root: Path, file: Pat
 
 
 def _say_where(names: Sequence[str], is_all: bool, root: Path, file: Path | None) -> str:
-    wanted = [PurePosixPath(name.replace("\\", "/")) for name in names[:N_WANTED]]
-    by_name = {path.name.lower(): path for path in wanted}
-    whole, others = Counter[Path](), Counter[Path]()
-    in_other_case: tuple[str, Path] | None = None
-    for folder, files in _walk([root, root.parent, Path.cwd()]):
-        for name in files:
-            path = by_name.get(name.lower())
-            if path is None:
-                continue
-            there = folder / name
-            n_equal = _count_equal_parts(path, there)
-            if not n_equal:
-                in_other_case = in_other_case or (str(path), there)
-            elif n_equal == len(path.parts) and not path.is_absolute():
-                whole[Path(*there.parts[:-n_equal])] += 1
-            else:
-                others[Path(*there.parts[:-n_equal])] += 1
-    if whole:
-        folder, count = whole.most_common(1)[0]
-        share = "all" if count >= len(wanted) else f"{count} of the first {len(wanted)}"
-        if is_all:
-            return f"With --data.image_root={shorten_path(folder)}, {share} would be found."
-        return f"Images of these names are in {shorten_path(folder)}."
-    if others:
-        folder = shorten_path(others.most_common(1)[0][0])
+    root = Path(os.path.abspath(root))
+    wanted = [PurePosixPath(name.replace("\\", "/")) for name in names]
+    first = wanted[0]
+    found: dict[Path, bool] = {}
+    is_there = False
+    in_other_case: Path | None = None
+    places = [root.parent / part for part in _list_ends(first) if (root.parent / part).is_file()]
+    for folder, files in _walk([root]):
+        places += [folder / name for name in files if name.lower() == first.name.lower()]
+    # A list of images inside the root names them as they are: another root does not help.
+    for there in [] if any(path.is_relative_to(root) for path in wanted) else places:
+        n_equal = _count_equal_parts(first, there)
+        if not n_equal:
+            in_other_case = in_other_case or there
+            continue
+        is_there = True
+        n_dropped = len(first.parts) - n_equal
+        folder = Path(*there.parts[:-n_equal])
+        files_there = {folder.joinpath(*path.parts[n_dropped:]) for path in wanted}
+        is_allowed = folder == root.parent or folder.is_relative_to(root)
+        is_given = folder == root and file is None
+        is_distinct = len(files_there) == len(set(wanted))
+        if is_allowed and not is_given and is_distinct and all(path.is_file() for path in files_there):
+            found[folder] = n_dropped == 0
+    if len(found) == 1:
+        ((place, is_whole),) = found.items()
+        folder_name = shorten_path(place)
+        if not is_all:
+            return f"Images of these names are in {folder_name}."
+        if is_whole:
+            return f"With --data.image_root={folder_name}, all would be found."
         if file is None:
-            return f"Images of these names are in {folder}: if they are the ones, give --data.image_root={folder}."
+            option = f"--data.image_root={folder_name}"
+            return f"Images of these names are in {folder_name}: if they are the ones, give {option}."
         return (
-            f"Images of these names are in {folder}: if they are the ones, `kpd convert {file} "
-            f"--image_root={folder} --output=NEW.json` writes a file that finds them."
+            f"Images of these names are in {folder_name}: if they are the ones, `kpd convert {file} "
+            f"--image_root={folder_name} --output=NEW.json` writes a file that finds them."
         )
-    if in_other_case:
-        name, there = in_other_case
-        return f"{name} is there with other upper and lower case: {there}."
-    return "No image of these names was found nearby."
+    if in_other_case and not is_there:
+        return f"{first} is there with other upper and lower case: {in_other_case}."
+    return "No folder here has all of them." if is_there else "No image of these names was found nearby."
+
+
+def _list_ends(path: PurePosixPath) -> list[Path]:
+    return [Path(*path.parts[start:]) for start in range(len(path.parts)) if path.parts[start] != "/"]
 
 
 def _count_equal_parts(name: PurePosixPath, there: Path) -> int:

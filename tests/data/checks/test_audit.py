@@ -63,7 +63,7 @@ def test_a_size_from_before_the_exif_rotation_is_called_wrong_labels(path):
 
 def test_missing_images_are_looked_for_in_other_folders(path):
     shutil.move(path.with_name("03.jpg"), path.parent.parent / "03.jpg")
-    there = path.parent.parent / "elsewhere" / "deep"
+    there = path.parent / "elsewhere" / "deep"
     there.mkdir(parents=True)
     shutil.move(path.parent.parent / "03.jpg", there / "03.jpg")
     audit = run_audit(path)
