@@ -26,6 +26,7 @@ from keypoint_detection.conversion.labels import (
 )
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
+from keypoint_detection.destinations import shorten_path
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
 
 __all__ = ["looks_like_cvat", "read_cvat", "write_cvat"]
@@ -63,6 +64,11 @@ def read_cvat(source: Path, reading: Reading) -> LabelSet:
     bounds = ImageBounds.of_file(path, reading.image_root, reading.outside_images)
     finder = ImageFinder(roots, [[name] for name in names], bounds, reading, problems)
     categories = _read_categories(root, reading.keypoints)
+    if len({element.get("task_id") for element in root.findall("image")}) > 1:
+        finder.advice = (
+            "Put the images of each task in a folder named after its id (1/, 2/), and give --image_root the folder "
+            "above; or export the tasks one by one."
+        )
     images = []
     n_others: Counter[str] = Counter()
     for element, name in zip(root.findall("image"), names, strict=True):
@@ -94,6 +100,10 @@ def _name_images(root: ElementTree.Element, roots: Sequence[Path]) -> list[str]:
     is_below, is_plain = (
         any((place / name).is_file() for place in roots for name in names) for names in (below, plain)
     )
+    tasks = [element.get("task_id") or "" for element in root.findall("image")]
+    by_task = [f"{task}/{name}" for task, name in zip(tasks, plain, strict=True)]
+    if len(set(tasks)) > 1 and any((place / name).is_file() for place in roots for name in by_task):
+        return by_task
     return below if has_folders and (is_below or not is_plain) else plain
 
 
@@ -251,7 +261,16 @@ def write_cvat(labels: LabelSet, path: Path, name: str) -> list[str]:
     ElementTree.indent(root)
     path.parent.mkdir(parents=True, exist_ok=True)
     ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
-    return []
+    folders = {
+        image.path.absolute().parents[image.name.count("/")]
+        for image in labels.images
+        if image.path is not None and image.path.as_posix().endswith(image.name)
+    }
+    where = f"={shorten_path(folders.pop())}" if len(folders) == 1 else ", the folder that the names are relative to"
+    return [
+        "The images stay where they are: in CVAT, make a task of them, then upload this file as annotations in the "
+        f"format CVAT 1.1. kpd convert reads it with --image_root{where}."
+    ]
 
 
 def _declare(entries: ElementTree.Element, category: Category) -> None:

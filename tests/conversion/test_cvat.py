@@ -163,3 +163,12 @@ def test_images_without_a_subset_may_be_in_the_default_folder(draw, read, tmp_pa
     path = draw("images/default/a/0.png")
     (tmp_path / "annotations.xml").write_text(POINTS)
     assert [image.path for image in read(tmp_path).images] == [path]
+
+
+def test_the_images_of_each_task_may_be_in_a_folder_of_its_id(draw, read, tmp_path):
+    draw("0.png")
+    (tmp_path / "annotations.xml").write_text(SUBSETS.replace("Validation", "Train"))
+    with pytest.raises(ValueError, match=r"Put the images of each task in a folder named after its id"):
+        read(tmp_path)
+    paths = [draw("1/0.png"), draw("2/0.png")]
+    assert [image.path for image in read(tmp_path).images] == paths

@@ -248,3 +248,9 @@ def test_frames_of_one_name_are_refused(mice, tmp_path):
         image.name, image.path, image.read = "v/1.png", None, lambda: np.zeros((40, 80, 3), np.uint8)
     with pytest.raises(ValueError, match=r"two frames would both become .*v/1\.png"):
         write_labels(labels, tmp_path / "out.json", "coco", "copy", {})
+
+
+def test_the_way_to_read_a_file_of_cvat_is_told(mice, tmp_path):
+    (note,) = write_labels(load(mice), tmp_path / "out.xml", "cvat", "copy", {})
+    assert f"--image_root={mice.parent}." in note
+    assert len(load(tmp_path / "out.xml", image_root=mice.parent).images) == 3
