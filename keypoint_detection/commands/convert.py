@@ -180,8 +180,10 @@ def _describe(labels: LabelSet) -> str:
     used = {one.category for one in instances}
     described = [f"{one.name}: {_shorten(one.keypoints, 8)}" for n, one in enumerate(labels.categories) if n in used]
     kinds = _shorten(described, 3, separator="; ")
+    n_empty = sum(not any(one.is_labelled.any() for one in image.instances) for image in labels.images)
+    empty = f", {n_empty} of them without labels" if n_empty else ""
     return (
-        f"{count_in_words(len(labels.images), 'image')}{f' ({numbers})' if numbers else ''}, "
+        f"{count_in_words(len(labels.images), 'image')}{f' ({numbers})' if numbers else ''}{empty}, "
         f"{count_in_words(len(instances), 'object')}, {count_in_words(n_points, 'labelled point')} ({n_occluded} "
         f"occluded) of {kinds}."
     )

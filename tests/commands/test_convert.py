@@ -24,7 +24,8 @@ def count_images(path: str) -> int:
 def test_the_command_reports_what_it_wrote(discs, capsys):
     run(["convert", str(discs), "--output=out", "--to=yolo"])
     assert capsys.readouterr().out == (
-        "out (YOLO-pose): 12 images, 11 objects, 33 labelled points (0 occluded) of discs: red, left, right.\n"
+        "out (YOLO-pose): 12 images, 1 of them without labels, 11 objects, 33 labelled points (0 occluded) of discs: "
+        "red, left, right.\n"
     )
     assert Path("out/data.yaml").is_file()
 
@@ -183,3 +184,13 @@ def test_the_help_says_which_formats_there_are(capsys):
         run(["convert", "--help"])
     text = capsys.readouterr().out
     assert all(name in text for name in ("coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo", "blender"))
+
+
+def test_images_without_labels_are_counted(discs, capsys):
+    content = json.loads(discs.read_text())
+    empty = content["images"][0]["id"]
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != empty]
+    discs.write_text(json.dumps(content))
+    n_empty = len({one["id"] for one in content["images"]} - {one["image_id"] for one in content["annotations"]})
+    run(["convert", str(discs), "--output=out.json"])
+    assert f" images, {n_empty} of them without labels, " in capsys.readouterr().out
