@@ -30,6 +30,7 @@ from keypoint_detection.conversion.labels import (
     Reading,
     make_instance,
 )
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
@@ -88,6 +89,7 @@ def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
     paths, notes = _choose_scorer(paths, config)
     tables = [_read_table(path) for path in paths]
     categories = _collect_categories(tables, config, reading.keypoints)
+    notes += _compare_with_config(tables, config) + (_note_folders_without_table(root) if root.is_dir() else [])
     images: list[LabelledImage] = []
     owners: dict[str, Path] = {}
     problems = Problems()
@@ -114,6 +116,35 @@ def _choose_scorer(paths: list[Path], config: dict[str, Any]) -> tuple[list[Path
     others = [path for path in paths if path.parent in folders and path.stem != own]
     notes = [f"Left out, as the scorer of the project is {config['scorer']!r}: {path}." for path in others]
     return [path for path in paths if path not in others], notes
+
+
+def _compare_with_config(tables: list[_Table], config: dict[str, Any]) -> list[str]:
+    """Tell where the tables differ from what the project says."""
+    notes = []
+    scorer = config.get("scorer")
+    others = [table.path for table in tables if scorer and table.path.stem != f"CollectedData_{scorer}"]
+    if others:
+        notes.append(
+            f"The scorer of the project is {scorer!r}, but {others[0]} is read, as its folder has no other table."
+        )
+    stated = [config.get(key) for key in ("bodyparts", "multianimalbodyparts", "uniquebodyparts")]
+    parts = {str(part) for one in stated if isinstance(one, list) for part in one}
+    found = {column.bodypart for table in tables for column in table.columns}
+    if parts and parts != found:
+        only = [
+            f"{', '.join(sorted(one))} only in {where}"
+            for one, where in ((parts - found, "config.yaml"), (found - parts, "the tables"))
+            if one
+        ]
+        notes.append(f"Body parts differ: {'; '.join(only)}. Those of the tables are read.")
+    return notes
+
+
+def _note_folders_without_table(root: Path) -> list[str]:
+    folders = [path for path in sorted((root / IMAGE_FOLDER).glob("*")) if path.is_dir()]
+    # DeepLabCut puts its drawings of the labels into such folders.
+    bare = [path for path in folders if not path.name.endswith("_labeled") and not any(path.glob("CollectedData_*"))]
+    return [f"Left out, as without a table: {count_in_words(len(bare), 'folder')}, e.g. {bare[0]}."] if bare else []
 
 
 def _prefer_csv(path: Path) -> Path:

@@ -196,3 +196,16 @@ def test_a_folder_whose_images_were_deleted_is_left_out_on_request(project, read
     labels = read(root, missing_images="skip")
     assert len(labels.images) == 2
     assert len(labels.notes) == 1
+
+
+def test_differences_between_the_project_and_its_tables_are_told(project, read):
+    root = project(ONE_ANIMAL)
+    (root / "labeled-data" / "bare").mkdir()
+    (root / "labeled-data" / "trial_labeled").mkdir()
+    (root / "config.yaml").write_text("Task: mouse\nscorer: Bob\nbodyparts: [nose, paw]\n")
+    table = root / "labeled-data" / "trial" / "CollectedData_Ann.csv"
+    assert read(root).notes == [
+        f"The scorer of the project is 'Bob', but {table} is read, as its folder has no other table.",
+        "Body parts differ: paw only in config.yaml; tail only in the tables. Those of the tables are read.",
+        f"Left out, as without a table: 1 folder, e.g. {root / 'labeled-data' / 'bare'}.",
+    ]
