@@ -23,7 +23,11 @@ DATA_KEY = "datamodule_hyper_parameters"
 OWN_PACKAGE = "keypoint_detection."
 # What no setting exceeds that a detector can work with.
 LARGEST = 1e9
-LARGEST_SIDE_PX = 2**15
+LARGEST_SIDE_PX = 2**14
+LARGEST_AREA_PX = 2**26
+LARGEST_SIGMA_PX = 1000
+MOST_THRESHOLDS = 100
+MOST_WORKERS = 1024
 MOST_KEYPOINTS = 100_000
 # Settings are written by people: more entries, or deeper ones, are forged to take for ever.
 MAX_ENTRIES = 100_000
@@ -40,14 +44,18 @@ Channels = dict[str, list[str]] | list[str]
 
 
 class ClassSettings(Struct, forbid_unknown_fields=True):
-    """A class and its arguments."""
+    """A class and its arguments; `dict_kwargs` are those that its signature does not name."""
 
     class_path: str
     init_args: dict[str, Any] | None = None
     dict_kwargs: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        if self.dict_kwargs and self.class_path.startswith((OWN_PACKAGE, "torch.")):
+            raise ValueError(f"{self.class_path} does not take dict_kwargs, found {list(self.dict_kwargs)[:3]!r}")
 
-Factory: TypeAlias = ClassSettings | str | UnsetType
+
+Scheduler: TypeAlias = ClassSettings | Literal["cosine", "constant"] | UnsetType
 
 
 class _Settings(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -63,17 +71,17 @@ class ModelSettings(_Settings, kw_only=True):
     channels: Channels
     backbone: ClassSettings
     lr: Positive
-    optimizer: Factory = UNSET
-    lr_scheduler: Factory = UNSET
+    optimizer: ClassSettings | UnsetType = UNSET
+    lr_scheduler: Scheduler = UNSET
     encoder_lr_factor: Unit = 1.0
     freeze_encoder_steps: Count = 0
     decay_norms_and_biases: bool = True
     loss: str
-    heatmap_sigma: Positive
+    heatmap_sigma: Annotated[float, Meta(gt=0, le=LARGEST_SIGMA_PX)]
     max_keypoints: Annotated[int, Meta(ge=1, le=MOST_KEYPOINTS)]
     score_threshold: Unit
     min_distance_px: NotNegative
-    ap_thresholds_px: list[Positive]
+    ap_thresholds_px: Annotated[list[Positive], Meta(max_length=MOST_THRESHOLDS)]
     oks_sigmas: str | list[Positive] | None
     flip_test: bool | None = False
     init_from: str | None
@@ -107,14 +115,18 @@ class DataSettings(_Settings, kw_only=True):
     augmentation: Any = UNSET
     flip_pairs: list[tuple[str, str]] | None
     batch_size: Whole
-    num_workers: Count | None
+    num_workers: Annotated[int, Meta(ge=0, le=MOST_WORKERS)] | None
     cache: str = "none"
     cache_folder: str | UnsetType = UNSET
     cache_gb: Positive | UnsetType = UNSET
 
+    def __post_init__(self) -> None:
+        if self.image_size is not None and math.prod(self.image_size) > LARGEST_AREA_PX:
+            raise ValueError(f"an image_size of at most {LARGEST_AREA_PX} pixels expected, found {self.image_size}")
+
 
 class _Calibration(Struct, forbid_unknown_fields=True):
-    thresholds_px: Annotated[list[Positive], Meta(min_length=1)]
+    thresholds_px: Annotated[list[Positive], Meta(min_length=1, max_length=MOST_THRESHOLDS)]
     of_log_score: list[NotNegative]
     of_log_rest: list[NotNegative]
     intercepts: list[Finite]
