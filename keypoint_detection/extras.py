@@ -7,7 +7,7 @@ EXTRAS = {
     "onnx": ("onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"),
     "video": ("av>=14",),
     "view": ("fiftyone>=1",),
-    "convert": ("sleap-io>=0.9",),
+    "convert": ("sleap-io>=0.9", "pandas>=2", "tables>=3.9"),
 }
 
 

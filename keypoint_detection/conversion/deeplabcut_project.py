@@ -2,7 +2,7 @@
 
 import csv
 import math
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 from keypoint_detection.conversion.deeplabcut import ANIMAL, IMAGE_FOLDER, N_PATH_CELLS, SINGLE, Column
 from keypoint_detection.conversion.labels import Category, LabelledImage, LabelSet
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.extras import how_to_install
 from keypoint_detection.types import OCCLUDED, DataError
 
 __all__ = ["write_deeplabcut"]
@@ -89,7 +90,7 @@ def write_deeplabcut(labels: LabelSet, folder: Path) -> list[str]:
     notes = [f"{points} written as visible: DeepLabCut has no flag for them."] if n_occluded else []
     if not has_h5:
         notes.append(
-            "DeepLabCut trains on .h5, which needs pandas and PyTables: pip install 'keypoint-detection[convert]' and "
+            f"DeepLabCut trains on .h5, which needs pandas and PyTables: {how_to_install('convert')} and "
             "convert again, or make it with deeplabcut.convertcsv2h5('config.yaml', userfeedback=False)."
         )
     return notes
@@ -123,7 +124,7 @@ def _write_config(
     content: dict[str, Any] = {
         "Task": next((one.name for one in categories if one.name != SINGLE), ANIMAL),
         "scorer": SCORER,
-        "date": datetime.now(UTC).strftime("%b%d"),
+        "date": datetime.now(timezone.utc).strftime("%b%d"),
         "multianimalproject": has_individuals,
         "identity": False,
         "project_path": str(folder.absolute()),

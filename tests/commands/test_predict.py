@@ -338,7 +338,7 @@ def test_overlays_stay_in_their_folder(checkpoint, images, tmp_path, caplog):
     labels.parent.mkdir(parents=True)
     listed = [{"id": 1, "file_name": "../../images/a.png"}, {"id": 2, "file_name": str(images / "b/d.png")}]
     labels.write_text(json.dumps({"images": listed}))
-    predict(checkpoint, labels, "--output.overlays=true")
+    predict(checkpoint, labels, "--output.overlays=true", "--data.outside_images=allow")
     predict(checkpoint, "images/../images/b/*", "--output.overlays=true", folder="second")
     assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
     drawn = {path.relative_to("out/overlays").as_posix() for path in Path("out/overlays").rglob("*.png")}
@@ -523,6 +523,7 @@ def test_two_processes_write_what_one_writes(checkpoint, images, tmp_path):
         "keypoint_detection",
         "predict",
         f"--ckpt_path={checkpoint}",
+        "--trust=spot_detector",
         f"--data.predict={images}",
         "--output.folder=two",
         "--trainer.accelerator=cpu",

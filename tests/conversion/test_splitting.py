@@ -82,7 +82,8 @@ def test_one_video_is_divided_in_time_with_a_gap():
     assert parts["val"] == [f"a/a_{index}.png" for index in range(80, 100)]
     assert len(images) == 95
     assert notes == [
-        "1 video is divided in time, and 5 images between the parts are left out: other videos make a better test."
+        "1 video is divided in time, and 5 images between the parts are left out: "
+        "other videos would make a better test."
     ]
 
 
