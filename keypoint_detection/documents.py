@@ -137,7 +137,7 @@ def parse_yaml(text: str) -> Any:
     """Parse YAML of bounded size; aliases, which stand for copies, count as often as they are used.
 
     Raises:
-        ValueError: it is not YAML or is too large; the message has line and column.
+        ValueError: it is not YAML, is too large, or has a key twice in one mapping; the message has the line.
     """
     if len(text) > MAX_YAML_CHARACTERS:
         raise ValueError(f"it has {len(text)} characters; no settings need more than {MAX_YAML_CHARACTERS}")
@@ -148,6 +148,7 @@ def parse_yaml(text: str) -> Any:
             return None
         if _count_values(node, {}) > MAX_YAML_VALUES:
             raise ValueError(f"its aliases stand for more than {MAX_YAML_VALUES} values")
+        _refuse_repeated_keys(node)
         return loader.construct_document(node)
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
@@ -168,6 +169,28 @@ def _count_values(node: yaml.Node, counted: dict[int, float]) -> float:
         flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
         counted[id(node)] = 1 + sum(_count_values(child, counted) for child in flat)
     return counted[id(node)]
+
+
+def _refuse_repeated_keys(root: yaml.Node) -> None:
+    """Refuse keys that a mapping has twice, of which only the last would count."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        if not isinstance(node, yaml.MappingNode):
+            waiting += node.value
+            continue
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            waiting.append(value)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in lines and key.value != "<<":
+                raise ValueError(f"line {line}: {key.value} is given twice, first in line {lines[name]}; keep one")
+            lines[name] = line
 
 
 def _refuse_halves(path: Path, text: str, content: Any) -> None:

@@ -8,7 +8,13 @@ import yaml
 
 from keypoint_detection.data.checks.audit import DataDescription
 from keypoint_detection.data.checks.parts import Demands
-from keypoint_detection.parsing.arguments import CONFIG_OPTIONS, ConfigWord, find_configs, prepare_words
+from keypoint_detection.parsing.arguments import (
+    CONFIG_OPTIONS,
+    ConfigWord,
+    find_configs,
+    find_wrong_sections,
+    prepare_words,
+)
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.types import DataError
 
@@ -80,6 +86,9 @@ def _read_config(config: ConfigWord) -> str:
         raise DataError(f"--config: {config.source[:80]!r} cannot be read as a YAML file ({error}).") from error
     if not isinstance(content, dict):
         raise DataError(f"--config: {config.source[:80]!r} contains no settings; a config of `kpd fit` is expected.")
+    if wrong := find_wrong_sections(config, yaml.compose(config.read_text()), ("data", "model")):
+        source = "--config" if config.is_text else config.source
+        raise DataError("\n".join(f"{source}, {one}" for one in wrong))
     sections: dict[str, Any] = {}
     if isinstance(content.get("data"), dict):
         sections["data"] = content["data"]

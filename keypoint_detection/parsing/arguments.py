@@ -23,6 +23,7 @@ __all__ = [
     "find_class_names",
     "find_configs",
     "find_unknown_keys",
+    "find_wrong_sections",
     "gives_config",
     "prepare_words",
     "refuse_broken_configs",
@@ -34,8 +35,6 @@ CONFIG_OPTIONS = ("-c", "--config")
 CONFIG_PREFIX = "--config="
 # How similar two names must be, from 0 to 1, for one to be suggested in place of the other.
 SIMILARITY = 0.6
-# The parts of a config with settings of their own.
-SECTIONS = ("model", "data", "trainer")
 # The options whose values may name classes.
 CLASS_OPTIONS = r"(model(?!\.init_from)|trainer|data\.augmentation)\b"
 # Trainer options where 16.0 can only mean 16. Elsewhere the two differ: to limit_val_batches, 1.0 means all batches and
@@ -44,6 +43,10 @@ WHOLE_TRAINER_NUMBERS = tuple(
     f"--trainer.{name}"
     for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "accumulate_grad_batches", "log_every_n_steps")
 )
+
+
+# The tag of an empty value in YAML.
+NULL_TAG = "tag:yaml.org,2002:null"
 
 
 class ConfigWord(NamedTuple):
@@ -70,7 +73,11 @@ class ConfigWord(NamedTuple):
             UnicodeDecodeError: the file is not text.
             ValueError: it is not YAML, or unreasonably large.
         """
-        return parse_yaml(self.source if self.is_text else Path(self.source).read_text(encoding="utf-8-sig"))
+        return parse_yaml(self.read_text())
+
+    def read_text(self) -> str:
+        """Return the text of the config; raises what `read` raises about the file."""
+        return self.source if self.is_text else Path(self.source).read_text(encoding="utf-8-sig")
 
 
 def find_configs(words: Sequence[str]) -> dict[int, ConfigWord]:
@@ -118,44 +125,72 @@ def refuse_broken_configs(words: Sequence[str]) -> None:
         ValueError: with file, line, column and problem.
     """
     for config in find_configs(words).values():
-        content = None
         try:
-            if not config.is_text:
-                content = config.read()
+            config.read()
         except (OSError, UnicodeDecodeError):
             continue  # the parser says what is wrong with the file
         except ValueError as error:
-            raise ValueError(f"{config.source}, {error}.") from error
-        empty = [name for name in SECTIONS if isinstance(content, dict) and content.get(name, "") is None]
-        if empty:
-            # The parser would take it for a model of None.
-            raise ValueError(f"{config.source}: {empty[0]} has no settings; give some below it, or delete the line.")
+            raise ValueError(f"{'the config' if config.is_text else config.source}, {error}.") from error
 
 
 def find_unknown_keys(words: Sequence[str], options: Collection[str]) -> list[str]:
-    """Find keys in config files that are no options; those of a class's parameters are left to the parser.
+    """Find keys in config files that are not options, and sections that are not mappings.
+
+    The parameters of a class are left to the parser.
 
     Args:
         words: of a command, which may name configs.
         options: those of its parser, e.g. `--model.lr`.
 
     Returns:
-        A line for each: the file, the line in it, the key and the nearest that exists.
+        A line for each: the file, the line in it, the key, and the nearest that exists or what is expected.
     """
     known = {option.removeprefix("--") for option in options if not option.endswith(".help")}
     problems = []
     for config in find_configs(words).values():
         try:
             config.read()  # refuses what could exhaust its reader
-            text = config.source if config.is_text else Path(config.source).read_text(encoding="utf-8-sig")
+            root = yaml.compose(config.read_text())
         except (OSError, ValueError):
             continue  # the parser says what is wrong with the file
         source = "the config" if config.is_text else config.source
-        for key, line in _walk_keys(yaml.compose(text), "", known):
+        problems += [f"{source}, {wrong}" for wrong in find_wrong_sections(config, root, _sections_of(known))]
+        for key, line in _walk_keys(root, "", known):
             near = difflib.get_close_matches(key, _names_of_level(key, known), n=1, cutoff=SIMILARITY)
             hint = f"; did you mean {near[0]}?" if near else "."
             problems.append(f"{source}, line {line}: there is no option {key}{hint}")
     return problems
+
+
+def find_wrong_sections(config: ConfigWord, root: yaml.Node | None, sections: Collection[str]) -> list[str]:
+    """Find sections of a config that are neither mappings, nor empty, nor files with the settings of the section.
+
+    Args:
+        config: it has been read without an error.
+        root: the node of its content.
+        sections: their names, e.g. `data`.
+
+    Returns:
+        For each, its line, what is expected and what was found.
+    """
+    problems = []
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        if key.value not in sections or isinstance(value, yaml.MappingNode) or value.tag == NULL_TAG:
+            continue
+        is_scalar = isinstance(value, yaml.ScalarNode)
+        folders = [Path.cwd(), *([] if config.is_text else [Path(config.source).parent])]
+        if is_scalar and any((folder / value.value).is_file() for folder in folders):
+            continue
+        found = f"{value.value!r:.60}" if is_scalar else "a list"
+        problems.append(
+            f"line {key.start_mark.line + 1}: {key.value} is {found}; expected its options, indented below "
+            f"`{key.value}:`, or a file that has them."
+        )
+    return problems
+
+
+def _sections_of(known: Collection[str]) -> set[str]:
+    return {section for section, dot, _ in (name.partition(".") for name in known) if dot}
 
 
 def _walk_keys(node: yaml.Node | None, prefix: str, known: Collection[str]) -> Iterator[tuple[str, int]]:

@@ -15,7 +15,12 @@ from keypoint_detection.parsing.arguments import SIMILARITY
 from keypoint_detection.parsing.exit_codes import USAGE_ERROR
 from keypoint_detection.parsing.failures import find_own_place, is_debugging
 from keypoint_detection.parsing.help import ShortHelp
-from keypoint_detection.parsing.internals import guard_values, list_class_names, list_option_strings
+from keypoint_detection.parsing.internals import (
+    SkipsEmptySections,
+    guard_values,
+    list_class_names,
+    list_option_strings,
+)
 from keypoint_detection.parsing.wording import reword
 from keypoint_detection.printing import complain
 
@@ -72,7 +77,7 @@ QUOTES = "Names that look like numbers, or like yes and no, need quotes: ['1', '
 LACKING = "the following arguments are required: "
 
 
-class ShortErrors(ArgumentParser):
+class ShortErrors(SkipsEmptySections):
     """Report a mistake in a few lines, without the sixty lines of usage that argparse prints first."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

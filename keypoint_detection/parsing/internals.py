@@ -15,6 +15,7 @@ __all__ = [
     "KeepsCheckpointSettings",
     "Position",
     "Progress",
+    "SkipsEmptySections",
     "brings_checkpoint_io",
     "cluster_environment",
     "command_parsers",
@@ -160,6 +161,19 @@ def show_options(parser: Any, groups: Sequence[str], usage: str, epilog: str | N
     parser.print_help()
     parser.exit()
     raise AssertionError  # `exit` does not return
+
+
+class SkipsEmptySections(ArgumentParser):
+    """A parser to which a section of a config with nothing in it means that nothing is set."""
+
+    def _load_config_parser_mode(self, content: str, *args: Any, **kwargs: Any) -> Any:
+        # jsonargparse takes a mapping of one empty value for text, as in `--option=name:`, but not with a comment.
+        return super()._load_config_parser_mode(f"{content}\n#", *args, **kwargs)
+
+    def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(cfg, dict):
+            cfg = {key: value for key, value in cfg.items() if value is not None or key not in self.groups}
+        return super()._apply_actions(cfg, *args, **kwargs)
 
 
 class KeepsCheckpointSettings:

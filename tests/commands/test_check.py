@@ -111,3 +111,11 @@ def test_groups_of_the_config_make_a_random_split_safe(tmp_path, monkeypatch, ca
     _, printed = run(capsys, "--config=base.yaml", "--json", "--sheet=null")
     found = [one["level"] for one in json.loads(printed.out)["findings"] if one["kind"] == "alike"]
     assert found == [level]
+
+
+def test_a_section_that_is_not_a_mapping_is_refused_with_its_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text("seed_everything: 1\ndata: [1]\n")
+    code, printed = run(capsys, "--config=base.yaml")
+    assert code == 2
+    assert "base.yaml, line 2: data is a list; expected its options" in printed.err

@@ -305,13 +305,6 @@ def test_an_unknown_key_in_a_config_file_is_refused(discs, capsys):
     assert "a.yaml, line 1: there is no option model.heatmap_sigmas; did you mean model.heatmap_sigma?" in error
 
 
-@pytest.mark.parametrize("section", ["model", "data", "trainer"])
-def test_a_section_whose_settings_are_all_commented_out_is_named(section, capsys):
-    Path("a.yaml").write_text(f"{section}:\n  # lr: 0.1\n")
-    error = refusal(capsys, "fit", "--config=a.yaml", "--data.train=b.json")
-    assert f"a.yaml: {section} has no settings; give some below it, or delete the line." in error
-
-
 def test_a_broken_config_file_is_named(discs, capsys):
     Path("a.yaml").write_text("model:\n  lr: 0.1\n data: 3\n")
     error = refusal(capsys, "fit", "--config=a.yaml", f"--data.train={discs}")

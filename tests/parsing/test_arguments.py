@@ -8,6 +8,7 @@ from keypoint_detection.parsing.arguments import (
     find_configs,
     find_unknown_keys,
     prepare_words,
+    refuse_broken_configs,
     variables_as_words,
 )
 
@@ -102,9 +103,30 @@ OPTIONS = ["--model", "--model.lr", "--model.backbone", "--model.backbone.help",
             "data: {trian: a, zzz: 1}",
             ["line 1: there is no option data.trian; did you mean data.train?", "line 1: there is no option data.zzz."],
         ),
+        ("seed: 1\ndata:\nmodel: ~\n", []),
+        ("seed: 1\ndata: [1]\n", ["line 2: data is a list; expected its options, indented below `data:`"]),
+        ("data: 3\n", ["line 1: data is '3'; expected its options, indented below `data:`"]),
+        ("model: x\n", ["line 1: model is 'x'; expected its options, indented below `model:`"]),
+        ("data: c.yaml\n", []),  # a file of its settings, beside the config
     ],
 )
 def test_unknown_keys_of_configs_are_found_with_their_lines(text, expected, tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    assert find_unknown_keys(["--config", str(path)], OPTIONS) == [f"{path}, {line}" for line in expected]
+    found = find_unknown_keys(["--config", str(path)], OPTIONS)
+    assert len(found) == len(expected)
+    assert all(text.startswith(f"{path}, {line}") for text, line in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("text", ["model:\n  lr: 0.1\n  lr: 0.2\n", "a: 1\nmodel: {}\nmodel: {}\n"])
+def test_a_key_that_is_given_twice_is_refused_with_both_lines(text, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"c\.yaml, line 3: (lr|model) is given twice, first in line 2; keep one"):
+        refuse_broken_configs(["--config", str(path)])
+
+
+def test_a_mapping_that_is_merged_may_be_overridden(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("a: &a {lr: 1}\nb:\n  <<: *a\n  lr: 2\nc: *a\nd: *a\n")
+    refuse_broken_configs(["--config", str(path)])

@@ -28,6 +28,22 @@ def test_abbreviations_are_refused(capsys):
     assert "unrecognized" in capsys.readouterr().err
 
 
+class Data:
+    def __init__(self, size: int = 3) -> None:
+        """Take a size."""
+
+
+@pytest.mark.parametrize("text", ["data:", "data:\nnumber: 2", "data: null"])
+def test_an_empty_section_of_a_config_sets_nothing(text, tmp_path):
+    parser = Parser(prog="kpd draw")
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--number", type=int, default=2)
+    parser.add_class_arguments(Data, "data")
+    (tmp_path / "c.yaml").write_text(text)
+    options = parser.parse_args([f"--config={tmp_path / 'c.yaml'}"])
+    assert (options.data.size, options.number) == (3, 2)
+
+
 def make_layer(factory: Callable[[], Fraction]) -> None:
     """Take what makes something."""
 
