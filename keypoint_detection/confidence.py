@@ -13,7 +13,7 @@ __all__ = ["NO_CALIBRATION", "Calibration", "calibrate", "log_odds_terms"]
 # Shown to users of a checkpoint without a calibration.
 NO_CALIBRATION = (
     "The checkpoint has no calibration, so points have neither probability nor spread. "
-    "`kpd validate --ckpt_path=… --data.val=…` writes a copy that has one."
+    "`kpd validate --ckpt_path=… --data.val=…` writes a copy that has one, if enough points are right."
 )
 # Closer to 0 or 1 than this, scores carry no more information: float32 hardly tells them from 0 and 1.
 _CLOSEST_SCORE = 1e-6

@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from keypoint_detection.callbacks.result_table import ResultTable
 from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, read_checkpoint
 from keypoint_detection.checkpoints.writing import write_checkpoint
@@ -41,7 +42,7 @@ class CalibratedCopy(Callback):
             return
         calibration = model.report.fit_calibration()
         if calibration is None:
-            logger.warning("No calibration: fewer than %d detections are right.", MIN_RIGHT)
+            _say_why_not(trainer)
             return
         measured_at = {"epoch": checkpoint.get("epoch", 0) + 1, "step": checkpoint.get("global_step", 0)}
         measured = {"report": model.report.as_state(), CALIBRATION_KEY: calibration.as_state()}
@@ -51,6 +52,19 @@ class CalibratedCopy(Callback):
         write_checkpoint(checkpoint, folder / FILE_NAME)
         reason = "had no calibration" if model.calibration is None else "was calibrated with other settings"
         logger.info("The checkpoint %s; %s is a copy calibrated with these.", reason, folder / FILE_NAME)
+
+
+def _say_why_not(trainer: Trainer) -> None:
+    """Say below the result, if it is shown, that there is no copy."""
+    line = (
+        f"No calibrated copy was written: a calibration needs {MIN_RIGHT} detections in the right place, and there are "
+        "fewer. Train the detector longer, or on more images, first."
+    )
+    table = next((one for one in trainer.callbacks if isinstance(one, ResultTable)), None)  # type: ignore[attr-defined]
+    if table is None:
+        logger.warning(line)
+    else:
+        table.announce(trainer, line)
 
 
 def _take_settings(checkpoint: dict[str, Any], model: LightningModule, data: object) -> bool:

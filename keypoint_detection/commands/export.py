@@ -98,8 +98,12 @@ def export(
     if not is_kept:
         complain(f"kpd export: the points differ by more than {MAX_DIFFERENCE_PX} px: {path} was not kept.\n")
     elif not parity.n_points:
-        way_out = "give --images with objects that it knows" if images else "give --images"
-        complain(f"kpd export: no point was found, so the difference is unknown: {way_out}.\n")
+        way_out = (
+            "to find out, give --images with objects that the detector knows"
+            if images
+            else "to find out, give --images"
+        )
+        complain(f"kpd export: note: no point was found, so the difference is unknown; {way_out}.\n")
     return is_kept
 
 

@@ -24,7 +24,7 @@ from keypoint_detection.inference.suggesting import choose_images, make_thumbnai
 from keypoint_detection.inference.thresholds import choose_threshold
 from keypoint_detection.inference.torch_engine import TorchEngine
 from keypoint_detection.parsing.functions import call_with_words
-from keypoint_detection.printing import make_plain_cell, say
+from keypoint_detection.printing import complain, make_plain_cell, say
 from keypoint_detection.types import DataError
 
 __all__ = ["run", "suggest"]
@@ -113,7 +113,12 @@ def suggest(
     of_known = [make_thumbnail(pixels) for _, pixels in _read_all(known, "Looking at labelled images", failures)]
     threshold = choose_threshold("best_f1", loaded.best_f1_threshold, loaded.codec.score_threshold)
     doubts = measure_doubts([impression for _, impression in seen], threshold)
-    chosen = choose_images(doubts, thumbnails, np.reshape(of_known, (-1, thumbnails.shape[1])), n_images)
+    has_points = any((scores >= threshold).any() for _, impression in seen for scores in impression.scores)
+    if not has_points:
+        complain("kpd suggest: no point was found in any image: the order is by difference alone.\n")
+    chosen = choose_images(
+        doubts if has_points else None, thumbnails, np.reshape(of_known, (-1, thumbnails.shape[1])), n_images
+    )
     table.parent.mkdir(parents=True, exist_ok=True)
     suggestions = _save([seen[index][0] for index in chosen], doubts[chosen].tolist(), table.with_suffix(""))
     _draw_sheet(table.with_suffix(".png"), suggestions, detector, threshold)

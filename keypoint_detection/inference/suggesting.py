@@ -120,12 +120,13 @@ def _doubt(scores: Floats, shifts: Floats, expected: int) -> float:
 
 
 def choose_images(
-    doubts: NDArray[np.float64], thumbnails: NDArray[np.float32], known: NDArray[np.float32], n_images: int
+    doubts: NDArray[np.float64] | None, thumbnails: NDArray[np.float32], known: NDArray[np.float32], n_images: int
 ) -> list[int]:
     """Choose the most doubtful images that resemble neither each other nor those that are labelled already.
 
     Args:
-        doubts: (N,) from `measure_doubts`.
+        doubts: (N,) from `measure_doubts`; None to choose by difference alone, each time the image farthest from
+            those chosen.
         thumbnails: (N, P) from `make_thumbnail`.
         known: (M, P) thumbnails of images that are labelled; M may be 0.
         n_images: how many to choose, at most N.
@@ -133,7 +134,7 @@ def choose_images(
     Returns:
         Their indices, the first to label first; fewer if the others are copies of these or of known ones.
     """
-    distances = np.full(len(doubts), np.inf)
+    distances = np.full(len(thumbnails), np.inf)
     for thumbnail in known:
         distances = np.minimum(distances, np.linalg.norm(thumbnails - thumbnail, axis=1))
     if len(known):
@@ -142,15 +143,16 @@ def choose_images(
         # Without anything to compare with, the usual distance is that of images far apart in the list: neighbours may
         # be frames of one video.
         others = np.roll(thumbnails, len(thumbnails) // 2, axis=0)
-        usual = float(np.median(np.linalg.norm(thumbnails - others, axis=1))) if len(doubts) > 1 else 1.0
+        usual = float(np.median(np.linalg.norm(thumbnails - others, axis=1))) if len(thumbnails) > 1 else 1.0
     chosen: list[int] = []
-    is_left = np.ones(len(doubts), dtype=bool)
-    for _ in range(min(n_images, len(doubts))):
+    is_left = np.ones(len(thumbnails), dtype=bool)
+    for _ in range(min(n_images, len(thumbnails))):
         novelty = np.minimum(distances / max(usual, np.finfo(np.float32).tiny), 1)
         is_left &= distances > COPY
         if not is_left.any():
             break
-        best = int(np.where(is_left, doubts * novelty, -np.inf).argmax())
+        worth = distances if doubts is None else doubts * novelty
+        best = int(np.where(is_left, worth, -np.inf).argmax())
         chosen.append(best)
         is_left[best] = False
         distances = np.minimum(distances, np.linalg.norm(thumbnails - thumbnails[best], axis=1))

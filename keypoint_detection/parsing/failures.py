@@ -161,14 +161,18 @@ def _list_places(text: str) -> Iterator[_Place]:
 
 
 def _is_own(file: Path) -> bool:
-    """Whether a file is neither installed, nor Python's, nor this package's, nor the script that runs."""
-    if str(file).startswith("<") or {"site-packages", "dist-packages"} & set(file.parts):
+    """Whether a file is there, and neither installed, Python's, this package's, nor the script that runs.
+
+    Compiled libraries name files that only their authors have.
+    """
+    if not file.is_file() or {"site-packages", "dist-packages"} & set(file.parts):
         return False
     file = file.resolve()
     if file == Path(sys.argv[0]).resolve():
         return False
     paths = sysconfig.get_paths()
-    return not any(file.is_relative_to(folder) for folder in (PACKAGE, paths["stdlib"], paths["platstdlib"]))
+    others = (PACKAGE, *(Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")))
+    return not any(file.is_relative_to(folder) for folder in others)
 
 
 def _summarize(error: BaseException) -> str:

@@ -172,7 +172,7 @@ class SkipsEmptySections(ArgumentParser):
 
     def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(cfg, dict):
-            cfg = {key: value for key, value in cfg.items() if value is not None or key not in self.groups}
+            cfg = {key: value for key, value in cfg.items() if value is not None or key not in (self.groups or {})}
         return super()._apply_actions(cfg, *args, **kwargs)
 
 

@@ -110,3 +110,13 @@ def test_of_long_videos_some_frames_are_looked_at(checkpoint, tmp_path, capsys, 
     suggest(checkpoint, "videos")
     assert "of 4 to label next" in capsys.readouterr().out
     assert {name.rpartition("/")[2] for name in suggested()} <= {"000000.png", "000005.png"}
+
+
+def test_a_detector_that_finds_nothing_orders_by_difference(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "grey"
+    folder.mkdir()
+    for number, grey in enumerate([0, 10, 20, 100, 110]):
+        Image.new("RGB", (80, 60), (0, 0, grey)).save(folder / f"{number}.png")
+    suggest(checkpoint, folder, "--n_images=3")
+    assert capsys.readouterr().err.count("no point was found in any image: the order is by difference alone") == 1
+    assert suggested() == ["0.png", "4.png", "2.png"]

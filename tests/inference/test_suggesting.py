@@ -85,3 +85,9 @@ def test_images_alike_are_not_chosen_together():
 
 def test_a_thumbnail_is_grey_and_small():
     assert make_thumbnail(np.full((480, 640, 3), 255, np.uint8)) == pytest.approx(np.ones(32 * 24))
+
+
+def test_without_doubts_the_farthest_image_comes_next():
+    thumbnails = np.array([[0.0], [0.1], [0.2], [0.5], [0.9], [1.0]], np.float32)
+    assert choose_images(None, thumbnails, np.zeros((0, 1), np.float32), 4) == [0, 5, 3, 2]
+    assert choose_images(None, thumbnails, np.array([[0.0]], np.float32), 2) == [5, 3]

@@ -143,3 +143,10 @@ def test_a_long_message_is_cut():
     text = describe_failure(RuntimeError("\n".join(["x" * 1000] * 50)), ["fit"])
     assert len(text.splitlines()) < 14
     assert max(map(len, text.splitlines())) < 500
+
+
+def test_a_file_that_only_the_author_of_a_library_has_is_not_the_users_code():
+    names = {}
+    exec(compile("def fail():\n    raise OSError('moov atom not found')\n", "av/error.py", "exec"), names)
+    error = provoke(names["fail"])
+    assert "av/error.py" not in str(find_own_place(error))

@@ -36,7 +36,17 @@ class Backbone(nn.Module, ABC):
     init_args: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Backbone":
-        """Create the instance and store its arguments."""
+        """Create the instance and store its arguments.
+
+        Raises:
+            ValueError: the class lacks a method that every backbone has.
+        """
+        if cls.__abstractmethods__:
+            lacking = ", ".join(sorted(cls.__abstractmethods__))
+            raise ValueError(
+                f"{cls.__module__}.{cls.__qualname__} has no method {lacking}: a backbone turns images (B, 3, H, W) "
+                "into features (B, out_channels, H / stride, W / stride) in forward(self, images)."
+            )
         instance = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
         bound.apply_defaults()
