@@ -266,10 +266,10 @@ def write_cvat(labels: LabelSet, path: Path, name: str) -> list[str]:
         for image in labels.images
         if image.path is not None and image.path.as_posix().endswith(image.name)
     }
-    where = f"={shorten_path(folders.pop())}" if len(folders) == 1 else ", the folder that the names are relative to"
+    where = shorten_path(folders.pop()) if len(folders) == 1 else "FOLDER_OF_THE_IMAGES"
     return [
         "The images stay where they are: in CVAT, make a task of them, then upload this file as annotations in the "
-        f"format CVAT 1.1. kpd convert reads it with --image_root{where}."
+        f"format CVAT 1.1. `kpd convert` reads it with `--image_root={where}`."
     ]
 
 

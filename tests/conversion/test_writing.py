@@ -252,5 +252,5 @@ def test_frames_of_one_name_are_refused(mice, tmp_path):
 
 def test_the_way_to_read_a_file_of_cvat_is_told(mice, tmp_path):
     (note,) = write_labels(load(mice), tmp_path / "out.xml", "cvat", "copy", {})
-    assert f"--image_root={mice.parent}." in note
+    assert f"`--image_root={mice.parent}`." in note
     assert len(load(tmp_path / "out.xml", image_root=mice.parent).images) == 3
