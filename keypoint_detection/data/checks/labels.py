@@ -104,7 +104,7 @@ def check_channels(part: Part) -> list[Finding]:
         text += f" no labelled points, so nothing can be {done}: {_names(empty)}."
         findings.append(Finding("warning", "empty_channel", source, len(empty), text))
     if part.name in ("", "train") and len(part.sizes) < FEW_POINTS:
-        text = agree(len(part.sizes), "image is little to train on.", "images are few to train on.")
+        text = agree(len(part.sizes), "image is hardly enough to train on.", "images are hardly enough to train on.")
         findings.append(Finding("note", "few_images", source, len(part.sizes), text))
     elif few and part.name in ("", "train"):
         text = agree(len(few), "channel has", "channels have")
