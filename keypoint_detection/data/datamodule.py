@@ -34,7 +34,7 @@ from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
 from keypoint_detection.data.files import find_files, read_table
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.data.image_cache import CacheKind, ImageCache, open_cache
-from keypoint_detection.data.image_files import check_images
+from keypoint_detection.data.image_files import check_images, leave_out_unreadable
 from keypoint_detection.data.sampling import EpochSampler
 from keypoint_detection.data.splitting import (
     Split,
@@ -116,7 +116,8 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         num_workers: processes that read images; 0 reads in the training process. By default, one less than the cores.
         on_bad_image: what to do about an image that cannot be read while running, after trying again for some seconds:
             `error` stops and names it. `skip` goes on: training takes the next image of the file in its place;
-            measuring leaves it out, and the table and metrics.json count such images, which no number includes.
+            measuring leaves it out, and the table and metrics.json count such images, which no number includes. Images
+            that cannot be read at the start are left out and listed.
         cache: keep decoded images at input size, so that all epochs but the first read them much faster: `ram` in
             memory shared by all processes of the machine, for as long as one of them runs; `disk` in files that later
             runs reuse. An image whose file changes is read again. Augmentation then starts from the resized images, so
@@ -329,6 +330,8 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         table = self._table(path)
         channels = resolve_channels(self.channels, table.keypoint_types, path)
         indices = np.arange(len(table.image_ids)) if indices is None else indices
+        if self.on_bad_image == "skip":
+            indices = leave_out_unreadable(table, indices)
         sizes = check_images(table, indices, needs_equal_sizes=self.image_size is None)
         _warn_of_coordinates(table, indices, sizes)
         return KeypointsDataset(

@@ -1,5 +1,6 @@
 """Checks on the headers of a data set's images: that the files are images, and that the labels were made on them."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keypoint_detection.data.coco import CocoKeypoints
-from keypoint_detection.data.problems import Problems
+from keypoint_detection.data.problems import N_EXAMPLES, Problems
 from keypoint_detection.images import ImageError, ImageSizes, read_sizes
 from keypoint_detection.types import DataError
 
-__all__ = ["check_images", "compare_sizes", "describe_difference"]
+__all__ = ["check_images", "compare_sizes", "describe_difference", "leave_out_unreadable"]
+
+logger = logging.getLogger(__name__)
 
 # Opening a file waits for the disk, so threads help even with few cores.
 N_THREADS = 16
@@ -35,11 +38,40 @@ def check_images(table: CocoKeypoints, indices: NDArray[np.int64], needs_equal_s
     with ThreadPoolExecutor(N_THREADS) as pool:
         found = list(pool.map(_try_to_read, paths))
     problems = compare_sizes(table, indices, found)
+    if unreadable := problems.by_kind.get("unreadable"):
+        unreadable[-1] += " (--data.on_bad_image=skip leaves out images that cannot be read.)"
     problems.raise_if_any(table.path)
     shown = [sizes.shown for sizes in found if isinstance(sizes, ImageSizes)]
     if needs_equal_sizes:
         _refuse_different_sizes(table, shown, paths)
     return np.array(shown, dtype=np.int64).reshape(-1, 2)
+
+
+def leave_out_unreadable(table: CocoKeypoints, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the indices of the images that can be read; count and list the others in a warning.
+
+    Args:
+        table: the labels.
+        indices: which images of the table to try.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        found = list(pool.map(_try_to_read, (table.image_paths[index].decode() for index in indices)))
+    reasons = [str(one) for one in found if isinstance(one, ImageError)]
+    examples = "; ".join(reasons[:N_EXAMPLES]) + ("; …" if len(reasons) > N_EXAMPLES else "")
+    if reasons and len(reasons) == len(indices):
+        raise DataError(f"{table.path}: none of its {len(indices)} images can be read: {examples}")
+    if reasons:
+        logger.warning(
+            "%s: %d of %d images cannot be read and are left out (data.on_bad_image): %s",
+            table.path,
+            len(reasons),
+            len(indices),
+            examples,
+        )
+    return indices[[not isinstance(one, ImageError) for one in found]]
 
 
 def compare_sizes(

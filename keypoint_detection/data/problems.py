@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keypoint_detection.types import DataError
 
-__all__ = ["Problems"]
+__all__ = ["N_EXAMPLES", "Problems"]
 
 N_EXAMPLES = 3
 

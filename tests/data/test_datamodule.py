@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from conftest import write_discs
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -347,3 +348,22 @@ def test_a_failure_does_not_wait_for_the_reading_processes(discs):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_images_damaged_at_the_start_are_left_out_if_asked(tmp_path, caplog):
+    path = write_discs(tmp_path, 8)
+    (tmp_path / "images" / "0-1.png").write_bytes(b"")
+    (tmp_path / "images" / "0-5.png").write_text("no image")
+    with pytest.raises(DataError, match=r"2 problems(\n.*){2}--data\.on_bad_image=skip leaves out images"):
+        make(path, val=str(path)).setup("validate")
+    data = make(path, val=str(path), on_bad_image="skip")
+    data.setup("validate")
+    assert ids(data.val_dataloader()) == [10, 12, 13, 14, 16, 17]
+    (message,) = [one for one in caplog.messages if "cannot be read" in one]
+    assert "2 of 8 images cannot be read and are left out" in message
+    assert "0-1.png" in message
+    assert "0-5.png" in message
+    for image in tmp_path.glob("images/*.png"):
+        image.write_bytes(b"")
+    with pytest.raises(DataError, match="none of its 8 images can be read"):
+        make(path, val=str(path), on_bad_image="skip").setup("validate")
