@@ -17,6 +17,7 @@ from spot_detector import make_checkpoint
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY, read_checkpoint
 from keypoint_detection.checkpoints.writing import write_checkpoint
 from keypoint_detection.confidence import Calibration
+from keypoint_detection.models.backbones import Backbone
 
 # Tiny tensors gain nothing from threads, and threads that wait for a busy core lose minutes.
 torch.set_num_threads(1)
@@ -87,6 +88,15 @@ def write_discs(folder: Path, n_images: int, seed: int = 0, size: tuple[int, int
     categories = [{"id": 1, "name": "discs", "keypoints": KEYPOINTS}]
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     return path
+
+
+@pytest.fixture
+def _only_the_packages_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the backbones that other tests define: help and errors list all that are imported."""
+    own = [one for one in Backbone.__subclasses__() if one.__module__.startswith("keypoint_detection.")]
+    monkeypatch.setattr(Backbone, "__subclasses__", staticmethod(lambda: own), raising=False)
+    for one in own:
+        monkeypatch.setattr(one, "__subclasses__", staticmethod(list), raising=False)
 
 
 @pytest.fixture(scope="session")

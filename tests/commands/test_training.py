@@ -248,6 +248,7 @@ def test_early_stopping_is_available(discs):
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_only_the_packages_backbones")
 @pytest.mark.parametrize(
     ("word", "texts"),
     [

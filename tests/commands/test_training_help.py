@@ -20,6 +20,7 @@ def options(text: str) -> list[str]:
     return re.findall(r"^  (?:-\w [A-Z]*,? ?)?(--[\w.]+)", text, flags=re.MULTILINE)
 
 
+@pytest.mark.usefixtures("_only_the_packages_backbones")
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_the_packages_own_options_fit_a_few_screens(capsys, monkeypatch, flag):
     text = page(capsys, monkeypatch, "fit", flag)
