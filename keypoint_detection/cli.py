@@ -127,8 +127,8 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # jsonargparse 5 will rename what Lightning calls; users can do nothing about the warning.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    module = _import_command(f"keypoint_detection.commands.{COMMANDS[words[0]].module}")
     words, modules = _split_trust(words)
+    module = _import_command(f"keypoint_detection.commands.{COMMANDS[words[0]].module}")
     try:
         with trusting(modules):
             cli: DetectorCLI | None = module.run(words)

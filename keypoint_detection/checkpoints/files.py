@@ -179,8 +179,8 @@ class LoadsCheckedCheckpoints:
         Raises:
             CheckpointError: see `read_checkpoint`.
         """
-        read_checkpoint(str(checkpoint_path))
         path = resolve_checkpoint(str(checkpoint_path))
+        read_checkpoint(str(path))
         with trusting((), is_vetting=True) as trust:
             try:
                 module: Self = super().load_from_checkpoint(path, **options | {"weights_only": True})  # type: ignore[misc]
