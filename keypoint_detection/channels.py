@@ -9,15 +9,6 @@ from numpy.typing import NDArray
 
 from keypoint_detection.types import DataError
 
-__all__ = [
-    "KeypointType",
-    "choose_mirrored_channels",
-    "complete_channels",
-    "mirror_channels",
-    "resolve_channels",
-    "types_in_channels",
-]
-
 
 class KeypointType(NamedTuple):
     """A keypoint of a category.

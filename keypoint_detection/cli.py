@@ -19,8 +19,6 @@ from keypoint_detection.ranks import end_with_parent, find_rank
 if TYPE_CHECKING:
     from keypoint_detection.commands.training import DetectorCLI
 
-__all__ = ["main", "run"]
-
 
 class Command(NamedTuple):
     """A command of `kpd`.

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from keypoint_detection.types import Detections
 
-__all__ = ["NO_CALIBRATION", "Calibration", "calibrate", "log_odds_terms"]
-
 # Shown to users of a checkpoint without a calibration.
 NO_CALIBRATION = (
     "The checkpoint has no calibration, so points have neither probability nor spread. "

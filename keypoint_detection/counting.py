@@ -1,7 +1,5 @@
 """Numbers in words."""
 
-__all__ = ["agree", "count_in_words"]
-
 
 def count_in_words(number: int, one: str, many: str | None = None) -> str:
     """Write a number and what it counts.

@@ -5,8 +5,6 @@ from pathlib import Path, PurePath
 
 from keypoint_detection.types import DataError
 
-__all__ = ["refuse_unwritable", "relate_path", "shorten_path", "stay_below"]
-
 
 def refuse_unwritable(path: Path, option: str) -> None:
     """Refuse a file or folder that could not be written.

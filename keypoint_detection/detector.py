@@ -44,8 +44,6 @@ from keypoint_detection.parsing.internals import (
 )
 from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, Batch, Detections, ImageBatch
 
-__all__ = ["KeypointDetector", "Predictions", "check_precision"]
-
 # Lightning parses the settings stored in a checkpoint as it does a command line.
 drop_arguments_of_old_classes()
 import_through(import_named)

@@ -15,8 +15,6 @@ import yaml
 
 from keypoint_detection.types import DataError
 
-__all__ = ["parse_yaml", "read_bytes", "read_json", "read_text", "read_yaml", "refuse_special_file"]
-
 # The first bytes of files that are not UTF-8 text, and what to say about them.
 MAGIC = {
     b"\x1f\x8b": "is compressed by gzip; unpack it first (gunzip)",

@@ -10,16 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 from keypoint_detection.marks import FONT_PX, RADIUS, ROW_PX, Pen, colour_of, draw_legend, fit_radius
 from keypoint_detection.types import NOT_LABELLED, Batch
 
-__all__ = [
-    "DRAWN_SCORE",
-    "Drawable",
-    "Heatmaps",
-    "LabelledPanel",
-    "PointSet",
-    "draw_contact_sheet",
-    "draw_overlay",
-]
-
 # Callbacks draw predictions from this score on, unless the user says otherwise: those below are mostly noise.
 DRAWN_SCORE = 0.1
 # Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are. Marks

@@ -1,7 +1,5 @@
 """Packages that only some features need, and how to install them."""
 
-__all__ = ["EXTRAS", "how_to_install"]
-
 # As in pyproject.toml, whose extras can be named only in a clone: the program may have been installed from elsewhere.
 EXTRAS = {
     "onnx": ("onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"),

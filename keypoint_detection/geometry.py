@@ -9,8 +9,6 @@ from torch import Tensor
 
 from keypoint_detection.types import Detections
 
-__all__ = ["apply_affine", "compose_affine", "invert_affine", "map_detections"]
-
 
 def apply_affine(points: Tensor, matrices: Tensor) -> Tensor:
     """Map points with one affine matrix per leading index.

@@ -15,24 +15,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from keypoint_detection.documents import refuse_special_file
 from keypoint_detection.types import DataError
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "LETTERBOX_GREY",
-    "ImageError",
-    "ImageScan",
-    "ImageSizes",
-    "ResizeMode",
-    "StoredImage",
-    "fit_size",
-    "read_patiently",
-    "read_pixels",
-    "read_sizes",
-    "read_stored",
-    "scan_image",
-    "shown_to_stored",
-    "to_rgb",
-]
-
 ResizeMode = Literal["letterbox", "stretch"]
 T = TypeVar("T")
 

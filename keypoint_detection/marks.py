@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["FONT_PX", "PALETTE", "RADIUS", "ROW_PX", "Pen", "colour_of", "draw_legend", "fit_radius"]
-
 # Okabe & Ito's palette, which people with every kind of colour vision can tell apart, without its black and grey.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 

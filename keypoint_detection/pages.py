@@ -8,20 +8,6 @@ from typing import NamedTuple
 
 from PIL import Image
 
-__all__ = [
-    "Cell",
-    "definitions",
-    "facts",
-    "figure",
-    "folded",
-    "image_as_jpeg",
-    "paragraph",
-    "preformatted",
-    "render_page",
-    "section",
-    "table",
-]
-
 JPEG_QUALITY = 80
 
 STYLE = """

@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "as_svg",
-    "draw_learning_curve",
-    "plot_cumulative_errors",
-    "plot_precision_recall",
-    "reliability_diagram",
-]
-
 # Okabe & Ito's palette, ordered by how well its colours stand out on white; its yellow, which does not, is left out.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")

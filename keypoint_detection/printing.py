@@ -4,8 +4,6 @@ import logging
 import re
 import sys
 
-__all__ = ["complain", "make_handler", "make_plain_cell", "make_printable", "say"]
-
 # What would move the cursor, colour or hide text, or reverse its direction; and halves of characters, which stand for
 # bytes of a file name that are not UTF-8 and which no stream can write. Line feeds and tabs are the package's own.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

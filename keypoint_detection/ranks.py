@@ -4,8 +4,6 @@ import os
 import signal
 import sys
 
-__all__ = ["end_with_parent", "find_rank", "outlive_parent"]
-
 # Set by torchrun; by Lightning, which starts the other processes of a machine itself; and by SLURM's srun.
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 # In Linux's sys/prctl.h: the signal that a process gets when its parent ends.

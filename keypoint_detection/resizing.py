@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from keypoint_detection.images import LETTERBOX_GREY, ResizeMode, fit_size, read_pixels
 
-__all__ = ["Placement", "interpolate", "place", "read_image", "resize"]
-
 
 def read_image(path: str) -> Tensor:
     """Read an image of any mode as (3, H, W) uint8 RGB, upright; see `read_pixels`."""

@@ -28,20 +28,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = [
-    "MAX_KEYPOINTS",
-    "MIN_DISTANCE_PX",
-    "NOT_LABELLED",
-    "OCCLUDED",
-    "VISIBLE",
-    "Batch",
-    "DataError",
-    "DataFiles",
-    "Detections",
-    "Failure",
-    "ImageBatch",
-]
-
 # The visibility flag of the COCO keypoint format. Padding is marked NOT_LABELLED too.
 NOT_LABELLED = 0
 OCCLUDED = 1

@@ -26,8 +26,6 @@ from keypoint_detection.boxes.scene import KEYPOINT_NAMES, label_keypoints, samp
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.types import NOT_LABELLED, DataFiles
 
-__all__ = ["SyntheticBoxes", "draw_data_set", "draw_examples", "is_drawn", "list_files"]
-
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]

@@ -19,8 +19,6 @@ from keypoint_detection.boxes.textures import (
     sample_noises,
 )
 
-__all__ = ["SUPERSAMPLING", "Rendering", "rasterise", "render"]
-
 Array = npt.NDArray[np.float64]
 Owners = npt.NDArray[np.int16]
 Pixels = npt.NDArray[np.intp]

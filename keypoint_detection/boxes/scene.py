@@ -13,18 +13,6 @@ import numpy.typing as npt
 
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE
 
-__all__ = [
-    "KEYPOINT_NAMES",
-    "Ball",
-    "Camera",
-    "Face",
-    "Part",
-    "Scene",
-    "intersect_ball",
-    "label_keypoints",
-    "sample_scene",
-]
-
 Array = npt.NDArray[np.float64]
 Part = Literal["wall", "floor", "flap", "carton", "sheet"]
 

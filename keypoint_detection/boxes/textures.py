@@ -9,19 +9,6 @@ from PIL import Image, ImageDraw
 
 from keypoint_detection.boxes.scene import Face
 
-__all__ = [
-    "Floats",
-    "Ground",
-    "Noises",
-    "cover",
-    "look_up",
-    "paint",
-    "paste_decal",
-    "sample_decal",
-    "sample_ground",
-    "sample_noises",
-]
-
 Floats = npt.NDArray[np.floating[Any]]  # single precision for large arrays
 
 TILE_M = 1.1  # side of a noise tile, which repeats beyond it: seldom twice in an image

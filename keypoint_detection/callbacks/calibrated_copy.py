@@ -13,8 +13,6 @@ from keypoint_detection.checkpoints.writing import write_checkpoint
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.calibration import MIN_RIGHT
 
-__all__ = ["CalibratedCopy"]
-
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "calibrated.ckpt"

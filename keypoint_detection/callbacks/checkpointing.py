@@ -15,17 +15,6 @@ from keypoint_detection.checkpoints.writing import CheckpointWriteError, remove_
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.parsing.internals import is_validation_scheduled
 
-__all__ = [
-    "BestCheckpoint",
-    "ChosenCheckpoint",
-    "LastCheckpoint",
-    "MeasuredCheckpoint",
-    "WholeFiles",
-    "find_best_checkpoint",
-    "find_last_checkpoint",
-    "read_best_validation",
-]
-
 
 class BestCheckpoint(ModelCheckpoint):
     """Keep the best state of a training as `best.ckpt`, the latest of equally good ones.

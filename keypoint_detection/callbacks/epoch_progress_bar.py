@@ -7,8 +7,6 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from keypoint_detection.parsing.internals import DescribesEpochs
 
-__all__ = ["EpochProgressBar"]
-
 
 class EpochProgressBar(DescribesEpochs, RichProgressBar):
     """Count epochs from 1, like everything else in a run, up to the last one, even if the length is given in steps."""

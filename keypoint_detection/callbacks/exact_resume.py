@@ -30,8 +30,6 @@ from keypoint_detection.parsing.internals import (
     restore_epoch_sums,
 )
 
-__all__ = ["ExactResume"]
-
 logger = logging.getLogger(__name__)
 
 RESUME_KEY = "resume"

@@ -5,8 +5,6 @@ from lightning.pytorch.callbacks import Callback
 
 from keypoint_detection.parsing.internals import drop_minimum_length, is_at_end
 
-__all__ = ["FinalValidation"]
-
 
 class FinalValidation(Callback):
     """Make every training end with a validation, so that its result is known and can become the best checkpoint.

@@ -28,8 +28,6 @@ from keypoint_detection.parsing.internals import (
 )
 from keypoint_detection.ranks import outlive_parent
 
-__all__ = ["GracefulStop"]
-
 logger = logging.getLogger(__name__)
 
 # Clusters announce the end of a job's time with SIGUSR1, if asked to; Windows has none.

@@ -16,8 +16,6 @@ from keypoint_detection.data.datamodule import SEED_VARIABLE, KeypointsDataModul
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, write_held_out
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 
-__all__ = ["HeldOutPredictions"]
-
 
 class HeldOutPredictions(Callback):
     """Write `predictions.npz` beside `metrics.json`: the detections and ground truths of the validation images.

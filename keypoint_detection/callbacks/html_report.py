@@ -38,8 +38,6 @@ from keypoint_detection.metrics.result_columns import (
 from keypoint_detection.plots import as_svg, plot_cumulative_errors, plot_precision_recall, reliability_diagram
 from keypoint_detection.types import Batch
 
-__all__ = ["HtmlReport"]
-
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "report.html"

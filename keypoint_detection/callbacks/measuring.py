@@ -10,16 +10,6 @@ from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.types import Batch
 
-__all__ = [
-    "MeasuringCallback",
-    "count_replaced_images",
-    "find_image_files",
-    "find_image_names",
-    "find_report",
-    "is_flip_averaged",
-    "measured_part",
-]
-
 
 def find_report(pl_module: LightningModule) -> EvaluationReport | None:
     """Return the latest report of a detector; None before its first measurement."""

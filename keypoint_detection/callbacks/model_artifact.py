@@ -12,8 +12,6 @@ from keypoint_detection.callbacks.run_folder import find_saved_run
 from keypoint_detection.tracking.runs import send_model
 from keypoint_detection.tracking.tables import wandb_loggers
 
-__all__ = ["ModelArtifact"]
-
 
 class ModelArtifact(Callback):
     """Send the best checkpoint of a training to Weights & Biases when it ends, under the alias `best`.

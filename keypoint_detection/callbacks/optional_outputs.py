@@ -10,8 +10,6 @@ from weakref import WeakKeyDictionary
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
-__all__ = ["let_loggers_fail", "optional_output"]
-
 logger = logging.getLogger(__name__)
 
 # What each training has already warned of.

@@ -14,8 +14,6 @@ from keypoint_detection.drawing import DRAWN_SCORE, Drawable
 from keypoint_detection.tracking.images import log_images
 from keypoint_detection.types import Batch
 
-__all__ = ["PredictionOverlays"]
-
 
 class PredictionOverlays(Callback):
     """Draw predicted heatmaps and predicted and true points on the first validation images.

@@ -18,8 +18,6 @@ from keypoint_detection.drawing import PointSet, draw_overlay
 from keypoint_detection.images import read_pixels
 from keypoint_detection.inference.formats import Record
 
-__all__ = ["OVERLAY_FOLDER", "OVERLAY_VIDEO", "Look", "draw_overlays", "name_outputs"]
-
 OVERLAY_FOLDER, OVERLAY_VIDEO = "overlays", "overlay.mp4"
 # What is drawn so far; it gets its name once it is complete.
 FOLDER_DRAFT = ".overlays.partial"

@@ -42,8 +42,6 @@ from keypoint_detection.inference.results import spread_of
 from keypoint_detection.inference.thresholds import choose_threshold, read_best_f1
 from keypoint_detection.types import DataError, Detections, ImageBatch
 
-__all__ = ["PredictionWriter"]
-
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = ".unfinished.json"

@@ -13,8 +13,6 @@ from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
 from keypoint_detection.checkpoints.files import SMOOTHED_KEY
 from keypoint_detection.parsing.internals import seconds_left
 
-__all__ = ["ProgressLines"]
-
 logger = logging.getLogger(__name__)
 
 # The metrics that every line has, and what others are called if the best checkpoint is chosen by them.

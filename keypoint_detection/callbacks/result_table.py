@@ -21,8 +21,6 @@ from keypoint_detection.metrics.result_columns import list_columns, list_rows, n
 from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 
-__all__ = ["ResultTable", "make_table"]
-
 
 class ResultTable(Callback):
     """End a run with a table of AP and pixel errors per channel, `metrics.json`, and a list of its files.

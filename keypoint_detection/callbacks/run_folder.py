@@ -20,8 +20,6 @@ from keypoint_detection.checkpoints.files import CHECKPOINT_FOLDER, find_run
 from keypoint_detection.checkpoints.specifications import as_plain
 from keypoint_detection.parsing.failures import note_run_folder
 
-__all__ = ["SavedRun", "as_loggable", "find_run_folder", "find_saved_run"]
-
 logger = logging.getLogger(__name__)
 
 DEFAULT_ROOT = "runs"

@@ -13,8 +13,6 @@ from typing import IO
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-__all__ = ["RunLock"]
-
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "running.lock"

@@ -11,8 +11,6 @@ from torch import Tensor
 from keypoint_detection.callbacks.measuring import find_report
 from keypoint_detection.types import Batch
 
-__all__ = ["SilentChannels"]
-
 logger = logging.getLogger(__name__)
 
 # A training may be slow to begin: only after so many validations in a row, and steps, is it worth a warning.

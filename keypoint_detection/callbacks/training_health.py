@@ -16,8 +16,6 @@ from keypoint_detection.callbacks.run_folder import find_run_folder
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.types import Batch
 
-__all__ = ["TrainingDivergedError", "TrainingHealth"]
-
 BATCH_FILE = "diverged-batch.npz"
 N_NAMED = 4
 # Where float16 needs a smaller factor than this, no factor would help: it started at 65536.

@@ -11,8 +11,6 @@ from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.unlabelled import UnlabelledFile
 from keypoint_detection.inference.formats import Record
 
-__all__ = ["PART_PATTERN", "Unread", "count_images", "find_records", "read_records"]
-
 PART_PATTERN = ".unfinished-*.jsonl"
 
 

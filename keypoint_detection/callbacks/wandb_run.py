@@ -11,8 +11,6 @@ from keypoint_detection.callbacks.run_folder import find_run_folder, find_saved_
 from keypoint_detection.tracking.runs import add_file, describe_run, summarise_by, write_summary
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 
-__all__ = ["WandbRun"]
-
 DATA_SET_COLUMNS = ("part", "channel", "points", "images", "file", "sha256")
 # How the name of a metric ends that is averaged over validations.
 SMOOTHED_SUFFIX = "_smoothed"

@@ -21,8 +21,6 @@ from keypoint_detection.printing import make_plain_cell
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 from keypoint_detection.types import NOT_LABELLED, Batch
 
-__all__ = ["WorstDrawings", "WorstImages"]
-
 # Larger images are shrunk to this: two of them side by side take seconds to write.
 MAX_SIDE_PX = 2000
 

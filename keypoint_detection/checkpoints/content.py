@@ -11,8 +11,6 @@ from torch import Tensor
 
 from keypoint_detection.images import ResizeMode
 
-__all__ = ["FORMAT", "FORMAT_KEY", "DataSettings", "ModelSettings", "check_content", "check_plain", "check_resumable"]
-
 # Key of the version of the format, and the version that is written; checkpoints of the first versions have none. Raise
 # it with every new setting: checkpoints of this version lack none, those of older ones get its default below.
 FORMAT_KEY = "kpd_format"

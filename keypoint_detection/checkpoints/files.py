@@ -22,22 +22,6 @@ from keypoint_detection.destinations import shorten_path
 if TYPE_CHECKING:
     from wandb import Artifact
 
-__all__ = [
-    "CALIBRATION_KEY",
-    "CHECKPOINT_FOLDER",
-    "CONFIG_FILE",
-    "SMOOTHED_KEY",
-    "VALIDATION_KEY",
-    "CheckpointError",
-    "LoadsCheckedCheckpoints",
-    "explain_unreadable",
-    "find_intact",
-    "find_run",
-    "read_checkpoint",
-    "read_training",
-    "resolve_checkpoint",
-]
-
 # What torch says of a file that is not in its format, or in that of versions before 1.6, when told to map it.
 NOT_A_TORCH_FILE = "mmap can only be used with files saved with"
 

@@ -10,8 +10,6 @@ from keypoint_detection.channels import complete_channels
 from keypoint_detection.checkpoints.files import read_checkpoint
 from keypoint_detection.checkpoints.misfits import SMALLEST_SHARE, find_fitting, find_misfits
 
-__all__ = ["load_initial_weights"]
-
 logger = logging.getLogger(__name__)
 
 N_EXAMPLES = 3

@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["SMALLEST_SHARE", "Misfits", "explain_misfit", "find_fitting", "find_misfits", "find_not_finite"]
-
 # Minimum share of a network's weights that fit it; with less, they are those of another network.
 SMALLEST_SHARE = 0.5
 

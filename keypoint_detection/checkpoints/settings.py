@@ -12,18 +12,6 @@ from keypoint_detection.checkpoints.specifications import canonical_class_path
 from keypoint_detection.checkpoints.trust import refuse_untrusted
 from keypoint_detection.documents import read_yaml
 
-__all__ = [
-    "read_settings",
-    "refuse_absent_files",
-    "refuse_changes",
-    "refuse_other_network",
-    "refuse_other_training",
-    "refuse_training_file",
-    "refuse_training_images",
-    "report_overrides",
-    "settings_of",
-]
-
 logger = logging.getLogger(__name__)
 
 # Which images of the training file were held out for validation.

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["as_plain", "canonical_class_path", "describe_class", "describe_factory", "is_plain"]
-
 
 def describe_class(cls: type, init_args: Mapping[str, Any]) -> dict[str, Any]:
     """Name a class and its arguments as a config file would."""

@@ -17,19 +17,6 @@ from typing import Any
 
 from keypoint_detection.types import DataError
 
-__all__ = [
-    "TRUST_OPTION",
-    "Trust",
-    "UntrustedError",
-    "current_trust",
-    "explain_refusal",
-    "find_class",
-    "import_named",
-    "refuse_untrusted",
-    "trust_words",
-    "trusting",
-]
-
 # Names a module of the user's own; every command has it.
 TRUST_OPTION = "--trust"
 # What a detector and its training are made of. Creating an instance of one of their subclasses runs nothing else.

@@ -10,8 +10,6 @@ from typing import IO, Any
 
 import torch
 
-__all__ = ["CheckpointWriteError", "remove_leftovers", "write_checkpoint"]
-
 # The end of the name of a checkpoint that is being written, and what such a name looks like as a whole.
 PARTIAL_SUFFIX = ".kpd-partial"
 PARTIAL_NAME = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")

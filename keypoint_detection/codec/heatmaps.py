@@ -23,8 +23,6 @@ from keypoint_detection.codec.peaks import Peaks, find_peaks, keep_first_of_equa
 from keypoint_detection.codec.subpixel import top_of_parabola
 from keypoint_detection.types import NOT_LABELLED, Detections
 
-__all__ = ["HeatmapCodec", "NotFiniteError", "decode", "encode", "heatmap_size"]
-
 # A Gaussian is drawn up to this many sigmas from its centre; beyond that it is below 2e-8, the rounding error of 1.
 _REACH_SIGMAS = 6
 # And at least this many cells: decoding looks two cells beyond a peak on the border.

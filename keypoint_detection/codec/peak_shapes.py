@@ -9,8 +9,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["measure_shapes"]
-
 # The window in which a peak is looked at ends where its weight is below 1.2 %.
 _REACH_SIGMAS = 3
 # If the weighted variance of a peak is closer than this to that of the window, its width cannot be measured: it is

@@ -11,8 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Peaks", "find_peaks", "keep_first_of_equals"]
-
 # Number of cells decoded at a time, so that the buffers stay in the processor's cache.
 _CELLS_AT_A_TIME = 2**20
 # Cells of a column represented by their largest peak in the first round of the search for the highest peaks.

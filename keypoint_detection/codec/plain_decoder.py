@@ -14,8 +14,6 @@ from torch import Tensor
 from keypoint_detection.codec.subpixel import top_of_parabola
 from keypoint_detection.types import Detections
 
-__all__ = ["decode_plainly"]
-
 # This many candidates per slot suffice: around a peak there is room for eight others that it suppresses.
 _CANDIDATES_PER_SLOT = 9
 # Chains of peaks, each of which would suppress the next, are followed up to this length.

@@ -5,8 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["top_of_parabola"]
-
 # How far, in logarithms, noise may lift a peak's flank above the parabola through its three highest cells. A network's
 # noise seldom exceeds it; another peak less than five cells away does.
 _EXCESS = 0.2

@@ -29,8 +29,6 @@ from keypoint_detection.parsing.functions import describe
 from keypoint_detection.printing import complain, make_handler, say
 from keypoint_detection.types import MIN_DISTANCE_PX, DataError
 
-__all__ = ["check", "run"]
-
 STANDARD_OUTPUT = "-"
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
 CONFIG_SUFFIXES = (".yaml", ".yml")

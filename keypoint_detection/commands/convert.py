@@ -33,8 +33,6 @@ from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.printing import say
 from keypoint_detection.types import OCCLUDED, DataError
 
-__all__ = ["convert", "run"]
-
 CONTINUOUS = "continuous: (0, 0) is the outer corner of the top-left pixel, (0.5, 0.5) its centre"
 
 

@@ -26,8 +26,6 @@ from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.printing import complain, say
 from keypoint_detection.types import DataError
 
-__all__ = ["export", "run"]
-
 N_IMAGES = 16
 # Height and width of the images that are drawn if none are given.
 DRAWN_SIZE = (240, 320)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from keypoint_detection.data.datamodule import KeypointsDataModule
 
-__all__ = ["CONFIG_HELP", "add_fit_options", "describe_fit_data", "names_fit_options", "read_fit_words"]
-
 CONFIG_HELP = "YAML file of `kpd fit`; only settings that concern the data are used."
 # The options of the model that concern its data.
 MODEL_OPTIONS = ("channels", "max_keypoints", "min_distance_px")

@@ -23,8 +23,6 @@ from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe
 from keypoint_detection.types import DataError
 
-__all__ = ["LabelDescription", "guess_flip_pairs", "init", "run", "write_config"]
-
 BASE, QUICKSTART = "base.yaml", "quickstart.yaml"
 # Files beside the labels that are taken for the validation part.
 VALIDATION_NAMES = ("val.json", "valid.json", "validation.json")

@@ -27,8 +27,6 @@ from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.printing import complain, make_plain_cell, say
 from keypoint_detection.types import DataError
 
-__all__ = ["run", "suggest"]
-
 N_COLUMNS = 4
 N_DECIMALS = 4
 # How many frames of all videos are looked at, spread evenly: those in between look the same.

@@ -21,8 +21,6 @@ from keypoint_detection.plots import draw_learning_curve
 from keypoint_detection.printing import make_handler
 from keypoint_detection.types import DataError
 
-__all__ = ["run", "summarize"]
-
 logger = logging.getLogger(__name__)
 
 # Identifies a summary, so that nothing else is overwritten.

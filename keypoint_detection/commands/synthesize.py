@@ -9,8 +9,6 @@ from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe
 from keypoint_detection.printing import make_handler
 
-__all__ = ["run"]
-
 
 def run(words: Sequence[str]) -> None:
     """Draw the data set described by the words, the first of which is `synthesize`.

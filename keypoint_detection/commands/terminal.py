@@ -6,8 +6,6 @@ from typing import NoReturn, TypeVar
 
 from keypoint_detection.printing import complain
 
-__all__ = ["leave_with_unreadable", "track"]
-
 T = TypeVar("T")
 
 UNREADABLE = 1

@@ -105,8 +105,6 @@ from keypoint_detection.ranks import find_rank
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.types import DataError
 
-__all__ = ["DetectorCLI", "run"]
-
 # What jsonargparse cannot write to a config file by itself: a parameter of torchvision's transforms, and defaults of
 # Lightning's callbacks StochasticWeightAveraging and Timer.
 register_type(numbers.Number, serializer=lambda value: value, deserializer=lambda value: _as_number(value))

@@ -8,8 +8,6 @@ from keypoint_detection.parsing.arguments import ENVIRONMENT_PREFIX
 from keypoint_detection.parsing.help import TRUST_HELP
 from keypoint_detection.parsing.internals import reword_options, show_options
 
-__all__ = ["describe_command", "show_help"]
-
 HELP = ("-h", "--help")
 DESCRIPTIONS = {
     "fit": "Train a detector on a COCO keypoint file, validating as it goes.",

@@ -20,8 +20,6 @@ from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.printing import say
 from keypoint_detection.types import DataError
 
-__all__ = ["make_samples", "run", "view"]
-
 GROUND_TRUTH = "ground_truth"
 
 

@@ -26,8 +26,6 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
-__all__ = ["looks_like_blender", "read_blender"]
-
 CATEGORY = "box"
 SUFFIX, VISIBLE_SUFFIX = "_keypoints", "_keypoints_visible"
 # Points in the two lists agree to within the generator's rounding.

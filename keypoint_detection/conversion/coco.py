@@ -25,8 +25,6 @@ from keypoint_detection.destinations import relate_path
 from keypoint_detection.documents import read_json
 from keypoint_detection.types import NOT_LABELLED, DataError
 
-__all__ = ["SPLITS", "find_coco_files", "name_split", "read_coco_labels", "round_px", "write_coco_labels"]
-
 SPLITS = ("train", "val", "test")
 # What other programs call them, with which the name of a file may end: person_keypoints_val2017.
 SPLIT_NAME = re.compile(r"(?:^|[_\W])(?:(train)(?:ing)?|(val)(?:id|idation)?|(test)(?:ing)?)\d*$", re.IGNORECASE)

@@ -29,8 +29,6 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.destinations import shorten_path
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
 
-__all__ = ["looks_like_cvat", "read_cvat", "write_cvat"]
-
 # The category of points that do not belong to a skeleton.
 LOOSE = "object"
 # The folder of images that are in no subset.

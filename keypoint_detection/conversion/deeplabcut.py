@@ -37,8 +37,6 @@ from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.documents import read_text, read_yaml
 from keypoint_detection.types import VISIBLE, DataError
 
-__all__ = ["ANIMAL", "IMAGE_FOLDER", "N_PATH_CELLS", "SINGLE", "Column", "looks_like_deeplabcut", "read_deeplabcut"]
-
 # The individual of body parts that occur only once in an image.
 SINGLE = "single"
 ANIMAL = "animal"

@@ -14,8 +14,6 @@ from keypoint_detection.counting import count_in_words
 from keypoint_detection.extras import how_to_install
 from keypoint_detection.types import OCCLUDED, DataError
 
-__all__ = ["write_deeplabcut"]
-
 SCORER = "kpd"
 # Where pandas finds the table in the file.
 H5_KEY = "df_with_missing"

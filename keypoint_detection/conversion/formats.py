@@ -22,8 +22,6 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json, refuse_special_file
 from keypoint_detection.types import DataError
 
-__all__ = ["FORMATS", "FormatName", "find_format", "find_labels", "read_labels", "refuse_unlabelled_parts", "shift"]
-
 FormatName: TypeAlias = Literal["coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo", "blender"]
 
 

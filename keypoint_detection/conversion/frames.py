@@ -11,8 +11,6 @@ from keypoint_detection.conversion.labels import LabelSet
 from keypoint_detection.data.video import Frame, read_frames
 from keypoint_detection.types import DataError
 
-__all__ = ["VideoFrames", "save_frames"]
-
 
 class VideoFrames:
     """Returns frames of a video by number; cheap as long as the numbers increase.

@@ -16,8 +16,6 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.images import IMAGE_SUFFIXES, ImageError, read_sizes
 
-__all__ = ["ImageFinder", "tidy_name"]
-
 N_EXAMPLES = 3
 N_FOLDERS = 2
 # Composed and decomposed umlauts: what most systems write, and what macOS does.

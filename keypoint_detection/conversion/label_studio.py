@@ -43,8 +43,6 @@ from keypoint_detection.documents import read_json
 from keypoint_detection.images import IMAGE_SUFFIXES
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
-__all__ = ["CONFIG_NAME", "LOCAL_FILES", "looks_like_label_studio", "read_label_studio"]
-
 CONFIG_NAME = "label_config.xml"
 LOOSE = "object"
 OCCLUDED_WORDS = re.compile(r"occlu|hidden|invisible|not visible", re.IGNORECASE)

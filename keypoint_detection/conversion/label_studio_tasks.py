@@ -10,8 +10,6 @@ from keypoint_detection.conversion.label_studio import CONFIG_NAME, LOCAL_FILES
 from keypoint_detection.conversion.labels import Category, Instance, LabelledImage, LabelSet
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED
 
-__all__ = ["write_label_studio"]
-
 # Diameter of the displayed points, in percent of the image's width.
 POINT_PERCENT = 0.5
 

@@ -14,16 +14,6 @@ from numpy.typing import NDArray
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.types import NOT_LABELLED
 
-__all__ = [
-    "Category",
-    "Instance",
-    "LabelSet",
-    "LabelledImage",
-    "Reading",
-    "make_instance",
-    "read_edges",
-]
-
 Pixels = NDArray[np.uint8]
 
 

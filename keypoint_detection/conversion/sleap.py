@@ -33,8 +33,6 @@ from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.extras import how_to_install
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
-__all__ = ["read_sleap", "write_sleap"]
-
 # In the provenance of files written here: the meaning of points that are not visible.
 INVISIBLE_KEY, OCCLUDED_MARK = "kpd_invisible_points", "occluded"
 # What files with the images inside end in.

@@ -11,8 +11,6 @@ from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.splitting import name_groups
 from keypoint_detection.types import DataError
 
-__all__ = ["split_images"]
-
 # The value of `group_by` that divides each video in time.
 BY_TIME = "time"
 # A part that differs from its wish by more than this share of it is told.

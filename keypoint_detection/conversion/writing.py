@@ -22,8 +22,6 @@ from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX
 from keypoint_detection.destinations import stay_below
 from keypoint_detection.types import DataError
 
-__all__ = ["ImageTransfer", "OutputName", "find_output_format", "write_labels"]
-
 OutputName: TypeAlias = Literal["coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo"]
 ImageTransfer: TypeAlias = Literal["copy", "link"]
 

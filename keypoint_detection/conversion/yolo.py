@@ -36,8 +36,6 @@ from keypoint_detection.documents import read_text, read_yaml
 from keypoint_detection.images import IMAGE_SUFFIXES
 from keypoint_detection.types import VISIBLE, DataError
 
-__all__ = ["find_yolo_config", "label_path", "read_yolo", "write_yolo"]
-
 # The names of the classes in the order of their numbers, which some programs write among the labels.
 CLASS_FILE = "classes.txt"
 N_BOX_CELLS = 5  # class, and the box's centre and size

@@ -20,16 +20,6 @@ from keypoint_detection.images import LETTERBOX_GREY, ResizeMode
 from keypoint_detection.resizing import resize
 from keypoint_detection.types import DataError
 
-__all__ = [
-    "Augmented",
-    "ContinuousKeyPoints",
-    "augment",
-    "default_augmentation",
-    "fit_to_size",
-    "try_augmentation",
-]
-
-
 # After this many steps the solution of an elastic transform has converged, at every strength that leaves an image
 # recognisable.
 N_ITERATIONS = 50

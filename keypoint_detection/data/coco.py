@@ -23,17 +23,6 @@ from keypoint_detection.data.coco_images import CocoImages, read_images
 from keypoint_detection.data.image_bounds import ImageBounds, MissingImages, OutsideImages
 from keypoint_detection.data.problems import Problems
 
-__all__ = [
-    "MAX_KEYPOINT_TYPES",
-    "PIXEL_INDEX_OFFSET_PX",
-    "CocoKeypoints",
-    "Coordinates",
-    "ExaminedCoco",
-    "examine_coco",
-    "name_category",
-    "read_coco",
-]
-
 logger = logging.getLogger(__name__)
 
 N_EXAMPLES = 3

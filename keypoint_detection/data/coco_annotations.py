@@ -16,8 +16,6 @@ from keypoint_detection.data.coco_images import CocoImages
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE
 
-__all__ = ["CocoCategory", "LabelledPoints", "is_identifier", "read_annotations"]
-
 logger = logging.getLogger(__name__)
 
 # No labelled point is further from an image than this.

@@ -14,16 +14,6 @@ import msgspec
 from keypoint_detection.documents import read_bytes, read_json
 from keypoint_detection.types import DataError
 
-__all__ = [
-    "AnnotationEntry",
-    "CategoryEntry",
-    "CocoFile",
-    "ImageEntry",
-    "NotPlainJson",
-    "load_leniently",
-    "load_quickly",
-]
-
 # The parser refuses what RFC 8259 does not allow (NaN, half of a surrogate pair) and numbers too large for a float.
 NotPlainJson = msgspec.DecodeError
 EXPECTED = "a COCO keypoint file (JSON)"

@@ -10,8 +10,6 @@ from keypoint_detection.data.coco_file import ImageEntry
 from keypoint_detection.data.image_bounds import ImageBounds, MissingImages
 from keypoint_detection.data.problems import Problems
 
-__all__ = ["CocoImages", "is_side", "read_images"]
-
 # Ids are stored as signed 64-bit integers.
 ID_LIMIT = 2**63
 # For this many files in a folder, listing it once is cheaper than looking up each file.

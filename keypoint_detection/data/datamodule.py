@@ -56,8 +56,6 @@ from keypoint_detection.images import ResizeMode
 from keypoint_detection.parsing.internals import find_position, has_settings_of_config, import_through
 from keypoint_detection.types import Batch, DataError, DataFiles, ImageBatch
 
-__all__ = ["KeypointsDataModule"]
-
 # Lightning parses the settings stored in a checkpoint as it does a command line.
 import_through(import_named)
 

@@ -17,8 +17,6 @@ from keypoint_detection.data.sampling import Draw
 from keypoint_detection.images import ImageError, ResizeMode, read_sizes
 from keypoint_detection.types import VISIBLE, Batch, DataError
 
-__all__ = ["KeypointsDataset", "Sample", "Unreadable", "collate"]
-
 # What becomes of an image that cannot be read: an error, another image in its place, or one less in the batch.
 Unreadable = Literal["raise", "replace", "leave out"]
 # So many in a row are no bad files, but a disk that is gone.

@@ -13,8 +13,6 @@ from torchvision.transforms import v2
 
 from keypoint_detection.data.warping import blur, recolour, warp
 
-__all__ = ["DefaultAugmentation", "View", "draw_seed", "render"]
-
 # Hue rotates about the axis of greys in the YIQ colour space of NTSC television.
 RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 # The weakest blur drawn, which changes nothing.

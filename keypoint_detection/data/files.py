@@ -9,8 +9,6 @@ from keypoint_detection.data.coco import CocoKeypoints, Coordinates, read_coco
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.types import DataError, DataFiles
 
-__all__ = ["find_files", "read_table"]
-
 # Training, validation and test file; more are seldom open at once.
 N_TABLES = 3
 

@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["ImageBounds", "MissingImages", "OutsideImages", "allow_outside"]
-
 MissingImages: TypeAlias = Literal["error", "skip"]
 OutsideImages: TypeAlias = Literal["error", "allow"]
 

@@ -21,8 +21,6 @@ from keypoint_detection.images import ResizeMode
 from keypoint_detection.resizing import read_image, resize
 from keypoint_detection.types import DataError
 
-__all__ = ["CacheKind", "CachedImage", "ImageCache", "open_cache", "read_resized"]
-
 logger = logging.getLogger(__name__)
 
 CacheKind = Literal["none", "ram", "disk"]

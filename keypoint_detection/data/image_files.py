@@ -12,8 +12,6 @@ from keypoint_detection.data.problems import N_EXAMPLES, Problems
 from keypoint_detection.images import ImageError, ImageSizes, read_sizes
 from keypoint_detection.types import DataError
 
-__all__ = ["check_images", "compare_sizes", "describe_difference", "leave_out_unreadable"]
-
 logger = logging.getLogger(__name__)
 
 # Opening a file waits for the disk, so threads help even with few cores.

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from keypoint_detection.types import DataError
 
-__all__ = ["N_EXAMPLES", "Problems"]
-
 N_EXAMPLES = 3
 
 

@@ -18,8 +18,6 @@ from keypoint_detection.geometry import apply_affine, compose_affine, invert_aff
 from keypoint_detection.images import ImageError, ResizeMode, read_patiently, read_stored
 from keypoint_detection.resizing import place
 
-__all__ = ["ImageReader", "ShownImage"]
-
 T = TypeVar("T")
 
 

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import DistributedSampler
 
-__all__ = ["Draw", "EpochSampler"]
-
 
 class Draw(NamedTuple):
     """One image of a training epoch.

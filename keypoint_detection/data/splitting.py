@@ -15,18 +15,6 @@ from numpy.typing import NDArray
 from keypoint_detection.data.coco import CocoKeypoints
 from keypoint_detection.types import DataError
 
-__all__ = [
-    "Split",
-    "SplitOptions",
-    "check_folds",
-    "hold_out_fold",
-    "keep_aside",
-    "name_groups",
-    "number_groups",
-    "split_images",
-    "take_fraction",
-]
-
 Integers = NDArray[np.int64]
 
 # Distinct from the seeds of the split itself: what a training leaves out is independent of what is held out.

@@ -21,14 +21,6 @@ from keypoint_detection.images import IMAGE_SUFFIXES, ImageError, ResizeMode, re
 from keypoint_detection.resizing import read_image, resize
 from keypoint_detection.types import DataError, Failure, ImageBatch
 
-__all__ = [
-    "UnlabelledFile",
-    "UnlabelledFrames",
-    "UnlabelledImages",
-    "collate_images",
-    "find_unlabelled",
-]
-
 logger = logging.getLogger(__name__)
 
 PATTERN_CHARACTERS = "*?["

@@ -14,18 +14,6 @@ from keypoint_detection.documents import refuse_special_file
 from keypoint_detection.extras import how_to_install
 from keypoint_detection.types import DataError
 
-__all__ = [
-    "VIDEO_SUFFIXES",
-    "Frame",
-    "check_video",
-    "count_frames",
-    "name_frame",
-    "read_frames",
-    "read_rate",
-    "save_frames",
-    "write_video",
-]
-
 VIDEO_KINDS = (
     "264 265 3g2 3gp asf avi divx dv f4v flv h264 h265 hevc ivf m1v m2ts m2v m4v mjpeg mjpg mkv mov mp4 mpe mpeg mpg "
     "mts mxf nut ogm ogv qt ts vob webm wmv y4m"

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from keypoint_detection.images import LETTERBOX_GREY
 from keypoint_detection.resizing import interpolate
 
-__all__ = ["blur", "find_shrinking", "recolour", "warp"]
-
 # Up to this, a bilinear warp creates no patterns that are not in the image; beyond it, pixels would be skipped.
 LARGEST_SHRINKING_WITHOUT_FILTER = 1.02
 # The weights of grey, ITU-R BT.601, as in torchvision.

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from keypoint_detection.data.coco import MAX_KEYPOINT_TYPES, Coordinates
 from keypoint_detection.types import DataError
 
-__all__ = ["Engine", "Found", "Metadata", "as_found", "read_metadata"]
-
 # No detector is calibrated for more distances.
 MAX_THRESHOLDS = 1000
 

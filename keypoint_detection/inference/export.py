@@ -14,8 +14,6 @@ from keypoint_detection.inference.onnx_engine import METADATA_KEY
 from keypoint_detection.inference.program_engine import METADATA_FILE
 from keypoint_detection.types import DataError
 
-__all__ = ["SUFFIXES", "ExportFormat", "ExportPrecision", "write_onnx", "write_program"]
-
 ExportFormat: TypeAlias = Literal["onnx", "torch_export"]
 ExportPrecision: TypeAlias = Literal["float32", "float16"]
 

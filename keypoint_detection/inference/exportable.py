@@ -14,8 +14,6 @@ from keypoint_detection.inference.loading import LoadedDetector
 from keypoint_detection.inference.plain_resizing import resize_plainly
 from keypoint_detection.types import Detections
 
-__all__ = ["ExportableDetector"]
-
 
 class ExportableDetector(nn.Module):
     """Do everything between an image and its points, in operations that can be exported.

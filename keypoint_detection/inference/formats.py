@@ -18,8 +18,6 @@ from keypoint_detection.destinations import relate_path
 from keypoint_detection.printing import make_plain_cell
 from keypoint_detection.types import NOT_LABELLED, VISIBLE
 
-__all__ = ["FILE_NAMES", "Format", "Record", "write_predictions"]
-
 Format: TypeAlias = Literal["csv", "jsonl", "coco", "coco_labels"]
 Record: TypeAlias = dict[str, Any]
 

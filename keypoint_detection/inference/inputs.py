@@ -12,8 +12,6 @@ from keypoint_detection.images import read_pixels, to_rgb
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ImageLike", "to_pixels"]
-
 ImageLike: TypeAlias = Union[NDArray[Any], Image.Image, "Tensor", str, Path]
 
 N_COLOURS = 3

@@ -17,8 +17,6 @@ from keypoint_detection.inference.thresholds import read_best_f1
 from keypoint_detection.models.backbones import Backbone
 from keypoint_detection.models.network import HeatmapNetwork
 
-__all__ = ["InputSettings", "LoadedDetector", "load_detector"]
-
 NETWORK_PREFIX = "network."
 
 

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from keypoint_detection.inference.engines import Found, as_found, read_metadata
 from keypoint_detection.types import DataError
 
-__all__ = ["METADATA_KEY", "OnnxEngine"]
-
 # Key in the model's metadata: a JSON object with the channels and whatever else a user of the file needs to know.
 METADATA_KEY = "kpd"
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from keypoint_detection.inference.engines import Engine, Found
 from keypoint_detection.inference.results import spread_of
 
-__all__ = ["MAX_DIFFERENCE_PX", "Parity", "Points", "compare", "match_points"]
-
 # Maximum distance between points of an exported detector and those of PyTorch, in pixels of the original images.
 MAX_DIFFERENCE_PX = 0.05
 # Further apart, they are not the same point.

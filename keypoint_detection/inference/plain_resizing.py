@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["resize_plainly"]
-
 # torch rounds its weights to 16-bit integers, with as many binary places as the largest of them leaves room for
 # (`_compute_index_ranges_int16_weights` in its UpSampleKernel.cpp).
 LARGEST_WEIGHT = 2**15

@@ -19,8 +19,6 @@ from keypoint_detection.inference.thresholds import choose_threshold
 if TYPE_CHECKING:
     from keypoint_detection.inference.torch_engine import Precision
 
-__all__ = ["Predictor"]
-
 Images: TypeAlias = list[Any] | tuple[Any, ...]
 
 

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from keypoint_detection.inference.engines import Found, as_found, read_metadata
 
-__all__ = ["METADATA_FILE", "ProgramEngine"]
-
 # Inside the program's file: a JSON object with the channels and whatever else a user of the file needs to know.
 METADATA_FILE = "kpd.json"
 

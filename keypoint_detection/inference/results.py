@@ -6,8 +6,6 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Point", "Result", "spread_of"]
-
 
 class Point(NamedTuple):
     """A point in an image.

@@ -11,8 +11,6 @@ from keypoint_detection.images import LETTERBOX_GREY
 from keypoint_detection.inference.predictor import Predictor
 from keypoint_detection.inference.results import Result
 
-__all__ = ["Floats", "Impression", "choose_images", "make_thumbnail", "measure_doubts", "take_impression"]
-
 Floats = NDArray[np.float32]
 
 # Width and height of the thumbnails that tell near-duplicates from different images.

@@ -5,8 +5,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-__all__ = ["choose_threshold", "read_best_f1"]
-
 # `best_f1` is the score of a point in the validation, whose last digits depend on the batch: the threshold lies just
 # below, so that this point is always in.
 BELOW_BEST_F1 = 0.999

@@ -16,8 +16,6 @@ from keypoint_detection.inference.engines import Found
 from keypoint_detection.inference.loading import LoadedDetector
 from keypoint_detection.resizing import resize
 
-__all__ = ["Precision", "TorchEngine"]
-
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 # Number of images in a batch if many are given: more is hardly faster and takes more memory.

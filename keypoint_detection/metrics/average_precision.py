@@ -12,15 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "OperatingPoint",
-    "PrecisionRecallCurve",
-    "average_precision",
-    "best_f1",
-    "mean_average_precision",
-    "trace_curve",
-]
-
 
 class OperatingPoint(NamedTuple):
     """The result of a score threshold; each field (R,), NaN where undefined.

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["percentile_interval", "resample_groups", "resample_images"]
-
 
 def resample_images(n_images: int, n_resamples: int, generator: torch.Generator) -> Tensor:
     """Draw resamples of the images with replacement.

@@ -14,18 +14,6 @@ from torch import Tensor
 from keypoint_detection.confidence import Calibration, log_odds_terms
 from keypoint_detection.metrics.evaluation import Measurements
 
-__all__ = [
-    "ONE_SIGMA_MASS",
-    "ConfidenceReport",
-    "ReliabilityCurve",
-    "bin_reliability",
-    "expected_calibration_error",
-    "fit_calibration",
-    "fit_log_odds",
-    "fit_peak_factor",
-    "measure_confidence",
-]
-
 # What "within one standard deviation" means in two dimensions: inside the ellipse that contains as much of a normal
 # distribution as one standard deviation either way does in one dimension.
 ONE_SIGMA_MASS = math.erf(1 / math.sqrt(2))

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from keypoint_detection.metrics.average_precision import trace_curve
 from keypoint_detection.metrics.evaluation import Measurements
 
-__all__ = ["Staircase", "cumulative_errors", "interpolated_precision"]
-
 # As many steps as a small panel can show; leaving out the rest moves a line by about its width.
 MAX_STEPS = 120
 

@@ -20,8 +20,6 @@ from keypoint_detection.metrics.localisation import (
 )
 from keypoint_detection.metrics.matching import match_detections, pair_nearest
 
-__all__ = ["ChannelValues", "DetectionList", "Measurements", "TruthList", "measure"]
-
 # Distances held at a time while matching: 8 MB in float64, about the size of a cache.
 CHUNK_ELEMENTS = 1 << 20
 

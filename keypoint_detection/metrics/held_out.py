@@ -11,8 +11,6 @@ from torch import Tensor
 
 from keypoint_detection.types import DataError
 
-__all__ = ["HELD_OUT_FILE", "HeldOut", "read_held_out", "write_held_out"]
-
 # In the run folder.
 HELD_OUT_FILE = "predictions.npz"
 # Increased when old files can no longer be read.

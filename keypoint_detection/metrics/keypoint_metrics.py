@@ -16,8 +16,6 @@ from keypoint_detection.metrics.oks import evaluate_oks, resolve_sigmas
 from keypoint_detection.metrics.report import EvaluationReport, build_report
 from keypoint_detection.types import NOT_LABELLED, Batch, DataError, Detections
 
-__all__ = ["KeypointMetrics"]
-
 
 class KeypointMetrics(Metric):
     """Measure detections against ground truth, with the same result on one process and on many.

@@ -11,8 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CurvePoint", "Estimate", "LearningCurve", "PowerLaw", "fit_power_law", "trace_learning_curve"]
-
 Floats = NDArray[np.float64]
 
 # The exponents tried. Above 2 an error falls to its floor at once; below 0.05 it hardly changes.

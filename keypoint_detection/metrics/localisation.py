@@ -10,15 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    "ErrorStatistics",
-    "correct_share",
-    "error_statistics",
-    "normalised_mean_error",
-    "reference_lengths",
-    "strict_success",
-]
-
 
 class ErrorStatistics(NamedTuple):
     """Errors over the ground truths that have a prediction, and how many have one; each (R,) float64.

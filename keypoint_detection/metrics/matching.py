@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["check_thresholds", "match_detections", "pair_nearest"]
-
 
 def check_thresholds(name: str, thresholds: Sequence[float]) -> tuple[float, ...]:
     """Return the thresholds as floats, or raise an error that says what is wrong with them.

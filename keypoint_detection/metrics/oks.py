@@ -18,15 +18,6 @@ from torch import Tensor
 
 from keypoint_detection.metrics.evaluation import DetectionList, Measurements, TruthList
 
-__all__ = [
-    "COCO17_SIGMAS",
-    "OksPredictions",
-    "OksTruths",
-    "evaluate_oks",
-    "oks_average_precision",
-    "resolve_sigmas",
-]
-
 logger = logging.getLogger(__name__)
 
 # By keypoint type, in the order of the COCO person category; the values are those of pycocotools.

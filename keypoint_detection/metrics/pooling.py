@@ -14,17 +14,6 @@ from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.types import DataError
 
-__all__ = [
-    "FoundRuns",
-    "Run",
-    "find_other_detectors",
-    "find_runs",
-    "groups_of",
-    "missing_folds",
-    "pool",
-    "refuse_other_measurements",
-]
-
 # The settings that must agree: those of the metric and those of the split.
 SHARED = ("channels", "thresholds_px", "relative_thresholds", "oks_sigmas", "n_folds", "group_by", "sha256")
 

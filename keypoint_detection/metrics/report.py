@@ -18,8 +18,6 @@ from keypoint_detection.metrics.calibration import (
 )
 from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 
-__all__ = ["ChannelReport", "EvaluationReport", "ImageErrors", "build_report", "severity"]
-
 # The share of the resamples inside an interval.
 INTERVAL_LEVEL = 0.95
 # Accumulated weights held at a time by a bootstrap: 4 MB in float32, about the size of a cache.

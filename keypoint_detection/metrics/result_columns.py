@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from keypoint_detection.metrics.report import ChannelReport, EvaluationReport
 
-__all__ = ["Column", "ResultCell", "list_columns", "list_further_columns", "list_rows", "name_row", "write_cell"]
-
 OVERALL = "overall"
 
 

@@ -11,8 +11,6 @@ from keypoint_detection.metrics.learning_curve import CurvePoint
 from keypoint_detection.metrics.pooling import Run, groups_of, missing_folds, pool, refuse_other_measurements
 from keypoint_detection.types import DataError
 
-__all__ = ["LABELS", "ErrorName", "Training", "has_fractions", "measure_trainings"]
-
 ErrorName = Literal["error_px/mean", "error_px/median", "error_px/p95", "NME", "loss"]
 # The name of each number in a report, and its label.
 FIELDS: dict[ErrorName, str] = {

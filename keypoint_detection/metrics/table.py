@@ -10,8 +10,6 @@ from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.metrics.result_columns import list_columns, list_rows, name_row, write_cell
 from keypoint_detection.printing import make_printable
 
-__all__ = ["make_table", "print_parts"]
-
 # Without a terminal, rich assumes 80 columns, but files and logs have room for the whole table.
 LOG_WIDTH = 160
 

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LossName", "heatmap_loss", "target_entropy"]
-
 LossName = Literal["bce", "mse", "focal"]
 
 # The exponent of the focal weight, as in Li et al. 2020, section 4.

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from keypoint_detection.models.backbones.backbone import Backbone
 
-__all__ = ["HEAD_BIAS", "HeatmapNetwork", "average_logits", "prior_logits"]
-
 # sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of a training gives the exact share.
 HEAD_BIAS = -4.0
 HEAD_KERNEL_SIZE = 3

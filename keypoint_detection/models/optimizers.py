@@ -9,8 +9,6 @@ from torch.optim import Optimizer
 
 from keypoint_detection.models.parameter_groups import make_parameter_groups
 
-__all__ = ["make_optimizer"]
-
 # Those that evaluate a batch several times per step, or take sparse gradients.
 UNSUITED = (torch.optim.LBFGS, torch.optim.SparseAdam)
 

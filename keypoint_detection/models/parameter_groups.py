@@ -4,8 +4,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["make_parameter_groups"]
-
 
 def make_parameter_groups(
     network: nn.Module, slow_part: nn.Module | None, *, lr: float, slow_lr_factor: float, decays_all: bool

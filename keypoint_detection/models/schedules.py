@@ -5,8 +5,6 @@ import math
 
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-__all__ = ["check_length", "warmup_cosine"]
-
 logger = logging.getLogger(__name__)
 
 # The share of the training in which the learning rate rises: Adam's second moments need some steps to settle.

@@ -14,22 +14,6 @@ import yaml
 
 from keypoint_detection.documents import parse_yaml
 
-__all__ = [
-    "CONFIG_OPTIONS",
-    "ENVIRONMENT_PREFIX",
-    "SIMILARITY",
-    "ConfigWord",
-    "find_checkpoint_path",
-    "find_class_names",
-    "find_configs",
-    "find_unknown_keys",
-    "find_wrong_sections",
-    "gives_config",
-    "prepare_words",
-    "refuse_broken_configs",
-    "variables_as_words",
-]
-
 ENVIRONMENT_PREFIX = "KPD"
 CONFIG_OPTIONS = ("-c", "--config")
 CONFIG_PREFIX = "--config="

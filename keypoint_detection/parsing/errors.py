@@ -24,8 +24,6 @@ from keypoint_detection.parsing.internals import (
 from keypoint_detection.parsing.wording import reword
 from keypoint_detection.printing import complain
 
-__all__ = ["Parser", "ShortErrors"]
-
 N_OFFERED = 3
 # More names than this are listed only if none of them is near.
 N_SHOWN = 12

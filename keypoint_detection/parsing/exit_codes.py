@@ -1,7 +1,5 @@
 """Exit codes of the commands; apart from all that parses, so that `kpd` answers at once."""
 
-__all__ = ["FAILURE", "SIGNAL_EXIT_BASE", "USAGE_ERROR"]
-
 # Something failed while a command was running.
 FAILURE = 1
 

@@ -15,16 +15,6 @@ from typing import NamedTuple
 
 from keypoint_detection.ranks import find_rank
 
-__all__ = [
-    "DEBUG_VARIABLE",
-    "describe_failure",
-    "find_own_place",
-    "is_debugging",
-    "is_of_another_process",
-    "message_of",
-    "note_run_folder",
-]
-
 # Set to 1, it shows tracebacks.
 DEBUG_VARIABLE = "KPD_DEBUG"
 TRACEBACK_FILE = "traceback.txt"

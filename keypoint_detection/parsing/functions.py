@@ -10,8 +10,6 @@ from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.help import TRUST_HELP
 from keypoint_detection.printing import make_handler
 
-__all__ = ["call_with_words", "describe"]
-
 R = TypeVar("R")
 
 

@@ -8,8 +8,6 @@ from jsonargparse import DefaultHelpFormatter
 
 from keypoint_detection.parsing.wording import KINDS
 
-__all__ = ["TRUST_HELP", "ShortHelp"]
-
 # Columns in front of what an option means.
 INDENT = 6
 # What jsonargparse writes behind what an option means; its types are those of Python.

@@ -10,43 +10,6 @@ from jsonargparse._loaders_dumpers import yaml_load
 
 from keypoint_detection.documents import parse_yaml
 
-__all__ = [
-    "DescribesEpochs",
-    "KeepsCheckpointSettings",
-    "Position",
-    "Progress",
-    "SkipsEmptySections",
-    "brings_checkpoint_io",
-    "cluster_environment",
-    "command_parsers",
-    "count_last_step",
-    "drop_arguments_of_old_classes",
-    "drop_minimum_length",
-    "find_epoch_sums",
-    "find_metrics",
-    "find_position",
-    "forget_marked_batch",
-    "guard_values",
-    "has_settings_of_config",
-    "import_through",
-    "is_at_end",
-    "is_between_batches",
-    "is_between_steps",
-    "is_in_validation",
-    "is_validation_due",
-    "is_validation_scheduled",
-    "list_class_names",
-    "list_option_strings",
-    "log_hyperparameters",
-    "mark_validation_due",
-    "rebuild_from_settings",
-    "restore_epoch_sums",
-    "reword_options",
-    "seconds_left",
-    "show_options",
-    "trained_so_far",
-]
-
 _DISCARD = "discard_init_args_on_class_path_change"
 _IMPORT = "import_object"
 # The attribute of a replacement that holds what it replaced.

@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["explain_failed_restoring"]
-
 # The tensors that torch's optimisers keep for a parameter, in its shape.
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
 

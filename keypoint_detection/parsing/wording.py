@@ -3,8 +3,6 @@
 import ast
 import re
 
-__all__ = ["reword"]
-
 # What the types of jsonargparse and Python are called in messages to the user.
 KINDS = {
     "PositiveInt": "a whole number above 0",

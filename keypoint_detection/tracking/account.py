@@ -23,8 +23,6 @@ from keypoint_detection.tracking.guarded_logger import (
     note_new_run,
 )
 
-__all__ = ["finish_wandb", "prepare_wandb"]
-
 logger = logging.getLogger(__name__)
 
 

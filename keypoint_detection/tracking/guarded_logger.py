@@ -10,17 +10,6 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 
-__all__ = [
-    "GuardedWandbLogger",
-    "drop_dead_client",
-    "end_client",
-    "first_line",
-    "going_on",
-    "guard",
-    "log_on_disk",
-    "note_new_run",
-]
-
 logger = logging.getLogger(__name__)
 
 # What Lightning and our callbacks call.

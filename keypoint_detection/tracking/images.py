@@ -7,8 +7,6 @@ import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-__all__ = ["log_images"]
-
 
 def log_images(logger: Logger, name: str, images: Sequence[tuple[int, Image.Image]], step: int) -> None:
     """Send images to a logger that accepts them; the others are left alone.

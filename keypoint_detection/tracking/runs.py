@@ -9,8 +9,6 @@ from lightning.pytorch.loggers import WandbLogger
 
 from keypoint_detection.tracking.guarded_logger import going_on
 
-__all__ = ["add_file", "describe_run", "send_model", "summarise_by", "write_summary"]
-
 
 def describe_run(logger: WandbLogger, description: Mapping[str, Any]) -> None:
     """Add values to the config of a run, where runs are filtered and grouped by them."""

@@ -10,8 +10,6 @@ from PIL import Image
 
 from keypoint_detection.tracking.guarded_logger import going_on
 
-__all__ = ["log_table", "wandb_loggers"]
-
 
 def wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
     """List the loggers of a trainer that write to Weights & Biases."""

@@ -8,8 +8,6 @@ from lightning.pytorch import Trainer
 
 from keypoint_detection.counting import count_in_words
 
-__all__ = ["check_batches", "choose_validations", "fill_in_budget"]
-
 logger = logging.getLogger(__name__)
 
 # An epoch of 20 images is two steps, one of 60 000 images is thousands; what a network learns depends on steps. This

@@ -8,8 +8,6 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from keypoint_detection.detector import KeypointDetector
 
-__all__ = ["check_idle_settings"]
-
 logger = logging.getLogger(__name__)
 
 # Between the centres of cells, a Gaussian of half a cell still reaches a third of its height.

@@ -14,8 +14,6 @@ from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.types import DataError
 
-__all__ = ["warn_of_crowded_images", "warn_of_labels"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -12,8 +12,6 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from keypoint_detection.callbacks.checkpointing import BestCheckpoint
 from keypoint_detection.detector import KeypointDetector
 
-__all__ = ["check_monitors", "fill_in_monitors"]
-
 logger = logging.getLogger(__name__)
 
 MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"

@@ -11,8 +11,6 @@ from keypoint_detection.data.checks.labels import count_per_image
 from keypoint_detection.data.checks.parts import make_part
 from keypoint_detection.data.files import read_table
 
-__all__ = ["fill_in_max_keypoints"]
-
 logger = logging.getLogger(__name__)
 
 

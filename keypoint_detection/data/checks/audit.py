@@ -27,8 +27,6 @@ from keypoint_detection.data.splitting import SplitOptions, split_images
 from keypoint_detection.images import ImageError, ImageScan
 from keypoint_detection.types import DataError
 
-__all__ = ["Audit", "DataDescription", "audit"]
-
 N_SIZES = 3
 Track = Callable[[Iterator[ImageScan | ImageError], int], Iterable[ImageScan | ImageError]]
 

@@ -14,8 +14,6 @@ from keypoint_detection.data.dataset import KeypointsDataset, collate
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.types import Batch, DataError
 
-__all__ = ["Example", "check_augmentation", "draw_examples"]
-
 # Number of images that are augmented to count the points that leave them.
 N_SAMPLES = 64
 # From this share of points upwards, a network learns too little of what is near the border.

@@ -6,8 +6,6 @@ from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.likeness import Seen
 
-__all__ = ["check_brightness"]
-
 # Of 255. Twelve bits in a file of sixteen reach 15; photographs in the dark still have brighter spots than this.
 NEARLY_BLACK = 24
 

@@ -11,8 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Likeness", "Neighbours", "find_copies", "find_neighbours"]
-
 # The side that thumbnails are reduced to for the search, fast enough even for 60 000 images.
 SEARCH_SIDE_PX = 16
 # Images compared at once: 4 bytes per pair.

@@ -13,8 +13,6 @@ from keypoint_detection.data.coco import name_category
 from keypoint_detection.data.coco_file import CocoFile
 from keypoint_detection.data.coco_images import is_side
 
-__all__ = ["check_entries"]
-
 
 def check_entries(source: str, file: CocoFile, types: Sequence[KeypointType]) -> list[Finding]:
     """Find wrong `num_keypoints`, entries that are there twice, impossible sizes, and keypoints without a name.

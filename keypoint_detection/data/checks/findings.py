@@ -7,8 +7,6 @@ from typing import Any, Literal
 from keypoint_detection.counting import agree
 from keypoint_detection.data.problems import Problems
 
-__all__ = ["Finding", "Level", "findings_of_problems", "shorten_list"]
-
 # What makes a training impossible or worthless; what deserves a look; what is good to know.
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")

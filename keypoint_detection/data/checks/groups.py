@@ -7,8 +7,6 @@ from pathlib import PurePath
 
 from keypoint_detection.data.checks.findings import shorten_list
 
-__all__ = ["find_groups", "propose_split"]
-
 # With fewer images than this in the average group, they are not frames of videos.
 MIN_MEAN_SIZE = 3
 # The approximate share of the images for validation.

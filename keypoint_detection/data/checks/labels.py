@@ -9,16 +9,6 @@ from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding, shorten_list
 from keypoint_detection.data.checks.parts import Demands, Part
 
-__all__ = [
-    "are_shares",
-    "check_channels",
-    "check_coordinates",
-    "check_counts",
-    "check_distances",
-    "check_labels",
-    "count_per_image",
-]
-
 # A channel with fewer points than this has hardly been labelled, and a file with fewer images is a trial.
 FEW_POINTS = 10
 # Number of points needed before their common range is informative.

@@ -15,8 +15,6 @@ from keypoint_detection.data.checks.parts import Part
 from keypoint_detection.data.coco import CocoKeypoints
 from keypoint_detection.images import ImageScan
 
-__all__ = ["Seen", "check_copies", "check_part_likeness", "check_split_likeness"]
-
 # If this share of the images shows the scene of another one, all are taken for one recording.
 SCENE_SHARE = 0.5
 NO_GROUPS = (

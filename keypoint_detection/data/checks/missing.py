@@ -6,8 +6,6 @@ from pathlib import Path, PurePosixPath
 
 from keypoint_detection.destinations import shorten_path
 
-__all__ = ["advise_on_missing"]
-
 # Maximum number of folders searched; a home folder may contain millions.
 MAX_FOLDERS = 5000
 

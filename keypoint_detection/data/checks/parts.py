@@ -12,8 +12,6 @@ from keypoint_detection.data.coco import CocoKeypoints
 from keypoint_detection.images import ResizeMode, fit_size
 from keypoint_detection.types import VISIBLE
 
-__all__ = ["Demands", "Part", "make_part"]
-
 
 class Demands(NamedTuple):
     """What a detector requires of its data.

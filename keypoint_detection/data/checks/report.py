@@ -11,8 +11,6 @@ from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Part
 from keypoint_detection.data.checks.sizes import measure_sizes
 
-__all__ = ["describe_audit", "format_audit"]
-
 N_EXAMPLES_TEXT = 3
 N_EXAMPLES_JSON = 100
 HEADINGS = {"error": "Errors", "warning": "Warnings", "note": "Notes"}

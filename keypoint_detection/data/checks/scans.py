@@ -8,8 +8,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 from keypoint_detection.images import ImageError, ImageScan, scan_image
 
-__all__ = ["THUMBNAIL_SIDE_PX", "scan_images"]
-
 # Enough to distinguish two frames of a video from two copies of one; 1 kB per image.
 THUMBNAIL_SIDE_PX = 32
 # Reading waits for the disk.

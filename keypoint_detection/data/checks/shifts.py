@@ -6,8 +6,6 @@ from numpy.typing import NDArray
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Part
 
-__all__ = ["check_shift"]
-
 # Fewer labelled images than this allow no firm conclusion.
 MIN_IMAGES = 20
 # Number of standard errors by which labels must fit the neighbouring image better to be reported.

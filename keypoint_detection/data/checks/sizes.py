@@ -10,8 +10,6 @@ from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Demands, Part
 
-__all__ = ["SizeStatistics", "check_object_sizes", "measure_sizes"]
-
 # Target size of small objects (the smallest tenth) in the network's input, and target distance between their points.
 OBJECT_SIDE_PX = 48
 SPACING_PX = 6

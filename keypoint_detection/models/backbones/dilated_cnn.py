@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from keypoint_detection.models.backbones.backbone import Backbone
 
-__all__ = ["DilatedCnn"]
-
 # Increasing dilations give a wide view without losing resolution; the last layer smooths the grid that they leave.
 DILATIONS = (1, 1, 2, 4, 8, 16, 1, 1, 2, 4, 8, 16, 1)
 NEGATIVE_SLOPE = 0.01

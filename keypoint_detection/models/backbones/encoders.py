@@ -16,8 +16,6 @@ from keypoint_detection.counting import count_in_words
 from keypoint_detection.models.backbones.hub import find_obstacle, keeping_to_cache
 from keypoint_detection.models.backbones.packages import WEIGHT_PACKAGES, find_package, locate_weights
 
-__all__ = ["Encoder", "create_encoder", "create_transformer", "load_encoder_weights"]
-
 logger = logging.getLogger(__name__)
 
 # What is recommended where no weights can be downloaded.

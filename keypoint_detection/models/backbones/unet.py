@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from keypoint_detection.models.backbones.backbone import Backbone
 from keypoint_detection.models.backbones.layers import ResidualBlock
 
-__all__ = ["Unet"]
-
 
 class Unet(Backbone):
     """Small encoder-decoder with skip connections and full-resolution heatmaps, for training from scratch.

@@ -12,8 +12,6 @@ from keypoint_detection.models.backbones.backbone import Backbone
 from keypoint_detection.models.backbones.encoders import create_transformer, load_encoder_weights
 from keypoint_detection.models.backbones.layers import normalised_convolution
 
-__all__ = ["VitUpsampler"]
-
 
 class VitUpsampler(Backbone):
     """Upsampled features of a vision transformer: for few, varied images and a GPU.
