@@ -9,7 +9,7 @@ from torch import Tensor
 from keypoint_detection.types import Detections
 
 # Shown to users of a checkpoint without a calibration.
-NO_CALIBRATION = (
+UNCALIBRATED_WARNING = (
     "The checkpoint has no calibration, so points have neither probability nor spread. "
     "`kpd validate --ckpt_path=… --data.val=…` writes a copy that has one, if enough points are right."
 )

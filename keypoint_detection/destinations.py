@@ -26,13 +26,13 @@ def refuse_unwritable(path: Path, option: str) -> None:
         raise DataError(f"{option}: {path} cannot be written ({reason}); give another {option}.")
 
 
-def stay_below(name: str) -> Path:
+def path_below(name: str) -> Path:
     """Make a path that stays below any folder from the name of a file that may lie elsewhere.
 
     Args:
         name: such as `../images/a.png` or `/data/a.png`; drive, root and `..` are left out.
 
-    >>> stay_below("../images/a.png").as_posix()
+    >>> path_below("../images/a.png").as_posix()
     'images/a.png'
     """
     path = PurePath(name)

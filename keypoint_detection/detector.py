@@ -26,6 +26,12 @@ from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.confidence import Calibration, calibrate
 from keypoint_detection.geometry import map_detections
+from keypoint_detection.lightning_internals import (
+    has_settings_of_config,
+    is_validation_scheduled,
+    log_hyperparameters,
+    rebuild_from_settings,
+)
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.matching import check_thresholds
 from keypoint_detection.metrics.report import EvaluationReport
@@ -34,14 +40,7 @@ from keypoint_detection.models.losses import LossName, heatmap_loss, target_entr
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.optimizers import make_optimizer
 from keypoint_detection.models.schedules import check_length, warmup_cosine
-from keypoint_detection.parsing.internals import (
-    drop_arguments_of_old_classes,
-    has_settings_of_config,
-    import_through,
-    is_validation_scheduled,
-    log_hyperparameters,
-    rebuild_from_settings,
-)
+from keypoint_detection.parsing.internals import drop_arguments_of_old_classes, import_through
 from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, Batch, Detections, ImageBatch
 
 # Lightning parses the settings stored in a checkpoint as it does a command line.
@@ -231,7 +230,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         self._is_initialised = True
 
     def setup(self, stage: str) -> None:
-        """Refuse what does not go together, and take note of the types that swap when an image is mirrored.
+        """Refuse what does not go together, and store the types that swap when an image is mirrored.
 
         Raises:
             MisconfigurationException: the precision would round the ground truth, or the data has other channels.
@@ -247,7 +246,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         self.take_flip_pairs(getattr(data, "flip_pairs", None))
 
     def take_flip_pairs(self, flip_pairs: Sequence[Sequence[str]] | None) -> None:
-        """Take note of the types that swap when an image is mirrored, which `flip_test` needs.
+        """Store the types that swap when an image is mirrored, which `flip_test` needs.
 
         Args:
             flip_pairs: the data's pairs; None takes those stored in the checkpoint.

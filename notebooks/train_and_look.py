@@ -30,13 +30,13 @@ from PIL import Image
 
 from keypoint_detection import Predictor
 from keypoint_detection.boxes.data_set import SyntheticBoxes
-from keypoint_detection.callbacks.result_table import make_table
-from keypoint_detection.callbacks.worst_images import WorstImages
 from keypoint_detection.commands.export import export
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import Unet
 from keypoint_detection.plots import plot_cumulative_errors, plot_precision_recall
+from keypoint_detection.reporting.result_table import make_table
+from keypoint_detection.reporting.worst_images import WorstImages
 
 # %matplotlib inline
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

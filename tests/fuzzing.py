@@ -12,7 +12,7 @@ import numpy as np
 from conftest import write_discs
 
 from keypoint_detection.cli import COMMANDS, run
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.coco_keypoints import read_coco
 from keypoint_detection.data.image_files import check_images
 from keypoint_detection.types import DataError
 

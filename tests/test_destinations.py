@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from keypoint_detection.destinations import refuse_unwritable, stay_below
+from keypoint_detection.destinations import path_below, refuse_unwritable
 from keypoint_detection.types import DataError
 
 
@@ -31,6 +31,6 @@ def test_a_folder_that_is_read_only_is_refused(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["a/b.png", "/a/b.png", "../../a/b.png", "a/../b.png", "./a/b.png"])
 def test_a_name_that_leads_elsewhere_stays_below(name: str, tmp_path: Path) -> None:
-    place = (tmp_path / stay_below(name)).resolve()
+    place = (tmp_path / path_below(name)).resolve()
     assert place.is_relative_to(tmp_path.resolve())
     assert place.name == "b.png"

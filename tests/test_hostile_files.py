@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from keypoint_detection.conversion.formats import find_labels, read_labels
-from keypoint_detection.conversion.labels import Reading
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.conversion.label_set import Reading
+from keypoint_detection.data.coco_keypoints import read_coco
 from keypoint_detection.data.unlabelled import find_unlabelled
 from keypoint_detection.data.video import read_frames, write_video
 from keypoint_detection.documents import parse_yaml, read_text

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keypoint_detection.cli import run
-from keypoint_detection.inference.formats import write_predictions
+from keypoint_detection.inference.prediction_files import write_predictions
 from keypoint_detection.printing import complain, make_handler, make_plain_cell, make_printable, say
 
 # Erases the line, colours, returns to its start, rings, reverses the direction of text; half of a character.

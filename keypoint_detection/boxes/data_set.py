@@ -206,7 +206,7 @@ def list_files(folder: Path, options: SyntheticBoxes) -> DataFiles:
     return DataFiles(folder / "train.json", val, test)
 
 
-def draw_examples(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
+def draw_box_images(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
     """Draw images without writing them, (height, width, 3) uint8 RGB."""
     rngs = [np.random.default_rng(index) for index in range(count)]
     return [render(sample_scene(rng, height, width), rng).image for rng in rngs]

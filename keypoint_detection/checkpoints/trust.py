@@ -41,7 +41,8 @@ PACKAGES = (
     "keypoint_detection.models",
     "keypoint_detection.data",
     "keypoint_detection.boxes",
-    "keypoint_detection.callbacks",
+    "keypoint_detection.reporting",
+    "keypoint_detection.training",
     "torch.nn",
     "torch.optim",
     "torchvision.transforms.v2",
@@ -56,6 +57,16 @@ PACKAGES = (
     "lightning.pytorch.strategies",
     "lightning.fabric.plugins",
 )
+# Modules of callbacks that moved, by the names that older runs saved.
+MOVED = {
+    f"keypoint_detection.callbacks.{old}": f"keypoint_detection.{new}"
+    for old, new in {
+        "checkpointing": "training.checkpointing",
+        "html_report": "reporting.html_report",
+        "overlays": "reporting.logged_overlays",
+        "result_table": "reporting.result_table",
+    }.items()
+}
 # The settings whose values name classes, by themselves or in lists.
 CLASS_SETTINGS = {
     *("backbone", "optimizer", "lr_scheduler", "augmentation", "synthetic"),
@@ -183,7 +194,7 @@ def import_named(name: str, import_freely: Callable[[str], Any]) -> Any:
     Raises:
         UntrustedError: the setting is a stored one that may not name this.
     """
-    trust = current_trust()
+    trust, name = current_trust(), _present_name(name)
     if "." not in name:
         return import_freely(name)  # an error, since it has no module
     if not trust.is_vetting or trust.covers(name):
@@ -215,6 +226,7 @@ def _named_classes(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[s
 
 def _reason_against(name: str) -> str | None:
     """Say why a stored setting may not name this, and the fix; None if it may. Imports nothing."""
+    name = _present_name(name)
     module = name.rpartition(".")[0]
     if not module or current_trust().covers(name):
         return None  # a short name stands for a class that is imported
@@ -231,6 +243,12 @@ def _reason_against(name: str) -> str | None:
         "which is not part of kpd, torch, torchvision, timm or Lightning, so it was not imported. If you trust that "
         f"code, add {TRUST_OPTION}={module}; in Python, import {module} first."
     )
+
+
+def _present_name(name: str) -> str:
+    """Return the name that a class of an older version has now."""
+    module, _, attribute = name.rpartition(".")
+    return f"{MOVED[module]}.{attribute}" if module in MOVED else name
 
 
 def _is_dotted(text: str) -> bool:

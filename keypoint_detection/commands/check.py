@@ -19,9 +19,9 @@ from keypoint_detection.commands.fit_configs import (
 from keypoint_detection.commands.terminal import track
 from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.audit import Audit, DataDescription, audit
+from keypoint_detection.data.checks.audit_report import describe_audit, format_audit
 from keypoint_detection.data.checks.findings import Finding
-from keypoint_detection.data.checks.parts import Demands, Part
-from keypoint_detection.data.checks.report import describe_audit, format_audit
+from keypoint_detection.data.checks.parts import Part, Requirements
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.parsing.arguments import CONFIG_OPTIONS
 from keypoint_detection.parsing.errors import Parser
@@ -110,7 +110,7 @@ def check(
     found = audit(data, lambda scans, n_images: track(scans, "Reading images", n_images))
     part = next((part for part in found.parts if part.name in ("", "train") and part.sizes.any()), None)
     if sheet is not None and part is not None and len(part.channels):
-        found = _look_at_augmentation(found, part, data.demands, augmentation, Path(sheet).expanduser(), n_images)
+        found = _look_at_augmentation(found, part, data.requirements, augmentation, Path(sheet).expanduser(), n_images)
     if json != STANDARD_OUTPUT:
         say(format_audit(found))
     if json is not None:
@@ -142,15 +142,15 @@ def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) ->
         )
     if not Path(options.file).is_file():
         raise DataError(f"{options.file!r} is not a file; a COCO keypoint file (JSON) is expected.")
-    demands = Demands(None, "letterbox", False, None, MIN_DISTANCE_PX)
+    requirements = Requirements(None, "letterbox", False, None, MIN_DISTANCE_PX)
     files = {"": Path(options.file)}
-    return DataDescription(files, None, "continuous", None, None, demands, None, "error", "error"), Augmentation(
+    return DataDescription(files, None, "continuous", None, None, requirements, None, "error", "error"), Augmentation(
         None, None, True
     )
 
 
 def _look_at_augmentation(
-    found: Audit, part: Part, demands: Demands, augmentation: Augmentation, sheet: Path, n_images: int
+    found: Audit, part: Part, requirements: Requirements, augmentation: Augmentation, sheet: Path, n_images: int
 ) -> Audit:
     """Count what the augmentation loses, and write the contact sheet; both need torch, which is loaded here."""
     from torchvision.transforms import v2
@@ -162,10 +162,10 @@ def _look_at_augmentation(
     transform = augmentation.transform or v2.Compose(default_augmentation(augmentation.flip_pairs is not None))
     if not augmentation.is_on:
         transform = v2.Identity()
-    findings = check_augmentation(part, demands, transform, augmentation.flip_pairs)
+    findings = check_augmentation(part, requirements, transform, augmentation.flip_pairs)
     if any(finding.level == "error" for finding in findings):
         return found._replace(findings=[*findings, *found.findings])
-    examples = draw_examples(part, demands, transform, augmentation.flip_pairs, n_images)
+    examples = draw_examples(part, requirements, transform, augmentation.flip_pairs, n_images)
     panels = [
         (
             LabelledPanel.of_batch(example.name, example.before),

@@ -8,6 +8,7 @@ import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 
 from keypoint_detection import __version__
+from keypoint_detection.conversion.dividing import divide_images
 from keypoint_detection.conversion.formats import (
     FORMATS,
     FormatName,
@@ -15,8 +16,7 @@ from keypoint_detection.conversion.formats import (
     read_labels,
     refuse_unlabelled_parts,
 )
-from keypoint_detection.conversion.labels import LabelSet, Reading
-from keypoint_detection.conversion.splitting import split_images
+from keypoint_detection.conversion.label_set import LabelSet, Reading
 from keypoint_detection.conversion.writing import (
     WITHOUT_PARTS,
     ImageTransfer,
@@ -26,7 +26,7 @@ from keypoint_detection.conversion.writing import (
 )
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.checks.labels import are_shares
-from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.data.coco_keypoints import Coordinates
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.parsing.functions import call_with_words
@@ -126,7 +126,7 @@ def convert(
         _keep_categories(labels, categories)
     split_notes = []
     if val_fraction or test_fraction:
-        split_notes = split_images(labels.images, val_fraction, test_fraction, group_by, seed)
+        split_notes = divide_images(labels.images, val_fraction, test_fraction, group_by, seed)
         refuse_unlabelled_parts(labels.images, f"{path}: {{}}; draw others with another --seed")
     report = _describe(labels)
     info = {

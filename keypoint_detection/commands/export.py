@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from keypoint_detection import __version__
-from keypoint_detection.boxes.data_set import draw_examples
-from keypoint_detection.confidence import NO_CALIBRATION
+from keypoint_detection.boxes.data_set import draw_box_images
+from keypoint_detection.confidence import UNCALIBRATED_WARNING
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.unlabelled import find_unlabelled
 from keypoint_detection.destinations import refuse_unwritable
@@ -80,7 +80,7 @@ def export(
         raise DataError(f"{path} already exists; give another --output.")
     refuse_unwritable(path, "--output")
     detector = load_detector(ckpt_path, flip_test=flip_test)
-    examples = _read_examples(images) if images else draw_examples(N_IMAGES, *DRAWN_SIZE)
+    examples = _read_examples(images) if images else draw_box_images(N_IMAGES, *DRAWN_SIZE)
     path.parent.mkdir(parents=True, exist_ok=True)
     write = write_onnx if format == "onnx" else write_program
     # The file appears once it is complete and known to match PyTorch.
@@ -129,7 +129,7 @@ def _report(path: Path, n_bytes: int, parity: Parity, detector: LoadedDetector) 
 
 def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:
     if not is_calibrated:
-        return f"  {NO_CALIBRATION}\n"
+        return f"  {UNCALIBRATED_WARNING}\n"
     return (
         f"  in spread            {parity.max_spread_difference_px:.4f} px\n"
         f"  in probability       {parity.max_probability_difference:.5f}\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from keypoint_detection.data.checks.audit import DataDescription
-from keypoint_detection.data.checks.parts import Demands
+from keypoint_detection.data.checks.parts import Requirements
 from keypoint_detection.parsing.arguments import (
     CONFIG_OPTIONS,
     ConfigWord,
@@ -101,7 +101,7 @@ def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescri
     Raises:
         DataError: no file is given, or options contradict each other.
     """
-    from keypoint_detection.data.files import find_files
+    from keypoint_detection.data.label_files import find_files
 
     data: KeypointsDataModule = parser.instantiate_classes(options).data
     if options.file is not None:
@@ -113,7 +113,7 @@ def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescri
     named = {name: path for name, path in files._asdict().items() if path is not None}
     if not named:
         raise DataError("nothing to check: data.train, data.val and data.test are all left out.")
-    demands = Demands(
+    requirements = Requirements(
         data.image_size,
         data.resize,
         data.visible_only,
@@ -126,7 +126,7 @@ def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescri
         data.coordinates,
         data.categories,
         options.model.channels,
-        demands,
+        requirements,
         split=data.split_options if "train" in named and "val" not in named and options.file is None else None,
         missing_images=data.missing_images,
         outside_images=data.outside_images,

@@ -15,9 +15,9 @@ import yaml
 from keypoint_detection.channels import resolve_channels
 from keypoint_detection.data.checks.parts import make_part
 from keypoint_detection.data.checks.sizes import measure_sizes
-from keypoint_detection.data.coco import Coordinates
-from keypoint_detection.data.files import read_table
+from keypoint_detection.data.coco_keypoints import Coordinates
 from keypoint_detection.data.image_files import check_images
+from keypoint_detection.data.label_files import read_table
 from keypoint_detection.destinations import refuse_unwritable, shorten_path
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe

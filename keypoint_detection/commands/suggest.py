@@ -15,7 +15,7 @@ from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.image_bounds import OutsideImages
 from keypoint_detection.data.unlabelled import UnlabelledFile, find_unlabelled
 from keypoint_detection.data.video import count_frames, name_frame, read_frames, save_frames
-from keypoint_detection.destinations import refuse_unwritable, stay_below
+from keypoint_detection.destinations import path_below, refuse_unwritable
 from keypoint_detection.drawing import LabelledPanel, draw_contact_sheet
 from keypoint_detection.images import ImageError, read_pixels
 from keypoint_detection.inference.loading import load_detector
@@ -185,11 +185,11 @@ def _save(candidates: Sequence[_Candidate], doubts: Sequence[float], folder: Pat
         name, path = file.name, Path(file.path)
         if number is not None:
             frames.setdefault(file, []).append(number)
-            path = folder / stay_below(file.name) / name_frame(number)
+            path = folder / path_below(file.name) / name_frame(number)
             name = path.as_posix()
         suggestions.append(_Suggestion(name, path, doubt))
     for file, numbers in frames.items():
-        save_frames(file.path, folder / stay_below(file.name), numbers)
+        save_frames(file.path, folder / path_below(file.name), numbers)
     return suggestions
 
 

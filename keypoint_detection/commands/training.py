@@ -25,24 +25,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_utilities.core.enums import StrEnum
 
 from keypoint_detection.boxes.scene import KEYPOINT_NAMES
-from keypoint_detection.callbacks.calibrated_copy import CalibratedCopy
-from keypoint_detection.callbacks.checkpointing import BestCheckpoint, LastCheckpoint, WholeFiles
-from keypoint_detection.callbacks.epoch_progress_bar import EpochProgressBar
-from keypoint_detection.callbacks.exact_resume import ExactResume
-from keypoint_detection.callbacks.final_validation import FinalValidation
-from keypoint_detection.callbacks.graceful_stop import GracefulStop
-from keypoint_detection.callbacks.held_out_predictions import HeldOutPredictions
-from keypoint_detection.callbacks.html_report import HtmlReport
-from keypoint_detection.callbacks.model_artifact import ModelArtifact
-from keypoint_detection.callbacks.overlays import PredictionOverlays
-from keypoint_detection.callbacks.prediction_writer import PredictionWriter
-from keypoint_detection.callbacks.progress_lines import ProgressLines
-from keypoint_detection.callbacks.result_table import ResultTable
-from keypoint_detection.callbacks.run_folder import SavedRun
-from keypoint_detection.callbacks.silent_channels import SilentChannels
-from keypoint_detection.callbacks.training_health import TrainingDivergedError, TrainingHealth
-from keypoint_detection.callbacks.wandb_run import WandbRun
-from keypoint_detection.callbacks.worst_images import WorstImages
 from keypoint_detection.channels import resolve_channels
 from keypoint_detection.checkpoints.files import (
     CONFIG_FILE,
@@ -67,18 +49,19 @@ from keypoint_detection.checkpoints.specifications import describe_factory
 from keypoint_detection.checkpoints.trust import current_trust, explain_refusal
 from keypoint_detection.checkpoints.writing import CheckpointWriteError
 from keypoint_detection.codec.heatmaps import NotFiniteError
-from keypoint_detection.commands.preparation.budget import check_batches, choose_validations, fill_in_budget
-from keypoint_detection.commands.preparation.idle_settings import check_idle_settings
-from keypoint_detection.commands.preparation.label_warnings import warn_of_crowded_images, warn_of_labels
-from keypoint_detection.commands.preparation.monitors import check_monitors, fill_in_monitors
-from keypoint_detection.commands.preparation.most_points import fill_in_max_keypoints
 from keypoint_detection.commands.terminal import leave_with_unreadable
 from keypoint_detection.commands.training_help import describe_command, show_help
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
-from keypoint_detection.data.files import read_table
+from keypoint_detection.data.label_files import read_table
 from keypoint_detection.detector import KeypointDetector, check_precision
 from keypoint_detection.images import ImageError
+from keypoint_detection.lightning_internals import (
+    KeepsCheckpointSettings,
+    brings_checkpoint_io,
+    command_parsers,
+    trained_so_far,
+)
 from keypoint_detection.parsing.arguments import (
     ENVIRONMENT_PREFIX,
     find_checkpoint_path,
@@ -92,17 +75,34 @@ from keypoint_detection.parsing.arguments import (
 from keypoint_detection.parsing.errors import ShortErrors
 from keypoint_detection.parsing.exit_codes import FAILURE, USAGE_ERROR
 from keypoint_detection.parsing.failures import is_debugging, message_of
-from keypoint_detection.parsing.internals import (
-    KeepsCheckpointSettings,
-    brings_checkpoint_io,
-    command_parsers,
-    list_option_strings,
-    trained_so_far,
-)
-from keypoint_detection.parsing.restoring import explain_failed_restoring
+from keypoint_detection.parsing.internals import list_option_strings
 from keypoint_detection.printing import complain, make_handler
 from keypoint_detection.ranks import find_rank
+from keypoint_detection.reporting.calibrated_copy import CalibratedCopy
+from keypoint_detection.reporting.epoch_progress_bar import EpochProgressBar
+from keypoint_detection.reporting.held_out_predictions import HeldOutPredictions
+from keypoint_detection.reporting.html_report import HtmlReport
+from keypoint_detection.reporting.logged_overlays import PredictionOverlays
+from keypoint_detection.reporting.model_artifact import ModelArtifact
+from keypoint_detection.reporting.prediction_writer import PredictionWriter
+from keypoint_detection.reporting.progress_lines import ProgressLines
+from keypoint_detection.reporting.result_table import ResultTable
+from keypoint_detection.reporting.silent_channels import SilentChannels
+from keypoint_detection.reporting.wandb_run import WandbRun
+from keypoint_detection.reporting.worst_images import WorstImages
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
+from keypoint_detection.training.budget import check_batches, choose_validations, fill_in_budget
+from keypoint_detection.training.checkpointing import BestCheckpoint, LastCheckpoint, WholeFiles
+from keypoint_detection.training.exact_resume import ExactResume
+from keypoint_detection.training.final_validation import FinalValidation
+from keypoint_detection.training.graceful_stop import GracefulStop
+from keypoint_detection.training.health import TrainingDivergedError, TrainingHealth
+from keypoint_detection.training.idle_settings import check_idle_settings
+from keypoint_detection.training.label_warnings import warn_of_crowded_images, warn_of_labels
+from keypoint_detection.training.monitors import check_monitors, fill_in_monitors
+from keypoint_detection.training.most_points import fill_in_max_keypoints
+from keypoint_detection.training.restoring import explain_failed_restoring
+from keypoint_detection.training.run_folder import SavedRun
 from keypoint_detection.types import DataError
 
 # What jsonargparse cannot write to a config file by itself: a parameter of torchvision's transforms, and defaults of
@@ -114,10 +114,10 @@ yaml.SafeDumper.add_multi_representer(StrEnum, lambda dumper, word: dumper.repre
 logger = logging.getLogger(__name__)
 
 DEFAULT_CALLBACKS: list[dict[str, Any]] = [
-    {"class_path": "keypoint_detection.callbacks.checkpointing.BestCheckpoint"},
-    {"class_path": "keypoint_detection.callbacks.overlays.PredictionOverlays"},
-    {"class_path": "keypoint_detection.callbacks.result_table.ResultTable"},
-    {"class_path": "keypoint_detection.callbacks.html_report.HtmlReport"},
+    {"class_path": "keypoint_detection.training.checkpointing.BestCheckpoint"},
+    {"class_path": "keypoint_detection.reporting.logged_overlays.PredictionOverlays"},
+    {"class_path": "keypoint_detection.reporting.result_table.ResultTable"},
+    {"class_path": "keypoint_detection.reporting.html_report.HtmlReport"},
 ]
 
 # What `callbacks` can name without its module: short names refer to imported classes.

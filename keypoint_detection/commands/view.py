@@ -10,9 +10,9 @@ import numpy as np
 from jsonargparse.typing import ClosedUnitInterval
 from numpy.typing import NDArray
 
-from keypoint_detection.data.coco import CocoKeypoints, Coordinates
-from keypoint_detection.data.files import read_table
+from keypoint_detection.data.coco_keypoints import CocoKeypoints, Coordinates
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
+from keypoint_detection.data.label_files import read_table
 from keypoint_detection.extras import how_to_install
 from keypoint_detection.images import read_sizes
 from keypoint_detection.inference.predictor import Predictor

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keypoint_detection.conversion.image_finder import ImageFinder
-from keypoint_detection.conversion.labels import (
+from keypoint_detection.conversion.label_set import (
     Category,
     Instance,
     LabelledImage,

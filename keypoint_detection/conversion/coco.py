@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
-from keypoint_detection.conversion.labels import (
+from keypoint_detection.conversion.label_set import (
     Category,
     Instance,
     LabelledImage,
@@ -19,7 +19,7 @@ from keypoint_detection.conversion.labels import (
     read_edges,
 )
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.coco import examine_coco
+from keypoint_detection.data.coco_keypoints import examine_coco
 from keypoint_detection.data.image_bounds import ImageBounds, allow_outside
 from keypoint_detection.destinations import relate_path
 from keypoint_detection.documents import read_json

@@ -17,7 +17,7 @@ import numpy as np
 
 from keypoint_detection.conversion.coco import name_split, round_px
 from keypoint_detection.conversion.image_finder import ImageFinder
-from keypoint_detection.conversion.labels import (
+from keypoint_detection.conversion.label_set import (
     Category,
     Instance,
     LabelSet,

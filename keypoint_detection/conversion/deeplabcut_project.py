@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from keypoint_detection.conversion.deeplabcut import ANIMAL, IMAGE_FOLDER, N_PATH_CELLS, SINGLE, Column
-from keypoint_detection.conversion.labels import Category, LabelledImage, LabelSet
+from keypoint_detection.conversion.label_set import Category, LabelledImage, LabelSet
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.extras import how_to_install
 from keypoint_detection.types import OCCLUDED, DataError

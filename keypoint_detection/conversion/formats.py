@@ -11,13 +11,13 @@ from keypoint_detection.conversion.blender import looks_like_blender, read_blend
 from keypoint_detection.conversion.coco import find_coco_files, read_coco_labels
 from keypoint_detection.conversion.cvat import looks_like_cvat, read_cvat
 from keypoint_detection.conversion.deeplabcut import looks_like_deeplabcut, read_deeplabcut
+from keypoint_detection.conversion.label_set import LabelledImage, LabelSet, Reading
 from keypoint_detection.conversion.label_studio import looks_like_label_studio, read_label_studio
-from keypoint_detection.conversion.labels import LabelledImage, LabelSet, Reading
 from keypoint_detection.conversion.sleap import read_sleap
 from keypoint_detection.conversion.yolo import find_yolo_config, read_yolo
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.data.coco_annotations import COORDINATE_LIMIT
+from keypoint_detection.data.coco_keypoints import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json, refuse_special_file
 from keypoint_detection.types import DataError

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from keypoint_detection.conversion.labels import LabelSet
+from keypoint_detection.conversion.label_set import LabelSet
 from keypoint_detection.data.video import Frame, read_frames
 from keypoint_detection.types import DataError
 

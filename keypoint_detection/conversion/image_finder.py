@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from keypoint_detection.conversion.labels import LabelledImage, Reading
+from keypoint_detection.conversion.label_set import LabelledImage, Reading
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.missing import advise_on_missing
 from keypoint_detection.data.image_bounds import ImageBounds

@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+from keypoint_detection.conversion.label_set import Category, Instance, LabelledImage, LabelSet
 from keypoint_detection.conversion.label_studio import CONFIG_NAME, LOCAL_FILES
-from keypoint_detection.conversion.labels import Category, Instance, LabelledImage, LabelSet
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED
 
 # Diameter of the displayed points, in percent of the image's width.

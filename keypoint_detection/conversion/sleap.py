@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from keypoint_detection.conversion.frames import VideoFrames
 from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
-from keypoint_detection.conversion.labels import (
+from keypoint_detection.conversion.label_set import (
     Category,
     Instance,
     LabelledImage,

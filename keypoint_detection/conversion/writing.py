@@ -14,12 +14,12 @@ from keypoint_detection.conversion.deeplabcut import IMAGE_FOLDER
 from keypoint_detection.conversion.deeplabcut_project import write_deeplabcut
 from keypoint_detection.conversion.formats import FORMATS, shift
 from keypoint_detection.conversion.frames import save_frames
+from keypoint_detection.conversion.label_set import LabelledImage, LabelSet
 from keypoint_detection.conversion.label_studio_tasks import write_label_studio
-from keypoint_detection.conversion.labels import LabelledImage, LabelSet
 from keypoint_detection.conversion.sleap import write_sleap
 from keypoint_detection.conversion.yolo import label_path, write_yolo
-from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX
-from keypoint_detection.destinations import stay_below
+from keypoint_detection.data.coco_keypoints import PIXEL_INDEX_OFFSET_PX
+from keypoint_detection.destinations import path_below
 from keypoint_detection.types import DataError
 
 OutputName: TypeAlias = Literal["coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo"]
@@ -165,7 +165,7 @@ def _choose_places(labels: LabelSet, folder: Path, name: OutputName) -> list[Pat
 
 def _place(image: LabelledImage, name: OutputName) -> Path:
     """Return an image's path below the folder of the data set."""
-    parts = stay_below(image.name).parts
+    parts = path_below(image.name).parts
     # Folders that the formats prepend themselves.
     while len(parts) > 1 and parts[0] in ("images", IMAGE_FOLDER, *SPLITS):
         parts = parts[1:]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from keypoint_detection.conversion.coco import SPLITS
 from keypoint_detection.conversion.image_finder import ImageFinder
-from keypoint_detection.conversion.labels import (
+from keypoint_detection.conversion.label_set import (
     Category,
     Instance,
     LabelledImage,
@@ -29,7 +29,7 @@ from keypoint_detection.conversion.labels import (
     read_edges,
 )
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.coco import MAX_KEYPOINT_TYPES
+from keypoint_detection.data.coco_keypoints import MAX_KEYPOINT_TYPES
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_text, read_yaml

@@ -29,12 +29,12 @@ from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.data.augmentation import default_augmentation, try_augmentation
 from keypoint_detection.data.checks.labels import check_coordinates
 from keypoint_detection.data.checks.parts import make_part
-from keypoint_detection.data.coco import CocoKeypoints, Coordinates
+from keypoint_detection.data.coco_keypoints import CocoKeypoints, Coordinates
 from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
-from keypoint_detection.data.files import find_files, read_table
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.data.image_cache import CacheKind, ImageCache, open_cache
 from keypoint_detection.data.image_files import check_images, leave_out_unreadable
+from keypoint_detection.data.label_files import find_files, read_table
 from keypoint_detection.data.sampling import EpochSampler
 from keypoint_detection.data.splitting import (
     Split,
@@ -53,7 +53,8 @@ from keypoint_detection.data.unlabelled import (
 )
 from keypoint_detection.data.video import check_video
 from keypoint_detection.images import ResizeMode
-from keypoint_detection.parsing.internals import find_position, has_settings_of_config, import_through
+from keypoint_detection.lightning_internals import find_position, has_settings_of_config
+from keypoint_detection.parsing.internals import import_through
 from keypoint_detection.types import Batch, DataError, DataFiles, ImageBatch
 
 # Lightning parses the settings stored in a checkpoint as it does a command line.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from keypoint_detection.channels import KeypointType, choose_mirrored_channels, types_in_channels
-from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.data.image_cache import ImageCache
 from keypoint_detection.data.reader import ImageReader
 from keypoint_detection.data.sampling import Draw

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.data.problems import N_EXAMPLES, Problems
 from keypoint_detection.images import ImageError, ImageSizes, read_sizes
 from keypoint_detection.types import DataError

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.types import DataError
 
 Integers = NDArray[np.int64]

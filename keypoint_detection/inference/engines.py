@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from keypoint_detection.data.coco import MAX_KEYPOINT_TYPES, Coordinates
+from keypoint_detection.data.coco_keypoints import MAX_KEYPOINT_TYPES, Coordinates
 from keypoint_detection.types import DataError
 
 # No detector is calibrated for more distances.

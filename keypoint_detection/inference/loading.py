@@ -11,7 +11,7 @@ from keypoint_detection.checkpoints.misfits import explain_misfit
 from keypoint_detection.checkpoints.trust import find_class
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.confidence import Calibration
-from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.data.coco_keypoints import Coordinates
 from keypoint_detection.images import ResizeMode
 from keypoint_detection.inference.thresholds import read_best_f1
 from keypoint_detection.models.backbones import Backbone

@@ -71,9 +71,9 @@ def compare(reference: Engine, exported: Engine, images: Sequence[NDArray[np.uin
         (a,), (b,) = reference.detect([image], False), exported.detect([image], False)
         for channel in range(len(a.scores)):
             found = [Points.of_channel(each, channel) for each in (a, b)]
-            matched, lonely = match_points(*found)
+            matched, unmatched = match_points(*found)
             pairs.append(matched)
-            n_unmatched += int((lonely >= min_score + SCORE_MARGIN).sum())
+            n_unmatched += int((unmatched >= min_score + SCORE_MARGIN).sum())
     gaps, score_gaps, spread_gaps, probability_gaps, scores = np.concatenate(pairs).T
     counts = scores >= min_score
     return Parity(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from keypoint_detection.data.coco import PIXEL_INDEX_OFFSET_PX, Coordinates
+from keypoint_detection.data.coco_keypoints import PIXEL_INDEX_OFFSET_PX, Coordinates
 from keypoint_detection.drawing import PointSet, draw_overlay
 from keypoint_detection.images import ImageError
 from keypoint_detection.inference.engines import Engine, Found

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from keypoint_detection.confidence import calibrate
-from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.data.coco_keypoints import Coordinates
 from keypoint_detection.geometry import map_detections
 from keypoint_detection.inference.engines import Found
 from keypoint_detection.inference.loading import LoadedDetector

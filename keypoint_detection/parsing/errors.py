@@ -15,12 +15,7 @@ from keypoint_detection.parsing.arguments import SIMILARITY
 from keypoint_detection.parsing.exit_codes import USAGE_ERROR
 from keypoint_detection.parsing.failures import find_own_place, is_debugging
 from keypoint_detection.parsing.help import ShortHelp
-from keypoint_detection.parsing.internals import (
-    SkipsEmptySections,
-    guard_values,
-    list_class_names,
-    list_option_strings,
-)
+from keypoint_detection.parsing.internals import SkipsEmptySections, guard_values, list_class_names, list_option_strings
 from keypoint_detection.parsing.wording import reword
 from keypoint_detection.printing import complain
 

@@ -16,7 +16,7 @@ N_IMAGES, N_ANNOTATIONS, N_KEYPOINTS = 60_000, 150_000, 17
 MEASURE = """
 import json, sys, time
 from pathlib import Path
-import keypoint_detection.data.coco as coco
+import keypoint_detection.data.coco_keypoints as coco
 start = time.process_time()
 if sys.argv[1] == "read_coco":
     coco.read_coco(sys.argv[2], coordinates="continuous")

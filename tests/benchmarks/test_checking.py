@@ -14,15 +14,15 @@ from PIL import Image
 
 from keypoint_detection.data.checks.audit import DataDescription, audit
 from keypoint_detection.data.checks.labels import check_channels, check_distances
-from keypoint_detection.data.checks.parts import Demands, make_part
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.checks.parts import Requirements, make_part
+from keypoint_detection.data.coco_keypoints import read_coco
 from keypoint_detection.data.splitting import SplitOptions
 from keypoint_detection.images import read_pixels
 
 N_IMAGES, HEIGHT, WIDTH = 600, 480, 640
 GOAL_PER_SECOND = 200
 N_MANY, N_INSTANCES, N_TYPES = 60_000, 150_000, 17
-DEMANDS = Demands(None, "letterbox", False, 20, 2.0)
+DEMANDS = Requirements(None, "letterbox", False, 20, 2.0)
 
 
 def write_photographs(folder: Path, suffix: str) -> Path:

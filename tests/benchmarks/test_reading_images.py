@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from keypoint_detection.data.augmentation import default_augmentation
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.coco_keypoints import read_coco
 from keypoint_detection.data.dataset import KeypointsDataset
 from keypoint_detection.data.image_cache import ImageCache
 from keypoint_detection.data.sampling import Draw

@@ -16,7 +16,7 @@ from keypoint_detection.checkpoints.content import (
     check_resumable,
 )
 from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint
-from keypoint_detection.data.coco import Coordinates
+from keypoint_detection.data.coco_keypoints import Coordinates
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import Unet
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import write_discs
 
 from keypoint_detection.cli import run
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.coco_keypoints import read_coco
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"
 

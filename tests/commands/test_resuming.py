@@ -10,8 +10,8 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
-from keypoint_detection.callbacks.checkpointing import find_best_checkpoint
 from keypoint_detection.cli import run
+from keypoint_detection.training.checkpointing import find_best_checkpoint
 
 TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
 AUGMENTED = "--data.augment=true"
@@ -173,11 +173,11 @@ def test_the_limit_that_a_training_reached_is_named(discs, caplog):
 
 @pytest.mark.parametrize("given", [["--config", TINY], ["--trainer.logger=false", "--trainer.accelerator=cpu"]])
 def test_a_checkpoint_alone_resumes_and_says_what_it_lacks(trained, tmp_path, given, caplog):
-    shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "lonely.ckpt")
-    cli = run(["fit", "--ckpt_path=lonely.ckpt", *given, "--trainer.max_epochs=5"])
+    shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "unmatched.ckpt")
+    cli = run(["fit", "--ckpt_path=unmatched.ckpt", *given, "--trainer.max_epochs=5"])
     assert cli.trainer.global_step == 15
     assert len(list(Path("runs").iterdir())) == 1
-    found = [record.getMessage() for record in caplog.records if "lonely.ckpt is not in" in record.getMessage()]
+    found = [record.getMessage() for record in caplog.records if "unmatched.ckpt is not in" in record.getMessage()]
     assert len(found) == (0 if "--config" in given else 1)
     assert all("give the config.yaml of its run with --config" in message for message in found)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keypoint_detection.conversion.formats import find_format, read_labels
-from keypoint_detection.conversion.labels import LabelSet, Reading
+from keypoint_detection.conversion.label_set import LabelSet, Reading
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 
 

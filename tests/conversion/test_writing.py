@@ -13,9 +13,9 @@ import sleap_io
 import yaml
 
 from keypoint_detection.conversion.formats import find_format, read_labels
-from keypoint_detection.conversion.labels import LabelSet, Reading
+from keypoint_detection.conversion.label_set import LabelSet, Reading
 from keypoint_detection.conversion.writing import find_output_format, write_labels
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.coco_keypoints import read_coco
 
 # What is written, and where it is read from again.
 OUTPUTS = [

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keypoint_detection.data import coco, coco_annotations
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data import coco_annotations, coco_keypoints
 from keypoint_detection.data.coco_file import NotPlainJson
+from keypoint_detection.data.coco_keypoints import read_coco
 from keypoint_detection.types import DataError
 
 ODD = [None, True, False, 0, 1, 2, 3, -1, 1.5, 2.0, "x", "", "a.png", "./a.png", [], {}, [1], 2**63, 10**400]
@@ -21,7 +21,7 @@ ODD += [float("nan"), float("inf"), 1e300, -1e9]
 def read_one_by_one(path):
     """With Python's own parser, and a close look at every annotation."""
     with (
-        mock.patch.object(coco, "load_quickly", side_effect=NotPlainJson),
+        mock.patch.object(coco_keypoints, "load_quickly", side_effect=NotPlainJson),
         mock.patch.object(coco_annotations, "_read_together", return_value=None),
     ):
         return read_coco(path, coordinates="continuous")
@@ -125,6 +125,6 @@ def test_problems_are_listed_in_the_order_of_the_file(write_coco):
 
 
 def test_a_plain_file_is_read_once_and_not_again_with_the_slow_parser(discs):
-    with mock.patch.object(coco, "load_leniently") as lenient:
+    with mock.patch.object(coco_keypoints, "load_leniently") as lenient:
         assert len(read_coco(discs, coordinates="continuous").points) == 33
     assert not lenient.called

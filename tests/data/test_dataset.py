@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from keypoint_detection.data.augmentation import default_augmentation
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.coco_keypoints import read_coco
 from keypoint_detection.data.dataset import KeypointsDataset, collate
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.geometry import apply_affine

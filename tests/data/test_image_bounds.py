@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.coco_keypoints import read_coco
 from keypoint_detection.data.image_bounds import allow_outside
 from keypoint_detection.data.unlabelled import find_unlabelled
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keypoint_detection.data.coco import read_coco
+from keypoint_detection.data.coco_keypoints import read_coco
 from keypoint_detection.data.image_files import check_images
 from keypoint_detection.types import DataError
 

@@ -12,21 +12,21 @@ def as_points(*triples):
 def test_points_are_paired_one_to_one_the_nearest_first():
     one = as_points((10.0, 10.0, 0.9), (10.6, 10.0, 0.8), (30.0, 10.0, 0.7))
     other = as_points((10.5, 10.0, 0.85), (9.75, 10.0, 0.5), (50.0, 10.0, 0.4))
-    matched, lonely = match_points(one, other)
+    matched, unmatched = match_points(one, other)
     assert len(matched) == 2
     assert matched == pytest.approx(np.array([[0.1, 0.05, 0.1, 0.05, 0.8], [0.25, 0.4, 0.8, 0.4, 0.9]]), abs=1e-6)
-    assert lonely.tolist() == pytest.approx([0.7, 0.4])
+    assert unmatched.tolist() == pytest.approx([0.7, 0.4])
 
 
 def test_one_point_is_not_the_pair_of_two():
-    matched, lonely = match_points(as_points((10.0, 10.0, 0.9), (10.4, 10.0, 0.8)), as_points((10.1, 10.0, 0.9)))
+    matched, unmatched = match_points(as_points((10.0, 10.0, 0.9), (10.4, 10.0, 0.8)), as_points((10.1, 10.0, 0.9)))
     assert len(matched) == 1
-    assert lonely.tolist() == pytest.approx([0.8])
+    assert unmatched.tolist() == pytest.approx([0.8])
 
 
 @pytest.mark.parametrize("swap", [False, True])
 def test_where_one_finds_nothing_all_points_are_without_a_pair(swap):
     pair = [as_points(), as_points((1.0, 2.0, 0.9))]
-    matched, lonely = match_points(*(pair[::-1] if swap else pair))
+    matched, unmatched = match_points(*(pair[::-1] if swap else pair))
     assert matched.shape == (0, 5)
-    assert lonely.tolist() == pytest.approx([0.9])
+    assert unmatched.tolist() == pytest.approx([0.9])

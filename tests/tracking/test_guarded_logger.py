@@ -17,7 +17,7 @@ from wandb_stand_in import FAULTS, Fault, StandIn
 from keypoint_detection.tracking import account
 from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.tracking.guarded_logger import end_client, going_on, guard
-from keypoint_detection.tracking.images import log_images
+from keypoint_detection.tracking.logged_images import log_images
 from keypoint_detection.tracking.runs import send_model, write_summary
 from keypoint_detection.tracking.tables import log_table
 

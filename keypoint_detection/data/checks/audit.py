@@ -14,13 +14,13 @@ from keypoint_detection.data.checks.brightness import check_brightness
 from keypoint_detection.data.checks.entries import check_entries
 from keypoint_detection.data.checks.findings import Finding, findings_of_problems, shorten_list
 from keypoint_detection.data.checks.labels import check_labels
-from keypoint_detection.data.checks.likeness import Seen, check_copies, check_part_likeness, check_split_likeness
+from keypoint_detection.data.checks.likeness import ScannedPart, check_copies, check_part_likeness, check_split_likeness
 from keypoint_detection.data.checks.missing import advise_on_missing
-from keypoint_detection.data.checks.parts import Demands, Part, make_part
+from keypoint_detection.data.checks.parts import Part, Requirements, make_part
 from keypoint_detection.data.checks.scans import scan_images
 from keypoint_detection.data.checks.shifts import check_shift
 from keypoint_detection.data.checks.sizes import check_object_sizes, measure_sizes
-from keypoint_detection.data.coco import CocoKeypoints, Coordinates, examine_coco
+from keypoint_detection.data.coco_keypoints import CocoKeypoints, Coordinates, examine_coco
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.data.image_files import compare_sizes
 from keypoint_detection.data.splitting import SplitOptions, split_images
@@ -40,7 +40,7 @@ class DataDescription(NamedTuple):
         coordinates: what the numbers of the files mean.
         categories: the categories that count; None: all.
         channels: channel name to its keypoint types, or types with a channel each; None: those of the first file.
-        demands: what a detector requires of the data.
+        requirements: what a detector requires of the data.
         split: how a part of `train` is held out for validation; None: none is.
         missing_images: whether images whose file is missing are an error, or left out.
         outside_images: whether images outside the folder of the images are an error, or allowed.
@@ -51,7 +51,7 @@ class DataDescription(NamedTuple):
     coordinates: Coordinates
     categories: Sequence[str] | None
     channels: Mapping[str, list[str]] | Sequence[str] | None
-    demands: Demands
+    requirements: Requirements
     split: SplitOptions | None
     missing_images: MissingImages
     outside_images: OutsideImages
@@ -132,7 +132,7 @@ def _check_part(
     channels: Mapping[str, Sequence[str]],
     scans: Mapping[str, ImageScan | ImageError],
     data: DataDescription,
-) -> tuple[Part, list[Seen], list[Finding]]:
+) -> tuple[Part, list[ScannedPart], list[Finding]]:
     found = [scans.get(path.decode()) for path in table.image_paths.tolist()]
     read = [one if isinstance(one, ImageScan) else None for one in found]
     indices = np.array([index for index, one in enumerate(found) if one is not None], dtype=np.int64)
@@ -141,8 +141,8 @@ def _check_part(
     findings = findings_of_problems(str(table.path), compare_sizes(table, indices, known))
     if name == "train" and data.split is not None:
         findings += _check_split(table, data.image_root, data.split)
-    part = make_part(name, table, sizes, channels, data.demands.visible_only)
-    findings += [*check_labels(part, data.demands), *check_object_sizes(part, data.demands)]
+    part = make_part(name, table, sizes, channels, data.requirements.visible_only)
+    findings += [*check_labels(part, data.requirements), *check_object_sizes(part, data.requirements)]
     if not len(table.points):
         findings.append(Finding("error", "no_points", str(table.path), 1, "file has no labelled point (v=1 or v=2)."))
     elif name in ("", "train") and not part.in_channels.any():
@@ -151,13 +151,13 @@ def _check_part(
         )
     if not any(read):
         return part, [], findings
-    seen = Seen(part, read)
+    seen = ScannedPart(part, read)
     thumbnails = np.zeros((len(read), *seen.thumbnails.shape[1:]), dtype=np.uint8)
     thumbnails[seen.indices] = seen.thumbnails
     findings += [*check_shift(part, thumbnails), *check_copies(seen), *check_brightness(seen)]
     if name in ("", "train"):
         is_split_at_random = data.split is not None and data.split.group_by is None
-        findings += [*check_part_likeness(seen, is_split_at_random), *_describe_sizes(part, data.demands)]
+        findings += [*check_part_likeness(seen, is_split_at_random), *_describe_sizes(part, data.requirements)]
     return part, [seen], findings
 
 
@@ -170,10 +170,10 @@ def _check_split(table: CocoKeypoints, image_root: str | None, options: SplitOpt
     return []
 
 
-def _describe_sizes(part: Part, demands: Demands) -> list[Finding]:
+def _describe_sizes(part: Part, requirements: Requirements) -> list[Finding]:
     """Suggest an input size that suits the objects, if none has been chosen."""
     sizes = measure_sizes(part)
-    if demands.image_size is not None or sizes.proposed_size is None:
+    if requirements.image_size is not None or sizes.proposed_size is None:
         return []
     frequent = shorten_list([f"{size} ({count})" for size, count in sizes.images.items()], N_SIZES)
     text = (

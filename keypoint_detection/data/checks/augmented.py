@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.augmentation import try_augmentation
 from keypoint_detection.data.checks.findings import Finding
-from keypoint_detection.data.checks.parts import Demands, Part
+from keypoint_detection.data.checks.parts import Part, Requirements
 from keypoint_detection.data.dataset import KeypointsDataset, collate
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.types import Batch, DataError
@@ -38,13 +38,13 @@ class Example(NamedTuple):
 
 
 def check_augmentation(
-    part: Part, demands: Demands, transform: Callable[..., Any], flip_pairs: Sequence[tuple[str, str]] | None
+    part: Part, requirements: Requirements, transform: Callable[..., Any], flip_pairs: Sequence[tuple[str, str]] | None
 ) -> list[Finding]:
     """Find out whether an augmentation works, and how many points leave the image in it."""
     source = str(part.path)
-    plain, augmented = (_make_dataset(part, demands, one, flip_pairs) for one in (None, transform))
+    plain, augmented = (_make_dataset(part, requirements, one, flip_pairs) for one in (None, transform))
     try:
-        try_augmentation(transform, _size(part, demands), flip_pairs)
+        try_augmentation(transform, _size(part, requirements), flip_pairs)
         labelled = np.flatnonzero(np.bincount(part.owners[part.in_channels.any(axis=1)], minlength=len(part.sizes)))
         sampled = _sample(labelled[part.sizes[labelled].all(axis=1)], N_SAMPLES)
         counts = np.array(
@@ -71,13 +71,13 @@ def check_augmentation(
 
 def draw_examples(
     part: Part,
-    demands: Demands,
+    requirements: Requirements,
     transform: Callable[..., Any],
     flip_pairs: Sequence[tuple[str, str]] | None,
     n_images: int,
 ) -> list[Example]:
     """Draw random images of a part, before and after the augmentation; labelled ones come first."""
-    plain, augmented = (_make_dataset(part, demands, one, flip_pairs) for one in (None, transform))
+    plain, augmented = (_make_dataset(part, requirements, one, flip_pairs) for one in (None, transform))
     is_labelled = np.bincount(part.owners[part.in_channels.any(axis=1)], minlength=len(part.sizes)) > 0
     is_readable = part.sizes.all(axis=1)
     picked = _sample(np.flatnonzero(is_labelled & is_readable), n_images)
@@ -94,26 +94,26 @@ def draw_examples(
 
 def _make_dataset(
     part: Part,
-    demands: Demands,
+    requirements: Requirements,
     transform: Callable[..., Any] | None,
     flip_pairs: Sequence[tuple[str, str]] | None,
 ) -> KeypointsDataset:
     return KeypointsDataset(
         part.table,
         part.channels,
-        image_size=_size(part, demands),
-        resize_mode=demands.resize_mode,
+        image_size=_size(part, requirements),
+        resize_mode=requirements.resize_mode,
         transform=transform,
         flip_pairs=flip_pairs,
-        visible_only=demands.visible_only,
+        visible_only=requirements.visible_only,
         image_sizes=part.sizes,
     )
 
 
-def _size(part: Part, demands: Demands) -> tuple[int, int]:
+def _size(part: Part, requirements: Requirements) -> tuple[int, int]:
     """Return the input size; if images keep their own, the most frequent one, reduced if it is large."""
-    if demands.image_size is not None:
-        return demands.image_size
+    if requirements.image_size is not None:
+        return requirements.image_size
     sizes, counts = np.unique(part.sizes[part.sizes.min(axis=1) > 0], axis=0, return_counts=True)
     height, width = sizes[counts.argmax()].tolist()
     factor = min(1.0, LARGEST_SIDE_PX / max(height, width))

@@ -4,13 +4,13 @@ import numpy as np
 
 from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.findings import Finding
-from keypoint_detection.data.checks.likeness import Seen
+from keypoint_detection.data.checks.likeness import ScannedPart
 
 # Of 255. Twelve bits in a file of sixteen reach 15; photographs in the dark still have brighter spots than this.
 NEARLY_BLACK = 24
 
 
-def check_brightness(seen: Seen) -> list[Finding]:
+def check_brightness(seen: ScannedPart) -> list[Finding]:
     """Find images without a single bright spot in their thumbnail."""
     brightest = seen.thumbnails.max(axis=(1, 2))
     rows = np.flatnonzero(brightest < NEARLY_BLACK).tolist()

@@ -9,9 +9,9 @@ import msgspec
 from keypoint_detection.channels import KeypointType
 from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.findings import Finding
-from keypoint_detection.data.coco import name_category
 from keypoint_detection.data.coco_file import CocoFile
 from keypoint_detection.data.coco_images import is_side
+from keypoint_detection.data.coco_keypoints import name_category
 
 
 def check_entries(source: str, file: CocoFile, types: Sequence[KeypointType]) -> list[Finding]:

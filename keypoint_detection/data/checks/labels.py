@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding, shorten_list
-from keypoint_detection.data.checks.parts import Demands, Part
+from keypoint_detection.data.checks.parts import Part, Requirements
 
 # A channel with fewer points than this has hardly been labelled, and a file with fewer images is a trial.
 FEW_POINTS = 10
@@ -25,13 +25,13 @@ N_NAMES = 8
 N_DESCRIBED = 100
 
 
-def check_labels(part: Part, demands: Demands) -> list[Finding]:
+def check_labels(part: Part, requirements: Requirements) -> list[Finding]:
     """Check the labels of a part by themselves: coordinates, channels, numbers of points and their distances."""
     return [
         *check_coordinates(part),
         *check_channels(part),
-        *check_counts(part, demands),
-        *check_distances(part, demands),
+        *check_counts(part, requirements),
+        *check_distances(part, requirements),
     ]
 
 
@@ -111,10 +111,10 @@ def check_channels(part: Part) -> list[Finding]:
     return findings
 
 
-def check_counts(part: Part, demands: Demands) -> list[Finding]:
+def check_counts(part: Part, requirements: Requirements) -> list[Finding]:
     """Find images with more points of a channel than a detector returns."""
     per_image = count_per_image(part)  # (I, C)
-    limit = demands.max_keypoints
+    limit = requirements.max_keypoints
     images = [] if limit is None else np.flatnonzero(per_image.max(axis=1, initial=0) > limit).tolist()
     if not images:
         return []
@@ -130,9 +130,9 @@ def check_counts(part: Part, demands: Demands) -> list[Finding]:
     return [Finding("warning", "max_keypoints", str(part.path), len(images), text, examples)]
 
 
-def check_distances(part: Part, demands: Demands) -> list[Finding]:
+def check_distances(part: Part, requirements: Requirements) -> list[Finding]:
     """Find pairs of points of a channel that are closer together than two detections may be."""
-    pairs, distances = _find_close_pairs(part, demands)
+    pairs, distances = _find_close_pairs(part, requirements)
     if not len(pairs):
         return []
     examples = tuple(
@@ -141,16 +141,17 @@ def check_distances(part: Part, demands: Demands) -> list[Finding]:
     )
     text = (
         f"{agree(len(pairs), 'pair of points of one channel is', 'pairs of points of one channel are')} closer in the "
-        f"network's input than model.min_distance_px, {demands.min_distance_px:g}: only one of the two can be found. "
+        f"network's input than model.min_distance_px, {requirements.min_distance_px:g}: only one of the two can be "
+        "found. "
     )
-    size = "its own size" if demands.image_size is None else f"data.image_size {list(demands.image_size)}"
+    size = "its own size" if requirements.image_size is None else f"data.image_size {list(requirements.image_size)}"
     text += f"Each image is taken at {size}; a larger one, or a smaller distance, keeps them apart."
     return [Finding("warning", "min_distance", str(part.path), len(pairs), text, examples)]
 
 
-def _find_close_pairs(part: Part, demands: Demands) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _find_close_pairs(part: Part, requirements: Requirements) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return (N, 2) the rows of too close points of one channel and image, and (N,) their distances in input px."""
-    points_input = part.table.points * part.scales(demands)[part.owners]
+    points_input = part.table.points * part.scales(requirements)[part.owners]
     rows, channels = np.nonzero(part.in_channels)
     groups = part.owners[rows] * len(part.channels) + channels
     order = np.argsort(groups, kind="stable")
@@ -163,7 +164,7 @@ def _find_close_pairs(part: Part, demands: Demands) -> tuple[NDArray[np.int64], 
             break
         candidates = np.stack([rows[firsts], rows[firsts + step]], axis=1)
         apart = np.linalg.norm(points_input[candidates[:, 0]] - points_input[candidates[:, 1]], axis=1)
-        is_close = apart < demands.min_distance_px
+        is_close = apart < requirements.min_distance_px
         pairs.append(candidates[is_close])
         distances.append(apart[is_close])
     return np.concatenate(pairs), np.concatenate(distances)

@@ -12,7 +12,7 @@ from keypoint_detection.data.checks.duplicates import find_copies, find_neighbou
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.groups import find_groups, propose_split
 from keypoint_detection.data.checks.parts import Part
-from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.images import ImageScan
 
 # If this share of the images shows the scene of another one, all are taken for one recording.
@@ -23,7 +23,7 @@ NO_GROUPS = (
 )
 
 
-class Seen:
+class ScannedPart:
     """The readable images of a part.
 
     Attributes:
@@ -50,7 +50,7 @@ class Seen:
         return self.part.describe_image(int(self.indices[position]))
 
 
-def check_copies(seen: Seen) -> list[Finding]:
+def check_copies(seen: ScannedPart) -> list[Finding]:
     """Find files with equal content within a part, separately for those whose labels agree and differ."""
     table, source = seen.part.table, str(seen.part.path)
     equal: list[str] = []
@@ -76,7 +76,7 @@ def check_copies(seen: Seen) -> list[Finding]:
     return findings
 
 
-def check_part_likeness(seen: Seen, is_split_at_random: bool) -> list[Finding]:
+def check_part_likeness(seen: ScannedPart, is_split_at_random: bool) -> list[Finding]:
     """Find images that are nearly the same within a part, which a random split would put on both sides."""
     found = find_neighbours(seen.thumbnails, None)
     n_near, n_scene = int(found.is_nearly_same.sum()), int(found.is_same_scene.sum())
@@ -96,7 +96,7 @@ def check_part_likeness(seen: Seen, is_split_at_random: bool) -> list[Finding]:
     return [Finding("warning" if is_split_at_random else "note", "alike", str(seen.part.path), n_near, text, examples)]
 
 
-def check_split_likeness(parts: Sequence[Seen]) -> list[Finding]:
+def check_split_likeness(parts: Sequence[ScannedPart]) -> list[Finding]:
     """Find images on both sides of a split: copies, near-duplicates, and other frames of the same scene."""
     findings = []
     for one, other in combinations(parts, 2):
@@ -104,7 +104,7 @@ def check_split_likeness(parts: Sequence[Seen]) -> list[Finding]:
     return findings
 
 
-def _compare_parts(first: Seen, second: Seen) -> list[Finding]:
+def _compare_parts(first: ScannedPart, second: ScannedPart) -> list[Finding]:
     """Find the images of the second part that are in the first one too."""
     names, source = (first.part.name, second.part.name), f"{first.part.path}, {second.part.path}"
     position_of = {digest: position for position, digest in enumerate(first.digests)}

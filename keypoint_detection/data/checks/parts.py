@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keypoint_detection.channels import types_in_channels
-from keypoint_detection.data.coco import CocoKeypoints
+from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.images import ResizeMode, fit_size
 from keypoint_detection.types import VISIBLE
 
 
-class Demands(NamedTuple):
+class Requirements(NamedTuple):
     """What a detector requires of its data.
 
     Attributes:
@@ -67,16 +67,16 @@ class Part(NamedTuple):
         """Name an image for a message: id and file."""
         return f"image {self.table.image_ids[index]} ({self.table.image_paths[index].decode()})"
 
-    def scales(self, demands: Demands) -> NDArray[np.float64]:
+    def scales(self, requirements: Requirements) -> NDArray[np.float64]:
         """Return (I, 2) the width and height of an image pixel in input pixels; 1 if unknown."""
-        if demands.image_size is None:
+        if requirements.image_size is None:
             return np.ones((len(self.sizes), 2))
         scales = np.ones((len(self.sizes), 2))
         different, members = np.unique(self.sizes, axis=0, return_inverse=True)
         for number, (height, width) in enumerate(different.tolist()):
             if height and width:
-                is_stretched = demands.resize_mode == "stretch"
-                inner = demands.image_size if is_stretched else fit_size((height, width), demands.image_size)
+                is_stretched = requirements.resize_mode == "stretch"
+                inner = requirements.image_size if is_stretched else fit_size((height, width), requirements.image_size)
                 scales[members.reshape(-1) == number] = inner[1] / width, inner[0] / height
         return scales
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding
-from keypoint_detection.data.checks.parts import Demands, Part
+from keypoint_detection.data.checks.parts import Part, Requirements
 
 # Target size of small objects (the smallest tenth) in the network's input, and target distance between their points.
 OBJECT_SIDE_PX = 48
@@ -57,20 +57,20 @@ def measure_sizes(part: Part) -> SizeStatistics:
     return SizeStatistics(images, object_px, spacing_px, _propose(sizes, object_px[0], spacing_px[0]))
 
 
-def check_object_sizes(part: Part, demands: Demands) -> list[Finding]:
+def check_object_sizes(part: Part, requirements: Requirements) -> list[Finding]:
     """Find objects that are hardly visible in the network's input."""
-    if demands.image_size is None:
+    if requirements.image_size is None:
         return []
-    sides, _ = _measure_objects(part, part.scales(demands))
+    sides, _ = _measure_objects(part, part.scales(requirements))
     n_tiny = int((sides < TINY_OBJECT_PX).sum())
     if n_tiny <= SMALL_SHARE * len(sides):
         return []
     proposed = measure_sizes(part).proposed_size
     text = (
         f"of {count_in_words(len(sides), 'object')} {agree(n_tiny, 'is', 'are')} smaller than {TINY_OBJECT_PX} px in "
-        f"the network's input of {demands.image_size[0]}x{demands.image_size[1]} (height x width)."
+        f"the network's input of {requirements.image_size[0]}x{requirements.image_size[1]} (height x width)."
     )
-    if proposed is not None and proposed[0] * proposed[1] > demands.image_size[0] * demands.image_size[1]:
+    if proposed is not None and proposed[0] * proposed[1] > requirements.image_size[0] * requirements.image_size[1]:
         text += f" Try --data.image_size='{list(proposed)}', or crop the images."
     return [Finding("warning", "small_objects", str(part.path), n_tiny, text)]
 

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from keypoint_detection.data.checks.audit import Audit, DataDescription, audit
-from keypoint_detection.data.checks.parts import Demands
+from keypoint_detection.data.checks.parts import Requirements
 
-DEMANDS = Demands(None, "letterbox", False, 20, 2.0)
+DEMANDS = Requirements(None, "letterbox", False, 20, 2.0)
 
 
 def draw(seed: int, size: tuple[int, int] = (60, 80), spot: tuple[float, float] | None = None) -> np.ndarray:
@@ -58,9 +58,9 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     return path
 
 
-def run_audit(files: Path | Mapping[str, Path], demands: Demands = DEMANDS, **changed: Any) -> Audit:
+def run_audit(files: Path | Mapping[str, Path], requirements: Requirements = DEMANDS, **changed: Any) -> Audit:
     named = {"": files} if isinstance(files, Path) else files
-    data = DataDescription(named, None, "continuous", None, None, demands, None, "error", "error")
+    data = DataDescription(named, None, "continuous", None, None, requirements, None, "error", "error")
     return audit(data._replace(**changed), lambda scans, n_images: scans)
 
 

@@ -157,13 +157,13 @@ def test_channels_without_points_and_unused_types_are_named(path):
 
 def test_channels_with_few_points_are_named(path):
     edit(path, lambda content: content["annotations"][0].update(keypoints=[10, 10, 1, 40, 30, 0], num_keypoints=1))
-    demands = DEMANDS._replace(visible_only=True)
+    requirements = DEMANDS._replace(visible_only=True)
 
     def occlude(content):
         for entry in content["annotations"][1:]:
             entry["keypoints"][5] = 1 if entry["id"] > 3 else 2
 
-    audit = run_audit(edit(path, occlude), demands)
+    audit = run_audit(edit(path, occlude), requirements)
     assert kinds(audit) == {"few_points": 1}
     assert "tail (3)" in only(audit, "few_points").summary
 

@@ -6,8 +6,8 @@ import pytest
 from data.checks.sets import DEMANDS, draw, edit, run_audit, write_set
 from data.checks.test_audit import only
 
+from keypoint_detection.data.checks.audit_report import describe_audit, format_audit
 from keypoint_detection.data.checks.findings import SUMMARIES, Finding, findings_of_problems
-from keypoint_detection.data.checks.report import describe_audit, format_audit
 from keypoint_detection.data.problems import Problems
 
 N = 12
@@ -77,8 +77,8 @@ def test_the_words_agree_with_the_count(path, change, kind, one, many):
     for n, text in ((1, one), (2, many)):
         path.write_text(original)
         edit(path, lambda content, n=n: change(content, n))
-        demands = DEMANDS._replace(max_keypoints=1 if change is crowd else 20)
-        audit = run_audit(path, demands)
+        requirements = DEMANDS._replace(max_keypoints=1 if change is crowd else 20)
+        audit = run_audit(path, requirements)
         finding = only(audit, kind)
         assert finding.count == n
         assert finding.summary.startswith(text)

@@ -1,0 +1,152 @@
+"""Dividing images into parts for training, validation and test, so that no group of images is in two."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from keypoint_detection.conversion.label_set import LabelledImage
+from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.splitting import name_groups
+from keypoint_detection.types import DataError
+
+# The value of `group_by` that divides each video in time.
+BY_TIME = "time"
+# A part that differs from its wish by more than this share of it is told.
+TOLERANCE = 1 / 3
+# The share of a video's images left out between two parts of it: neighbours show the same moment.
+GAP = 0.05
+
+
+def divide_images(
+    images: list[LabelledImage], val_fraction: float, test_fraction: float, group_by: int | str | None, seed: int
+) -> list[str]:
+    """Set the `split` of every image to train, val or test.
+
+    Groups are drawn in random order; each part takes groups until another one would bring it no closer to its fraction,
+    but at least one. If there are too few videos for that, each is divided in time.
+
+    Args:
+        images: the images; those between two parts of one video are removed.
+        val_fraction: share of the images to validate on.
+        test_fraction: share of the images to test on.
+        group_by: a folder level or a regular expression, see `name_groups`; `folder` for level 1, `image` to make each
+            image its own group; `time` to divide each video in time. None: the groups in the source, such as videos;
+            otherwise `image`.
+        seed: seed of the draw.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        DataError: there are too few groups, or the expression does not match.
+    """
+    if not val_fraction + test_fraction < 1:
+        raise DataError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} leave no images for training; their sum "
+            "must be below 1."
+        )
+    groups: dict[str, list[LabelledImage]] = {}
+    for image, name in zip(images, _name_groups(images, group_by), strict=True):
+        groups.setdefault(name, []).append(image)
+    wanted = {"val": val_fraction * len(images), "test": test_fraction * len(images)}
+    parts = [split for split, number in wanted.items() if number]
+    n_images = len(images)
+    are_videos = any(image.group for image in images)
+    if group_by == BY_TIME or (group_by is None and are_videos and len(groups) <= len(parts)):
+        kept = [one for group in groups.values() for one in _divide_in_time(group, val_fraction, test_fraction)]
+        images[:] = kept
+        videos = count_in_words(len(groups), "video is", "videos are each")
+        left_out = count_in_words(n_images - len(kept), "image between the parts is", "images between the parts are")
+        notes = [f"{videos} divided in time, and {left_out} left out: other videos would make a better test."]
+        return notes + _note_misses(images, wanted, n_images)
+    if len(groups) <= len(parts):
+        kind = f"groups by {group_by!r}" if group_by else "images or videos"
+        raise DataError(
+            f"there are {len(groups)} {kind} ({', '.join(sorted(groups)[:3])}), too few for train, "
+            f"{' and '.join(parts)}. If images of one group may be in two parts, which "
+            "flatters the result, give --group_by=image."
+        )
+    names = sorted(groups)
+    order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
+    for position, split in enumerate(parts):
+        n_parts_after = len(parts) - position  # the later ones, and training
+        taken = _take(order, groups, wanted[split], len(order) - n_parts_after)
+        order = [name for name in order if name not in taken]
+        for name in taken:
+            for image in groups[name]:
+                image.split = split
+    for name in order:
+        for image in groups[name]:
+            image.split = "train"
+    return _note_misses(images, wanted, n_images)
+
+
+def _divide_in_time(group: list[LabelledImage], val_fraction: float, test_fraction: float) -> list[LabelledImage]:
+    """Set the parts of one video, training first, and return its images without those between two parts.
+
+    Raises:
+        DataError: it has too few images for that.
+    """
+    ordered = sorted(group, key=lambda image: [int(digits) for digits in re.findall(r"\d+", Path(image.name).name)])
+    shares = {"val": val_fraction, "test": test_fraction}
+    sizes = {split: max(1, round(share * len(ordered))) for split, share in shares.items() if share}
+    n_gap = math.ceil(GAP * len(ordered))
+    n_train = len(ordered) - sum(sizes.values()) - n_gap * len(sizes)
+    if n_train < 1:
+        raise DataError(
+            f"{ordered[0].group or 'the images'}: {count_in_words(len(ordered), 'image is', 'images are')} too few to "
+            f"divide into train, {' and '.join(sizes)} in time."
+        )
+    kept, start = ordered[:n_train], n_train
+    for image in kept:
+        image.split = "train"
+    for split, size in sizes.items():
+        part = ordered[start + n_gap : start + n_gap + size]
+        start += n_gap + size
+        for image in part:
+            image.split = split
+        kept += part
+    return kept
+
+
+def _note_misses(images: list[LabelledImage], wanted: dict[str, float], n_images: int) -> list[str]:
+    """Say which parts differ much from what was wished, as happens with few groups."""
+    notes = []
+    for split, number in wanted.items():
+        count = sum(image.split == split for image in images)
+        if number and abs(count - number) > TOLERANCE * number and abs(count - number) >= 1:
+            share = f"{count / n_images:.0%} of the images instead of {number / n_images:.0%}"
+            notes.append(
+                f"{split} has {share}, because whole groups are in one part; --group_by={BY_TIME} divides each in time."
+            )
+    return notes
+
+
+def _take(order: list[str], groups: dict[str, list[LabelledImage]], wanted: float, n_most: int) -> set[str]:
+    taken: set[str] = set()
+    n_images = 0
+    for name in order:
+        size = len(groups[name])
+        if len(taken) < n_most and abs(n_images + size - wanted) < abs(n_images - wanted):
+            taken.add(name)
+            n_images += size
+    if not taken:  # every group is more than twice as large as the part
+        taken.add(min(order, key=lambda name: len(groups[name])))
+    return taken
+
+
+def _name_groups(images: list[LabelledImage], group_by: int | str | None) -> list[str]:
+    if group_by == BY_TIME:
+        return [image.group or image.name.rpartition("/")[0] for image in images]
+    if group_by is None:
+        return [image.group or image.name for image in images]
+    names = [image.name for image in images]
+    if group_by == "image":
+        return names
+    try:
+        return name_groups(names, 1 if group_by == "folder" else group_by)
+    except DataError as error:
+        # The option has a different name here than in a training.
+        raise DataError(str(error).replace("data.group_by", "group_by")) from error

@@ -1,0 +1,284 @@
+"""A measurement as an HTML page: tables, curves, the worst images, and what was measured with which settings."""
+
+import logging
+import math
+import platform
+import time
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
+from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
+
+from keypoint_detection import __version__, pages
+from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.datamodule import KeypointsDataModule
+from keypoint_detection.drawing import DRAWN_SCORE
+from keypoint_detection.metrics.report import DEFINITIONS, EvaluationReport, ImageErrors
+from keypoint_detection.metrics.result_columns import (
+    Column,
+    list_columns,
+    list_further_columns,
+    list_rows,
+    name_row,
+    write_cell,
+)
+from keypoint_detection.plots import as_svg, plot_cumulative_errors, plot_precision_recall, reliability_diagram
+from keypoint_detection.reporting.measuring import (
+    MeasuringCallback,
+    find_image_names,
+    find_report,
+    is_flip_averaged,
+    measured_part,
+)
+from keypoint_detection.reporting.result_table import ResultTable
+from keypoint_detection.reporting.worst_images import WorstDrawings
+from keypoint_detection.training.run_folder import as_loggable, find_run_folder, find_saved_run
+from keypoint_detection.types import Batch
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "report.html"
+# Twice the width at which a common screen shows an image of two panels, so that marks stay sharp.
+MAX_IMAGE_WIDTH_PX = 1440
+SVG = "image/svg+xml"
+
+
+class HtmlReport(MeasuringCallback):
+    """Write `report.html` after `kpd validate` and `kpd test`: one file that a browser opens without a network.
+
+    It is beside `metrics.json` and contains the tables with their intervals, precision-recall curves, cumulative
+    errors, the worst images, the config, and what was measured.
+
+    Args:
+        n_images: how many of the worst images to show.
+        min_score: predictions that score less are not drawn.
+    """
+
+    def __init__(self, n_images: NonNegativeInt = 8, min_score: ClosedUnitInterval = DRAWN_SCORE) -> None:
+        self.n_images = n_images
+        self.min_score = float(min_score)
+        self._drawings = WorstDrawings(n_images, self.min_score)
+
+    def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
+        """Keep those images of the batch that are among the worst so far."""
+        if self.n_images:
+            self._drawings.consider(outputs, batch)
+
+    def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the page, on the first of several processes."""
+        images = self._drawings.take(trainer, list(pl_module.channels))  # type: ignore[arg-type]
+        drawn = _gather({image_id: _compress(image) for image_id, image in images.items()})
+        report = find_report(pl_module)
+        if not trainer.is_global_zero or report is None:
+            return
+        table = next((one for one in trainer.callbacks if isinstance(one, ResultTable)), None)  # type: ignore[attr-defined]
+        # The table has already computed the intervals.
+        report = (table and table.latest) or report
+        folder = find_run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / FILE_NAME
+        path.write_text(self._render(trainer, pl_module, report, drawn), encoding="utf-8")
+        if table is not None:
+            table.announce(trainer, f"Report:  {path}")
+        else:
+            logger.info("Report: %s", path)
+
+    def _render(
+        self, trainer: Trainer, pl_module: LightningModule, report: EvaluationReport, drawn: dict[int, bytes]
+    ) -> str:
+        subject = _describe_subject(trainer, pl_module, list(drawn))
+        title = f"Keypoint detector: {'test' if trainer.state.fn == 'test' else 'validation'}"
+        sections = [
+            _write_results(report),
+            _write_curves(report),
+            _write_reliability(report),
+            _write_worst(report, drawn, self.n_images, subject.file_names, self.min_score),
+            pages.section("What was measured", pages.facts(subject.facts)),
+            pages.section("Config", pages.folded("every setting of this run", pages.preformatted(subject.config))),
+        ]
+        return pages.render_page(title, _summarise(report), [one for one in sections if one])
+
+
+class _Subject(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        facts: names and values.
+        file_names: file names of the images, by id.
+        config: the settings as YAML.
+    """
+
+    facts: list[tuple[str, str]]
+    file_names: dict[int, str]
+    config: str
+
+
+def _summarise(report: EvaluationReport) -> str:
+    overall = report.overall
+    parts = [count_in_words(report.n_images, "image"), count_in_words(overall.n_truths, "labelled point")]
+    if report.n_unreadable:
+        parts.insert(1, f"{report.n_unreadable} more could not be read")
+    if not math.isnan(overall.mean_average_precision):
+        parts.append(f"mAP {overall.mean_average_precision:.3f}")
+    if not math.isnan(overall.error_px_median):
+        parts.append(f"median error {overall.error_px_median:.2f} px")
+    return ", ".join(parts)
+
+
+def _write_results(report: EvaluationReport) -> str:
+    note = "Errors are in pixels of the original images. "
+    if report.bounds:
+        note += "Below each number is its 95 % interval (bootstrap over images)."
+    without = "".join(
+        pages.paragraph(f"Channel '{name}' has no labelled points here; the means leave it out.")
+        for name in report.channels_without_truth
+    )
+    images = [(f"images with every point within {d:g} px", share) for d, share in _shares_of_images(report)]
+    return pages.section(
+        "Result",
+        _write_table(report, list_columns(report), note),
+        without,
+        pages.facts([*images, *((name, _number(value)) for name, value in report.oks_ap.items())]),
+        pages.folded(
+            "More numbers, and what they mean",
+            _write_table(
+                report,
+                list_further_columns(report),
+                "PCK: share of the points within a distance, or within a fraction of the box. Precision, recall and F1 "
+                f"are those at the score threshold, within {report.thresholds_px[-1]:g} px.",
+            ),
+            pages.definitions(list(DEFINITIONS.items())),
+        ),
+    )
+
+
+def _write_table(report: EvaluationReport, columns: list[Column], caption: str) -> str:
+    rows = [
+        [pages.Cell(name_row(report, row)), *(pages.Cell(*write_cell(report, column, index)) for column in columns)]
+        for index, row in enumerate(list_rows(report))
+    ]
+    headings = ["channel", *(column.heading for column in columns)]
+    return pages.table(headings, rows, has_total=True, caption=caption)
+
+
+def _shares_of_images(report: EvaluationReport) -> list[tuple[float, str]]:
+    shares = []
+    bounds = [bound.strict_success for bound in report.bounds or ()]
+    for index, (threshold, value) in enumerate(zip(report.thresholds_px, report.strict_success, strict=True)):
+        ends = [bound[index] for bound in bounds]
+        interval = f" ({_number(ends[0])}–{_number(ends[1])})" if ends and not math.isnan(value) else ""
+        shares.append((threshold, _number(value) + interval))
+    return shares
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _write_curves(report: EvaluationReport) -> str:
+    thresholds = ", ".join(f"{threshold:g}" for threshold in report.thresholds_px)
+    return pages.section(
+        "Curves",
+        pages.figure(
+            as_svg(plot_precision_recall(report)),
+            SVG,
+            f"Precision over recall of each channel, within {thresholds} pixels.",
+            "Precision-recall curves. The score threshold falls from left to right; a detection is right if it takes a "
+            "free ground truth within the distance. Precision is the maximum at that recall or above, so that the "
+            "area below a line is its AP.",
+        ),
+        pages.figure(
+            as_svg(plot_cumulative_errors(report)),
+            SVG,
+            "Share of the labelled points of each channel within a given error.",
+            "Cumulative errors: the share of the labelled points whose prediction is within that distance. If a line "
+            f"ends below 1, predictions are missing. Dotted: {thresholds} px.",
+        ),
+    )
+
+
+def _write_reliability(report: EvaluationReport) -> str:
+    """Show how far probabilities can be trusted, if the detector gives any."""
+    curves = report.reliability_curves
+    if not curves:
+        return ""
+    caption = (
+        "The share of detections that are right against the probability that the detector claims: on the dashed line, "
+        "claims are true; below it, too confident. The larger a marker, the more detections it represents."
+    )
+    description = "Share of right detections against their claimed probability."
+    return pages.section("Reliability", pages.figure(as_svg(reliability_diagram(curves)), SVG, description, caption))
+
+
+def _write_worst(
+    report: EvaluationReport, drawn: dict[int, bytes], n_images: int, file_names: dict[int, str], min_score: float
+) -> str:
+    errors = [row for row in report.per_image_errors() if row.image_id in drawn][:n_images]
+    if not errors:
+        return ""
+    images = [
+        pages.figure(
+            drawn[row.image_id],
+            "image/jpeg",
+            f"Image {row.image_id} with predicted and true points, and its heatmaps.",
+            _describe_image(row, file_names.get(row.image_id, "")),
+        )
+        for row in errors
+    ]
+    intro = (
+        "Ordered by missing predictions, then by maximum error. Circles are true points, crosses predicted ones with "
+        f"a score of at least {min_score:.2g}; on the right, the heatmaps in the colours of their channels."
+    )
+    return pages.section("Worst images", pages.paragraph(intro), *images)
+
+
+def _describe_image(row: ImageErrors, file_name: str) -> str:
+    parts = [f"Image {row.image_id}" + (f", {file_name}" if file_name else ""), f"{row.n_truths} labelled points"]
+    if row.n_missing:
+        parts.append(f"{row.n_missing} without a prediction")
+    if not math.isnan(row.max_error_px):
+        parts.append(f"maximum error {row.max_error_px:.1f} px, mean {row.mean_error_px:.1f} px")
+    if row.n_false_positives:
+        parts.append(f"{row.n_false_positives} false positives")
+    return "; ".join(parts)
+
+
+def _describe_subject(trainer: Trainer, pl_module: LightningModule, image_ids: list[int]) -> _Subject:
+    datamodule = getattr(trainer, "datamodule", None)
+    facts = [("checkpoint", str(trainer.ckpt_path or "none: the weights in memory"))]
+    if isinstance(datamodule, KeypointsDataModule):
+        data = datamodule.describe()[measured_part(trainer)]
+        facts += [("data", data["file"]), ("SHA-256 of the data", data["sha256"])]
+        size = datamodule.image_size
+        facts.append(
+            ("network's input", f"{size[1]} × {size[0]} px ({datamodule.resize})" if size else "as the images")
+        )
+    facts += [
+        ("channels", "; ".join(f"{name}: {', '.join(types)}" for name, types in pl_module.channels.items())),  # type: ignore[union-attr, operator]
+        ("averaged with mirrored images", "yes" if is_flip_averaged(pl_module) else "no"),
+        ("date", time.strftime("%Y-%m-%d %H:%M:%S %z")),
+        ("computed on", f"{trainer.strategy.root_device.type}, {trainer.precision}, {trainer.world_size} process(es)"),
+        ("versions", f"kpd {__version__}, torch {torch.__version__}, Python {platform.python_version()}"),
+    ]
+    saved = find_saved_run(trainer)
+    if saved is not None and saved.config_file is not None:
+        config = saved.config_file.read_text(encoding="utf-8")
+    else:
+        config = yaml.safe_dump(as_loggable(dict(pl_module.hparams)), sort_keys=False, allow_unicode=True)
+    return _Subject(facts, find_image_names(trainer, image_ids), config)
+
+
+def _compress(image: Image.Image) -> bytes:
+    return pages.image_as_jpeg(image, MAX_IMAGE_WIDTH_PX)
+
+
+def _gather(drawn: dict[int, bytes]) -> dict[int, bytes]:
+    """Gather the drawings of all processes; every process must take part."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return drawn
+    parts: list[dict[int, bytes]] = [{} for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, drawn)
+    return {image_id: image for part in reversed(parts) for image_id, image in part.items()}

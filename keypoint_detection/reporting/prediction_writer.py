@@ -1,0 +1,379 @@
+"""Write the points that `kpd predict` finds: completely or not at all, and resumable."""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse.typing import ClosedUnitInterval
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+
+from keypoint_detection.confidence import UNCALIBRATED_WARNING
+from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.coco_keypoints import PIXEL_INDEX_OFFSET_PX, Coordinates
+from keypoint_detection.data.unlabelled import UnlabelledFile
+from keypoint_detection.data.video import name_frame, save_frames
+from keypoint_detection.inference.prediction_files import FILE_NAMES, Format, Record, write_predictions
+from keypoint_detection.inference.results import spread_of
+from keypoint_detection.inference.thresholds import choose_threshold, read_best_f1
+from keypoint_detection.reporting.measuring import is_flip_averaged
+from keypoint_detection.reporting.overlay_files import (
+    OVERLAY_FOLDER,
+    OVERLAY_VIDEO,
+    OverlayStyle,
+    draw_overlays,
+    name_outputs,
+)
+from keypoint_detection.reporting.unfinished_records import (
+    PART_PATTERN,
+    Unread,
+    count_images,
+    find_records,
+    read_records,
+)
+from keypoint_detection.training.run_folder import find_run_folder
+from keypoint_detection.types import DataError, Detections, ImageBatch
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = ".unfinished.json"
+# The frames of videos that `coco_labels` are for, and those that are written so far.
+FRAME_FOLDER, FRAME_DRAFT = "frames", ".frames.partial"
+DIGEST_BYTES = 16
+# What a result has besides the name of the image and the number of the frame.
+RESULTS = ("id", "height", "width", "points")
+N_DECIMALS, N_SCORE_DECIMALS = 3, 6
+
+
+class PredictionWriter(Callback):
+    """Write predictions to files that other programs read.
+
+    Args:
+        folder: where the files go; by default, the run folder. Files appear in it once everything is done.
+        format: `csv` (image, channel, x, y, score, probability, spread; for a video, frame after image), `jsonl` (one
+            line per image, with covariances), `coco` (results for `COCO.loadRes`), `coco_labels` (a COCO data set to
+            correct in a labelling tool, with the frames of videos as images); one or a list. In both of COCO's, the
+            points of one rank in each channel make an instance, the best ones the first: which points belong to one
+            object is not predicted.
+        score_threshold: points that score less are left out, as are those below model.score_threshold. `best_f1` takes
+            the threshold with the best F1 in the validation stored in the checkpoint; without one, the low threshold
+            of training.
+        coordinates: the convention of the points: `continuous` or `pixel_index`; by default, that of the labels that
+            the detector was trained on.
+        overlays: draw the points on every image, or on every frame of a video.
+        resume: resume an interrupted prediction of the same images by the same checkpoint in `folder`; `--resume` for
+            short.
+
+    Raises:
+        DataError: no format is given, or there is no folder to resume in.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        format: Format | list[Format] = "csv",
+        score_threshold: Literal["best_f1"] | ClosedUnitInterval = "best_f1",
+        coordinates: Coordinates | None = None,
+        overlays: bool = False,
+        resume: bool = False,
+    ) -> None:
+        if not format:
+            raise DataError(f"output.format is empty; one or more of {', '.join(FILE_NAMES)} are expected.")
+        if resume and folder is None:
+            raise DataError("output.resume needs the folder of the interrupted prediction: give --output.folder.")
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.formats: list[Format] = list(dict.fromkeys(format if isinstance(format, list) else [format]))
+        self.score_threshold = score_threshold
+        self.coordinates: Coordinates | None = coordinates
+        self.overlays = overlays
+        self.resume = resume
+        # What could not be read; known on the first process once everything is done.
+        self.unread = Unread("", [])
+        self._part: Any = None
+        self._threshold = 0.0
+        self._offset = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for what an interrupted prediction left, before images are read."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        # The run has no folder yet: if none was given, there is nothing to look for.
+        if self.folder is None:
+            return
+        if self.resume:
+            data.predicted = self._read_interrupted(data)
+        elif trainer.is_global_zero:
+            self._begin(data)
+
+    def _begin(self, data: Any) -> None:
+        """Create the folder, unless it contains something that would be lost."""
+        assert self.folder is not None
+        if any(self.folder.glob(PART_PATTERN)):
+            raise DataError(
+                f"{self.folder} contains an interrupted prediction. Resume it with --resume, or give "
+                "another --output.folder."
+            )
+        outputs = [*map(FILE_NAMES.__getitem__, self.formats), *((OVERLAY_FOLDER, OVERLAY_VIDEO) * self.overlays)]
+        if "coco_labels" in self.formats and any(file.is_video for file in data.unlabelled):
+            outputs.append(FRAME_FOLDER)
+        finished = [name for name in outputs if (self.folder / name).exists()]
+        if finished:
+            raise DataError(f"{self.folder / finished[0]} already exists; give another --output.folder.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / SETTINGS_FILE).write_text(json.dumps(_describe_images(data)), encoding="utf-8")
+        except OSError as error:
+            raise DataError(
+                f"{self.folder} cannot be written ({error.strerror}); give another --output.folder."
+            ) from error
+
+    def _read_interrupted(self, data: Any) -> set[tuple[int, int]]:
+        """Find the images and frames that an interrupted prediction has finished."""
+        assert self.folder is not None
+        stored = self.folder / SETTINGS_FILE
+        if not stored.is_file():
+            raise DataError(f"{self.folder} contains no interrupted prediction to resume.")
+        before, now = json.loads(stored.read_text(encoding="utf-8")), _describe_images(data)
+        if before["images"] != now["images"]:
+            raise DataError(
+                f"{self.folder} contains an interrupted prediction of {before['images']}; this one is of "
+                f"{now['images']}. Give the same images, or another --output.folder."
+            )
+        if before.get("files", now["files"]) != now["files"]:
+            raise DataError(
+                f"{self.folder} contains an interrupted prediction of {before['images']}, in which files have been "
+                "added, removed or renamed since. Restore them, or give another --output.folder."
+            )
+        finished = (record for record in read_records(find_records(self.folder)) if "error" not in record)
+        return {tuple(record["index"]) for record in finished}
+
+    def _compare_settings(self, trainer: Trainer, settings: dict[str, Any]) -> None:
+        """Record what determines the points of a new prediction, and refuse to resume one made in another way."""
+        assert self.folder is not None
+        stored = self.folder / SETTINGS_FILE
+        if not self.resume:
+            if trainer.is_global_zero:
+                described = _describe_images(trainer.datamodule) | settings  # type: ignore[attr-defined]
+                stored.write_text(json.dumps(described), encoding="utf-8")
+            return
+        before = json.loads(stored.read_text(encoding="utf-8"))
+        changed = [name for name, value in settings.items() if before.get(name, value) != value]
+        if "weights" in changed:
+            raise DataError(
+                f"{self.folder} contains an interrupted prediction by another detector. Give its --ckpt_path, or "
+                "another --output.folder."
+            )
+        if changed:
+            differences = ", ".join(f"{name} {before[name]!r} instead of {settings[name]!r}" for name in changed)
+            raise DataError(
+                f"{self.folder} contains an interrupted prediction made with {differences}. Resume it with the options "
+                "that it began with, or give another --output.folder."
+            )
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open this process's part of the result."""
+        model, data = _parts(trainer, pl_module)
+        best = read_best_f1(model.latest_validation)
+        self._threshold = choose_threshold(self.score_threshold, best, model.codec.score_threshold)
+        if model.calibration is None and trainer.is_global_zero:
+            logger.warning(UNCALIBRATED_WARNING)
+        self._offset = PIXEL_INDEX_OFFSET_PX if (self.coordinates or data.coordinates) == "pixel_index" else 0.0
+        if self.folder is None:
+            self.folder = Path(trainer.strategy.broadcast(str(find_run_folder(trainer))))
+            if trainer.is_global_zero:
+                self._begin(data)
+            trainer.strategy.barrier()
+        settings = _describe_detector(trainer, model, data) | {
+            "output.score_threshold": self._threshold,
+            "output.coordinates": self.coordinates or data.coordinates,
+        }
+        self._compare_settings(trainer, settings)
+        name = PART_PATTERN.replace("*", f"{trainer.global_rank}-{time.time_ns()}")
+        self._part = (self.folder / name).open("w", encoding="utf-8")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the points of a batch, so that an interruption loses no more than one."""
+        model, data = _parts(trainer, pl_module)
+        names = list(model.channels)
+        on_cpu: dict[str, Any] = {name: None if one is None else one.cpu() for name, one in outputs._asdict().items()}
+        detections = Detections(**on_cpu)
+        detections = detections._replace(points=detections.points - self._offset)
+        for row, (position, number) in enumerate(batch.indices.tolist()):
+            height, width = batch.image_sizes[row].tolist()
+            points = _as_points(detections, row, names, self._threshold)
+            record = _identify(data.unlabelled, (position, number), is_frame=data.unlabelled[position].is_video)
+            self._part.write(
+                json.dumps(record | {"height": height, "width": width, "points": points}, allow_nan=False) + "\n"
+            )
+        for failure in batch.failures:
+            record = _identify(data.unlabelled, failure.place, is_frame=failure.is_frame)
+            self._part.write(json.dumps(record | {"error": failure.reason}, allow_nan=False) + "\n")
+        self._part.flush()
+        if trainer.received_sigterm:
+            raise SIGTERMException
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say how to resume an interrupted prediction."""
+        if self._part is not None and trainer.is_global_zero:
+            logger.warning("Interrupted: --output.folder=%s --resume resumes from here.", self.folder)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merge the parts of all processes."""
+        self._part.close()
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            self._finish(*_parts(trainer, pl_module))
+
+    def _finish(self, model: Any, data: Any) -> None:
+        assert self.folder is not None
+        places = find_records(self.folder)
+        failed = [record for record in read_records(places) if "error" in record]
+        self.unread = Unread.of_records(failed, data.unlabelled)
+
+        def numbered() -> Iterator[Record]:
+            for number, record in enumerate(read_records(places), start=1):
+                image_id = data.unlabelled[record["index"][0]].image_id
+                if "error" not in record:
+                    yield record | {"id": number if image_id is None else image_id}
+
+        has_frames = any(file.is_video for file in data.unlabelled)
+
+        def records() -> Iterator[Record]:
+            for record in numbered():
+                frame = {"frame": record.get("frame")} if has_frames else {}
+                yield {"name": record["name"], **frame, **{name: record[name] for name in RESULTS}}
+
+        n_points = sum(len(record["points"]) for record in records())
+        in_images = count_images(numbered(), data.unlabelled)
+        logger.info("Found %s in %s.", count_in_words(n_points, "point"), in_images)
+        category = _category(data.predict, model.channels)
+        files = self._find_files(data.unlabelled, numbered()) if "coco_labels" in self.formats else {}
+        for kind in self.formats:
+            target = self.folder / FILE_NAMES[kind]
+            partial = target.with_name(f".{target.name}.partial")
+            write_predictions(records, partial, kind, model.channels, category, files)
+            partial.replace(target)
+            logger.info("Wrote %s", target)
+        if self.overlays:
+            style = OverlayStyle(list(model.channels), self._threshold, self._offset)
+            drawn = draw_overlays(self.folder, data.unlabelled, numbered(), style)
+            if drawn is not None:
+                logger.info("Wrote %s", drawn)
+        for path in self.folder.glob(PART_PATTERN):
+            path.unlink()
+        (self.folder / SETTINGS_FILE).unlink(missing_ok=True)
+
+    def _find_files(self, files: list[UnlabelledFile], records: Iterator[Record]) -> dict[int, str]:
+        """Find the image file of each record by its id; the frames of videos are written as images first."""
+        assert self.folder is not None
+        paths: dict[int, str] = {}
+        frames: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        for record in records:
+            position, number = record["index"]
+            if files[position].is_video:
+                frames[position][number] = record["id"]
+            else:
+                paths[record["id"]] = files[position].path
+        draft, target = self.folder / FRAME_DRAFT, self.folder / FRAME_FOLDER
+        shutil.rmtree(draft, ignore_errors=True)  # of a prediction that was interrupted here
+        names = name_outputs(files, "", "")
+        for position, ids in frames.items():
+            save_frames(files[position].path, draft / names[position], ids)
+            paths |= {ids[number]: str(target / names[position] / name_frame(number)) for number in ids}
+        if frames:
+            logger.info("Wrote %s", draft.replace(target))
+        return paths
+
+
+def _describe_images(data: Any) -> dict[str, Any]:
+    """Name the images, which must be the same when an interrupted prediction is resumed."""
+    names = "\n".join(file.name for file in data.unlabelled)
+    digest = hashlib.blake2b(names.encode("utf-8", "surrogateescape"), digest_size=DIGEST_BYTES).hexdigest()
+    return {"images": str(Path(data.predict).absolute()), "files": digest}
+
+
+def _describe_detector(trainer: Trainer, model: Any, data: Any) -> dict[str, Any]:
+    """List what determines the points that a detector finds, as plain values by the names of their options."""
+    names = list(model.channels)
+    mirrored = model.network.mirrored_channels or []
+    return {
+        "weights": _digest(model),
+        "model.channels": names,
+        "model.flip_test": is_flip_averaged(model),
+        "data.flip_pairs": [[names[one], names[other]] for one, other in enumerate(mirrored) if one < other],
+        "model.max_keypoints": model.codec.max_keypoints,
+        "model.min_distance_px": model.codec.min_distance_px,
+        "model.heatmap_sigma": model.codec.sigma_px,
+        "data.image_size": data.image_size and list(data.image_size),
+        "data.resize": data.resize,
+        "trainer.precision": str(trainer.precision),
+    }
+
+
+def _digest(model: LightningModule) -> str:
+    """Identify the weights themselves: another training may overwrite the file that they come from."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _parts(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, Any]:
+    return pl_module, trainer.datamodule  # type: ignore[attr-defined]
+
+
+def _identify(files: list[UnlabelledFile], index: tuple[int, int], *, is_frame: bool) -> Record:
+    """Name an image, a video or a frame, which has its number from 0."""
+    name = files[index[0]].name
+    identity = {"index": list(index), "name": f"{name}#{index[1]}" if is_frame else name}
+    return identity | ({"frame": index[1]} if is_frame else {})
+
+
+def _as_points(detections: Detections, row: int, channels: list[str], threshold: float) -> list[Record]:
+    """List the points of one image of a batch that reach the threshold."""
+    scores = detections.scores[row]
+    is_point = (scores > 0) & (scores >= threshold)
+    found = []
+    for c, d in is_point.nonzero().tolist():
+        x, y = detections.points[row, c, d].tolist()
+        point = {"channel": channels[c], "x": round(x, N_DECIMALS), "y": round(y, N_DECIMALS)}
+        found.append(point | {"score": round(float(scores[c, d]), N_SCORE_DECIMALS)})
+        if detections.probabilities is not None and detections.covariances is not None:
+            found[-1] |= _confidence(float(detections.probabilities[row, c, d, -1]), detections.covariances[row, c, d])
+    return found
+
+
+def _confidence(probability: float, covariance: Tensor) -> Record:
+    return {
+        "probability": round(probability, N_SCORE_DECIMALS),
+        "spread": round(float(spread_of(covariance.numpy())), N_DECIMALS),
+        "covariance": [[round(value, N_DECIMALS) for value in row] for row in covariance.tolist()],
+    }
+
+
+def _category(source: str, channels: dict[str, list[str]]) -> dict[str, Any] | None:
+    """Return the category of a COCO file that has all of the detector's keypoint types, if there is exactly one."""
+    if not source.lower().endswith(".json"):
+        return None
+    found = [
+        category
+        for category in json.loads(Path(source).read_text(encoding="utf-8-sig")).get("categories", [])
+        if {name.rpartition("/")[2] for types in channels.values() for name in types}
+        <= set(category.get("keypoints") or [])
+    ]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,142 @@
+"""The result of a run as a table for people and as `metrics.json` for programs."""
+
+import json
+from pathlib import Path
+
+from jsonargparse.typing import NonNegativeInt
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from rich.table import Table
+
+from keypoint_detection.checkpoints.trust import trust_words
+from keypoint_detection.counting import count_in_words
+from keypoint_detection.destinations import shorten_path
+from keypoint_detection.metrics.report import EvaluationReport
+from keypoint_detection.metrics.result_columns import list_columns, list_rows, name_row
+from keypoint_detection.metrics.table import make_table, print_parts
+from keypoint_detection.reporting.logged_overlays import PredictionOverlays
+from keypoint_detection.reporting.measuring import count_replaced_images, find_report, is_flip_averaged
+from keypoint_detection.tracking.tables import log_table, wandb_loggers
+from keypoint_detection.training.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
+from keypoint_detection.training.optional_outputs import optional_output
+from keypoint_detection.training.run_folder import find_run_folder, find_saved_run
+
+
+class ResultTable(Callback):
+    """End a run with a table of AP and pixel errors per channel, `metrics.json`, and a list of its files.
+
+    After training, the table shows the epoch in `best.ckpt`, whatever metric chose it.
+
+    Args:
+        n_resamples: bootstrap resamples of the images for the 95 % intervals of `kpd validate` and `kpd test`; 0 for
+            none.
+        seed: seed of the resampling.
+    """
+
+    def __init__(self, n_resamples: NonNegativeInt = 1000, seed: NonNegativeInt = 0) -> None:
+        self.n_resamples = n_resamples
+        self.seed = seed
+        # The latest measurement with its intervals, for callbacks; None before the first.
+        self.latest: EvaluationReport | None = None
+        self._shown: list[Table | str] = []
+        self._n_replaced = 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the result of `kpd validate`."""
+        if trainer.state.fn == "validate":
+            self._finish(trainer, pl_module, "Validation", "val")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the best epoch and the next command."""
+        self._n_replaced = count_replaced_images(trainer)
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        validation = read_best_validation(trainer)
+        if validation is not None:
+            title = f"Validation, epoch {validation.epoch} of {max(trainer.current_epoch, validation.epoch)}"
+            self._publish(trainer, pl_module, validation.report, title, "val")
+        elif (report := find_report(pl_module)) is not None:
+            self._publish(trainer, pl_module, report, "Validation, the latest", "val")
+        else:
+            self._shown.append("No validation took place, so the result of this training is unknown.")
+        self._shown += _list_paths(trainer)
+        self._show(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the result of `kpd test`."""
+        self._finish(trainer, pl_module, "Test", "test")
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule, title: str, part: str) -> None:
+        report = find_report(pl_module)
+        if not trainer.is_global_zero or report is None:
+            return
+        if self.n_resamples:
+            report = report.with_intervals(self.n_resamples, self.seed)
+        self.latest = report
+        path = self._publish(trainer, pl_module, report, f"{title}, {count_in_words(report.n_images, 'image')}", part)
+        self.announce(trainer, f"Metrics: {path}")
+
+    def announce(self, trainer: Trainer, line: str) -> None:
+        """Show a line below the table."""
+        self._shown.append(line)
+        self._show(trainer)
+
+    def print_result(self) -> None:
+        """Print the result of the run; the command line does so last of all."""
+        print_parts(self._shown)
+        self._shown = []
+
+    def _show(self, trainer: Trainer) -> None:
+        """Print the result now if no command line does so later."""
+        if find_saved_run(trainer) is None:
+            self.print_result()
+
+    def _publish(
+        self, trainer: Trainer, pl_module: LightningModule, report: EvaluationReport, title: str, part: str
+    ) -> Path:
+        """Show the table, write the file, and send the table to Weights & Biases."""
+        self._shown.append(make_table(report, title))
+        if is_averaged := is_flip_averaged(pl_module):
+            self._shown.append("Heatmaps averaged with those of the mirrored images (model.flip_test).")
+        if report.n_unreadable:
+            images = count_in_words(report.n_unreadable, "image")
+            self._shown.append(f"{images} could not be read: these numbers leave them out (data.on_bad_image).")
+        if self._n_replaced:
+            images = count_in_words(self._n_replaced, "training image")
+            self._shown.append(f"{images} could not be read: others took their place (data.on_bad_image).")
+        for name in report.channels_without_truth:
+            self._shown.append(f"Channel '{name}' has no labelled points here; the means leave it out.")
+        folder = find_run_folder(trainer)
+        path = folder / "metrics.json"
+        replaced = {"n_replaced_training_images": self._n_replaced} if self._n_replaced else {}
+        content = {"flip_test": is_averaged, **replaced, **report.as_dict()}
+        with optional_output(trainer, "metrics"):
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        columns = list_columns(report)
+        rows = [[name_row(report, row), *(column.read(row) for column in columns)] for row in list_rows(report)]
+        for logger in wandb_loggers(trainer):
+            log_table(logger, f"{part}/table", ["channel", *(column.heading for column in columns)], rows)
+        return path
+
+
+def _list_paths(trainer: Trainer) -> list[str]:
+    """Say where the checkpoints, the config and the overlays are, and what to type next."""
+    best, last = find_best_checkpoint(trainer), find_last_checkpoint(trainer)
+    lines = []
+    checkpoint: str | Path = best.path if best is not None and best.path is not None else ""
+    if checkpoint:
+        lines.append(f"Best checkpoint  {shorten_path(checkpoint)}")
+    elif last is not None and last.best_model_path:
+        checkpoint = last.best_model_path
+        lines.append(f"Last checkpoint  {shorten_path(checkpoint)}")
+    saved = find_saved_run(trainer)
+    if saved is not None and saved.config_file is not None:
+        lines.append(f"Saved config     {shorten_path(saved.config_file)}")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, PredictionOverlays):
+            lines += [f"Overlay          {shorten_path(path)}" for path in callback.latest]
+    if checkpoint:
+        words = f"--ckpt_path={shorten_path(checkpoint)}{trust_words(trainer.lightning_module.hparams)}"
+        lines.append(f"Next             kpd test {words} --data.test=YOUR_FILE.json")
+    return lines

@@ -1,0 +1,84 @@
+"""The description of a run in Weights & Biases: data, size of the network, config file."""
+
+import math
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from keypoint_detection.tracking.runs import add_file, describe_run, summarise_by, write_summary
+from keypoint_detection.tracking.tables import log_table, wandb_loggers
+from keypoint_detection.training.checkpointing import find_best_checkpoint, read_best_validation
+from keypoint_detection.training.run_folder import find_run_folder, find_saved_run
+
+DATA_SET_COLUMNS = ("part", "channel", "points", "images", "file", "sha256")
+# How the name of a metric ends that is averaged over validations.
+SMOOTHED_SUFFIX = "_smoothed"
+
+
+class WandbRun(Callback):
+    """Describe a run to Weights & Biases; without a `WandbLogger` it does nothing.
+
+    The data set (files, SHA-256, images, points per channel; also shown in a table), the number of parameters and the
+    run folder are added to the run's config, and the resolved config to its files. Weights & Biases itself records
+    commit, diff and package versions. The summary of the metric that chooses `best.ckpt` is its best value, and
+    so is that of `val/mAP`, if `val/mAP_smoothed` chooses; `best` in the summary holds every number of that checkpoint.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Describe a training."""
+        self._describe(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Describe `kpd validate`."""
+        if trainer.state.fn == "validate":
+            self._describe(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Describe `kpd test`."""
+        self._describe(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the validation of the best checkpoint into the summary of the run."""
+        loggers = wandb_loggers(trainer)
+        if not loggers or not trainer.is_global_zero:
+            return
+        validation = read_best_validation(trainer)
+        if validation is None:
+            return
+        scalars = {name: value for name, value in validation.report.as_scalars().items() if math.isfinite(value)}
+        for logger in loggers:
+            write_summary(logger, "best", {"epoch": validation.epoch, "step": validation.step, **scalars})
+
+    def _describe(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loggers = wandb_loggers(trainer)
+        if not loggers or not trainer.is_global_zero:
+            return
+        description: dict[str, Any] = {
+            "n_parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
+            "run_folder": str(find_run_folder(trainer).resolve()),
+        }
+        describe_data = getattr(trainer.datamodule, "describe", None)  # type: ignore[attr-defined]
+        if describe_data is not None:
+            description["data_set"] = describe_data()
+        best = find_best_checkpoint(trainer)
+        saved = find_saved_run(trainer)
+        for logger in loggers:
+            describe_run(logger, description)
+            if best is not None:
+                # Sweeps compare the metric itself.
+                for metric in {best.monitor, best.monitor.removesuffix(SMOOTHED_SUFFIX)}:
+                    summarise_by(logger, metric, best.mode)
+            if saved is not None and saved.config_file is not None:
+                # The files of the run already include a `config.yaml` of another form.
+                add_file(logger, saved.config_file, f"kpd-{saved.config_filename}")
+            # The first table also makes the client look up its account: later ones then wait for an unreachable server.
+            log_table(logger, "data_set", DATA_SET_COLUMNS, _data_set_rows(description.get("data_set", {})))
+
+
+def _data_set_rows(description: dict[str, dict[str, Any]]) -> list[list[Any]]:
+    return [
+        [part, channel, n_points, content["images"], content["file"], content["sha256"]]
+        for part, content in description.items()
+        for channel, n_points in content["points"].items()
+    ]

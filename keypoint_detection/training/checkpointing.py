@@ -1,0 +1,177 @@
+"""Which checkpoints a training keeps, how it writes them, and which of them is the best."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+from torch import Tensor
+
+from keypoint_detection.checkpoints.files import VALIDATION_KEY, CheckpointError, find_intact, read_checkpoint
+from keypoint_detection.checkpoints.writing import CheckpointWriteError, remove_leftovers, write_checkpoint
+from keypoint_detection.lightning_internals import is_validation_scheduled
+from keypoint_detection.metrics.report import EvaluationReport
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep the best state of a training as `best.ckpt`, the latest of equally good ones.
+
+    Args:
+        monitor: the validation metric that decides. With few validation images, the highest of many `val/mAP` is a
+            lucky one; `val/mAP_smoothed` averages it with those before.
+        mode: whether a higher value is better (`max`) or a lower one (`min`).
+    """
+
+    def __init__(self, monitor: str = "val/mAP_smoothed", mode: Literal["max", "min"] = "max") -> None:
+        super().__init__(monitor=monitor, mode=mode, filename="best", enable_version_counter=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if the metric is known: a resumed training may end an epoch before it has measured anything."""
+        if self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Decide whether to save: also if a validation that is due finds the same, such as an mAP that is still 0."""
+        is_equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return (is_equal and is_validation_scheduled(trainer)) or bool(super().check_monitor_top_k(trainer, current))
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keep the latest state of a training as `last.ckpt`, so that it can be resumed.
+
+    It is written after every validation, whatever the result, and after every epoch of a training without validation.
+    Every training has one.
+    """
+
+    def __init__(self) -> None:
+        # At the end of an epoch, Lightning counts it as done, even if the training stopped in the middle of it.
+        super().__init__(
+            filename=ModelCheckpoint.CHECKPOINT_NAME_LAST, enable_version_counter=False, save_on_train_epoch_end=False
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remove what a killed process left of the checkpoints that it was writing."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero and self.dirpath is not None:
+            remove_leftovers(Path(self.dirpath))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if no validation does."""
+        if not trainer.enable_validation:
+            super().on_validation_end(trainer, pl_module)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Write checkpoints of a training completely or not at all, and check those that are read.
+
+    Lightning's own way goes through the temporary folder, which is often on another disk: then it copies over the
+    previous file, and a process that is killed in the middle leaves neither. Files behind a URL are left to it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointWriteError: it cannot be written; the message says which one is left.
+        """
+        if _is_remote(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        try:
+            write_checkpoint(checkpoint, Path(path))
+        except CheckpointWriteError as error:
+            left = next(find_intact(Path(path).parent), None)
+            advice = f" {left} is whole: `kpd fit --ckpt_path={left}` resumes from it." if left is not None else ""
+            raise CheckpointWriteError(f"{error}{advice}") from error
+
+    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        if not _is_remote(path):
+            read_checkpoint(str(path))
+        # Not the one just read: it is mapped, and would have to stay on its disk during a whole training.
+        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        return loaded
+
+
+def _is_remote(path: _PATH) -> bool:
+    return "://" in str(path)
+
+
+class ChosenCheckpoint(NamedTuple):
+    """The best checkpoint of a training, according to the callback that chose it.
+
+    Attributes:
+        path: the file; None before the first one.
+        monitor: the metric that decides.
+        mode: `min` or `max`, whichever is better.
+        score: its value for that file; None before the first one.
+    """
+
+    path: Path | None
+    monitor: str
+    mode: str
+    score: float | None
+
+    def is_surpassed_by(self, value: float) -> bool:
+        """Whether a value of the metric is better than that of the file; NaN never is."""
+        if math.isnan(value):
+            return False
+        return self.score is None or (value > self.score if self.mode == "max" else value < self.score)
+
+
+class MeasuredCheckpoint(NamedTuple):
+    """A validation read back from a checkpoint.
+
+    Attributes:
+        epoch: the epoch that was measured, counted from 1.
+        step: optimiser steps taken by then.
+        report: the report, without the measurements that it was computed from.
+        rows: what `KeypointMetrics.pool` computes the report from; empty in checkpoints of older versions.
+    """
+
+    epoch: int
+    step: int
+    report: EvaluationReport
+    rows: dict[str, Tensor]
+
+
+def find_best_checkpoint(trainer: Trainer) -> ChosenCheckpoint | None:
+    """Find the best checkpoint according to the first callback that monitors a metric; None without one."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
+            score = callback.best_model_score
+            path = Path(callback.best_model_path) if callback.best_model_path else None
+            return ChosenCheckpoint(path, callback.monitor, callback.mode, None if score is None else float(score))
+    return None
+
+
+def find_last_checkpoint(trainer: Trainer) -> LastCheckpoint | None:
+    """Find the callback that keeps `last.ckpt`; None if checkpoints are switched off."""
+    return next((one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
+
+
+def read_best_validation(trainer: Trainer) -> MeasuredCheckpoint | None:
+    """Read the validation stored in the best checkpoint; None if there is none."""
+    best = find_best_checkpoint(trainer)
+    if best is None or best.path is None or not best.path.is_file():
+        return None
+    validation = read_checkpoint(str(best.path)).get(VALIDATION_KEY)
+    if validation is None:
+        return None
+    try:
+        report = EvaluationReport.from_state(validation["report"])
+    except (TypeError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"{best.path}: its validation cannot be read ({error}).") from error
+    return MeasuredCheckpoint(
+        validation["epoch"],
+        validation["step"],
+        report,
+        validation.get("rows", {}),
+    )

@@ -1,0 +1,48 @@
+"""The number of points that a detector keeps per channel and image: by default, the largest in the training file."""
+
+import logging
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from keypoint_detection.channels import resolve_channels
+from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.checks.labels import count_per_image
+from keypoint_detection.data.checks.parts import make_part
+from keypoint_detection.data.label_files import read_table
+
+logger = logging.getLogger(__name__)
+
+
+def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
+    """Fill in the maximum number of points of a channel if it was left out, and log that.
+
+    Detections beyond it can only be wrong in images like these.
+
+    Args:
+        model: the parsed settings of the detector, with its channels; changed in place.
+        data: the parsed settings of the data.
+
+    Raises:
+        DataError: the training file cannot be read, or lacks a type that a channel names.
+    """
+    if model.max_keypoints is not None:
+        return
+    if data.synthetic is not None:  # not drawn yet: an image shows one box
+        channels = model.channels
+        most, source = max(map(len, channels.values())) if isinstance(channels, dict) else 1, "data.synthetic"
+    elif data.train is not None:
+        source = data.train
+        bounds = (data.missing_images, data.outside_images)
+        table = read_table(Path(source), data.image_root, data.coordinates, data.categories, *bounds)
+        channels = resolve_channels(model.channels, table.keypoint_types, source)
+        part = make_part("train", table, table.image_sizes, channels, data.visible_only)
+        most = int(count_per_image(part).max(initial=0))
+    else:
+        return
+    model.max_keypoints = max(1, most)
+    points = count_in_words(model.max_keypoints, "point")
+    logger.info(
+        "At most %s of a channel %s found in an image, as in %s; --model.max_keypoints sets another maximum.",
+        *(points, "is" if model.max_keypoints == 1 else "are", source),
+    )

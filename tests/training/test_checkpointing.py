@@ -1,0 +1,96 @@
+"""Which state of a training is kept as the best, and that it is kept whatever happens."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+
+from keypoint_detection.checkpoints.files import CheckpointError
+from keypoint_detection.cli import run
+from keypoint_detection.training.checkpointing import BestCheckpoint, WholeFiles, read_best_validation
+
+GOLDEN = Path(__file__).parents[1] / "assets" / "golden" / "run" / "checkpoints" / "best.ckpt"
+TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
+
+
+def test_of_equally_good_states_the_latest_is_kept(discs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Nothing is found within a hundredth of a pixel, so that every validation ends with an mAP of 0.
+    words = ["--model.ap_thresholds_px=[0.01]", "--trainer.max_epochs=3"]
+    run(["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}", *words])
+    (path,) = Path("runs").glob("*/checkpoints/best.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    (state,) = [state for name, state in checkpoint["callbacks"].items() if name.startswith("BestCheckpoint")]
+    assert state["best_model_score"] == 0
+    assert checkpoint["epoch"] == 2
+
+
+def fill_up_disk(monkeypatch, n_checkpoints):
+    """Let a number of checkpoints be written; the next one is cut off by a full disk."""
+    save, left = torch.save, iter(range(n_checkpoints))
+
+    def save_or_fail(content, file):
+        if next(left, None) is None:
+            file.write(b"PK")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", save_or_fail)
+
+
+def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint_before(discs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fill_up_disk(monkeypatch, 4)  # the best and the last one of two epochs
+    with pytest.raises(SystemExit) as caught:
+        run(["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}", "--trainer.max_epochs=5"])
+    assert caught.value.code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    (folder,) = Path("runs").glob("*/checkpoints")
+    assert re.match(r"kpd fit: .*\.ckpt cannot be written: No space left on device\. runs/\S+\.ckpt is whole: ", error)
+    assert sorted(os.listdir(folder)) == ["best.ckpt", "last.ckpt"]
+    offered = re.search(r"`kpd fit --ckpt_path=(\S+)`", error)
+    assert offered is not None
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert [torch.load(path, weights_only=True)["epoch"] for path in folder.iterdir()] == [1, 1]
+    assert run(["fit", f"--ckpt_path={offered[1]}", "--trainer.max_epochs=3"]).trainer.current_epoch == 3
+
+
+def test_a_leftover_is_removed_when_the_run_is_resumed(discs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}"])
+    (folder,) = Path("runs").glob("*/checkpoints")
+    (folder / ".last.ckpt.0123abcd.kpd-partial").write_bytes(b"PK")
+    run(["fit", f"--ckpt_path={folder}/last.ckpt"])
+    assert sorted(os.listdir(folder)) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("plugins", "expected"),
+    [
+        ("null", WholeFiles),
+        ("[lightning.pytorch.plugins.environments.LightningEnvironment]", WholeFiles),
+        ("[lightning.pytorch.plugins.io.AsyncCheckpointIO]", AsyncCheckpointIO),
+    ],
+)
+def test_files_are_written_whole_unless_the_user_writes_them(discs, tmp_path, monkeypatch, plugins, expected):
+    monkeypatch.chdir(tmp_path)
+    words = [f"--data.train={discs}", f"--data.val={discs}", "--trainer.fast_dev_run=1", f"--trainer.plugins={plugins}"]
+    cli = run(["fit", "--config", TINY, *words])
+    assert type(cli.trainer.strategy.checkpoint_io) is expected
+
+
+def test_a_stored_report_that_lacks_numbers_is_refused(tmp_path):
+    content = torch.load(GOLDEN, weights_only=True)
+    del content["validation"]["report"]["channels"][0]["nme"]
+    torch.save(content, tmp_path / "best.ckpt")
+    best = BestCheckpoint()
+    best.best_model_path = str(tmp_path / "best.ckpt")
+    trainer = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu", callbacks=[best])
+    with pytest.raises(CheckpointError, match=r"best\.ckpt: its validation cannot be read \(.*'nme'"):
+        read_best_validation(trainer)
