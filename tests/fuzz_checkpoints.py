@@ -1,20 +1,10 @@
-"""Mutate a checkpoint, in its structure and its bytes, and load what comes of it in every way.
+"""Mutate a checkpoint, in its structure and its bytes, and load what comes of it in every way."""
 
-`python tests/fuzz_checkpoints.py 700` runs that many and lists the errors that users would see as a traceback;
-`tests/test_fuzzed_checkpoints.py` runs a few.
-"""
-
-import contextlib
 import copy
-import io
 import random
-import signal
-import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -22,7 +12,6 @@ from keypoint_detection.checkpoints.files import read_checkpoint
 from keypoint_detection.inference.loading import load_detector
 
 GOLDEN = Path(__file__).parent / "assets" / "golden" / "run" / "checkpoints" / "best.ckpt"
-LIMIT_S = 60
 SHARE_OF_BYTES = 0.4
 # What replaces a value.
 VALUES: list[Any] = [
@@ -33,13 +22,6 @@ VALUES: list[Any] = [
 ]
 
 
-class Failure(NamedTuple):
-    """A mutation that gave a traceback."""
-
-    what: str
-    error: str
-
-
 def places(value: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
     """Yield every container and key of a nested value."""
     if depth < 7 and isinstance(value, dict | list):
@@ -48,8 +30,8 @@ def places(value: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
             yield from places(value[key], depth + 1)
 
 
-def mutate_structure(content: Any, rng: random.Random) -> str:
-    """Change one place of a checkpoint; return what was done."""
+def mutate_structure(content: Any, rng: random.Random) -> None:
+    """Change one place of a checkpoint."""
     section = rng.choice(list(content))
     candidates = [(content, section), *places(content[section])]
     container, key = rng.choice(candidates)
@@ -72,7 +54,6 @@ def mutate_structure(content: Any, rng: random.Random) -> str:
         container[rng.choice(["unknown", 7, f"{key}s"])] = container.pop(key)
     else:
         container[key] = rng.choice(VALUES)
-    return f"{action} {section} … {key!r}"
 
 
 def mutate_bytes(whole: bytes, rng: random.Random) -> bytes:
@@ -84,49 +65,32 @@ def mutate_bytes(whole: bytes, rng: random.Random) -> bytes:
     return whole[:position] + rng.randbytes(n) + whole[position + n :]
 
 
-def mutations(n: int, seed: int, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield descriptions and files of mutated checkpoints, one after the other."""
-    rng = random.Random(seed)
+def load_mutant(load: Callable[[Path], object], path: Path) -> Callable[[int], int]:
+    """Return a function that loads a mutant of the golden checkpoint, given by its number; it returns the exit code.
+
+    Args:
+        load: gets the path of the mutant.
+        path: where that is written.
+    """
     whole, content = GOLDEN.read_bytes(), torch.load(GOLDEN, weights_only=True)
-    path = folder / "mutated.ckpt"
-    for number in range(n):
+
+    def call(number: int) -> int:
+        rng = random.Random(f"checkpoint {number}")
         if rng.random() < SHARE_OF_BYTES:
             path.write_bytes(mutate_bytes(whole, rng))
-            yield f"{number}: bytes", path
         else:
             changed = copy.deepcopy(content)
-            what = mutate_structure(changed, rng)
+            mutate_structure(changed, rng)
             torch.save(changed, path)
-            yield f"{number}: {what}", path
+        try:
+            load(path)
+        except ValueError:
+            return 2
+        except SystemExit as error:
+            return int(error.code or 0)
+        return 0
 
-
-def find_failures(n: int, seed: int, ways: dict[str, Callable[[Path], object]]) -> Iterator[Failure]:
-    """Load mutated checkpoints in several ways and yield what is neither loaded, a ValueError nor exit code 2."""
-
-    def expire(*_: object) -> None:
-        raise TimeoutError("hangs")
-
-    previous = signal.signal(signal.SIGALRM, expire)
-    with tempfile.TemporaryDirectory() as folder:
-        for what, path in mutations(n, seed, Path(folder)):
-            for name, load in ways.items():
-                signal.alarm(LIMIT_S)
-                output = io.StringIO()
-                try:
-                    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
-                        load(path)
-                except ValueError:
-                    pass
-                except SystemExit as error:
-                    if error.code not in (None, 0, 2):
-                        yield Failure(f"{what}, {name}", f"exit code {error.code}")
-                except BaseException as error:  # noqa: BLE001 what is looked for
-                    where = traceback.extract_tb(error.__traceback__)[-1]
-                    text = f"{type(error).__name__}: {str(error)[:150]} ({where.filename}:{where.lineno})"
-                    yield Failure(f"{what}, {name}", text)
-                finally:
-                    signal.alarm(0)
-    signal.signal(signal.SIGALRM, previous)
+    return call
 
 
 def read_and_load(path: Path) -> None:
@@ -164,16 +128,3 @@ def resume(path: Path) -> None:
 
     words = ["--trainer.enable_progress_bar=false", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"]
     run(["fit", f"--ckpt_path={path}", *WORDS["fit"], *words, f"--trainer.default_root_dir={path.parent}/runs"])
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 700
-    everything = {"Predictor": read_and_load, **{command: parse(command) for command in WORDS}, "resume": resume}
-    chosen = {name: everything[name] for name in sys.argv[3:] or everything}
-    n_found = 0
-    for failure in find_failures(number, int(sys.argv[2]) if len(sys.argv) > 2 else 0, chosen):
-        n_found += 1
-        sys.__stdout__.write(f"{failure.what}: {failure.error}\n")
-        sys.__stdout__.flush()
-    sys.stdout.write(f"{n_found} tracebacks in {number} mutations, loaded as {', '.join(chosen)}\n")

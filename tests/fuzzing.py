@@ -4,7 +4,7 @@ import json
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from keypoint_detection.types import DataError
 
 __all__ = [
     "FORMATS",
-    "check_mutants",
-    "command_lines",
-    "convert_mutants",
+    "convert_mutant",
     "make_sources",
-    "mutate_words",
+    "read_mutant",
+    "run_mutant",
     "run_refusing",
 ]
 
@@ -152,14 +151,14 @@ def run_refusing(words: list[str]) -> int:
     return 0
 
 
-def convert_mutants(sources: dict[str, Path], name: str, count: int, seed: int) -> Iterator[Callable[[], int]]:
-    """Yield calls that each convert another mutant of a format's file, in place of the file."""
+def convert_mutant(sources: dict[str, Path], name: str) -> Callable[[int], int]:
+    """Return a function that converts a mutant, given by its number, of a format's file, in place of the file."""
     source = sources[name]
     original = source.read_bytes()
-    chance = random.Random(f"{name} {seed}")
     output = source.parent.parent / "result.json"
 
-    def call() -> int:
+    def call(number: int) -> int:
+        chance = random.Random(f"{name} {number}")
         source.write_bytes(original)
         if name == "sleap":
             mutate_slp(source, chance)
@@ -172,18 +171,16 @@ def convert_mutants(sources: dict[str, Path], name: str, count: int, seed: int) 
         source.write_bytes(original)
         return code
 
-    for _ in range(count):
-        yield call
+    return call
 
 
-def check_mutants(sources: dict[str, Path], count: int, seed: int) -> Iterator[Callable[[], int]]:
-    """Yield calls that each read another mutant of a COCO file as a training does, in place of the file."""
+def read_mutant(sources: dict[str, Path]) -> Callable[[int], int]:
+    """Return a function that reads a mutant, given by its number, of a COCO file as a training does."""
     source = sources["coco"]
     original = source.read_bytes()
-    chance = random.Random(f"check {seed}")
 
-    def call() -> int:
-        source.write_bytes(mutate(original, chance))
+    def call(number: int) -> int:
+        source.write_bytes(mutate(original, random.Random(f"read {number}")))
         try:
             check_images(read_coco(source, coordinates="continuous"), np.arange(1), needs_equal_sizes=False)
         except DataError:
@@ -192,8 +189,18 @@ def check_mutants(sources: dict[str, Path], count: int, seed: int) -> Iterator[C
             source.write_bytes(original)
         return 0
 
-    for _ in range(count):
-        yield call
+    return call
+
+
+def run_mutant(sources: dict[str, Path]) -> Callable[[int], int]:
+    """Return a function that runs a mutant, given by its number, of a command line."""
+    lines = list(command_lines(sources).values())
+
+    def call(number: int) -> int:
+        chance = random.Random(f"words {number}")
+        return run_refusing(mutate_words(chance.choice(lines), chance))
+
+    return call
 
 
 def _refuse_constant(name: str) -> Any:
