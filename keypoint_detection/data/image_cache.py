@@ -1,8 +1,10 @@
 """Decoded images at input size, kept in files that all processes of a machine share."""
 
+import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -140,7 +142,7 @@ class ImageCache:
                 (
                     (status.st_mtime, status.st_size, path)
                     for path in self.folder.glob("??/*")
-                    if (status := _stat(path))
+                    if _is_entry(path) and (status := _stat(path))
                 ),
             )
             used = sum(size for _, size, _ in entries)
@@ -151,6 +153,12 @@ class ImageCache:
                     path.unlink(missing_ok=True)
                     used -= size
             _overwrite(file, used)
+
+
+def _is_entry(path: Path) -> bool:
+    """Whether a file below the folder of a cache is one of its entries, whole or not: others are never deleted."""
+    name = f"{path.parent.name}/{path.name}"
+    return re.fullmatch(r"([0-9a-f]{2})/(\1[0-9a-f]{30}|tmp\w+\.part)", name) is not None
 
 
 def _stat(path: Path) -> os.stat_result | None:
@@ -229,6 +237,8 @@ def open_cache(
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=place):
             pass
+        if kind == "ram" and (place.is_symlink() or place.stat().st_uid != os.getuid()):
+            raise PermissionError(errno.EPERM, "it belongs to somebody else")
     except OSError as error:
         raise DataError(
             f"data.cache: {place} is not writable ({error.strerror}). Give data.cache_folder, or data.cache=none."
@@ -270,6 +280,6 @@ def _leave(lock: Any, folder: Path, process: int) -> None:
 
 
 def _empty(folder: Path) -> None:
-    for path in folder.glob("??"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in filter(_is_entry, folder.glob("??/*")):
+        path.unlink(missing_ok=True)
     (folder / "used").unlink(missing_ok=True)

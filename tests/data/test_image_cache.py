@@ -115,6 +115,28 @@ def test_a_full_cache_drops_what_is_oldest(images, tmp_path):
     assert len(entries(cache)) == 3
 
 
+def test_a_cache_deletes_nothing_but_its_entries(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_cache, "SHARED_MEMORY", tmp_path / "shm")
+    folder = tmp_path / "shm" / f"kpd-images-{os.getuid()}"
+    others = [folder / name for name in ("db/thesis.tex", "ab/ab", f"cd/ab{'0' * 30}", f"a./ab{'0' * 30}")]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(1000))
+    make(folder, max_bytes=1).tidy()
+    cache = open_cache("ram", "", 1.0, (16, 16), "letterbox")
+    cache.read(images[0])
+    assert len(entries(cache)) == 5
+    del cache
+    assert set(folder.glob("??/*")) == set(others)
+
+
+def test_a_cache_in_memory_is_not_where_somebody_else_leads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_cache, "SHARED_MEMORY", tmp_path)
+    (tmp_path / f"kpd-images-{os.getuid()}").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="it belongs to somebody else"):
+        open_cache("ram", "", 1.0, (16, 16), "letterbox")
+
+
 def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(ImageError, match=r"gone\.png: no such file"):
         make(tmp_path / "cache").read(str(tmp_path / "gone.png"))
