@@ -135,7 +135,7 @@ def mutate_words(words: list[str], chance: random.Random) -> list[str]:
             changed[position] = name[:-1] + f"={value}"
         elif kind < 0.9:
             changed.insert(position, chance.choice((*WORDS, "--config", f"{name}.x=1", name)))
-        elif "output" not in name:
+        elif "output" not in name and name != "--print_config":
             del changed[position]
         if len(changed) < 2:
             changed.append("--help")

@@ -8,7 +8,7 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +38,8 @@ from keypoint_detection.checkpoints.settings import (
     read_settings,
     refuse_absent_files,
     refuse_changes,
+    refuse_destinations,
+    refuse_links,
     refuse_other_network,
     refuse_other_training,
     refuse_training_file,
@@ -66,6 +68,8 @@ from keypoint_detection.parsing.arguments import (
     ENVIRONMENT_PREFIX,
     find_checkpoint_path,
     find_class_names,
+    find_configs,
+    find_texts,
     find_unknown_keys,
     gives_config,
     prepare_words,
@@ -138,6 +142,10 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     checkpoint: dict[str, Any] | None = None
     # Those of the run that is resumed, by option name.
     run_settings: dict[str, Any] | None = None
+    # The texts that the user wrote, each after its option.
+    given: Collection[tuple[str, str]] = ()
+    # The options whose defaults are those of the checkpoint or run.
+    stored: Collection[str] = ()
 
     def __init__(self, words: Sequence[str], stop: GracefulStop) -> None:
         self.command = words[0]
@@ -229,6 +237,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if unknown := find_unknown_keys(words, options):
             subparser.error("\n".join(unknown))
         current_trust().names.update(find_class_names(words, os.environ))
+        self.given = {*find_texts(words, os.environ)}
         path = find_checkpoint_path(words)
         if path is None:
             path = os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
@@ -242,7 +251,10 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 # Lightning only knows files: checkpoints at Weights & Biases are fetched here.
                 path = str(resolve_checkpoint(path))
                 self.checkpoint = read_training(path) if command == "fit" else read_checkpoint(path)
-                self._take_settings(subparser, command, path)
+                run = find_run(path) if command == "fit" else None
+                if run is not None and not _is_given(run / CONFIG_FILE, words):
+                    refuse_links(run)
+                self._take_settings(subparser, path, run)
             except ValueError as error:
                 subparser.error(f"--ckpt_path: {error}")
         self.config = parser.parse_args([command, *words])
@@ -256,15 +268,15 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                     *(path, CONFIG_FILE, CONFIG_FILE),
                 )
 
-    def _take_settings(self, parser: LightningArgumentParser, command: str, path: str) -> None:
-        """Replace the defaults by the settings of a checkpoint."""
+    def _take_settings(self, parser: LightningArgumentParser, path: str, run: Path | None) -> None:
+        """Replace the defaults by the settings of a checkpoint, or of the run that is resumed from it."""
         assert self.checkpoint is not None
         current_trust().is_vetting = True
-        run = find_run(path) if command == "fit" else None
         if run is not None:
             logger.info("Resuming the run %s with the settings of its %s.", run, CONFIG_FILE)
             self.run_settings = read_settings(run / CONFIG_FILE)
-        settings = self.run_settings or settings_of(self.checkpoint, with_files=command == "fit")
+        settings = self.run_settings or settings_of(self.checkpoint, with_files=self.command == "fit")
+        self.stored = tuple(settings)
         options = {*list_option_strings(parser)}
         unknown = [name for name in settings if f"--{name}" not in options]
         if unknown:
@@ -296,6 +308,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if self.subcommand == "fit":
             n_epochs, n_steps = trained_so_far(checkpoint)
             refuse_other_training(checkpoint, config, n_epochs, n_steps)
+            refuse_destinations(self.stored, config, self.given)
             if self.run_settings is not None:
                 refuse_absent_files(self.run_settings, config)
             if n_epochs == config.trainer.max_epochs or n_steps == config.trainer.max_steps:
@@ -409,6 +422,11 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     def _refuse(self, error: Exception) -> NoReturn:
         parser: ShortErrors = command_parsers(self)[str(self.subcommand)]
         parser.error(str(error), error)
+
+
+def _is_given(config: Path, words: Sequence[str]) -> bool:
+    """Whether the user names a config as one of their own."""
+    return os.path.realpath(config) in {os.path.realpath(one.source) for one in find_configs(words).values()}
 
 
 def _explain_failed_restoring(problem: str) -> MisconfigurationException:

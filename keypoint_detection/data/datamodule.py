@@ -24,6 +24,7 @@ from torchvision.transforms import v2
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set, is_drawn
 from keypoint_detection.channels import resolve_channels
 from keypoint_detection.checkpoints.files import LoadsCheckedCheckpoints
+from keypoint_detection.checkpoints.settings import DEFAULT_CACHE_FOLDER
 from keypoint_detection.checkpoints.specifications import as_plain
 from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.data.augmentation import default_augmentation, try_augmentation
@@ -158,7 +159,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         num_workers: NonNegativeInt | None = None,
         on_bad_image: Literal["error", "skip"] = "error",
         cache: CacheKind = "none",
-        cache_folder: str = "~/.cache/kpd/images",
+        cache_folder: str = DEFAULT_CACHE_FOLDER,
         cache_gb: PositiveFloat = 16.0,
     ) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ CONFIG_PREFIX = "--config="
 # How similar two names must be, from 0 to 1, for one to be suggested in place of the other.
 SIMILARITY = 0.6
 # The options whose values may name classes.
-CLASS_OPTIONS = r"(model(?!\.init_from)|trainer|data\.augmentation)\b"
+CLASS_OPTIONS = r"(model(?!\.init_from)|trainer|data\.(augmentation|synthetic))\b"
 # Trainer options where 16.0 can only mean 16. Elsewhere the two differ: to limit_val_batches, 1.0 means all batches and
 # 1 means one; and the version of a logger is a string.
 WHOLE_TRAINER_NUMBERS = tuple(
@@ -198,27 +198,34 @@ def find_class_names(words: Sequence[str], environment: Mapping[str, str]) -> It
 
     Names of files are not among them, since a file may be called whatever its author likes.
     """
+    for place, text in find_texts(words, environment):
+        if re.match(CLASS_OPTIONS, place) and not os.path.exists(text):
+            yield text
+
+
+def find_texts(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the texts that the user wrote in configs, options and variables, each after the option it belongs to."""
     for config in find_configs(words).values():
         with contextlib.suppress(OSError, ValueError):  # the parser says what is wrong with the file
-            yield from _walk_class_names("", config.read())
-    options = [(".".join(name.lower().split("__")[1:]), value) for name, value in environment.items()]
+            yield from _walk_texts("", config.read())
+    variables = (name for name in environment if name.startswith(f"{ENVIRONMENT_PREFIX}_"))
+    options = [(".".join(name.lower().split("__")[1:]), environment[name]) for name in variables]
     for position, word in enumerate(words):
         option, equals, value = word.removeprefix("--").partition("=")
         options.append((option, value if equals else "".join(words[position + 1 : position + 2])))
     for option, value in options:
-        if re.match(CLASS_OPTIONS, option):
-            yield from _walk_class_names(option, _read_value(value))
+        yield from _walk_texts(option, _read_value(value) if re.match(CLASS_OPTIONS, option) else value)
 
 
-def _walk_class_names(place: str, value: Any) -> Iterator[str]:
+def _walk_texts(place: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, entry in value.items():
-            yield from _walk_class_names(f"{place}.{key}".removeprefix("."), entry)
+            yield from _walk_texts(f"{place}.{key}".removeprefix("."), entry)
     elif isinstance(value, list):
         for entry in value:
-            yield from _walk_class_names(place, entry)
-    elif isinstance(value, str) and re.match(CLASS_OPTIONS, place) and not os.path.exists(value):
-        yield value
+            yield from _walk_texts(place, entry)
+    elif isinstance(value, str):
+        yield place, value
 
 
 def _read_value(value: str) -> Any:

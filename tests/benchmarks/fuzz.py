@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fuzz_checkpoints import load_mutant, parse, read_and_load, resume
