@@ -97,6 +97,12 @@ def trained_so_far(checkpoint: dict[str, Any]) -> Progress:
     return Progress(int(progress["processed"]) + bool(is_over), int(checkpoint["global_step"]))
 
 
+def has_extra_epoch(checkpoint: dict[str, Any]) -> bool:
+    """Whether its training ends with one more epoch, in which SWA only measures statistics of batch normalisation."""
+    averages = any(key.startswith("StochasticWeightAveraging") for key in checkpoint["callbacks"])
+    return averages and any(name.endswith("running_mean") for name in checkpoint["state_dict"])
+
+
 class Position(NamedTuple):
     """Where a training stands among its batches.
 

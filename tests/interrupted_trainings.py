@@ -40,6 +40,7 @@ PLATEAU = {"monitor": "val/loss", "patience": 0, "factor": 0.5, "threshold": 0.3
 ON_PLATEAU = {"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args": PLATEAU}
 JITTER = {"class_path": "torchvision.transforms.v2.ColorJitter", "init_args": {"brightness": 0.5}}
 SWA = {"swa_lrs": 0.01, "swa_epoch_start": 2, "annealing_epochs": 2}
+AVERAGING = [_callback(f"{LIGHTNING}.StochasticWeightAveraging", **SWA), "--model.lr_scheduler=constant"]
 
 # Each is a training of six batches an epoch on twelve images.
 VARIANTS: dict[str, list[str]] = {
@@ -65,7 +66,17 @@ VARIANTS: dict[str, list[str]] = {
         _callback(f"{LIGHTNING}.ModelCheckpoint", monitor="train/loss/left", filename="train")
     ],
     "ReduceLROnPlateau": [f"--model.lr_scheduler={json.dumps(ON_PLATEAU)}"],
-    "SWA": [_callback(f"{LIGHTNING}.StochasticWeightAveraging", **SWA), "--model.lr_scheduler=constant"],
+    "checkpoints elsewhere": [
+        _callback(f"{LIGHTNING}.ModelCheckpoint", every_n_train_steps=2, filename="{step}", dirpath="elsewhere"),
+        _callback(f"{LIGHTNING}.ModelCheckpoint", every_n_train_steps=4, filename="all-{step}", save_top_k=-1),
+    ],
+    # It ends with an epoch that only measures the statistics of batch normalisation.
+    "SWA": AVERAGING,
+    "SWA within epochs": [*AVERAGING, "--trainer.val_check_interval=3"],
+    "SWA with checkpoints after epochs": [
+        *AVERAGING,
+        _callback(f"{LIGHTNING}.ModelCheckpoint", filename="epoch", save_on_train_epoch_end=True),
+    ],
 }
 
 
@@ -78,8 +89,9 @@ def training_words(data: Path, variant: str) -> list[str]:
 def find_differences(
     run: Path, other: Path, names: Sequence[str] = ("last.ckpt", "best.ckpt", "metrics.json")
 ) -> list[str]:
-    """List what differs in some files of two run folders."""
-    found = []
+    """List what differs in some files of two run folders, and which checkpoints only one of them has."""
+    here, there = ({path.name for path in folder.rglob("*.ckpt")} for folder in (run, other))
+    found = [f"{name}: in one of them" for name in sorted(here ^ there)]
     for name in names:
         one, two = (_read(next(folder.rglob(name))) for folder in (run, other))
         found += _compare(one, two, name)

@@ -62,6 +62,7 @@ from keypoint_detection.lightning_internals import (
     KeepsCheckpointSettings,
     brings_checkpoint_io,
     command_parsers,
+    has_extra_epoch,
     trained_so_far,
 )
 from keypoint_detection.parsing.arguments import (
@@ -307,6 +308,10 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     def _compare_with_checkpoint(self, checkpoint: dict[str, Any], config: Namespace) -> None:
         if self.subcommand == "fit":
             n_epochs, n_steps = trained_so_far(checkpoint)
+            settings = self.run_settings or {}
+            planned = config.trainer.max_epochs
+            if n_epochs == (planned or 0) + 1 and settings.get("trainer.max_epochs", planned) == planned:
+                n_epochs -= has_extra_epoch(checkpoint)
             refuse_other_training(checkpoint, config, n_epochs, n_steps)
             refuse_destinations(self.stored, config, self.given)
             if self.run_settings is not None:
@@ -317,7 +322,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                     f"this training is finished ({count_in_words(n_epochs, 'epoch')}, "
                     f"{count_in_words(n_steps, 'step')}); a larger --trainer.{limit} resumes it."
                 )
-                refuse_changes(self.run_settings or {}, config, text)
+                refuse_changes(settings, config, text)
                 logger.info("%s", text[0].upper() + text[1:])
         elif self.subcommand == "validate":
             refuse_training_images(checkpoint, config)

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -150,6 +151,50 @@ def find_best_checkpoint(trainer: Trainer) -> ChosenCheckpoint | None:
             path = Path(callback.best_model_path) if callback.best_model_path else None
             return ChosenCheckpoint(path, callback.monitor, callback.mode, None if score is None else float(score))
     return None
+
+
+def forget_later_checkpoints(trainer: Trainer) -> None:
+    """Let a resumed training replace what it had already written after the checkpoint that it resumes from.
+
+    Otherwise Lightning, which never writes over a file that its callback does not know, would keep both, the new one as
+    `name-v1.ckpt`. Checkpoints of other trainings, and earlier ones of this, stay.
+
+    Args:
+        trainer: of the training, whose state has been restored.
+    """
+    last = find_last_checkpoint(trainer)
+    if last is None or last.dirpath is None:
+        return
+    run = Path(last.dirpath).parent
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath:
+            known = {callback.best_model_path, callback.last_model_path, *callback.best_k_models}
+            paths = Path(callback.dirpath).rglob(f"*{callback.FILE_EXTENSION}") if trainer.is_global_zero else ()
+            later = {str(path) for path in paths if _is_later(path, trainer.global_step, run, last)} - known
+            _let_replace(callback, trainer.strategy.broadcast(later))
+
+
+def _is_later(path: Path, step: int, run: Path, last: LastCheckpoint) -> bool:
+    """Whether a checkpoint is one of the same run after a step; one of weights alone belongs to the folder it is in."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
+        is_own = path.is_relative_to(run) or content["callbacks"][last.state_key]["dirpath"] == last.dirpath
+        return bool(is_own and content["global_step"] >= step)
+    except Exception:  # noqa: BLE001  what is damaged, or of another program, is not touched
+        return False
+
+
+def _let_replace(callback: ModelCheckpoint, paths: set[str]) -> None:
+    """Have a callback take files for absent until it has written them."""
+    file_exists = callback.file_exists
+
+    def exists(path: _PATH, trainer: Trainer) -> bool:
+        if path in paths:
+            paths.remove(str(path))
+            return False
+        return file_exists(path, trainer)
+
+    callback.file_exists = exists  # type: ignore[method-assign]
 
 
 def find_last_checkpoint(trainer: Trainer) -> LastCheckpoint | None:

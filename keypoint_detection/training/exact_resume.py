@@ -1,5 +1,6 @@
 """What Lightning's checkpoints lack for a resumed training to end exactly like one that was never stopped."""
 
+import copy
 import logging
 import random
 from typing import Any
@@ -29,6 +30,7 @@ from keypoint_detection.lightning_internals import (
     mark_validation_due,
     restore_epoch_sums,
 )
+from keypoint_detection.training.checkpointing import forget_later_checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +107,11 @@ class ExactResume(Callback):
         """Restore the state."""
         if self._restored is None:
             return
+        forget_later_checkpoints(trainer)
         trainer.callback_metrics.update(
             {name: value.to(pl_module.device) for name, value in self._restored["metrics"].items()}
         )
+        _begin_averaging(trainer, pl_module)
         trainer.accumulate_grad_batches = self._restored["accumulate_grad_batches"]
         _stop_again(trainer)
         processes = self._restored["processes"]
@@ -123,9 +127,6 @@ class ExactResume(Callback):
         for name, parameter in pl_module.named_parameters():
             if name in own["gradients"]:
                 parameter.grad = own["gradients"][name].to(parameter.device)
-        for callback in _find(trainer, StochasticWeightAveraging):
-            # In the middle of an epoch Lightning does not call it, but its learning rates are set there.
-            callback.on_train_epoch_start(trainer, pl_module)
         _set_generators(own["generators"])
 
     def on_train_batch_end(
@@ -143,6 +144,23 @@ class ExactResume(Callback):
 
 def _find(trainer: Trainer, kind: type[Any]) -> list[Any]:
     return [one for one in trainer.callbacks if isinstance(one, kind)]  # type: ignore[attr-defined]
+
+
+def _begin_averaging(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Have SWA set its learning rates, and begin its extra epoch; Lightning only does at the start of an epoch."""
+    progress = trainer.fit_loop.epoch_progress.current
+    epoch, is_begun = trainer.current_epoch, progress.ready > progress.processed
+    for callback in _find(trainer, StochasticWeightAveraging):
+        end = callback.swa_end
+        epochs = [min(epoch, end)]
+        if epoch > end + 1 or (epoch > end and is_begun):
+            epochs.append(end + 1)
+        # In the extra epoch it also starts from averages and without statistics: those of the checkpoint are further.
+        state = copy.deepcopy(pl_module.state_dict())
+        for progress.completed in epochs:
+            callback.on_train_epoch_start(trainer, pl_module)
+        progress.completed = epoch
+        pl_module.load_state_dict(state)
 
 
 def _stop_again(trainer: Trainer) -> None:

@@ -10,7 +10,7 @@ from interrupted_trainings import find_differences, training_words
 from lightning.pytorch import Trainer
 
 from keypoint_detection.cli import run
-from keypoint_detection.training.checkpointing import find_best_checkpoint
+from keypoint_detection.training.checkpointing import LastCheckpoint, find_best_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,8 @@ def train_and_copy(discs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         ("scheduled accumulation", 7, "last.ckpt"),
         ("EMA", 12, "last.ckpt"),
         ("SWA", 12, "last.ckpt"),
+        # The extra epoch, whose last batch counts as a step, was over, and the averages were still to be taken.
+        ("SWA", 19, "last.ckpt"),
         ("EarlyStopping", 6, "last.ckpt"),
         # It had just decided to stop.
         ("EarlyStopping within epochs", 9, "last.ckpt"),
@@ -66,6 +68,51 @@ def test_a_killed_and_resumed_training_ends_as_if_it_had_not_been_killed(
     assert torch.load(checkpoint, weights_only=True)["global_step"] == step
     run(["fit", f"--ckpt_path={checkpoint}"])
     assert find_differences(killed, whole) == []
+
+
+@pytest.fixture
+def stopped_late(discs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run folder of a training that was killed at its end, but whose `last.ckpt` is that of step 6."""
+    save = Trainer.save_checkpoint
+
+    def save_first_last(trainer: Trainer, path: str, *args: object, **options: object) -> None:
+        if Path(path).name != "last.ckpt" or trainer.global_step == 6:
+            save(trainer, path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_checkpoint", save_first_last)
+        run([*training_words(discs, "checkpoints elsewhere"), "--trainer.default_root_dir=runs"])
+    (folder,) = Path("runs").iterdir()
+    return folder
+
+
+def _read_steps(folder: Path) -> dict[str, int]:
+    paths = sorted(folder.rglob("*.ckpt"))
+    return {path.name: torch.load(path, weights_only=True)["global_step"] for path in paths}
+
+
+def test_a_resumed_training_replaces_what_it_wrote_after_its_checkpoint(stopped_late: Path) -> None:
+    run_before, before = _read_steps(stopped_late), _read_steps(Path("elsewhere"))
+    assert before == {"step=18.ckpt": 18}
+    steps = {f"all-step={step}.ckpt": step for step in (4, 8, 12, 16)}
+    assert run_before == {**steps, "best.ckpt": 18, "last.ckpt": 6}
+    times = {path.name: path.stat().st_mtime_ns for path in stopped_late.rglob("all*")}
+    run(["fit", f"--ckpt_path={stopped_late / 'checkpoints' / 'last.ckpt'}"])
+    assert _read_steps(stopped_late) == {**run_before, "last.ckpt": 18}
+    assert _read_steps(Path("elsewhere")) == before
+    # The first is older than the checkpoint resumed from.
+    kept = [name for name, time in times.items() if next(stopped_late.rglob(name)).stat().st_mtime_ns == time]
+    assert kept == ["all-step=4.ckpt"]
+
+
+def test_a_resumed_training_leaves_the_checkpoints_of_others_alone(stopped_late: Path) -> None:
+    (path,) = Path("elsewhere").iterdir()
+    content = torch.load(path, weights_only=True)
+    content["callbacks"][LastCheckpoint().state_key]["dirpath"] = "/another/run/checkpoints"
+    torch.save(content, path)
+    run(["fit", f"--ckpt_path={stopped_late / 'checkpoints' / 'last.ckpt'}"])
+    assert _read_steps(Path("elsewhere")) == {"step=18.ckpt": 18, "step=18-v1.ckpt": 18}
+    assert torch.load(path, weights_only=True)["callbacks"] == content["callbacks"]
 
 
 def test_more_patience_resumes_what_early_stopping_ended(
