@@ -42,6 +42,9 @@ JITTER = {"class_path": "torchvision.transforms.v2.ColorJitter", "init_args": {"
 SWA = {"swa_lrs": 0.01, "swa_epoch_start": 2, "annealing_epochs": 2}
 AVERAGING = [_callback(f"{LIGHTNING}.StochasticWeightAveraging", **SWA), "--model.lr_scheduler=constant"]
 
+# What is started as a command, since its first process starts the other with the same words.
+TWO_PROCESSES = "two processes"
+
 # Each is a training of six batches an epoch on twelve images.
 VARIANTS: dict[str, list[str]] = {
     "plain": [],
@@ -77,6 +80,7 @@ VARIANTS: dict[str, list[str]] = {
         *AVERAGING,
         _callback(f"{LIGHTNING}.ModelCheckpoint", filename="epoch", save_on_train_epoch_end=True),
     ],
+    TWO_PROCESSES: ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=1"],
 }
 
 
