@@ -194,7 +194,7 @@ def _let_replace(callback: ModelCheckpoint, paths: set[str]) -> None:
             return False
         return file_exists(path, trainer)
 
-    callback.file_exists = exists  # type: ignore[method-assign]
+    callback.file_exists = exists  # type: ignore[method-assign, assignment]
 
 
 def find_last_checkpoint(trainer: Trainer) -> LastCheckpoint | None:

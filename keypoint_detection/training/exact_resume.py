@@ -148,7 +148,7 @@ def _find(trainer: Trainer, kind: type[Any]) -> list[Any]:
 
 def _begin_averaging(trainer: Trainer, pl_module: LightningModule) -> None:
     """Have SWA set its learning rates, and begin its extra epoch; Lightning only does at the start of an epoch."""
-    progress = trainer.fit_loop.epoch_progress.current
+    progress: Any = trainer.fit_loop.epoch_progress.current
     epoch, is_begun = trainer.current_epoch, progress.ready > progress.processed
     for callback in _find(trainer, StochasticWeightAveraging):
         end = callback.swa_end

@@ -104,7 +104,10 @@ class Trial:
         if not saved:
             shutil.rmtree(self.folder, ignore_errors=True)
             return self.words
-        return ["fit", f"--ckpt_path={max(saved, key=lambda path: path.stat().st_mtime_ns)}"]
+        newest = max(saved, key=lambda path: path.stat().st_mtime_ns)
+        # The config of a run is not trusted to name folders outside it.
+        config = [f"--config={newest.parents[1] / 'config.yaml'}"] if "dirpath" in str(self.words) else []
+        return ["fit", f"--ckpt_path={newest}", *config]
 
 
 def train(

@@ -86,6 +86,10 @@ def stopped_late(discs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def _resume(folder: Path) -> None:
+    run(["fit", f"--config={folder / 'config.yaml'}", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"])
+
+
 def _read_steps(folder: Path) -> dict[str, int]:
     paths = sorted(folder.rglob("*.ckpt"))
     return {path.name: torch.load(path, weights_only=True)["global_step"] for path in paths}
@@ -97,7 +101,7 @@ def test_a_resumed_training_replaces_what_it_wrote_after_its_checkpoint(stopped_
     steps = {f"all-step={step}.ckpt": step for step in (4, 8, 12, 16)}
     assert run_before == {**steps, "best.ckpt": 18, "last.ckpt": 6}
     times = {path.name: path.stat().st_mtime_ns for path in stopped_late.rglob("all*")}
-    run(["fit", f"--ckpt_path={stopped_late / 'checkpoints' / 'last.ckpt'}"])
+    _resume(stopped_late)
     assert _read_steps(stopped_late) == {**run_before, "last.ckpt": 18}
     assert _read_steps(Path("elsewhere")) == before
     # The first is older than the checkpoint resumed from.
@@ -110,7 +114,7 @@ def test_a_resumed_training_leaves_the_checkpoints_of_others_alone(stopped_late:
     content = torch.load(path, weights_only=True)
     content["callbacks"][LastCheckpoint().state_key]["dirpath"] = "/another/run/checkpoints"
     torch.save(content, path)
-    run(["fit", f"--ckpt_path={stopped_late / 'checkpoints' / 'last.ckpt'}"])
+    _resume(stopped_late)
     assert _read_steps(Path("elsewhere")) == {"step=18.ckpt": 18, "step=18-v1.ckpt": 18}
     assert torch.load(path, weights_only=True)["callbacks"] == content["callbacks"]
 
