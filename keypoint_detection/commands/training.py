@@ -5,9 +5,7 @@ import inspect
 import logging
 import numbers
 import os
-import re
 import traceback
-import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,46 +22,21 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_utilities.core.enums import StrEnum
 
-from keypoint_detection.boxes.scene import KEYPOINT_NAMES
-from keypoint_detection.channels import resolve_channels
-from keypoint_detection.checkpoints.files import (
-    CONFIG_FILE,
-    CheckpointError,
-    find_run,
-    read_checkpoint,
-    read_training,
-    resolve_checkpoint,
-)
-from keypoint_detection.checkpoints.settings import (
-    read_settings,
-    refuse_absent_files,
-    refuse_changes,
-    refuse_destinations,
-    refuse_links,
-    refuse_other_network,
-    refuse_other_training,
-    refuse_training_file,
-    refuse_training_images,
-    report_overrides,
-    settings_of,
-)
+from keypoint_detection.checkpoints.files import CONFIG_FILE, CheckpointError
 from keypoint_detection.checkpoints.specifications import describe_factory
 from keypoint_detection.checkpoints.trust import current_trust, explain_refusal
 from keypoint_detection.checkpoints.writing import CheckpointWriteError
 from keypoint_detection.codec.heatmaps import NotFiniteError
 from keypoint_detection.commands.terminal import leave_with_unreadable
 from keypoint_detection.commands.training_help import describe_command, show_help
-from keypoint_detection.counting import count_in_words
+from keypoint_detection.commands.training_log import show_log, silence_advice
 from keypoint_detection.data.datamodule import KeypointsDataModule
-from keypoint_detection.data.label_files import read_table
 from keypoint_detection.detector import KeypointDetector, check_precision
 from keypoint_detection.images import ImageError
 from keypoint_detection.lightning_internals import (
     KeepsCheckpointSettings,
     brings_checkpoint_io,
     command_parsers,
-    has_extra_epoch,
-    trained_so_far,
 )
 from keypoint_detection.parsing.arguments import (
     ENVIRONMENT_PREFIX,
@@ -81,7 +54,7 @@ from keypoint_detection.parsing.errors import ShortErrors
 from keypoint_detection.parsing.exit_codes import FAILURE, USAGE_ERROR
 from keypoint_detection.parsing.failures import is_debugging, message_of
 from keypoint_detection.parsing.internals import list_option_strings
-from keypoint_detection.printing import complain, make_handler
+from keypoint_detection.printing import complain
 from keypoint_detection.ranks import find_rank
 from keypoint_detection.reporting.calibrated_copy import CalibratedCopy
 from keypoint_detection.reporting.epoch_progress_bar import EpochProgressBar
@@ -103,10 +76,11 @@ from keypoint_detection.training.final_validation import FinalValidation
 from keypoint_detection.training.graceful_stop import GracefulStop
 from keypoint_detection.training.health import TrainingDivergedError, TrainingHealth
 from keypoint_detection.training.idle_settings import check_idle_settings
+from keypoint_detection.training.label_defaults import fill_in_channels, fill_in_max_keypoints
 from keypoint_detection.training.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.training.monitors import check_monitors, fill_in_monitors
-from keypoint_detection.training.most_points import fill_in_max_keypoints
 from keypoint_detection.training.restoring import explain_failed_restoring
+from keypoint_detection.training.resuming import Stored, compare, read_stored
 from keypoint_detection.training.run_folder import SavedRun
 from keypoint_detection.types import DataError
 
@@ -140,13 +114,10 @@ DEFAULT_LOGGER = {
 class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     """The command line of the detector; `run` starts it."""
 
-    checkpoint: dict[str, Any] | None = None
-    # Those of the run that is resumed, by option name.
-    run_settings: dict[str, Any] | None = None
+    # The checkpoint that a training resumes, or that is measured.
+    stored: Stored | None = None
     # The texts that the user wrote, each after its option.
     given: Collection[tuple[str, str]] = ()
-    # The options whose defaults are those of the checkpoint or run.
-    stored: Collection[str] = ()
 
     def __init__(self, words: Sequence[str], stop: GracefulStop) -> None:
         self.command = words[0]
@@ -239,119 +210,44 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             subparser.error("\n".join(unknown))
         current_trust().names.update(find_class_names(words, os.environ))
         self.given = {*find_texts(words, os.environ)}
-        path = find_checkpoint_path(words)
-        if path is None:
-            path = os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
-        if command != "fit" and path is None and not _asks_for_help(words):
+        reference = find_checkpoint_path(words)
+        if reference is None:
+            reference = os.environ.get(f"{ENVIRONMENT_PREFIX}_{command}__CKPT_PATH".upper())
+        if command != "fit" and reference is None and not _asks_for_help(words):
             subparser.error(
                 f"`kpd {command}` needs a trained detector: give --ckpt_path=FILE.ckpt, e.g. "
                 "runs/…/checkpoints/best.ckpt. Without one, it would measure random weights."
             )
-        if path is not None:
+        if reference is not None:
             try:
-                # Lightning only knows files: checkpoints at Weights & Biases are fetched here.
-                path = str(resolve_checkpoint(path))
-                self.checkpoint = read_training(path) if command == "fit" else read_checkpoint(path)
-                run = find_run(path) if command == "fit" else None
-                if run is not None and not _is_given(run / CONFIG_FILE, words):
-                    refuse_links(run)
-                self._take_settings(subparser, path, run)
+                self.stored = read_stored(command, reference, lambda config: _is_given(config, words))
+                self.stored.refuse_unknown(options)
+                subparser.set_defaults(self.stored.settings)
             except ValueError as error:
                 subparser.error(f"--ckpt_path: {error}")
         self.config = parser.parse_args([command, *words])
-        if path is not None:
-            self.config[command].ckpt_path = path
-            if command == "fit" and self.run_settings is None and not gives_config(words):
+        if self.stored is not None:
+            self.config[command].ckpt_path = self.stored.path
+            if command == "fit" and self.stored.run is None and not gives_config(words):
                 logger.warning(
                     "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as "
                     "seed, length or logger, take their defaults, and the run gets a new folder. To resume as before, "
                     "give the %s of its run with --config.",
-                    *(path, CONFIG_FILE, CONFIG_FILE),
+                    *(self.stored.path, CONFIG_FILE, CONFIG_FILE),
                 )
-
-    def _take_settings(self, parser: LightningArgumentParser, path: str, run: Path | None) -> None:
-        """Replace the defaults by the settings of a checkpoint, or of the run that is resumed from it."""
-        assert self.checkpoint is not None
-        current_trust().is_vetting = True
-        if run is not None:
-            logger.info("Resuming the run %s with the settings of its %s.", run, CONFIG_FILE)
-            self.run_settings = read_settings(run / CONFIG_FILE)
-        settings = self.run_settings or settings_of(self.checkpoint, with_files=self.command == "fit")
-        self.stored = tuple(settings)
-        options = {*list_option_strings(parser)}
-        unknown = [name for name in settings if f"--{name}" not in options]
-        if unknown:
-            raise CheckpointError(
-                f"{path if run is None else run / CONFIG_FILE} has settings that this version of kpd does not know: "
-                f"{', '.join(unknown)}. Use the version that wrote it, or remove them."
-            )
-        parser.set_defaults(settings)
 
     def before_instantiate_classes(self) -> None:
         """Fill in what was left out, and report where the user overrides the checkpoint."""
         config = self.config[self.subcommand]
-        if self.checkpoint is not None:
-            try:
-                self._compare_with_checkpoint(self.checkpoint, config)
-            except ValueError as error:
-                self._refuse(error)
-        if config.model.channels is None:
-            config.model.channels = self._find_channels(config.data)
-        if self.subcommand == "fit":
-            fill_in_budget(config.trainer)
-            fill_in_monitors(config.trainer)
-            try:
-                fill_in_max_keypoints(config.model, config.data)
-            except DataError as error:
-                self._refuse(error)
-
-    def _compare_with_checkpoint(self, checkpoint: dict[str, Any], config: Namespace) -> None:
-        if self.subcommand == "fit":
-            n_epochs, n_steps = trained_so_far(checkpoint)
-            settings = self.run_settings or {}
-            planned = config.trainer.max_epochs
-            if n_epochs == (planned or 0) + 1 and settings.get("trainer.max_epochs", planned) == planned:
-                n_epochs -= has_extra_epoch(checkpoint)
-            refuse_other_training(checkpoint, config, n_epochs, n_steps)
-            refuse_destinations(self.stored, config, self.given)
-            if self.run_settings is not None:
-                refuse_absent_files(self.run_settings, config)
-            if n_epochs == config.trainer.max_epochs or n_steps == config.trainer.max_steps:
-                limit = "max_steps" if n_steps == config.trainer.max_steps else "max_epochs"
-                text = (
-                    f"this training is finished ({count_in_words(n_epochs, 'epoch')}, "
-                    f"{count_in_words(n_steps, 'step')}); a larger --trainer.{limit} resumes it."
-                )
-                refuse_changes(settings, config, text)
-                logger.info("%s", text[0].upper() + text[1:])
-        elif self.subcommand == "validate":
-            refuse_training_images(checkpoint, config)
-        elif self.subcommand == "test":
-            refuse_training_file(checkpoint, config)
-        if self.subcommand != "fit":
-            refuse_other_network(checkpoint, config)
-        report_overrides(checkpoint, config)
-
-    def _find_channels(self, data: Namespace) -> list[str]:
-        """Give each keypoint type of the data a channel of its name."""
-        if data.synthetic is not None:
-            return list(KEYPOINT_NAMES)  # they need not be drawn yet
-        path = data.train or data.val or data.test
         try:
-            if path is None:
-                raise DataError(
-                    "no training file: give --data.train=FILE.json (a COCO keypoint file), or data.synthetic."
-                )
-            table = read_table(
-                Path(path),
-                data.image_root,
-                data.coordinates,
-                data.categories,
-                data.missing_images,
-                data.outside_images,
-            )
-            return list(resolve_channels(None, table.keypoint_types, path))
-        except DataError as error:
+            if self.stored is not None:
+                compare(self.stored, self.command, config, self.given)
+            fill_in_channels(config.model, config.data)
+            if self.command == "fit":
+                fill_in_budget(config.trainer)
+                fill_in_monitors(config.trainer)
+                fill_in_max_keypoints(config.model, config.data)
+        except ValueError as error:
             self._refuse(error)
 
     def instantiate_classes(self) -> None:
@@ -363,7 +259,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 check_monitors(self.trainer, self.model)
                 check_idle_settings(self.trainer, self.model)
             self._check_data(self.datamodule)
-            if self.subcommand == "fit" and self.checkpoint is None:
+            if self.subcommand == "fit" and self.stored is None:
                 self.model.initialise()
         except (ValueError, FileExistsError, MisconfigurationException) as error:
             self._refuse(error)
@@ -460,8 +356,8 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
         SystemExit: help was requested (0), the words, data or checkpoint are wrong (2), the training diverged or
             its checkpoint cannot be written (1), or a signal ended it (128 plus its number; 0 in a sweep).
     """
-    _show_log()
-    _silence_advice()
+    show_log()
+    silence_advice()
     stop = GracefulStop()
     try:
         cli = cli_class(words, stop)
@@ -525,53 +421,3 @@ def _as_number(value: Any) -> int | float:
 
 def _asks_for_help(words: Sequence[str]) -> bool:
     return any(word in ("-h", "--help") or word.startswith("--print_config") or ".help" in word for word in words)
-
-
-def _show_log() -> None:
-    """Show the package's log on the terminal, unless its user has configured logging; of several processes, once."""
-    package = logging.getLogger("keypoint_detection")
-    package.setLevel(logging.INFO)
-    if find_rank():
-        for name in (package.name, "lightning", "lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.simplefilter("ignore")
-    if not package.hasHandlers():
-        package.addHandler(make_handler())
-
-
-def _silence_advice() -> None:
-    """Hide warnings that users can do nothing about."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*LeafSpec.*",
-        ".*The number of training batches.*is smaller than the logging interval.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        # The normalisation layers of a frozen encoder are meant to be.
-        r".*Found \d+ module\(s\) in eval mode at the start of training.*",
-        # The order of the images follows from the seed and the epoch, and a resumed epoch continues in it.
-        ".*your dataloader is not resumable.*",
-        # `SavedRun` finds the checkpoints of a moved run.
-        ".*The dirpath has changed from.*",
-        ".*callbacks used to create the checkpoint need to be provided.*",
-        # The metrics are those of all processes already.
-        ".*It is recommended to use `self.log.*sync_dist=True.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_concerns_this_run)
-    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").addFilter(_explain_end_of_process)
-
-
-def _concerns_this_run(record: logging.LogRecord) -> bool:
-    """Whether a message of Lightning's is about this run, rather than an advertisement or a list of absent hardware."""
-    return not re.search(r"litlogger|available: False|Loading `\w+` to estimate", record.getMessage())
-
-
-def _explain_end_of_process(record: logging.LogRecord) -> bool:
-    """Reword what Lightning says before it ends all processes because one has ended."""
-    if match := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
-        record.args = ()
-        record.msg = (
-            f"Process {match[1]} of this command ended with code {match[2]}, so the others are ended too. If there is "
-            "no message from it above, it was killed, most likely by the system because memory ran out."
-        )
-    return True

@@ -2,7 +2,8 @@ import logging
 
 from jsonargparse import Namespace
 
-from keypoint_detection.checkpoints.settings import report_overrides, settings_of
+from keypoint_detection.checkpoints.settings import settings_of
+from keypoint_detection.training.resuming import report_overrides
 
 CHECKPOINT = {
     "hyper_parameters": {

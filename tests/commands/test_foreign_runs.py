@@ -10,7 +10,8 @@ import yaml
 from jsonargparse import dict_to_namespace
 
 from keypoint_detection.checkpoints.files import CheckpointError
-from keypoint_detection.checkpoints.settings import read_settings, refuse_destinations
+from keypoint_detection.checkpoints.settings import read_settings
+from keypoint_detection.checkpoints.stored_destinations import refuse_destinations
 from keypoint_detection.cli import run
 
 TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")

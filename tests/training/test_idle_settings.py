@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from keypoint_detection.cli import run
 
-TINY = str(Path(__file__).parents[2] / "conf" / "tiny.yaml")
+TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
 
 
 @pytest.fixture(autouse=True)

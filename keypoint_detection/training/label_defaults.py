@@ -1,17 +1,41 @@
-"""The number of points that a detector keeps per channel and image: by default, the largest in the training file."""
+"""What is filled in from the labels: the channels, and how many points of each are found in an image."""
 
 import logging
 from pathlib import Path
 
 from jsonargparse import Namespace
 
+from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.channels import resolve_channels
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.checks.labels import count_per_image
 from keypoint_detection.data.checks.parts import make_part
+from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.data.label_files import read_table
+from keypoint_detection.types import DataError
 
 logger = logging.getLogger(__name__)
+
+
+def fill_in_channels(model: Namespace, data: Namespace) -> None:
+    """Give each keypoint type of the labels a channel of its name if channels were left out.
+
+    Args:
+        model: the parsed settings of the detector; changed in place.
+        data: the parsed settings of the data.
+
+    Raises:
+        DataError: there is no file with labels, or it cannot be read.
+    """
+    if model.channels is not None:
+        return
+    source = data.train or data.val or data.test
+    if data.synthetic is not None:
+        model.channels = list(KEYPOINT_NAMES)  # they need not be drawn yet
+    elif source is None:
+        raise DataError("no training file: give --data.train=FILE.json (a COCO keypoint file), or data.synthetic.")
+    else:
+        model.channels = list(resolve_channels(None, _read(source, data).keypoint_types, source))
 
 
 def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
@@ -33,8 +57,7 @@ def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
         most, source = max(map(len, channels.values())) if isinstance(channels, dict) else 1, "data.synthetic"
     elif data.train is not None:
         source = data.train
-        bounds = (data.missing_images, data.outside_images)
-        table = read_table(Path(source), data.image_root, data.coordinates, data.categories, *bounds)
+        table = _read(source, data)
         channels = resolve_channels(model.channels, table.keypoint_types, source)
         part = make_part("train", table, table.image_sizes, channels, data.visible_only)
         most = int(count_per_image(part).max(initial=0))
@@ -46,3 +69,8 @@ def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
         "At most %s of a channel %s found in an image, as in %s; --model.max_keypoints sets another maximum.",
         *(points, "is" if model.max_keypoints == 1 else "are", source),
     )
+
+
+def _read(source: str, data: Namespace) -> CocoKeypoints:
+    bounds = (data.missing_images, data.outside_images)
+    return read_table(Path(source), data.image_root, data.coordinates, data.categories, *bounds)

@@ -10,7 +10,7 @@ from keypoint_detection.cli import run
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.inference.loading import load_detector
 from keypoint_detection.models.backbones import Unet
-from keypoint_detection.training.most_points import fill_in_max_keypoints
+from keypoint_detection.training.label_defaults import fill_in_max_keypoints
 
 
 def filled_in(channels, **data):
@@ -47,7 +47,7 @@ def test_an_image_that_is_drawn_shows_one_box():
 
 def test_the_number_is_that_of_the_checkpoint_unless_it_is_given(discs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = Path(__file__).parents[2] / "conf" / "tiny.yaml"
+    config = Path(__file__).parents[1] / "conf" / "tiny.yaml"
     run(["fit", f"--config={config}", f"--data.train={discs}", f"--data.val={discs}", "--trainer.max_steps=1"])
     (path,) = tmp_path.glob("runs/*/checkpoints/last.ckpt")
     assert torch.load(path, weights_only=True)["hyper_parameters"]["max_keypoints"] == 1
