@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from keypoint_detection.channels import choose_mirrored_channels, complete_channels
-from keypoint_detection.checkpoints.content import FORMAT, FORMAT_KEY
+from keypoint_detection.checkpoints.content import FORMAT, FORMAT_KEY, ModelSettings, check_settings
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, SMOOTHED_KEY, VALIDATION_KEY, LoadsCheckedCheckpoints
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
 from keypoint_detection.checkpoints.misfits import explain_misfit
@@ -140,6 +140,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         self._save_hyperparameters(optimizer, lr_scheduler)
         if max_keypoints is None:
             max_keypoints = self.hparams["max_keypoints"] = MAX_KEYPOINTS
+        check_settings(self.hparams, ModelSettings, "model")
         self.lr, self.optimizer, self.lr_scheduler = float(lr), optimizer, lr_scheduler
         self.encoder_lr_factor = float(encoder_lr_factor)
         self.freeze_encoder_steps = int(freeze_encoder_steps)

@@ -53,6 +53,43 @@ class ClassSettings(Struct, forbid_unknown_fields=True):
             raise ValueError(f"{self.class_path} does not take dict_kwargs, found {list(self.dict_kwargs)[:3]!r}")
 
 
+class TransformSettings(ClassSettings, forbid_unknown_fields=True):
+    """A transform and its arguments: sizes, angles, shares and other transforms."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        waiting = list((self.init_args or {}).items()) if self.class_path.startswith("torchvision.") else []
+        while waiting:
+            name, value = waiting.pop()
+            if isinstance(value, dict | list | tuple):
+                waiting += [(name, one) for one in (value.values() if isinstance(value, dict) else value)]
+            elif isinstance(value, int | float) and not abs(value) <= LARGEST_SIDE_PX:
+                raise ValueError(f"{self.class_path} takes numbers of at most {LARGEST_SIDE_PX}, found {name}={value}")
+
+
+class SizeSettings(Struct, array_like=True, forbid_unknown_fields=True):
+    """(height, width) in pixels."""
+
+    height: Side
+    width: Side
+
+    def __post_init__(self) -> None:
+        if self.height * self.width > LARGEST_AREA_PX:
+            raise ValueError(f"at most {LARGEST_AREA_PX} pixels expected, found {self.height} x {self.width}")
+
+
+class BoxesSettings(Struct, forbid_unknown_fields=True):
+    """The arguments of `SyntheticBoxes`."""
+
+    folder: str
+    n_train: Whole
+    n_val: Count
+    n_test: Count
+    height: Side
+    width: Side
+    seed: Count
+
+
 Scheduler: TypeAlias = ClassSettings | Literal["cosine", "constant"] | UnsetType
 
 
@@ -97,7 +134,7 @@ class DataSettings(_Settings, kw_only=True):
     on_bad_image: str = "error"
     outside_images: str = "allow"
     categories: list[str] | None = None
-    synthetic: Any = UNSET
+    synthetic: BoxesSettings | UnsetType | None = UNSET
     channels: Channels | None
     val_fraction: Unit
     split_seed: Count
@@ -105,22 +142,18 @@ class DataSettings(_Settings, kw_only=True):
     fold: Count | None = None
     group_by: Whole | str | None = None
     train_fraction: Unit = 1.0
-    image_size: tuple[Side, Side] | None
+    image_size: SizeSettings | None
     resize: ResizeMode
     coordinates: Literal["continuous", "pixel_index"]
     visible_only: bool
     augment: bool
-    augmentation: Any = UNSET
+    augmentation: list[TransformSettings] | UnsetType | None = UNSET
     flip_pairs: list[tuple[str, str]] | None
     batch_size: Whole
     num_workers: Annotated[int, Meta(ge=0, le=MOST_WORKERS)] | None
     cache: str = "none"
     cache_folder: str | UnsetType = UNSET
     cache_gb: Positive | UnsetType = UNSET
-
-    def __post_init__(self) -> None:
-        if self.image_size is not None and math.prod(self.image_size) > LARGEST_AREA_PX:
-            raise ValueError(f"an image_size of at most {LARGEST_AREA_PX} pixels expected, found {self.image_size}")
 
 
 class _Calibration(Struct, forbid_unknown_fields=True):
@@ -272,6 +305,28 @@ def check_resumable(content: Mapping[str, Any]) -> None:
             "from its weights: --model.init_from=FILE.ckpt instead of --ckpt_path"
         )
     _convert(content, _Training)
+
+
+def check_settings(settings: Mapping[str, Any], kind: type[ModelSettings | DataSettings], group: str) -> None:
+    """Refuse settings that a checkpoint could not be loaded with, before anything is trained.
+
+    Args:
+        settings: those of a model or data module, plain values by name.
+        kind: what it is.
+        group: `model` or `data`, for the message.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    fields = {one.encode_name: one for one in msgspec.structs.fields(kind)}
+    for name in fields.keys() & settings.keys():
+        try:
+            msgspec.convert(settings[name], fields[name].type)
+        except msgspec.ValidationError as error:
+            what = str(error)
+            raise ValueError(
+                f"{group}.{name} is {settings[name]!r:.60}: {what[0].lower()}{what[1:].replace('`$', '`')}"
+            ) from error
 
 
 class _WithData(Struct):

@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set, is_drawn
 from keypoint_detection.channels import resolve_channels
+from keypoint_detection.checkpoints.content import DataSettings, check_settings
 from keypoint_detection.checkpoints.files import LoadsCheckedCheckpoints
 from keypoint_detection.checkpoints.settings import DEFAULT_CACHE_FOLDER
 from keypoint_detection.checkpoints.specifications import as_plain
@@ -168,6 +169,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             # These are objects then; a checkpoint cannot hold them.
             self.remove_ignored_hparams(["augmentation", "synthetic"])
             self.hparams.update({name: as_plain(value) for name, value in self.hparams.items()})
+        check_settings(self.hparams, DataSettings, "data")
         if image_size is not None and min(image_size) < SMALLEST_SIDE_PX:
             raise DataError(
                 f"data.image_size is {tuple(image_size)} (height, width); the minimum is {SMALLEST_SIDE_PX} px each."
