@@ -1,7 +1,8 @@
 """No mutation of a checkpoint ends in a traceback or hangs; benchmarks/fuzz.py runs more of them."""
 
 import pytest
-from fuzz_checkpoints import load_mutant, parse, read_and_load
+import torch
+from fuzz_checkpoints import GOLDEN, load_mutant, parse, read_and_load, resume
 
 
 def test_mutated_checkpoints_are_refused_or_loaded(tmp_path):
@@ -14,3 +15,16 @@ def test_settings_of_mutated_checkpoints_are_refused_or_parsed(command, tmp_path
     monkeypatch.chdir(tmp_path)
     codes = list(map(load_mutant(parse(command), tmp_path / "mutant.ckpt"), range(5)))
     assert set(codes) == {0, 2}
+
+
+@pytest.mark.parametrize("step", [torch.zeros(2), "x", None])
+def test_an_optimiser_that_has_not_counted_its_steps_is_refused(step, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    content = torch.load(GOLDEN, weights_only=True)
+    for state in content["optimizer_states"][0]["state"].values():
+        state["step"] = step
+    torch.save(content, "mutant.ckpt")
+    with pytest.raises(SystemExit) as caught:
+        resume(tmp_path / "mutant.ckpt")
+    assert caught.value.code == 2
+    assert "the state of the training in the checkpoint is damaged" in capsys.readouterr().err

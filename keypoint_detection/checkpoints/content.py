@@ -343,6 +343,8 @@ def _convert(content: Mapping[str, Any], kind: type) -> None:
         raise ValueError(f"{place}: {what[0].lower()}{what[1:]}{advice}") from error
     except RecursionError as error:
         raise ValueError("it contains itself") from error
+    except Exception as error:  # of tensors, which pass for lists as long as nobody asks for their items
+        raise ValueError(f"it has other kinds of values than a checkpoint of kpd ({error})") from error
 
 
 def _complete(stored: dict[str, Any], kind: type[Struct], place: str, version: int) -> None:

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 # The tensors that torch's optimisers keep for a parameter, in its shape.
-_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
+_MOMENTS = (
+    *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum"),
+    *("exp_inf", "prev", "step_size"),
+)
 
 
 def explain_failed_restoring(trainer: Any, explain: Callable[[str], Exception]) -> None:
@@ -37,6 +40,7 @@ def explain_failed_restoring(trainer: Any, explain: Callable[[str], Exception]) 
             if len({frozenset(state) for state in optimizer.state.values()}) > 1:
                 raise ValueError("the optimiser has different entries for different weights")
             for parameter, state in optimizer.state.items():
+                float(state.get("step", 0))  # raises unless it is one number
                 for name, value in state.items():
                     is_like = name not in _MOMENTS or value.shape == parameter.shape
                     if not is_like or (hasattr(value, "isfinite") and not value.isfinite().all()):

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import get_args
@@ -7,9 +8,11 @@ import pytest
 import torch
 
 from keypoint_detection import Predictor
+from keypoint_detection.boxes.data_set import SyntheticBoxes
 from keypoint_detection.checkpoints.content import (
     FORMAT,
     FORMAT_KEY,
+    BoxesSettings,
     DataSettings,
     check_content,
     check_plain,
@@ -17,12 +20,18 @@ from keypoint_detection.checkpoints.content import (
 )
 from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint
 from keypoint_detection.data.coco_keypoints import Coordinates
+from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import Unet
 
 GOLDEN = torch.load(
     Path(__file__).parents[1] / "assets" / "golden" / "run" / "checkpoints" / "best.ckpt", weights_only=True
 )
+BOXES = dataclasses.asdict(SyntheticBoxes())
+TRANSFORM = "torchvision.transforms.v2.{}".format
+BLUR = [{"class_path": TRANSFORM("GaussianBlur"), "init_args": {"kernel_size": [3, 10**6]}}]
+RESIZE = {"class_path": TRANSFORM("Resize"), "init_args": {"size": math.inf}}
+NESTED = [{"class_path": TRANSFORM("RandomApply"), "init_args": {"transforms": [RESIZE], "p": 0.5}}]
 STEM = "network.backbone.stem.weight"
 
 
@@ -126,6 +135,23 @@ def doubled(times):
         (["datamodule_hyper_parameters", "coordinates"], "polar", "coordinates: invalid enum value 'polar'"),
         (["datamodule_hyper_parameters"], 3, "datamodule_hyper_parameters: expected `object`, got `int`"),
         (["datamodule_hyper_parameters", 7], 1, "names expected as keys, found"),
+        (["datamodule_hyper_parameters", "augmentation"], 3, r"augmentation: expected `array \| null`, got `int`"),
+        (["datamodule_hyper_parameters", "augmentation"], ["x"], r"augmentation\[0\]: expected `object`, got `str`"),
+        (["datamodule_hyper_parameters", "augmentation"], [{}], "missing required field `class_path`"),
+        (
+            ["datamodule_hyper_parameters", "augmentation"],
+            BLUR,
+            "takes numbers of at most 16384, found kernel_size=1000",
+        ),
+        (
+            ["datamodule_hyper_parameters", "augmentation"],
+            NESTED,
+            "takes numbers of at most 16384, found transforms=inf",
+        ),
+        (["datamodule_hyper_parameters", "synthetic"], "x", r"synthetic: expected `object \| null`, got `str`"),
+        (["datamodule_hyper_parameters", "synthetic"], BOXES | {"n_train": 2**40}, "n_train: expected `int` <= "),
+        (["datamodule_hyper_parameters", "synthetic"], BOXES | {"width": 2**20}, "width: expected `int` <= 16384"),
+        (["datamodule_hyper_parameters", "synthetic"], BOXES | {"folder": None}, "folder: expected `str`, got `null`"),
         (["validation", "calibration", "intercepts"], [0.0], r"calibration: lists of one length expected, .*\[1, 3\]"),
         (["validation", "calibration", "peak_factor"], -1.0, "peak_factor: expected `float` > 0"),
         (["validation", "report"], ..., "validation: object missing required field `report`"),
@@ -148,6 +174,7 @@ def test_what_a_checkpoint_may_not_contain_is_named(content, place, value, messa
     ("place", "value", "message"),
     [
         (["optimizer_states"], ..., "contains a detector but not the state of its training.*--model.init_from="),
+        (["KeypointsDataModule"], torch.ones(3), "has other kinds of values than a checkpoint of kpd"),
         (["optimizer_states"], [], "optimizer_states: expected `array` of length >= 1"),
         (["loops"], ..., "object missing required field `loops`"),
         (["loops", "fit_loop", "epoch_progress", "current", "ready"], -1, "ready: expected `int` >= 0"),
@@ -159,6 +186,44 @@ def test_what_a_resumed_training_needs_is_named(content, place, value, message):
     change(content, place, value)
     with pytest.raises(ValueError, match=message):
         check_resumable(content)
+
+
+# What a training refuses at its start, since its checkpoint could not be loaded; and the largest values allowed.
+LIMITS = [
+    ("ap_thresholds_px", tuple(range(1, 102)), tuple(range(1, 101))),
+    ("heatmap_sigma", 1001.0, 1000.0),
+    ("lr", math.inf, 1e9),
+    ("max_keypoints", 100_001, 100_000),
+    ("freeze_encoder_steps", 2**63, 2**62),
+]
+DATA_LIMITS = [
+    ("image_size", (2**14 + 1, 8), (2**14, 8)),
+    ("image_size", (2**14, 2**14), (2**13, 2**13)),
+    ("num_workers", 1025, 1024),
+    ("batch_size", 2**31 + 1, 2**31),
+    ("cache_gb", math.inf, 1e9),
+    ("split_seed", 2**63, 2**62),
+]
+
+
+@pytest.mark.parametrize(("name", "too_large", "largest"), LIMITS)
+def test_a_model_takes_only_what_its_checkpoint_may_contain(name, too_large, largest, content):
+    with pytest.raises(ValueError, match=rf"model\.{name} is .*: expected"):
+        KeypointDetector(["a"], Unet, **{name: too_large})
+    content["hyper_parameters"] = dict(KeypointDetector(["a"], Unet, **{name: largest}).hparams)
+    check_settings_and_content(content)
+
+
+@pytest.mark.parametrize(("name", "too_large", "largest"), DATA_LIMITS)
+def test_a_data_module_takes_only_what_its_checkpoint_may_contain(name, too_large, largest, content):
+    with pytest.raises(ValueError, match=rf"data\.{name} is .*expected"):
+        KeypointsDataModule(**{name: too_large})
+    content["datamodule_hyper_parameters"] = dict(KeypointsDataModule(**{name: largest}).hparams)
+    check_settings_and_content(content)
+
+
+def test_the_settings_of_drawn_images_are_those_of_their_class():
+    assert set(BoxesSettings.__struct_fields__) == set(BOXES)
 
 
 def test_settings_of_the_users_own_data_module_are_left_out(content):
