@@ -39,6 +39,25 @@ def test_the_onnx_file_gives_the_same_points():
     assert_expected_points(Predictor.from_onnx(GOLDEN / "detector.onnx"))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("channels", ["red", "left"]),
+        ("channels", ["red", "left", "right", "top"]),
+        ("calibration", {"thresholds_px": [2.0]}),
+        ("calibration", None),
+    ],
+)
+def test_an_onnx_file_whose_metadata_do_not_fit_its_outputs_is_refused(key, value, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(GOLDEN / "detector.onnx")
+    (entry,) = model.metadata_props
+    entry.value = json.dumps(json.loads(entry.value) | {key: value})
+    onnx.save(model, tmp_path / "changed.onnx")
+    with pytest.raises(ValueError, match=r"its output .* has the shape .*export it again"):
+        Predictor.from_onnx(tmp_path / "changed.onnx")
+
+
 def test_predict_finds_the_same_points(golden):
     run(["predict", f"--ckpt_path={CHECKPOINT}", "--data.predict=images", "--output.folder=found"])
     with open("found/predictions.csv", encoding="utf-8") as file:

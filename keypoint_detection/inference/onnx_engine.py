@@ -40,6 +40,19 @@ class OnnxEngine:
         self._outputs = [output.name for output in self._session.get_outputs()]
         if not {"points", "scores"} <= set(self._outputs):
             raise DataError(f"{path} has the outputs {', '.join(self._outputs)}; points and scores are expected.")
+        n_points = self._session.get_outputs()[self._outputs.index("scores")].shape[-1:]
+        shapes = {
+            "points": [len(self.channels), *n_points, 2],
+            "scores": [len(self.channels), *n_points],
+            "covariances": [len(self.channels), *n_points, 2, 2],
+            "probabilities": [len(self.channels), *n_points, len(self.thresholds_px)],
+        }
+        for output in self._session.get_outputs():
+            if output.shape[1:] != (shape := shapes.get(output.name, output.shape[1:])):
+                raise DataError(
+                    f"{path}: its output {output.name} has the shape {output.shape[1:]} for each image, and its "
+                    f"metadata says {shape}: it was changed since `kpd export` wrote it; export it again."
+                )
         # Heatmaps are computed only on request.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True

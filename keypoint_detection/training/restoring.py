@@ -42,7 +42,7 @@ def explain_failed_restoring(trainer: Any, explain: Callable[[str], Exception]) 
             for parameter, state in optimizer.state.items():
                 float(state.get("step", 0))  # raises unless it is one number
                 for name, value in state.items():
-                    is_like = name not in _MOMENTS or value.shape == parameter.shape
+                    is_like = name not in _MOMENTS or (value.shape, value.dtype) == (parameter.shape, parameter.dtype)
                     if not is_like or (hasattr(value, "isfinite") and not value.isfinite().all()):
                         raise ValueError(f"{name} of the optimiser is not finite or has another shape than its weights")
 
