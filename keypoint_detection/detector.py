@@ -24,8 +24,8 @@ from keypoint_detection.checkpoints.misfits import explain_misfit
 from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory, is_plain
 from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.codec.heatmaps import HeatmapCodec
-from keypoint_detection.confidence import Calibration, calibrate
-from keypoint_detection.geometry import map_detections
+from keypoint_detection.codec.points import find_points
+from keypoint_detection.confidence import Calibration
 from keypoint_detection.lightning_internals import (
     has_settings_of_config,
     is_validation_scheduled,
@@ -386,8 +386,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         """Detect in one batch; the points are in pixels of the original images, and calibrated if possible."""
         if not len(batch.images):
             return self._nothing()
-        detections = self.detect(self(batch.images))
-        return map_detections(calibrate(detections, self.calibration), batch.input_to_image)
+        return find_points(self(batch.images), self.codec, self.calibration, batch.input_to_image)
 
     def _measure(self, batch: Batch, metrics: KeypointMetrics) -> Predictions:
         if len(batch.images):

@@ -17,7 +17,7 @@ from keypoint_detection.conversion.sleap import read_sleap
 from keypoint_detection.conversion.yolo import find_yolo_config, read_yolo
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_annotations import COORDINATE_LIMIT
-from keypoint_detection.data.coco_keypoints import PIXEL_INDEX_OFFSET_PX, Coordinates
+from keypoint_detection.data.coco_keypoints import Coordinates, offset_px
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json, refuse_special_file
 from keypoint_detection.types import DataError
@@ -164,8 +164,7 @@ def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: C
         # The options have other names here than in a training.
         raise DataError(str(error).replace("--data.", "--")) from error
     _refuse_far_points(labels, source)
-    if (coordinates or FORMATS[name].coordinates) == "pixel_index":
-        shift(labels, PIXEL_INDEX_OFFSET_PX)
+    shift(labels, offset_px(coordinates or FORMATS[name].coordinates))
     if not any(instance.is_labelled.any() for image in labels.images for instance in image.instances):
         raise DataError(f"{source}: no keypoint is labelled in its {count_in_words(len(labels.images), 'image')}.")
     refuse_unlabelled_parts(labels.images, f"{source}: {{}}; convert the others alone")

@@ -18,7 +18,7 @@ from keypoint_detection.conversion.label_set import LabelledImage, LabelSet
 from keypoint_detection.conversion.label_studio_tasks import write_label_studio
 from keypoint_detection.conversion.sleap import write_sleap
 from keypoint_detection.conversion.yolo import label_path, write_yolo
-from keypoint_detection.data.coco_keypoints import PIXEL_INDEX_OFFSET_PX
+from keypoint_detection.data.coco_keypoints import offset_px
 from keypoint_detection.destinations import path_below
 from keypoint_detection.types import DataError
 
@@ -73,8 +73,7 @@ def write_labels(
             _bring_images(labels, output, name, transfer)
         else:
             save_frames(labels, frames)
-        if FORMATS[name].coordinates == "pixel_index":
-            shift(labels, -PIXEL_INDEX_OFFSET_PX)
+        shift(labels, -offset_px(FORMATS[name].coordinates))
         return _write(labels, output, name, is_file, info)
 
 

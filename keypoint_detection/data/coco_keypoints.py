@@ -29,10 +29,18 @@ N_EXAMPLES = 3
 
 Coordinates = Literal["continuous", "pixel_index"]
 
-# The distance of an integer that names a pixel from the centre of that pixel.
-PIXEL_INDEX_OFFSET_PX = 0.5
 # More cannot be channels of a network, and a list of them is a mistake.
 MAX_KEYPOINT_TYPES = 10_000
+
+
+def offset_px(coordinates: Coordinates) -> float:
+    """Return what continuous coordinates have more than those of a convention.
+
+    >>> offset_px("pixel_index")
+    0.5
+    """
+    # An integer that names a pixel is half a pixel from its centre.
+    return 0.5 if coordinates == "pixel_index" else 0.0
 
 
 class CocoKeypoints(NamedTuple):
@@ -166,8 +174,7 @@ def _read(
 ) -> ExaminedCoco:
     keypoint_types, categories = types
     labelled = read_annotations(file, images, categories, problems)
-    if coordinates == "pixel_index":
-        labelled.points[:] += np.float32(PIXEL_INDEX_OFFSET_PX)
+    labelled.points[:] += np.float32(offset_px(coordinates))
     table = CocoKeypoints(
         path=path,
         keypoint_types=keypoint_types,

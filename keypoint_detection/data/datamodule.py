@@ -1,11 +1,8 @@
 """The LightningDataModule: files, splits, loaders."""
 
-import atexit
 import hashlib
 import logging
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
-from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set, is_drawn
@@ -54,6 +50,7 @@ from keypoint_detection.data.unlabelled import (
     find_unlabelled,
 )
 from keypoint_detection.data.video import check_video
+from keypoint_detection.data.workers import ToSharedMemory, default_workers, start_worker
 from keypoint_detection.images import ResizeMode
 from keypoint_detection.lightning_internals import find_position, has_settings_of_config
 from keypoint_detection.parsing.internals import import_through
@@ -64,8 +61,6 @@ import_through(import_named)
 
 logger = logging.getLogger(__name__)
 
-# More workers than this seldom help, and each is another copy of the interpreter.
-MAX_AUTOMATIC_WORKERS = 8
 
 # Fewer pixels do not show anything that a network could find.
 SMALLEST_SIDE_PX = 8
@@ -194,7 +189,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         self.visible_only = visible_only
         self.flip_pairs = flip_pairs
         self.batch_size = batch_size
-        self.num_workers = _default_workers() if num_workers is None else num_workers
+        self.num_workers = default_workers() if num_workers is None else num_workers
         transforms = default_augmentation(flip_pairs is not None) if augmentation is None else augmentation
         self.transform = v2.Compose(transforms) if augment and transforms else None
         self.on_bad_image: Literal["error", "skip"] = on_bad_image
@@ -413,15 +408,15 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
                 frames,
                 batch_size=None,
                 num_workers=n_workers,
-                collate_fn=_ToSharedMemory(),
-                worker_init_fn=_start_worker,
+                collate_fn=ToSharedMemory(),
+                worker_init_fn=start_worker,
             )
         return DataLoader(
             UnlabelledImages(self.unlabelled, *fitting),
             batch_size=1 if self.image_size is None else self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=_ToSharedMemory(collate_images),
-            worker_init_fn=_start_worker,
+            collate_fn=ToSharedMemory(collate_images),
+            worker_init_fn=start_worker,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -456,10 +451,10 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=_ToSharedMemory(collate),
+            collate_fn=ToSharedMemory(collate),
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             # Otherwise every pass would draw from the generator that the network draws from, too.
             generator=torch.Generator().manual_seed(int(os.environ.get(SEED_VARIABLE, 0))),
         )
@@ -486,58 +481,6 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
                 consequence = "Another image takes its place." if is_training else "The results leave it out."
                 logger.warning("%s %s (data.on_bad_image)", reason, consequence)
             noted[image_id] = reason
-
-
-class _ToSharedMemory:
-    """Make a batch where the main process will read it, if this is a process that reads images.
-
-    torch would move it there in a thread of the queue, whose error (shared memory is full) nobody hears: the main
-    process would wait for the batch forever.
-
-    Args:
-        collate: makes the batch; None if the data set has made it.
-    """
-
-    def __init__(self, collate: Callable[[Any], Batch | ImageBatch] | None = None) -> None:
-        self.collate = collate
-
-    def __call__(self, samples: Any) -> Batch | ImageBatch:
-        batch: Batch | ImageBatch = self.collate(samples) if self.collate else samples
-        for value in batch if get_worker_info() is not None else ():
-            if isinstance(value, Tensor):
-                value.share_memory_()  # type: ignore[no-untyped-call]
-        return batch
-
-
-def _start_worker(worker_id: int) -> None:
-    """Seed a reading process as Lightning would, and leave signals to the main process, which stops it in time.
-
-    Ctrl-C and a cluster's signals go to all processes. SIGTERM is obeyed the second time: it also ends a process that
-    hangs. Python sends it once at its end, so `_end_workers` comes first.
-    """
-    for name in ("SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
-    pl_worker_init_function(worker_id)
-
-
-def _end_workers() -> None:
-    """Kill the reading processes that an exception left, which Python would ask to end and then wait for."""
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
-
-
-# Called before what multiprocessing, which torch has imported, does at the end.
-atexit.register(_end_workers)
-
-
-def _default_workers() -> int:
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_AUTOMATIC_WORKERS, n_cores - 1)
 
 
 def _warn_of_coordinates(table: CocoKeypoints, indices: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from keypoint_detection.data.coco_keypoints import PIXEL_INDEX_OFFSET_PX, Coordinates
+from keypoint_detection.data.coco_keypoints import Coordinates, offset_px
 from keypoint_detection.drawing import PointSet, draw_overlay
 from keypoint_detection.images import ImageError
 from keypoint_detection.inference.engines import Engine, Found
@@ -53,7 +53,7 @@ class Predictor:
         self.coordinates: Coordinates = coordinates or engine.coordinates
         self.score_threshold = choose_threshold(score_threshold, engine.best_f1, engine.lowest_score)
         # The offset of continuous coordinates from those that are returned.
-        self._offset = PIXEL_INDEX_OFFSET_PX if self.coordinates == "pixel_index" else 0.0
+        self._offset = offset_px(self.coordinates)
 
     @classmethod
     def from_checkpoint(

@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from keypoint_detection.confidence import calibrate
+from keypoint_detection.codec.points import find_points
 from keypoint_detection.data.coco_keypoints import Coordinates
-from keypoint_detection.geometry import map_detections
 from keypoint_detection.inference.engines import Found
 from keypoint_detection.inference.loading import LoadedDetector
 from keypoint_detection.resizing import resize
@@ -74,14 +73,11 @@ class TorchEngine:
         is_reduced = self._precision != torch.float32
         with torch.autocast(self.device.type, dtype=self._precision if is_reduced else None, enabled=is_reduced):
             logits = self._network(images)
-        maps = torch.sigmoid(logits.float())
-        found = calibrate(self._codec.decode(maps), self._calibration)
-        maps_to_image = torch.stack([one.input_to_image for one in batch]).to(found.points)
-        found = map_detections(found, maps_to_image)
+        input_to_image = torch.stack([one.input_to_image for one in batch])
+        found = find_points(logits, self._codec, self._calibration, input_to_image)
+        maps = torch.sigmoid(logits.float()) if heatmaps else None
         points, scores = found.points.cpu().numpy(), found.scores.cpu().numpy()
-        parts = [
-            _split(part, len(batch)) for part in (found.covariances, found.probabilities, maps if heatmaps else None)
-        ]
+        parts = [_split(part, len(batch)) for part in (found.covariances, found.probabilities, maps)]
         return [Found(*one) for one in zip(points, scores, *parts, strict=True)]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from keypoint_detection.confidence import UNCALIBRATED_WARNING
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.coco_keypoints import PIXEL_INDEX_OFFSET_PX, Coordinates
+from keypoint_detection.data.coco_keypoints import Coordinates, offset_px
 from keypoint_detection.data.unlabelled import UnlabelledFile
 from keypoint_detection.data.video import name_frame, save_frames
 from keypoint_detection.inference.prediction_files import FILE_NAMES, Format, Record, write_predictions
@@ -184,7 +184,7 @@ class PredictionWriter(Callback):
         self._threshold = choose_threshold(self.score_threshold, best, model.codec.score_threshold)
         if model.calibration is None and trainer.is_global_zero:
             logger.warning(UNCALIBRATED_WARNING)
-        self._offset = PIXEL_INDEX_OFFSET_PX if (self.coordinates or data.coordinates) == "pixel_index" else 0.0
+        self._offset = offset_px(self.coordinates or data.coordinates)
         if self.folder is None:
             self.folder = Path(trainer.strategy.broadcast(str(find_run_folder(trainer))))
             if trainer.is_global_zero:

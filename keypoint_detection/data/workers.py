@@ -1,0 +1,71 @@
+"""The processes that read images: how many, how they start and end, and how batches get out of them."""
+
+import atexit
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from lightning.fabric.utilities.seed import pl_worker_init_function
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from keypoint_detection.types import Batch, ImageBatch
+
+# More workers than this seldom help, and each is another copy of the interpreter.
+MAX_AUTOMATIC_WORKERS = 8
+
+
+class ToSharedMemory:
+    """Make a batch where the main process will read it, if this is a process that reads images.
+
+    torch would move it there in a thread of the queue, whose error (shared memory is full) nobody hears: the main
+    process would wait for the batch forever.
+
+    Args:
+        collate: makes the batch; None if the data set has made it.
+    """
+
+    def __init__(self, collate: Callable[[Any], Batch | ImageBatch] | None = None) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: Any) -> Batch | ImageBatch:
+        """Make the batch of some samples."""
+        batch: Batch | ImageBatch = self.collate(samples) if self.collate else samples
+        for value in batch if get_worker_info() is not None else ():
+            if isinstance(value, Tensor):
+                value.share_memory_()  # type: ignore[no-untyped-call]
+        return batch
+
+
+def start_worker(worker_id: int) -> None:
+    """Seed a reading process as Lightning would, and leave signals to the main process, which stops it in time.
+
+    Ctrl-C and a cluster's signals go to all processes. SIGTERM is obeyed the second time: it also ends a process that
+    hangs. Python sends it once at its end, so `_end_workers` comes first.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    pl_worker_init_function(worker_id)
+
+
+def _end_workers() -> None:
+    """Kill the reading processes that an exception left, which Python would ask to end and then wait for."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+# Called before what multiprocessing, which torch has imported, does at the end.
+atexit.register(_end_workers)
+
+
+def default_workers() -> int:
+    """Return how many processes read images by default: one fewer than there are cores."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_AUTOMATIC_WORKERS, n_cores - 1)
