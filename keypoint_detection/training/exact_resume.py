@@ -62,6 +62,7 @@ class ExactResume(Callback):
             count_last_step(checkpoint)
         if self._is_validating:
             _exchange_averages(trainer, checkpoint)
+        _drop_functions(checkpoint)
         gradients = {} if is_between_steps(trainer) else _read_gradients(pl_module)
         epoch_sums = {} if trainer.is_last_batch else find_epoch_sums(trainer)
         own = {"generators": _read_generators(), "gradients": gradients, "epoch_sums": epoch_sums}
@@ -182,6 +183,14 @@ def _exchange_averages(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     if _find(trainer, WeightAveraging):
         names = ("state_dict", "current_model_state")
         checkpoint[names[0]], checkpoint[names[1]] = checkpoint[names[1]], checkpoint[names[0]]
+
+
+def _drop_functions(checkpoint: dict[str, Any]) -> None:
+    """Leave out the functions that schedules of older torch hold: a file that names one would be refused."""
+    states = [state.get("scheduler_state") for state in checkpoint["callbacks"].values() if isinstance(state, dict)]
+    for state in (*states, *checkpoint["lr_schedulers"]):
+        for name in [name for name, value in (state or {}).items() if callable(value)]:
+            del state[name]
 
 
 def _read_gradients(model: LightningModule) -> dict[str, Tensor]:

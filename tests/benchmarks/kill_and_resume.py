@@ -143,6 +143,9 @@ def read_log(folder: Path) -> list[str]:
 
 def _train(folder: Path, words: Sequence[str], is_command: bool) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Where a training writes with a path of its own is relative.
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
