@@ -133,4 +133,4 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _without_folder(text: Any) -> Any:
-    return Path(text).name if isinstance(text, str) and text.endswith((".ckpt", "/checkpoints")) else text
+    return Path(text).name if isinstance(text, str) and text.endswith((".ckpt", "/checkpoints", "/elsewhere")) else text

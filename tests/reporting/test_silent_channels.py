@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from metrics.batches import make_batch
 
 from keypoint_detection.metrics import KeypointMetrics
@@ -64,3 +65,52 @@ def test_a_training_that_has_just_begun_or_finds_something_now_and_then_is_left_
         validate(callback, 9, finds_a=False, top_logit=1.0)
         validate(callback, 1, finds_a=True, top_logit=1.0)
     assert warnings.messages == []
+
+
+def train(n_batches, bias, tmp_path):
+    """Train, without validations, a module of channels a and b; the heatmap of a is flat and b has a clear peak."""
+
+    class Peaks(LightningModule):
+        channels, loss = ("a", "b"), "mse"
+
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, images):
+            logits = torch.full((len(images), 2, 4, 4), -4.0)
+            logits[:, 0, 1, 1] += bias
+            logits[:, 1, 2, 2] = 4.0
+            return logits + self.bias
+
+        def training_step(self, batch, batch_idx):
+            return self(batch.images).mean() * 0
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    batch = make_batch([1], {(0, 0): [(1.0, 1.0)]}, {})[1]
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_steps=n_batches,
+        default_root_dir=tmp_path,
+        callbacks=[SilentChannels()],
+    )
+    trainer.fit(Peaks(), torch.utils.data.DataLoader([batch] * 100, batch_size=None))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("n_batches", "bias", "n_warnings"),
+    [(299, 0.0, 0), (700, 0.0, 1), (300, 2.0, 0)],
+)
+def test_without_validations_the_training_images_are_looked_at(warnings, tmp_path, n_batches, bias, n_warnings):
+    train(n_batches, bias, tmp_path)
+    found = [text for text in warnings.messages if "After" in text]
+    assert len(found) == n_warnings
+    for text in found:
+        assert "After 300 steps, training images show nothing in the channel a: the heatmaps are empty" in text
