@@ -20,6 +20,15 @@ def make_printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the beginning of what an error says, without a full stop; the name of its class if it says nothing.
+
+    >>> first_line(ValueError("No such project.\nTry another one."))
+    'No such project'
+    """
+    return next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
+
+
 def make_plain_cell(name: str) -> str:
     """Put an apostrophe before a name that a spreadsheet would take for a formula, and run.
 

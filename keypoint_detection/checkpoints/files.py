@@ -18,6 +18,7 @@ from keypoint_detection.checkpoints.content import check_content, check_plain, c
 from keypoint_detection.checkpoints.misfits import find_not_finite
 from keypoint_detection.checkpoints.trust import UntrustedError, explain_refusal, refuse_untrusted, trusting
 from keypoint_detection.destinations import shorten_path
+from keypoint_detection.printing import first_line
 
 if TYPE_CHECKING:
     from wandb import Artifact
@@ -182,7 +183,7 @@ def explain_unreadable(error: Exception) -> str:
         return "it is damaged, not a torch file, or contains objects that would run code"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return first_line(error)
 
 
 def _check_sums(path: Path) -> None:
@@ -252,7 +253,7 @@ def _find_artifact(reference: str) -> "Artifact":
     except Exception as error:
         # Of many classes: those of an answer that the client does not expect are not its own.
         raise CheckpointError(
-            f"{reference} cannot be fetched: {_first_line(error)} Check entity, project, name and alias (they are on "
+            f"{reference} cannot be fetched: {first_line(error)}. Check entity, project, name and alias (they are on "
             "the artifact's page), and that this machine can reach the server."
         ) from error
 
@@ -276,7 +277,7 @@ def _download(artifact: "Artifact", target: Path, reference: str) -> Path:
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{reference} cannot be downloaded to {target}: {_first_line(error)}") from error
+        raise CheckpointError(f"{reference} cannot be downloaded to {target}: {first_line(error)}.") from error
     path = _checkpoint_in(target)
     assert path is not None
     logger.info("%s is %s", reference, path)
@@ -299,8 +300,3 @@ def _limiting_waits() -> Iterator[None]:
         yield
     finally:
         HTTPAdapter.send = send  # type: ignore[method-assign]
-
-
-def _first_line(error: Exception) -> str:
-    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return text if text.endswith(".") else f"{text}."

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from keypoint_detection.data.default_augmentation import DefaultAugmentation
 from keypoint_detection.geometry import apply_affine, compose_affine, invert_affine
 from keypoint_detection.images import LETTERBOX_GREY, ResizeMode
+from keypoint_detection.printing import first_line
 from keypoint_detection.resizing import resize
 from keypoint_detection.types import DataError
 
@@ -195,7 +196,7 @@ def try_augmentation(
             except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
                 raise DataError(
                     f"data.augmentation fails on an image of {size[0]}x{size[1]} (height x width): "
-                    f"{str(error).strip().splitlines()[0]} The transforms are: "
+                    f"{first_line(error)}. The transforms are: "
                     f"{', '.join(type(one).__name__ for one in _walk(transform) if not isinstance(one, v2.Compose))}."
                 ) from error
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keypoint_detection.inference.engines import Found, as_found, read_metadata
+from keypoint_detection.printing import first_line
 from keypoint_detection.types import DataError
 
 # Key in the model's metadata: a JSON object with the channels and whatever else a user of the file needs to know.
@@ -32,7 +33,7 @@ class OnnxEngine:
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
         # onnxruntime raises its own errors, one class for each way in which a file can be wrong.
         except Exception as error:
-            raise DataError(f"{path} cannot be read as an ONNX file ({str(error).splitlines()[0]}).") from error
+            raise DataError(f"{path} cannot be read as an ONNX file ({first_line(error)}).") from error
         metadata = read_metadata(text, path)
         self.channels, self.coordinates = metadata.channels, metadata.coordinates
         self.lowest_score, self.best_f1 = metadata.lowest_score, metadata.best_f1

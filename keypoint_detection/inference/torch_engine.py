@@ -13,6 +13,7 @@ from keypoint_detection.codec.points import find_points
 from keypoint_detection.data.coco_keypoints import Coordinates
 from keypoint_detection.inference.engines import Found
 from keypoint_detection.inference.loading import LoadedDetector
+from keypoint_detection.printing import first_line
 from keypoint_detection.resizing import resize
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -92,8 +93,9 @@ def _choose_device(name: str) -> torch.device:
             device = torch.device(name)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"device is {name!r}, which cannot be used ({reason}); 'cpu' and 'auto' can.") from error
+            raise ValueError(
+                f"device is {name!r}, which cannot be used ({first_line(error)}); 'cpu' and 'auto' can."
+            ) from error
         return device
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")

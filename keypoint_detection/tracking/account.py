@@ -14,10 +14,10 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from keypoint_detection.destinations import shorten_path
+from keypoint_detection.printing import first_line
 from keypoint_detection.tracking.guarded_logger import (
     drop_dead_client,
     end_client,
-    first_line,
     guard,
     log_on_disk,
     note_new_run,

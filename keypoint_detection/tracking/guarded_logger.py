@@ -10,6 +10,8 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 
+from keypoint_detection.printing import first_line
+
 logger = logging.getLogger(__name__)
 
 # What Lightning and our callbacks call.
@@ -70,11 +72,6 @@ def _continue_on_disk(wandb_logger: WandbLogger) -> None:
     config = {key: value for key, value in old.config.items() if key != "_wandb"}
     with suppress(Exception):
         wandb_logger.experiment.config.update(config, allow_val_change=True)
-
-
-def first_line(error: Exception) -> str:
-    """Return the beginning of what an error says, or else its class."""
-    return next(iter(str(error).strip().splitlines()), "").rstrip(".") or type(error).__name__
 
 
 def log_on_disk(reason: str) -> None:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from keypoint_detection.printing import first_line
+
 # The tensors that torch's optimisers keep for a parameter, in its shape.
 _MOMENTS = (
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum"),
@@ -28,7 +30,7 @@ def explain_failed_restoring(trainer: Any, explain: Callable[[str], Exception]) 
             except own:
                 raise
             except Exception as error:  # Lightning and torch check nothing
-                raise explain(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
+                raise explain(f"{type(error).__name__}: {first_line(error)}") from error
 
         return guarded
 
