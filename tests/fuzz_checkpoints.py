@@ -9,7 +9,10 @@ from typing import Any
 import torch
 
 from keypoint_detection.checkpoints.files import read_checkpoint
+from keypoint_detection.checkpoints.initial_weights import load_initial_weights
 from keypoint_detection.inference.loading import load_detector
+from keypoint_detection.models.backbones import Unet
+from keypoint_detection.models.network import HeatmapNetwork
 
 GOLDEN = Path(__file__).parent / "assets" / "golden" / "run" / "checkpoints" / "best.ckpt"
 SHARE_OF_BYTES = 0.4
@@ -97,6 +100,14 @@ def read_and_load(path: Path) -> None:
     """Load a checkpoint as the Predictor does."""
     read_checkpoint(str(path))
     load_detector(str(path), flip_test=None)
+
+
+def start_from(path: Path) -> None:
+    """Start a training of the same detector, with one more channel, from a checkpoint's weights."""
+    settings = torch.load(GOLDEN, weights_only=True)["hyper_parameters"]
+    network = HeatmapNetwork(Unet(**settings["backbone"]["init_args"]), 4)
+    new = {"channels": ["red", "left", "right", "top"], "backbone": settings["backbone"]}
+    load_initial_weights(str(path), network.backbone, network.head, new)
 
 
 def parse(command: str) -> Callable[[Path], object]:

@@ -27,6 +27,11 @@ LARGEST_SIGMA_PX = 1000
 MOST_THRESHOLDS = 100
 MOST_WORKERS = 1024
 MOST_KEYPOINTS = 100_000
+# The types of weights; those of fewer bits lack much of torch's arithmetic.
+DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
 # Settings are written by people: more entries, or deeper ones, are forged to take for ever.
 MAX_ENTRIES = 100_000
 MAX_DEPTH = 32
@@ -365,7 +370,7 @@ def _is_own_data(data: Mapping[str, Any]) -> bool:
 
 def _check_weights(state: Mapping[str, Tensor]) -> None:
     for name, value in state.items():
-        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
+        if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in DTYPES:
             raise ValueError(f"state_dict.{name}: a dense tensor of real numbers expected")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError(f"state_dict.{name}: {tuple(value.shape)} is larger than what is stored of it")

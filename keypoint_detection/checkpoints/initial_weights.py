@@ -78,7 +78,7 @@ def _load_head(
     sources = _match_channels(old, new)
     names = f"channels {', '.join(new)} (the checkpoint has {', '.join(old)})"
     # The rows are the channels; what is behind them belongs to the backbone.
-    fits = all(name in state and state[name].shape[1:] == value.shape[1:] for name, value in fresh.items())
+    fits = all(name in state and state[name].shape == (len(old), *value.shape[1:]) for name, value in fresh.items())
     if not (sources and fits):
         return f"backbone from {reference}; the head starts afresh, for {names}"
     for name, value in fresh.items():

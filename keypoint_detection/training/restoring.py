@@ -42,7 +42,8 @@ def explain_failed_restoring(trainer: Any, explain: Callable[[str], Exception]) 
             if len({frozenset(state) for state in optimizer.state.values()}) > 1:
                 raise ValueError("the optimiser has different entries for different weights")
             for parameter, state in optimizer.state.items():
-                float(state.get("step", 0))  # raises unless it is one number
+                if not 0 <= float(state.get("step", 0)) < math.inf:
+                    raise ValueError("the optimiser has not counted its steps")
                 for name, value in state.items():
                     is_like = name not in _MOMENTS or (value.shape, value.dtype) == (parameter.shape, parameter.dtype)
                     if not is_like or (hasattr(value, "isfinite") and not value.isfinite().all()):

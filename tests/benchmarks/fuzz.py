@@ -17,14 +17,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzz_checkpoints import load_mutant, parse, read_and_load, resume
+from fuzz_checkpoints import load_mutant, parse, read_and_load, resume, start_from
 from fuzzing import FORMATS, convert_mutant, make_sources, read_mutant, run_mutant
 
 COUNTS = {
     "read": 5000,
     **dict.fromkeys(FORMATS, 500),
     "words": 500,
-    **dict.fromkeys(("Predictor", "predict", "resume"), 700),
+    **dict.fromkeys(("Predictor", "init_from", "predict", "resume"), 700),
 }
 # No case may take longer.
 LIMIT_S = 20
@@ -35,7 +35,7 @@ def main(state: Path, names: list[str]) -> None:
     """Run what is missing of each kind, and print what is raised, once for each place."""
     sources = make_sources(Path.cwd())
     mutant = Path.cwd() / "mutant.ckpt"
-    loads = {"Predictor": read_and_load, "predict": parse("predict"), "resume": resume}
+    loads = {"Predictor": read_and_load, "init_from": start_from, "predict": parse("predict"), "resume": resume}
     kinds: dict[str, Callable[[int], int]] = {
         "read": read_mutant(sources),
         **{name: convert_mutant(sources, name) for name in FORMATS},

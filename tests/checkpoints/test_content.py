@@ -160,6 +160,7 @@ def doubled(times):
         (["state_dict", STEM], 3, r"state_dict\[...\]: expected `Tensor`, got `int`"),
         (["state_dict", STEM], torch.ones(2, 2).to_sparse(), "dense tensor of real numbers"),
         (["state_dict", STEM], torch.ones(2, dtype=torch.complex64), "dense tensor of real numbers"),
+        (["state_dict", STEM], torch.ones(2).to(torch.float8_e4m3fn), "dense tensor of real numbers"),
         (["state_dict", STEM], torch.ones(2, device="meta"), "dense tensor of real numbers"),
         (["state_dict", STEM], torch.ones(1).expand(10**12), "is larger than what is stored of it"),
     ],
