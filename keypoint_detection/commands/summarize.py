@@ -1,4 +1,4 @@
-"""The command `kpd summarize`: several runs as one result, or as a learning curve."""
+"""The command `kpd summarize`: several runs as one result, compared with each other, or as a learning curve."""
 
 import json
 import logging
@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from rich.markup import escape
 from rich.table import Table
 
 from keypoint_detection.destinations import refuse_unwritable
-from keypoint_detection.metrics.learning_curve import LearningCurve, trace_learning_curve
+from keypoint_detection.metrics.comparison import Comparison, Setting, compare, has_repeated_images
+from keypoint_detection.metrics.learning_curve import Estimate, LearningCurve, trace_learning_curve
 from keypoint_detection.metrics.pooling import Run, find_other_detectors, find_runs, groups_of, missing_folds, pool
 from keypoint_detection.metrics.series import LABELS, ErrorName, Training, has_fractions, measure_trainings
 from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.functions import describe
 from keypoint_detection.plots import draw_learning_curve
-from keypoint_detection.printing import make_handler
+from keypoint_detection.printing import make_handler, make_printable
 from keypoint_detection.types import DataError
 
 logger = logging.getLogger(__name__)
@@ -54,31 +56,36 @@ def summarize(
     n_resamples: PositiveInt = 1000,
     seed: NonNegativeInt = 0,
 ) -> None:
-    """Measure the held-out images of several runs as one, with intervals; or draw a learning curve of them.
+    """Measure several runs together, with intervals: as one result, side by side, or as a learning curve.
 
-    Runs of several folds (`data.n_folds`) are pooled into one table. Runs on several parts of the training images
+    Runs of several folds (`data.n_folds`) are pooled into one table. Runs that measured the same images are compared:
+    a row for each setting, the smallest error first, its seeds averaged. Runs on several parts of the training images
     (`data.train_fraction`) become a curve of the error against the number of images, with a forecast for twice the
-    labels; their folds are pooled first.
+    labels. Folds are pooled first.
 
     Args:
         runs: run folders, a folder that contains them, or patterns of either.
         output: the JSON file to write. The figure of a learning curve has the same name but ends in .png.
-        error: the error that a learning curve shows, over all channels.
+        error: the error, over all channels, that settings are sorted by and that a learning curve shows.
         n_resamples: bootstrap resamples of the held-out images for the 95 % intervals. If `data.group_by` was given,
             whole groups are drawn.
         seed: seed of the resampling.
 
     Raises:
-        DataError: the runs were measured differently or hold out the same images, or `output` is not a summary.
+        DataError: the runs were measured differently or overlap only in part, or `output` is not a summary.
     """
     path = Path(output).expanduser()
     _check_output(path)
     found = find_runs(runs)
     for folder in found.unfinished:
         logger.warning("%s has no predictions and is left out: it has not finished, or it did not validate.", folder)
-    if others := find_other_detectors(found.runs):
+    is_curve = has_fractions(found.runs)
+    is_comparison = not is_curve and has_repeated_images(found.runs)
+    if not is_comparison and (others := find_other_detectors(found.runs)):
         logger.warning("These runs are not trainings of one detector: %s.", "; ".join(others))
-    if has_fractions(found.runs):
+    if is_comparison:
+        summary, parts = _compare_settings(found.runs, error, n_resamples, seed)
+    elif is_curve:
         summary, parts = _summarize_trainings(found.runs, path, error, n_resamples, seed)
     else:
         summary, parts = _pool_folds(found.runs, n_resamples, seed)
@@ -145,6 +152,73 @@ def _describe(run: Run) -> dict[str, Any]:
         "n_images": len(run.held_out.image_ids()),
         **{name: about[name] for name in names},
     }
+
+
+def _compare_settings(
+    runs: list[Run], error: ErrorName, n_resamples: int, seed: int
+) -> tuple[dict[str, Any], list[Table | str]]:
+    comparison = compare(runs, error, n_resamples, seed)
+    conclusion = judge(comparison, error)
+    summary = {
+        "error": error,
+        "n_images": comparison.n_images,
+        "settings": [_describe_setting(setting) for setting in comparison.settings],
+        "lead": comparison.lead and _as_numbers(comparison.lead),
+        "conclusion": conclusion,
+    }
+    return summary, [_make_comparison_table(comparison, error), *([conclusion] if conclusion else [])]
+
+
+def _describe_setting(setting: Setting) -> dict[str, Any]:
+    return {
+        "settings": setting.settings,
+        "n_trainings": setting.n_trainings,
+        "metrics": {name: _as_numbers(estimate) for name, estimate in setting.estimates.items()},
+        "runs": [_describe(run) for run in setting.runs],
+    }
+
+
+def _as_numbers(estimate: Estimate) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in estimate._asdict().items()}
+
+
+def _make_comparison_table(comparison: Comparison, error: ErrorName) -> Table:
+    table = Table(title="Settings", title_justify="left", caption_justify="left")
+    table.caption = (
+        f"the same {comparison.n_images} images; below each number its 95 % interval (bootstrap over the images, "
+        "trainings averaged)"
+    )
+    table.add_column("setting")
+    table.add_column("trainings", justify="right")
+    names = list(comparison.settings[0].estimates)
+    for name in names:
+        heading = {"mAP": "mAP", "detection_rate": "found"}.get(name) or LABELS[name]  # type: ignore[index]
+        table.add_column(f"{heading} ▲" if name == error else heading, justify="right")
+    for setting in comparison.settings:
+        cells = [
+            "–" if math.isnan(one.value) else f"{one.value:.3g}\n[dim]{one.low:.3g}–{one.high:.3g}[/dim]"
+            for one in setting.estimates.values()
+        ]
+        table.add_row(escape(make_printable(setting.name)), str(setting.n_trainings), *cells)
+    return table
+
+
+def judge(comparison: Comparison, error: ErrorName) -> str:
+    """Say in words whether the first setting can be told from the second; empty if there is only one."""
+    if comparison.lead is None:
+        return ""
+    lead, label = comparison.lead, LABELS[error]
+    first, second = (setting.name.replace("\n", " ") for setting in comparison.settings[:2])
+    if math.isnan(lead.value):
+        return f"{second} has no {label}: it found nothing."
+    text = (
+        f"The {label} of {second} minus that of {first} is {lead.value:.3g} (95 % interval {lead.low:.3g} to "
+        f"{lead.high:.3g}): "
+    )
+    text += f"{first} is better on these images." if lead.low > 0 else "these images cannot tell which is better."
+    if min(setting.n_trainings for setting in comparison.settings[:2]) == 1:
+        text += " One of them was trained only once, and other seeds may turn the order around."
+    return text
 
 
 def _summarize_trainings(

@@ -354,9 +354,9 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         """Describe the parts that are set up: file, SHA-256, number of images, labelled points per channel."""
         return {part: _describe(dataset, self.channels) for part, dataset in self._datasets.items()}
 
-    def held_out_groups(self) -> NDArray[np.int64]:
-        """Return the ids of the validation images and their groups, (I, 2); no rows if images are not grouped."""
-        dataset = self._datasets["val"]
+    def held_out_groups(self, part: str) -> NDArray[np.int64]:
+        """Return the ids of the images of `val` or `test` and their groups, (I, 2); no rows if they are not grouped."""
+        dataset = self._datasets[part]
         table = dataset.table
         if self.group_by is None:
             return np.empty((0, 2), dtype=np.int64)

@@ -77,14 +77,14 @@ def measure_trainings(runs: Sequence[Run], error_name: ErrorName, n_resamples: i
                 "folders of the trainings, e.g. 'runs/*-fit*'."
             )
         series.setdefault((about["train_fraction"], about["seed"], about["split_seed"]), []).append(run)
-    resamples = _resample_images(runs, n_resamples, seed)
+    resamples = resample_images(runs, n_resamples, seed)
     return [
         Training(*key, members, missing_folds(members), _measure(members, key[0], error_name, *resamples))
         for key, members in sorted(series.items(), key=lambda item: item[0])
     ]
 
 
-def _resample_images(runs: Sequence[Run], n_resamples: int, seed: int) -> tuple[Tensor, Tensor]:
+def resample_images(runs: Sequence[Run], n_resamples: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return the ids of all held-out images (I,), ascending, and how often each is in each resample (I, R)."""
     image_ids = torch.tensor(sorted(set().union(*(run.held_out.image_ids() for run in runs))))
     groups = groups_of(runs, image_ids)

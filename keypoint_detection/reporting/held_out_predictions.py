@@ -11,14 +11,14 @@ from torch import Tensor
 from keypoint_detection.data.datamodule import SEED_VARIABLE, KeypointsDataModule
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, write_held_out
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
-from keypoint_detection.reporting.measuring import find_report, is_flip_averaged
+from keypoint_detection.reporting.measuring import find_report, is_flip_averaged, measured_part
 from keypoint_detection.training.checkpointing import read_best_validation
 from keypoint_detection.training.optional_outputs import optional_output
 from keypoint_detection.training.run_folder import find_run_folder
 
 
 class HeldOutPredictions(Callback):
-    """Write `predictions.npz` beside `metrics.json`: the detections and ground truths of the validation images.
+    """Write `predictions.npz` beside `metrics.json`: the detections and ground truths of the held-out images.
 
     After training, they are those of the best checkpoint. `kpd summarize` pools those of several runs.
     """
@@ -35,13 +35,20 @@ class HeldOutPredictions(Callback):
         if trainer.state.fn == "validate" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write(trainer, pl_module, _latest_rows(pl_module))
 
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what `kpd test` found."""
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._write(trainer, pl_module, _latest_rows(pl_module))
+
     def _write(self, trainer: Trainer, pl_module: LightningModule, rows: dict[str, Tensor]) -> None:
         data, metrics = trainer.datamodule, getattr(pl_module, "val_metrics", None)  # type: ignore[attr-defined]
         if not rows or not isinstance(data, KeypointsDataModule) or not isinstance(metrics, KeypointMetrics):
             return
-        folder = find_run_folder(trainer)
-        groups = data.held_out_groups()
-        held_out = HeldOut(_describe(pl_module, data, metrics), torch.from_numpy(groups), rows)
+        folder, part = find_run_folder(trainer), measured_part(trainer)
+        groups = data.held_out_groups(part)
+        about = _describe(pl_module, data, metrics, part)
+        about["checkpoint"] = None if trainer.state.fn == "fit" else str(trainer.ckpt_path)
+        held_out = HeldOut(about, torch.from_numpy(groups), rows)
         with optional_output(trainer, "predictions"):
             folder.mkdir(parents=True, exist_ok=True)
             write_held_out(folder / HELD_OUT_FILE, held_out)
@@ -52,12 +59,14 @@ def _latest_rows(pl_module: LightningModule) -> dict[str, Tensor]:
     return report.measurements.rows if report is not None and report.measurements else {}
 
 
-def _describe(pl_module: LightningModule, data: KeypointsDataModule, metrics: KeypointMetrics) -> dict[str, Any]:
+def _describe(
+    pl_module: LightningModule, data: KeypointsDataModule, metrics: KeypointMetrics, part: str
+) -> dict[str, Any]:
     parts = data.describe()
     train = parts.get("train", {})
     return {
-        "file": parts["val"]["file"],
-        "sha256": parts["val"]["sha256"],
+        "file": parts[part]["file"],
+        "sha256": parts[part]["sha256"],
         "n_folds": data.n_folds,
         "fold": data.fold,
         "group_by": data.group_by,

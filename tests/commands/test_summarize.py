@@ -141,8 +141,38 @@ def test_the_folds_of_each_training_are_pooled_first():
     assert summary["trainings"][0]["error"] == pytest.approx(alone["error_px/mean"])
 
 
+@pytest.mark.parametrize(
+    ("shift_px", "seeds", "text"),
+    [
+        (30.0, (0, 1), "model.lr=1 is better on these images."),
+        (0.0, (0, 1), "is 0 (95 % interval 0 to 0): these images cannot tell which is better."),
+        (30.0, (0,), "was trained only once"),
+    ],
+)
+def test_settings_measured_on_the_same_images_are_compared(capsys, caplog, shift_px, seeds, text):
+    for lr, shift in ((2, shift_px), (1, 0.0)):
+        for seed in seeds:
+            config, name = f"model: {{lr: {lr}}}", f"{lr}-{seed}"
+            write_run(Path("runs") / name, range(11), None, config, shift, seed=seed, backbone=name)
+    run(["summarize", "runs", "--n_resamples=50", "--error=error_px/p95"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "mean error (px)" in printed
+    assert text in printed
+    assert not caplog.text
+    summary = read()
+    assert summary["n_images"] == 11
+    assert sorted(one["settings"]["model.lr"] for one in summary["settings"]) == [1, 2]
+    assert [one["n_trainings"] for one in summary["settings"]] == [len(seeds)] * 2
+    assert [len(one["runs"]) for one in summary["settings"]] == [len(seeds)] * 2
+    assert set(summary["settings"][0]["metrics"]) == {
+        "error_px/median", "error_px/mean", "error_px/p95", "mAP", "detection_rate",
+    }  # fmt: skip
+    assert text in summary["conclusion"]
+
+
 def test_what_cannot_be_summarised_is_said_in_a_few_lines(capsys):
-    write_trainings((1.0,))
+    write_trainings((1.0,), seeds=(0,))
+    write_run(Path("runs") / "again", range(11))
     # Three of them are images that could not be read.
     assert "measured the same images, 14 of 14" in refusal(capsys, "runs")
     write_trainings((0.5,), n_train_images=None)

@@ -10,8 +10,15 @@ from metrics.processes import fill, make_metric
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, write_held_out
 
 
-def write_run(folder: Path, image_ids: Sequence[int], groups: dict[int, int] | None = None, **about: Any) -> Path:
-    """Write a run that held out some of the images of `make_image`, in batches of two."""
+def write_run(
+    folder: Path,
+    image_ids: Sequence[int],
+    groups: dict[int, int] | None = None,
+    config: str = "model: {}",
+    shift_px: float = 0.0,
+    **about: Any,
+) -> Path:
+    """Write a run that held out some of the images of `make_image`, in batches of two; its detections may be moved."""
     metric = make_metric()
     report = fill(metric, [list(image_ids[start : start + 2]) for start in range(0, len(image_ids), 2)]).compute()
     assert report.measurements is not None
@@ -22,7 +29,8 @@ def write_run(folder: Path, image_ids: Sequence[int], groups: dict[int, int] | N
         "relative_thresholds": list(metric.relative_thresholds), "oks_sigmas": None,
     }  # fmt: skip
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("model: {}\n")
+    (folder / "config.yaml").write_text(config)
+    report.measurements.rows["detection_values"][:, 0] += shift_px
     pairs = torch.tensor(sorted((groups or {}).items()), dtype=torch.int64).reshape(-1, 2)
     write_held_out(folder / HELD_OUT_FILE, HeldOut(described | about, pairs, report.measurements.rows))
     return folder

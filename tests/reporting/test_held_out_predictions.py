@@ -42,6 +42,12 @@ def test_the_predictions_give_the_numbers_of_the_best_checkpoint(discs, tmp_path
     assert pooled_numbers(validated, set(numbers)) == pytest.approx(numbers)
     assert pooled_numbers(folder, set(numbers)) == pytest.approx(numbers, rel=1e-4)
     assert find_runs([str(validated)]).runs[0].held_out.about["n_train_images"] is None
+    run(["test", f"--ckpt_path={callback.best_model_path}", f"--data.test={discs}", "--data.num_workers=0"])
+    (tested,) = Path("runs").glob("*-test")
+    assert pooled_numbers(tested, set(numbers)) == pytest.approx(numbers_of(tested))
+    (found,) = find_runs([str(tested)]).runs
+    assert found.held_out.about["checkpoint"] == callback.best_model_path
+    assert len(found.held_out.image_ids()) == 12
 
 
 def test_a_trial_run_writes_nothing(discs, tmp_path, monkeypatch):
