@@ -17,7 +17,7 @@ from keypoint_detection.printing import complain
 from keypoint_detection.ranks import end_with_parent, find_rank
 
 if TYPE_CHECKING:
-    from keypoint_detection.commands.training import DetectorCLI
+    from keypoint_detection.commands.detector_cli import DetectorCLI
 
 
 class Command(NamedTuple):

@@ -112,7 +112,8 @@ def start_from(path: Path) -> None:
 
 def parse(command: str) -> Callable[[Path], object]:
     """Take the settings of a checkpoint as a command does, and make everything from them, but do not run it."""
-    from keypoint_detection.commands.training import DetectorCLI, run
+    from keypoint_detection.commands.detector_cli import DetectorCLI
+    from keypoint_detection.commands.training import run
 
     class Prepared(DetectorCLI):
         def _run_subcommand(self, subcommand: str) -> None:

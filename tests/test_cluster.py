@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from jsonargparse import Namespace
 
-from keypoint_detection.commands.training import DetectorCLI, run
+from keypoint_detection.commands.detector_cli import DetectorCLI
+from keypoint_detection.commands.training import run
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "configs" / "cluster"

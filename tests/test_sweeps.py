@@ -9,7 +9,8 @@ import yaml
 from jsonargparse import Namespace
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from keypoint_detection.commands.training import DetectorCLI, run
+from keypoint_detection.commands.detector_cli import DetectorCLI
+from keypoint_detection.commands.training import run
 from keypoint_detection.parsing.arguments import prepare_words
 
 UNET = "keypoint_detection.models.backbones.Unet"

@@ -36,7 +36,7 @@ def names_fit_options(words: Sequence[str]) -> bool:
 def add_fit_options(parser: Parser) -> None:
     """Add `--config`, all options of the data and those of the model that concern it; loads Lightning."""
     # Registers how the arguments of torchvision's transforms are read.
-    import keypoint_detection.commands.training  # noqa: F401
+    import keypoint_detection.commands.detector_cli  # noqa: F401
     from keypoint_detection.data.datamodule import KeypointsDataModule
     from keypoint_detection.detector import KeypointDetector
 

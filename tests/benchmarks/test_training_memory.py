@@ -15,7 +15,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from keypoint_detection.commands.training import DetectorCLI, run
+from keypoint_detection.commands.detector_cli import DetectorCLI
+from keypoint_detection.commands.training import run
 from keypoint_detection.data.datamodule import KeypointsDataModule
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"

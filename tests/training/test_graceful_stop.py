@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from keypoint_detection.cli import run
 from keypoint_detection.commands import training
-from keypoint_detection.commands.training import DetectorCLI
+from keypoint_detection.commands.detector_cli import DetectorCLI
 from keypoint_detection.training import graceful_stop
 
 TINY = Path(__file__).parents[1] / "conf" / "tiny.yaml"

@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 
 from keypoint_detection.codec.heatmaps import NotFiniteError
-from keypoint_detection.commands.training import DetectorCLI, run
+from keypoint_detection.commands.detector_cli import DetectorCLI
+from keypoint_detection.commands.training import run
 from keypoint_detection.models.backbones import Unet
 from keypoint_detection.training.run_folder import SavedRun
 
