@@ -68,6 +68,7 @@ def show_help(parser: Any, command: str, words: Sequence[str]) -> None:
     """
     pages = [name for name in parser.groups if f"--{name}.help" in words]
     if pages:
+        parser.description = f"Options of `kpd {command}`: {PAGES[pages[0]]}." if pages[0] in PAGES else None
         show_options(parser, pages, usage=f"kpd {command} [--{pages[0]}.OPTION=VALUE …]", epilog=None)
     elif any(word in HELP for word in words):
         usage = f"kpd {command} [--config FILE.yaml] [--OPTION=VALUE …]"

@@ -5,11 +5,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from keypoint_detection.conversion.label_set import LabelledImage, Reading
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.missing import advise_on_missing
+from keypoint_detection.data.coco_images import UNICODE_FORMS
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.image_files import describe_difference
 from keypoint_detection.data.problems import Problems
@@ -18,8 +19,6 @@ from keypoint_detection.images import IMAGE_SUFFIXES, ImageError, read_sizes
 
 N_EXAMPLES = 3
 N_FOLDERS = 2
-# Composed and decomposed umlauts: what most systems write, and what macOS does.
-UNICODE_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
 def tidy_name(name: str) -> str:
@@ -152,11 +151,12 @@ class ImageFinder:
         kind = "video" if all(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in missing) else "image"
         n_images = len(missing) + self._n_found
         advice = advise_on_missing(missing, n_images, self.roots[0], None)
-        self.problems.add(
-            "missing image",
-            f"{len(missing)} of {count_in_words(n_images, kind)} {agree(len(missing), 'is', 'are')} missing in "
-            f"{looked}, e.g. {listed}. {advice}",
-        )
+        if n_images == 1:
+            text = f"the only {kind} is missing in {looked}: {listed}."
+        else:
+            text = f"{len(missing)} of {n_images} {kind}s {agree(len(missing), 'is', 'are')} missing in {looked}"
+            text += f", e.g. {listed}."
+        self.problems.add("missing image", f"{text} {advice}")
         return notes
 
     def _look_for_all(self, wanted: set[tuple[str, ...]]) -> dict[tuple[str, ...], Path]:

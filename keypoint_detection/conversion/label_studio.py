@@ -119,6 +119,7 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
     bounds = ImageBounds.of_file(source, reading.image_root, reading.outside_images)
     finder = ImageFinder(roots, [_list_names(view.address) for _, view in views], bounds, reading, problems)
     found: list[tuple[LabelledImage, list[_Object]]] = []
+    reshaped: list[str] = []
     for task, view in views:
         try:
             image = finder.find(_list_names(view.address))
@@ -128,10 +129,14 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
             continue
         if image is not None:
             found.append((image, objects))
+            reshaped += _check_size(task, view.result, image, problems)
     notes = finder.conclude()
     problems.raise_if_any(source)
     if not found:
         raise DataError(f"{source}: no task is labelled.")
+    if reshaped:
+        images = count_in_words(len(reshaped), "image has", "images have")
+        notes.append(f"{images} another shape than when labelled, e.g. {reshaped[0]}. Draw the points on some to see.")
     categories = _collect_categories([objects for _, objects in found], source, reading.keypoints)
     for image, objects in found:
         image.instances = _make_instances(objects, image.size, categories)
@@ -214,6 +219,33 @@ def _is_on(entry: dict[str, Any], name: str, index: int, ids: dict[str, str], is
     if entry.get("type") == "relation":
         return is_only or to_name == name
     return (is_only or to_name == name) and int(entry.get("item_index") or 0) == index
+
+
+def _check_size(
+    task: dict[str, Any], result: list[dict[str, Any]], image: LabelledImage, problems: Problems
+) -> list[str]:
+    """Record an image that was labelled on its side; return what to say of one of another shape.
+
+    Browsers show images as their EXIF rotation says, so the size in an export is the size as shown. Points are
+    percentages, so another scale does not matter.
+    """
+    height, width = image.size
+    for entry in result:
+        old_height, old_width = entry.get("original_height"), entry.get("original_width")
+        if not (isinstance(old_height, int) and isinstance(old_width, int) and old_height > 0 and old_width > 0):
+            continue
+        if abs(old_height * width - old_width * height) <= max(height, width, old_height, old_width):
+            return []
+        if (old_height, old_width) == (width, height):
+            problems.add(
+                "on its side",
+                f"task {task.get('id')}: the labels are for {old_height}x{old_width} (height x width), {image.path} is "
+                f"shown with {height}x{width}. If the points fit the image on its side, remove the EXIF rotation from "
+                "the file; if they fit it upright, swap original_width and original_height.",
+            )
+            return []
+        return [f"{image.path}, {old_height}x{old_width} (height x width) then and {height}x{width} now"]
+    return []
 
 
 def _list_pages(key: str, value: Any) -> list[str]:

@@ -188,7 +188,8 @@ def _read_triples(annotation: _Annotation, problems: Problems) -> list[tuple[flo
     if len(values) != 3 * n_expected:
         problems.add(
             "length",
-            f"{name} has {len(values)} keypoint values; category '{category.name}' has {n_expected} keypoints, "
+            f"{name} has {len(values)} keypoint values; category '{category.name}' has "
+            f"{count_in_words(n_expected, 'keypoint')}, "
             f"so {3 * n_expected} are expected (x, y, v each).",
         )
         return [nothing] * n_expected

@@ -2,9 +2,10 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from keypoint_detection.data.coco_file import ImageEntry
 from keypoint_detection.data.image_bounds import ImageBounds, MissingImages
@@ -14,6 +15,8 @@ from keypoint_detection.data.problems import Problems
 ID_LIMIT = 2**63
 # For this many files in a folder, listing it once is cheaper than looking up each file.
 N_BEFORE_LISTING = 32
+# Composed and decomposed umlauts: what most systems write, and what macOS does.
+UNICODE_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 # File names that can be joined to a folder as they are: no empty part, no part that begins with a dot.
 PLAIN_NAME = re.compile(r"(?:[^/\\:.][^/\\:]*/)*[^/\\:.][^/\\:]*")
 
@@ -90,6 +93,11 @@ def read_images(
         if not exists and "\\" in file_name:  # of Windows
             file = str(root / file_name.replace("\\", "/"))
             exists = folders.has_file(file)
+        if not exists and not file_name.isascii():
+            spelt = {str(root / unicodedata.normalize(form, file_name)) for form in UNICODE_FORMS}
+            found = [other for other in spelt if folders.has_file(other)]
+            exists = len(found) == 1
+            file = found[0] if exists else file
         if exists and not is_plain and not bounds.encloses(file):
             problems.add("image outside", f"image {identifier}: {bounds.describe_outside(file_name)}")
         if not exists:

@@ -7,6 +7,7 @@ import sys
 import traceback
 from argparse import ArgumentError
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -136,6 +137,10 @@ def _hint(message: str, parser: ArgumentParser) -> str:
     if match := re.search(r"expected one of (.+); found (\S+)$", said, re.MULTILINE):
         choices = match[1].split(", ")
         return _offer(match[2], choices) or _offer_short(match[2], choices)
+    if match := re.search(r"File does not exist: '(.+)'", message):
+        missing = Path(match[1])
+        near = [path.name for path in missing.parent.iterdir()] if missing.parent.is_dir() else []
+        return _offer(missing.name, near) or ("" if near else f"There is no folder {missing.parent}.\n")
     if match := re.match(rf"([\w.]+): {LACKING}(\w+)", said):
         return f"Give them after the class, e.g. --{match[1]}.{match[2]}=VALUE.\n"
     if match := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)", message):

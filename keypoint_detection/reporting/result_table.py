@@ -139,4 +139,5 @@ def _list_paths(trainer: Trainer) -> list[str]:
     if checkpoint:
         words = f"--ckpt_path={shorten_path(checkpoint)}{trust_words(trainer.lightning_module.hparams)}"
         lines.append(f"Next             kpd test {words} --data.test=YOUR_FILE.json")
+        lines.append(f"                 kpd predict {words} --data.predict=YOUR_FOLDER")
     return lines

@@ -56,7 +56,7 @@ def test_there_are_as_many_types_as_one_image_has_points(write, read):
     ("entry", "message"),
     [
         ({"corner_keypoints": []}, "entry 0 of 'dataset' has no 'image_path'"),
-        ({"image_path": "images/9.png"}, "1 of 1 image is missing in .* e.g. 'images/9.png'"),
+        ({"image_path": "images/9.png"}, "the only image is missing in .*: 'images/9.png'"),
         ({"image_path": "images/0.png"}, "no entry has points"),
         ({"image_path": "images/0.png", "corner_keypoints": [[1]]}, r"corner_keypoints has \[1\]; \[x, y\]"),
         ({"image_path": "images/0.png", "corner_keypoints": [["a", 1]]}, r"has \['a', 1\]"),

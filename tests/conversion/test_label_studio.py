@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from keypoint_detection.conversion.writing import write_labels
+from keypoint_detection.types import DataError
 
 FRAME = {"to_name": "image", "original_width": 80, "original_height": 40, "image_rotation": 0}
 
@@ -162,7 +163,7 @@ def test_skipped_and_unlabelled_tasks_are_left_out_and_empty_ones_kept(export, r
     ("tasks", "message"),
     [
         ([{"id": 1, "image": "images/1.png", "kp": []}], "Is this JSON-MIN"),
-        ([task(1, "images/7.png", *MICE)], "1 of 1 image is missing in .* e.g. 'images/7.png'"),
+        ([task(1, "images/7.png", *MICE)], "the only image is missing in .*: 'images/7.png'"),
         ([task(1, "images/1.png", point("a", "nose", 1, 1) | {"value": {"x": None, "y": 3}})], "x is None and y is 3"),
         ([task(1, "images/1.png", point("a", "nose", 1, 1) | {"image_rotation": 90})], "was rotated in Label Studio"),
         ([{**task(1, ""), "data": {"text": "hello"}}], "'data' names no image"),
@@ -288,3 +289,23 @@ def test_a_rectangle_of_two_categories_is_refused(export, read):
     region["value"]["rectanglelabels"] = ["mouse", "rat"]
     with pytest.raises(ValueError, match="region A: is a rectangle labelled mouse, rat; one is expected"):
         read(export(task(1, "images/1.png", region, point("1", "a", 20, 20))))
+
+
+def test_an_image_labelled_on_its_side_is_refused(export, read):
+    # The image is 40 high and 80 wide.
+    on_its_side = point("a", "nose", 10, 10, original_width=40, original_height=80)
+    with pytest.raises(DataError, match=r"task 1: the labels are for 80x40 .* is shown with 40x80\..*EXIF rotation"):
+        read(export(task(1, "images/1.png", on_its_side)))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "n_notes"),
+    [(160, 80, 0), (1280, 641, 0), (60, 60, 1), (None, 40, 0), (0, 0, 0), ("80", "40", 0)],
+)
+def test_percents_fit_an_image_of_another_scale_but_not_of_another_shape(export, read, width, height, n_notes):
+    labels = read(
+        export(task(1, "images/1.png", point("a", "nose", 10, 10, original_width=width, original_height=height)))
+    )
+    assert labels.images[0].instances[0].points[0].tolist() == [8, 4]
+    said = [note for note in labels.notes if note.startswith("1 image has another shape than when labelled")]
+    assert len(said) == n_notes

@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,18 @@ def test_missing_files_are_found_whether_folders_are_listed_or_not(tmp_path, mon
 def test_paths_are_written_as_pathlib_writes_them(root, name):
     images = read_images([ImageEntry(1, name)], Path(root), ImageBounds(Path(root), "allow"), "error", Problems())
     assert images.paths == [str(Path(root) / name).encode()]
+
+
+@pytest.mark.parametrize(("on_disk", "in_file"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("n_before_listing", [1, 99])
+def test_names_with_accents_in_the_other_spelling_of_unicode_are_found(
+    tmp_path, monkeypatch, on_disk, in_file, n_before_listing
+):
+    monkeypatch.setattr(coco_images, "N_BEFORE_LISTING", n_before_listing)
+    file = tmp_path / unicodedata.normalize(on_disk, "Mäuse/ü.png")
+    file.parent.mkdir()
+    file.touch()
+    entries = [ImageEntry(1, unicodedata.normalize(in_file, "Mäuse/ü.png")), ImageEntry(2, "Mäuse/gone.png")]
+    images = read_images(entries, tmp_path, ImageBounds(tmp_path, "error"), "skip", Problems())
+    assert images.missing == ["Mäuse/gone.png"]
+    assert images.paths == [str(file).encode()]

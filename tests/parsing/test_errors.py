@@ -82,3 +82,14 @@ def test_a_near_miss_is_answered_with_what_was_meant(capsys, word, hint):
     with pytest.raises(SystemExit):
         parser.parse_args([word])
     assert hint in capsys.readouterr().err
+
+
+def test_a_mistyped_config_is_answered_with_the_nearest_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").touch()
+    parser = Parser(prog="kpd draw")
+    parser.add_argument("--config", action="config")
+    for name, hint in (("bse.yaml", "Did you mean base.yaml?"), ("no/base.yaml", f"There is no folder {tmp_path}/no.")):
+        with pytest.raises(SystemExit):
+            parser.parse_args([f"--config={name}"])
+        assert hint in capsys.readouterr().err

@@ -84,16 +84,20 @@ def check_part_likeness(seen: ScannedPart, is_split_at_random: bool) -> list[Fin
         return []
     pairs = {frozenset((one, int(other))) for one, other in enumerate(found.nearest) if found.is_nearly_same[one]}
     examples = tuple(" ~ ".join(seen.describe(one) for one in sorted(pair)) for pair in sorted(pairs, key=sorted))
-    text = (
-        f"of {count_in_words(len(seen.names), 'image')} {agree(n_near, 'is', 'are')} nearly the same as another one, "
-        f"and {n_scene} {agree(n_scene, 'shows', 'show')} the scene of another one"
-    )
+    text = f"of {count_in_words(len(seen.names), 'image')} "
+    if n_near:
+        text += f"{agree(n_near, 'is', 'are')} nearly the same as another one, and {n_scene} "
+    text += f"{agree(n_scene, 'shows', 'show')} the scene of another one"
     advice = _advise(seen.names)
     if is_split_at_random:
         text += f": a random part is held out for validation, which will then measure what was trained on. {advice}."
     else:
         text += f". Do not split them at random. {advice}."
-    return [Finding("warning" if is_split_at_random else "note", "alike", str(seen.part.path), n_near, text, examples)]
+    return [
+        Finding(
+            "warning" if is_split_at_random else "note", "alike", str(seen.part.path), n_near or n_scene, text, examples
+        )
+    ]
 
 
 def check_split_likeness(parts: Sequence[ScannedPart]) -> list[Finding]:
@@ -130,7 +134,7 @@ def _compare_parts(first: ScannedPart, second: ScannedPart) -> list[Finding]:
     total = f"of {count_in_words(len(near), f'{names[1]} image')}"
     if n_near:
         text = f"{total} {agree(n_near, 'is', 'are')} nearly the same as a {names[0]} image"
-        text += f" ({n_scene} show the scene of one)" if n_scene > n_near else ""
+        text += f", and {n_scene} show the scene of one" if n_scene > n_near else ""
     elif n_scene > SCENE_SHARE * len(scene):
         which, count = scene, n_scene
         text = f"{total} {agree(n_scene, 'shows', 'show')} the scene of a {names[0]} image"
