@@ -3,10 +3,7 @@
 import hashlib
 import json
 import logging
-import shutil
 import time
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +14,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from keypoint_detection.confidence import UNCALIBRATED_WARNING
-from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_keypoints import Coordinates, offset_px
 from keypoint_detection.data.unlabelled import UnlabelledFile
-from keypoint_detection.data.video import name_frame, save_frames
-from keypoint_detection.inference.prediction_files import FILE_NAMES, Format, Record, write_predictions
+from keypoint_detection.inference.prediction_files import FILE_NAMES, Format, Record
 from keypoint_detection.inference.results import spread_of
 from keypoint_detection.inference.thresholds import choose_threshold, read_best_f1
 from keypoint_detection.reporting.measuring import is_flip_averaged
@@ -29,13 +24,11 @@ from keypoint_detection.reporting.overlay_files import (
     OVERLAY_FOLDER,
     OVERLAY_VIDEO,
     OverlayStyle,
-    draw_overlays,
-    name_outputs,
 )
+from keypoint_detection.reporting.prediction_results import FRAME_FOLDER, write_results
 from keypoint_detection.reporting.unfinished_records import (
     PART_PATTERN,
     Unread,
-    count_images,
     find_records,
     read_records,
 )
@@ -45,11 +38,7 @@ from keypoint_detection.types import DataError, Detections, ImageBatch
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = ".unfinished.json"
-# The frames of videos that `coco_labels` are for, and those that are written so far.
-FRAME_FOLDER, FRAME_DRAFT = "frames", ".frames.partial"
 DIGEST_BYTES = 16
-# What a result has besides the name of the image and the number of the frame.
-RESULTS = ("id", "height", "width", "points")
 N_DECIMALS, N_SCORE_DECIMALS = 3, 6
 
 
@@ -241,63 +230,11 @@ class PredictionWriter(Callback):
 
     def _finish(self, model: Any, data: Any) -> None:
         assert self.folder is not None
-        places = find_records(self.folder)
-        failed = [record for record in read_records(places) if "error" in record]
-        self.unread = Unread.of_records(failed, data.unlabelled)
-
-        def numbered() -> Iterator[Record]:
-            for number, record in enumerate(read_records(places), start=1):
-                image_id = data.unlabelled[record["index"][0]].image_id
-                if "error" not in record:
-                    yield record | {"id": number if image_id is None else image_id}
-
-        has_frames = any(file.is_video for file in data.unlabelled)
-
-        def records() -> Iterator[Record]:
-            for record in numbered():
-                frame = {"frame": record.get("frame")} if has_frames else {}
-                yield {"name": record["name"], **frame, **{name: record[name] for name in RESULTS}}
-
-        n_points = sum(len(record["points"]) for record in records())
-        in_images = count_images(numbered(), data.unlabelled)
-        logger.info("Found %s in %s.", count_in_words(n_points, "point"), in_images)
-        category = _category(data.predict, model.channels)
-        files = self._find_files(data.unlabelled, numbered()) if "coco_labels" in self.formats else {}
-        for kind in self.formats:
-            target = self.folder / FILE_NAMES[kind]
-            partial = target.with_name(f".{target.name}.partial")
-            write_predictions(records, partial, kind, model.channels, category, files)
-            partial.replace(target)
-            logger.info("Wrote %s", target)
-        if self.overlays:
-            style = OverlayStyle(list(model.channels), self._threshold, self._offset)
-            drawn = draw_overlays(self.folder, data.unlabelled, numbered(), style)
-            if drawn is not None:
-                logger.info("Wrote %s", drawn)
+        style = OverlayStyle(list(model.channels), self._threshold, self._offset) if self.overlays else None
+        self.unread = write_results(self.folder, data.unlabelled, data.predict, model.channels, self.formats, style)
         for path in self.folder.glob(PART_PATTERN):
             path.unlink()
         (self.folder / SETTINGS_FILE).unlink(missing_ok=True)
-
-    def _find_files(self, files: list[UnlabelledFile], records: Iterator[Record]) -> dict[int, str]:
-        """Find the image file of each record by its id; the frames of videos are written as images first."""
-        assert self.folder is not None
-        paths: dict[int, str] = {}
-        frames: defaultdict[int, dict[int, int]] = defaultdict(dict)
-        for record in records:
-            position, number = record["index"]
-            if files[position].is_video:
-                frames[position][number] = record["id"]
-            else:
-                paths[record["id"]] = files[position].path
-        draft, target = self.folder / FRAME_DRAFT, self.folder / FRAME_FOLDER
-        shutil.rmtree(draft, ignore_errors=True)  # of a prediction that was interrupted here
-        names = name_outputs(files, "", "")
-        for position, ids in frames.items():
-            save_frames(files[position].path, draft / names[position], ids)
-            paths |= {ids[number]: str(target / names[position] / name_frame(number)) for number in ids}
-        if frames:
-            logger.info("Wrote %s", draft.replace(target))
-        return paths
 
 
 def _describe_images(data: Any) -> dict[str, Any]:
@@ -364,16 +301,3 @@ def _confidence(probability: float, covariance: Tensor) -> Record:
         "spread": round(float(spread_of(covariance.numpy())), N_DECIMALS),
         "covariance": [[round(value, N_DECIMALS) for value in row] for row in covariance.tolist()],
     }
-
-
-def _category(source: str, channels: dict[str, list[str]]) -> dict[str, Any] | None:
-    """Return the category of a COCO file that has all of the detector's keypoint types, if there is exactly one."""
-    if not source.lower().endswith(".json"):
-        return None
-    found = [
-        category
-        for category in json.loads(Path(source).read_text(encoding="utf-8-sig")).get("categories", [])
-        if {name.rpartition("/")[2] for types in channels.values() for name in types}
-        <= set(category.get("keypoints") or [])
-    ]
-    return found[0] if len(found) == 1 else None
