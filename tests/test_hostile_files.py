@@ -4,9 +4,12 @@ import gzip
 import json
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +189,16 @@ def test_a_pipe_under_the_name_of_a_video_is_not_waited_for(tmp_path: Path) -> N
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(DataError, match=r"a\.mp4 is a device, pipe or socket"):
         list(read_frames(str(tmp_path / "a.mp4")))
+
+
+def test_modules_in_the_working_folder_take_the_place_of_none(tmp_path):
+    golden = Path(__file__).parent / "assets" / "golden"
+    installed = {name for names in packages_distributions().values() for name in names} | set(packages_distributions())
+    for name in {*sys.stdlib_module_names, *installed, "sitecustomize", "usercustomize"}:
+        if name.isidentifier():
+            (tmp_path / f"{name}.py").write_text("open('PWNED', 'w').write(__name__)\n")
+    words = ["predict", f"--ckpt_path={golden / 'run/checkpoints/best.ckpt'}", f"--data.predict={golden / 'images'}"]
+    script = Path(sys.executable).with_name("kpd")
+    subprocess.run([script, *words, "--output.folder=found"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "found" / "predictions.csv").is_file()
+    assert not (tmp_path / "PWNED").exists()

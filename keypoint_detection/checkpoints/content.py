@@ -23,6 +23,8 @@ OWN_PACKAGE = "keypoint_detection."
 LARGEST = 1e9
 LARGEST_SIDE_PX = 2**14
 LARGEST_AREA_PX = 2**26
+# Of a transform: the side of a square of that area, and more than any angle.
+LARGEST_ARGUMENT = 2**13
 LARGEST_SIGMA_PX = 1000
 MOST_THRESHOLDS = 100
 MOST_WORKERS = 1024
@@ -68,8 +70,8 @@ class TransformSettings(ClassSettings, forbid_unknown_fields=True):
             name, value = waiting.pop()
             if isinstance(value, dict | list | tuple):
                 waiting += [(name, one) for one in (value.values() if isinstance(value, dict) else value)]
-            elif isinstance(value, int | float) and not abs(value) <= LARGEST_SIDE_PX:
-                raise ValueError(f"{self.class_path} takes numbers of at most {LARGEST_SIDE_PX}, found {name}={value}")
+            elif isinstance(value, int | float) and not abs(value) <= LARGEST_ARGUMENT:
+                raise ValueError(f"{self.class_path} takes numbers of at most {LARGEST_ARGUMENT}, found {name}={value}")
 
 
 class SizeSettings(Struct, array_like=True, forbid_unknown_fields=True):

@@ -21,6 +21,8 @@ from keypoint_detection.printing import say
 from keypoint_detection.types import DataError
 
 GROUND_TRUTH = "ground_truth"
+# The fields that every sample has.
+RESERVED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")
 
 
 def run(words: Sequence[str]) -> None:
@@ -114,7 +116,7 @@ def name_fields(paths: Sequence[str]) -> list[str]:
         stem = re.sub(r"\W+", "_", path.rsplit("/", 1)[-1].removesuffix(".ckpt"), flags=re.ASCII).strip("_")
         stem = stem if re.match(r"[A-Za-z]", stem) else f"detector_{stem}"
         name, number = stem, 1
-        while name in (GROUND_TRUTH, *names):
+        while name in (GROUND_TRUTH, *RESERVED, *names):
             number += 1
             name = f"{stem}_{number}"
         names.append(name)

@@ -193,7 +193,7 @@ def try_augmentation(
         for _ in range(N_TRIALS):
             try:
                 augment(image, torch.zeros(0, 2), transform)
-            except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
+            except Exception as error:  # the transforms may be the user's, and their arguments anything
                 raise DataError(
                     f"data.augmentation fails on an image of {size[0]}x{size[1]} (height x width): "
                     f"{first_line(error)}. The transforms are: "

@@ -141,12 +141,12 @@ def doubled(times):
         (
             ["datamodule_hyper_parameters", "augmentation"],
             BLUR,
-            "takes numbers of at most 16384, found kernel_size=1000",
+            "takes numbers of at most 8192, found kernel_size=1000",
         ),
         (
             ["datamodule_hyper_parameters", "augmentation"],
             NESTED,
-            "takes numbers of at most 16384, found transforms=inf",
+            "takes numbers of at most 8192, found transforms=inf",
         ),
         (["datamodule_hyper_parameters", "synthetic"], "x", r"synthetic: expected `object \| null`, got `str`"),
         (["datamodule_hyper_parameters", "synthetic"], BOXES | {"n_train": 2**40}, "n_train: expected `int` <= "),

@@ -91,3 +91,4 @@ def test_what_cannot_be_shown_is_refused(fiftyone, labelled, checkpoint, words, 
 
 def test_fields_have_names_that_fiftyone_takes():
     assert name_fields(["x/ground_truth.ckpt", "1.ckpt", "ü b.ckpt"]) == ["ground_truth_2", "detector_1", "b"]
+    assert name_fields(["tags.ckpt", "id.ckpt"]) == ["tags_2", "id_2"]

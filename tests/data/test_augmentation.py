@@ -191,6 +191,13 @@ def test_an_elastic_transform_moves_points_with_pixels(alpha, seed):
     torch.testing.assert_close(origin[0, :, 0].T, points, rtol=0, atol=0.06)
 
 
+class Failing(v2.Transform):
+    """A transform that fails in its own way, without a message."""
+
+    def forward(self, *inputs):
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize(
     ("transform", "pairs", "text"),
     [
@@ -200,6 +207,8 @@ def test_an_elastic_transform_moves_points_with_pixels(alpha, seed):
         (v2.RandomCrop((60, 60)), [], r"fails on an image of 48x64 .*Required crop size"),
         (v2.RandomRotation(10, interpolation="BILINEAR"), [], "fails on an image"),
         (v2.ToDtype(torch.float32), [], "8-bit RGB is expected"),
+        (v2.Transform(), [], "fails on an image of 48x64 .*: NotImplementedError"),
+        (Failing(), [], "fails on an image of 48x64 .*: ZeroDivisionError. The transforms"),
     ],
 )
 def test_an_augmentation_that_would_fail_is_refused_before_the_training(transform, pairs, text):
