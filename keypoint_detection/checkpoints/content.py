@@ -34,6 +34,8 @@ DTYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 }
+# What msgspec's names of types are called in messages to those who set them.
+PLAIN_WORDS = {"array": "a list", "int": "a whole number", "float": "a number", "str": "a text", "object": "settings"}
 # Settings are written by people: more entries, or deeper ones, are forged to take for ever.
 MAX_ENTRIES = 100_000
 MAX_DEPTH = 32
@@ -331,9 +333,9 @@ def check_settings(settings: Mapping[str, Any], kind: type[ModelSettings | DataS
             msgspec.convert(settings[name], fields[name].type)
         except msgspec.ValidationError as error:
             what = str(error)
-            raise ValueError(
-                f"{group}.{name} is {settings[name]!r:.60}: {what[0].lower()}{what[1:].replace('`$', '`')}"
-            ) from error
+            for word, plain in PLAIN_WORDS.items():
+                what = what.replace(f"`{word}`", plain)
+            raise ValueError(f"{group}.{name} is {settings[name]!r:.60}: {what[0].lower()}{what[1:]}.") from error
 
 
 class _WithData(Struct):

@@ -45,6 +45,7 @@ from keypoint_detection.parsing.arguments import (
 )
 from keypoint_detection.parsing.errors import ShortErrors
 from keypoint_detection.parsing.internals import list_option_strings
+from keypoint_detection.printing import first_line
 from keypoint_detection.reporting.calibrated_copy import CalibratedCopy
 from keypoint_detection.reporting.epoch_progress_bar import EpochProgressBar
 from keypoint_detection.reporting.held_out_predictions import HeldOutPredictions
@@ -89,6 +90,9 @@ DEFAULT_CALLBACKS: list[dict[str, Any]] = [
 
 # What `callbacks` can name without its module: short names refer to imported classes.
 CALLBACKS = (BestCheckpoint, HtmlReport, ModelArtifact, PredictionOverlays, ResultTable, WorstImages)
+
+# Seeds have 32 bits.
+SEED_LIMIT = 2**32
 
 DEFAULT_LOGGER = {
     "class_path": "lightning.pytorch.loggers.WandbLogger",
@@ -211,6 +215,9 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             except ValueError as error:
                 subparser.error(f"--ckpt_path: {error}")
         self.config = parser.parse_args([command, *words])
+        seed = self.config[command].get("seed_everything")
+        if not (seed is None or (isinstance(seed, int) and 0 <= seed < SEED_LIMIT)):
+            subparser.error(f"seed_everything is {seed!r}; a whole number from 0 to {SEED_LIMIT - 1} is expected.")
         if self.stored is not None:
             self.config[command].ckpt_path = self.stored.path
             if command == "fit" and self.stored.run is None and not gives_config(words):
@@ -262,7 +269,11 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
         validations = choose_validations(trainer) if self.subcommand == "fit" else {}
         plugins = _with_whole_files(trainer)
-        made = super().instantiate_trainer(**{**kwargs, **validations, "callbacks": own, "plugins": plugins})
+        try:
+            made = super().instantiate_trainer(**{**kwargs, **validations, "callbacks": own, "plugins": plugins})
+        except (TypeError, RuntimeError, LookupError, AttributeError) as error:  # of values that it does not check
+            reason = first_line(error)
+            raise MisconfigurationException(f"the settings of the trainer cannot be used: {reason}") from error
         explain_failed_restoring(made, _explain_failed_restoring)
         return made
 

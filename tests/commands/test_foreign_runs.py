@@ -232,3 +232,17 @@ def test_a_run_does_not_say_where_the_key_of_an_account_is_sent(his, kind, caplo
         {"class_path": "WandbLogger", kind: {"project": "p"}}
     ]
     assert "where the key of your account is sent" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"seed_everything": -3}, "seed_everything is -3; a whole number from 0 to 4294967295 is expected"),
+        ({"seed_everything": "x"}, "seed_everything is 'x'"),
+        ({"trainer": {"benchmark": ""}}, "the settings of the trainer cannot be used"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(his, changes, text, capsys):
+    config = his / "config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | changes))
+    assert text in refusal(capsys)
