@@ -26,6 +26,19 @@ def test_an_optimiser_that_has_not_counted_its_steps_is_refused(step, tmp_path, 
     content = torch.load(GOLDEN, weights_only=True)
     for state in content["optimizer_states"][0]["state"].values():
         state["step"] = step
+    assert_is_damaged(content, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("name", ["foreach", "fused", "amsgrad"])
+def test_an_optimiser_with_settings_of_another_kind_is_refused(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    content = torch.load(GOLDEN, weights_only=True)
+    for group in content["optimizer_states"][0]["param_groups"]:
+        group[name] = torch.ones(3)
+    assert_is_damaged(content, tmp_path, capsys)
+
+
+def assert_is_damaged(content, tmp_path, capsys):
     torch.save(content, "mutant.ckpt")
     with pytest.raises(SystemExit) as caught:
         resume(tmp_path / "mutant.ckpt")

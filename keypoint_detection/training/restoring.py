@@ -90,5 +90,5 @@ def _require_like(before: Any, after: Any, place: str) -> None:
     elif isinstance(before, list) and isinstance(after, list):
         for one, other in zip(before, after, strict=False):
             _require_like(one, other, place)
-    elif before != after and before not in ("NoneType", "inf", "-inf"):
+    elif before != after and (before not in ("NoneType", "inf", "-inf") or (before, after) == ("NoneType", "Tensor")):
         raise ValueError(f"{place.rstrip('.')}: {before} expected, found {after}")
