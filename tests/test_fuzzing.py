@@ -1,4 +1,4 @@
-"""A few of the cases that tests/benchmarks/fuzz.py runs for hours: mutated files and words are refused, or harmless."""
+"""A few of the cases that tests/benchmarks/fuzz.py runs: mutated files and words are refused, or harmless."""
 
 from pathlib import Path
 
