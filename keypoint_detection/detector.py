@@ -21,7 +21,7 @@ from keypoint_detection.checkpoints.content import FORMAT, FORMAT_KEY, ModelSett
 from keypoint_detection.checkpoints.files import CALIBRATION_KEY, SMOOTHED_KEY, VALIDATION_KEY, LoadsCheckedCheckpoints
 from keypoint_detection.checkpoints.initial_weights import load_initial_weights
 from keypoint_detection.checkpoints.misfits import explain_misfit
-from keypoint_detection.checkpoints.specifications import as_plain, describe_class, describe_factory, is_plain
+from keypoint_detection.checkpoints.specifications import make_plain
 from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.codec.points import find_points
@@ -137,7 +137,13 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         super().__init__()
         self.channels = complete_channels(channels)
         self.network = HeatmapNetwork(backbone(), len(self.channels))
-        self._save_hyperparameters(optimizer, lr_scheduler)
+        self.save_hyperparameters(logger=False)
+        if not has_settings_of_config(self):
+            log_hyperparameters(self)
+            rebuild_from_settings(self)
+            factories = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
+            without = make_plain(self.hparams, self.network.backbone, factories)
+            self.remove_ignored_hparams(without)
         if max_keypoints is None:
             max_keypoints = self.hparams["max_keypoints"] = MAX_KEYPOINTS
         check_settings(self.hparams, ModelSettings, "model")
@@ -169,32 +175,6 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         self.flip_test = flip_test
         # The pairs that the training data had, for test data that gives none.
         self._flip_pairs: Sequence[Sequence[str]] | None = None
-
-    def _save_hyperparameters(self, optimizer: object, lr_scheduler: object) -> None:
-        """Keep what a checkpoint needs to rebuild this model, as plain values."""
-        self.save_hyperparameters(logger=False)
-        if has_settings_of_config(self):
-            return  # plain already; the whole config is logged
-        log_hyperparameters(self)
-        rebuild_from_settings(self)
-        backbone = self.network.backbone
-        self.hparams["backbone"] = describe_class(type(backbone), backbone.init_args)
-        for name, factory in (("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
-            specification = describe_factory(factory)
-            if specification is None:
-                logger.warning("A checkpoint cannot hold %s; a detector loaded from it gets the default.", name)
-                self.remove_ignored_hparams([name])
-            else:
-                self.hparams[name] = specification
-        self.hparams.update({name: as_plain(value) for name, value in self.hparams.items()})
-        arguments = self.hparams["backbone"]["init_args"]
-        for name in [name for name, value in arguments.items() if not is_plain(value)]:
-            logger.warning(
-                "The argument %s of the backbone is a %s, which a checkpoint cannot hold: a detector loaded from one "
-                "gets the argument's default. Give the backbone names and numbers to make its parts from.",
-                name,
-                type(arguments.pop(name)).__name__,
-            )
 
     # --- the network -------------------------------------------------------------------------------------------------
 

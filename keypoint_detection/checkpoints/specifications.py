@@ -1,10 +1,13 @@
 """Classes and their arguments as plain values, which a config file and a checkpoint can hold."""
 
 import functools
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import PurePath
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 def describe_class(cls: type, init_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,3 +61,32 @@ def as_plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     return value
+
+
+def make_plain(settings: MutableMapping[str, Any], backbone: Any, factories: Mapping[str, object]) -> list[str]:
+    """Make the settings of a detector from Python ones that a checkpoint can hold, and warn of those that are lost.
+
+    Args:
+        settings: by name; changed in place.
+        backbone: the network among them, with its `init_args`.
+        factories: those that make parts of the detector, by name.
+
+    Returns:
+        The names of factories that a checkpoint cannot hold.
+    """
+    settings["backbone"] = describe_class(type(backbone), backbone.init_args)
+    described = {name: describe_factory(factory) for name, factory in factories.items()}
+    lost = [name for name, specification in described.items() if specification is None]
+    for name in lost:
+        logger.warning("A checkpoint cannot hold %s; a detector loaded from it gets the default.", name)
+    settings.update({name: one for name, one in described.items() if one is not None})
+    settings.update({name: as_plain(value) for name, value in settings.items() if name not in lost})
+    arguments = settings["backbone"]["init_args"]
+    for name in [name for name, value in arguments.items() if not is_plain(value)]:
+        logger.warning(
+            "The argument %s of the backbone is a %s, which a checkpoint cannot hold: a detector loaded from one "
+            "gets the argument's default. Give the backbone names and numbers to make its parts from.",
+            name,
+            type(arguments.pop(name)).__name__,
+        )
+    return lost
