@@ -17,6 +17,8 @@ DRAWN_SCORE = 0.1
 MIN_HEIGHT_PX, MAX_WIDTH_PX = 360, 4000
 # Opacity of a heatmap at its maximum; one whose maximum is below the limit is shown fainter.
 HEATMAP_OPACITY, FAINT = 0.75, 0.02
+# The legend of many channels shrinks in steps until it takes at most this share of the height; text stays legible.
+LEGEND_SHARE, LEGEND_STEP = 0.15, 0.9
 # A contact sheet: the side of a cell, and the margin around its image.
 CELL_PX, CELL_MARGIN_PX = 400, 4
 
@@ -93,7 +95,11 @@ def draw_overlay(
         peaks = heatmaps.values.max(axis=(1, 2), initial=0)
         names = [f"{name} ({peak:.2f})" for name, peak in zip(names, peaks, strict=True)]
     width, height = panels[0].size
-    legend = draw_legend(headings, names, width * len(panels), scale, outlines=has_truth, crosses=True)
+    marks = {"outlines": has_truth, "crosses": True}
+    legend = draw_legend(headings, names, width * len(panels), scale, **marks)
+    while legend.height > LEGEND_SHARE * height and scale > 1:
+        scale = max(1.0, scale * LEGEND_STEP)
+        legend = draw_legend(headings, names, width * len(panels), scale, **marks)
     sheet = Image.new("RGB", (width * len(panels), height + legend.height))
     for position, one in enumerate(panels):
         sheet.paste(one, (position * width, 0))

@@ -166,3 +166,11 @@ def test_an_image_is_drawn_at_its_own_resolution_with_its_points_where_they_are(
     assert small.shape[1] == 2 * 800  # 200 rows, enlarged
     rows, columns = np.nonzero((small[:400, :800] == PALETTE[0]).all(axis=2))
     assert [columns.mean() + 0.5, rows.mean() + 0.5] == pytest.approx([400 * 800 / 600, 100 * 800 / 600], abs=1)
+
+
+def test_the_legend_of_many_channels_leaves_room_for_a_large_image():
+    names = [f"left_or_right_part_{number}" for number in range(17)]
+    points = PointSet.of_predictions([np.zeros((0, 2), np.float32)] * 17, [np.zeros(0, np.float32)] * 17)
+    overlay = draw_overlay(np.zeros((1500, 2000, 3), np.uint8), points, names, min_score=0.1)
+    assert overlay.width == 2000
+    assert 1500 * 1.05 < overlay.height <= 1500 * 1.15
