@@ -234,9 +234,10 @@ def _check_size(
         old_height, old_width = entry.get("original_height"), entry.get("original_width")
         if not (isinstance(old_height, int) and isinstance(old_width, int) and old_height > 0 and old_width > 0):
             continue
-        if abs(old_height * width - old_width * height) <= max(height, width, old_height, old_width):
+        tolerance = max(height, width, old_height, old_width)  # of sides that were rounded
+        if abs(old_height * width - old_width * height) <= tolerance:
             return []
-        if (old_height, old_width) == (width, height):
+        if abs(old_height * height - old_width * width) <= tolerance:
             problems.add(
                 "on its side",
                 f"task {task.get('id')}: the labels are for {old_height}x{old_width} (height x width), {image.path} is "

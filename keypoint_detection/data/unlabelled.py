@@ -78,7 +78,10 @@ def find_unlabelled(
         # What is asked for by its suffix is taken for an image, unless it is known to be a video.
         suffixes = suffixes | ({path.suffix.lower()} - VIDEO_SUFFIXES)
         if not found:
-            raise DataError(f"{option}: no file matches the pattern {source!r}.")
+            raise DataError(
+                f"{option}: no file matches the pattern {source!r}. To take several files, give a folder or a pattern "
+                "such as 'frames/*.png'."
+            )
     else:
         expected = ["an image", *(["a video"] * takes_videos), "a folder", "a pattern", "a COCO file (.json)"]
         raise DataError(

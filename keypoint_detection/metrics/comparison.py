@@ -18,8 +18,11 @@ from keypoint_detection.metrics.report import INTERVAL_LEVEL, EvaluationReport
 from keypoint_detection.metrics.series import FIELDS, ErrorName, resample_images
 from keypoint_detection.types import DataError
 
-# What differs between runs of one setting: the seed, the part held out, and where things are read and written.
-NOT_SETTINGS = {"seed_everything", "ckpt_path", "data.fold", "data.split_seed", "trainer.default_root_dir"}
+# What may differ between runs of one setting: the seed, the part held out, where files are, and how fast they are read.
+NOT_SETTINGS = {
+    "seed_everything", "ckpt_path", "data.fold", "data.split_seed", "data.num_workers", "data.cache",
+    "data.cache_folder", "data.cache_gb", "trainer.default_root_dir", "trainer.enable_progress_bar",
+}  # fmt: skip
 NOT_SETTINGS_BELOW = "trainer.logger"
 SHOWN = ("error_px/median", "error_px/mean", "mAP", "detection_rate")
 
@@ -110,7 +113,9 @@ def _refuse_mixture(runs: Sequence[Run]) -> None:
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     content = read_yaml(folder / CONFIG_FILE, "the settings of a run")
-    settings = _flatten("", content) if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise DataError(f"{folder / CONFIG_FILE} has no settings; those of a run are expected. Leave the run out.")
+    settings = _flatten("", content)
     return {
         name: value
         for name, value in settings.items()

@@ -291,10 +291,14 @@ def test_a_rectangle_of_two_categories_is_refused(export, read):
         read(export(task(1, "images/1.png", region, point("1", "a", 20, 20))))
 
 
-def test_an_image_labelled_on_its_side_is_refused(export, read):
+@pytest.mark.parametrize("factor", [1, 4])
+def test_an_image_labelled_on_its_side_is_refused(export, read, factor):
     # The image is 40 high and 80 wide.
-    on_its_side = point("a", "nose", 10, 10, original_width=40, original_height=80)
-    with pytest.raises(DataError, match=r"task 1: the labels are for 80x40 .* is shown with 40x80\..*EXIF rotation"):
+    on_its_side = point("a", "nose", 10, 10, original_width=40 * factor, original_height=80 * factor)
+    with pytest.raises(
+        DataError,
+        match=rf"task 1: the labels are for {80 * factor}x{40 * factor} .* is shown with 40x80\..*EXIF rotation",
+    ):
         read(export(task(1, "images/1.png", on_its_side)))
 
 

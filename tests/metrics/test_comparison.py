@@ -106,6 +106,13 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, images, about, text)
         compared(tmp_path)
 
 
+def test_a_config_without_settings_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", IMAGES)
+    write_run(tmp_path / "b", IMAGES, None, "")
+    with pytest.raises(DataError, match=r"b/config\.yaml has no settings; .* Leave the run out"):
+        compared(tmp_path)
+
+
 def test_measurements_of_several_checkpoints_are_trainings_of_their_own(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_run(tmp_path / name, IMAGES, n_train_images=None, checkpoint=f"{name}.ckpt")
