@@ -165,20 +165,26 @@ def forget_later_checkpoints(trainer: Trainer) -> None:
     last = find_last_checkpoint(trainer)
     if last is None or last.dirpath is None:
         return
-    run = Path(last.dirpath).parent
+    folder = Path(last.dirpath).resolve()
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath:
             known = {callback.best_model_path, callback.last_model_path, *callback.best_k_models}
             paths = Path(callback.dirpath).rglob(f"*{callback.FILE_EXTENSION}") if trainer.is_global_zero else ()
-            later = {str(path) for path in paths if _is_later(path, trainer.global_step, run, last)} - known
-            _let_replace(callback, trainer.strategy.broadcast(later))
+            later = {
+                str(path) for path in paths if _is_later(path, trainer.global_step, folder, last.state_key)
+            } - known
+            _let_replace(callback, trainer.strategy.broadcast(later - known))
 
 
-def _is_later(path: Path, step: int, run: Path, last: LastCheckpoint) -> bool:
-    """Whether a checkpoint is one of the same run after a step; one of weights alone belongs to the folder it is in."""
+def _is_later(path: Path, step: int, folder: Path, last_key: str) -> bool:
+    """Whether a checkpoint is one of the run whose `last.ckpt` is in a folder, and not of before a step.
+
+    One of weights alone belongs to the run in whose folder it is.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
-        is_own = path.is_relative_to(run) or content["callbacks"][last.state_key]["dirpath"] == last.dirpath
+        is_inside = path.resolve().is_relative_to(folder.parent)
+        is_own = is_inside or Path(content["callbacks"][last_key]["dirpath"]).resolve() == folder
         return bool(is_own and content["global_step"] >= step)
     except Exception:  # noqa: BLE001  what is damaged, or of another program, is not touched
         return False

@@ -81,7 +81,7 @@ def stopped_late(discs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "save_checkpoint", save_first_last)
-        run([*training_words(discs, "checkpoints elsewhere"), "--trainer.default_root_dir=runs"])
+        run([*training_words(discs, "checkpoints elsewhere"), f"--trainer.default_root_dir={Path.cwd()}/runs"])
     (folder,) = Path("runs").iterdir()
     return folder
 
