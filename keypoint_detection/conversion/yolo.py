@@ -28,7 +28,7 @@ from keypoint_detection.conversion.label_set import (
     make_instance,
     read_edges,
 )
-from keypoint_detection.counting import count_in_words
+from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.coco_keypoints import MAX_KEYPOINT_TYPES
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
@@ -115,10 +115,10 @@ def _refuse_unlabelled(split: str, paths: list[Path], problems: Problems) -> Non
         if beside.is_file()
         else "if it is not labelled, take it out of the file"
     )
+    which = agree(len(paths), "its only image does not have", f"none of its {len(paths)} images has")
     problems.add(
         "no labels",
-        f"{split}: none of its {count_in_words(len(paths), 'image')} has a label file, such as "
-        f"{label_path(paths[0])}; {where}.",
+        f"{split}: {which} a label file, such as {label_path(paths[0])}; {where}.",
     )
 
 

@@ -34,7 +34,13 @@ def call_with_words(function: Callable[..., R], command: str, words: Sequence[st
         SystemExit: the words are wrong, or the function cannot use what they name (2).
     """
     reads_checkpoints = "ckpt_path" in inspect.signature(function).parameters
-    parser = Parser(prog=command, description=describe(function), epilog=TRUST_HELP if reads_checkpoints else None)
+    required = [name for name, one in inspect.signature(function).parameters.items() if one.default is one.empty]
+    # `kpd convert` takes its source without the name of the option.
+    shown = [name.upper() if name == "source" else f"--{name}={name.upper()}" for name in required]
+    usage = " ".join([command, *shown, "[--OPTION=VALUE …]"])
+    parser = Parser(
+        prog=command, usage=usage, description=describe(function), epilog=TRUST_HELP if reads_checkpoints else None
+    )
     parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
     parser.add_function_arguments(function, as_group=False)
     logging.basicConfig(level=logging.WARNING, handlers=[make_handler()])

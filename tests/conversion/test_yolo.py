@@ -127,7 +127,7 @@ def test_a_part_whose_labels_are_elsewhere_is_refused(data_set, read, tmp_path):
     source = data_set()
     label = tmp_path / "set" / "labels" / "val" / "2.txt"
     label.rename(tmp_path / "set" / "images" / "val" / "2.txt")
-    with pytest.raises(ValueError, match=r"val: none of its 1 image has a label file, such as .*val/2.txt; there is"):
+    with pytest.raises(ValueError, match=r"val: its only image does not have a label file, .*val/2.txt; there is"):
         read(source)
 
 

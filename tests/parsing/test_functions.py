@@ -39,3 +39,12 @@ def test_the_docstring_is_the_help(capsys):
         call_with_words(divide, "kpd divide", ["--help"])
     assert caught.value.code == 0
     assert "what it is divided by." in capsys.readouterr().out
+
+
+def test_the_usage_names_what_is_required(capsys):
+    def draw(source: str, output: str, width: int = 3) -> None:
+        """Draw something."""
+
+    with pytest.raises(SystemExit):
+        call_with_words(draw, "kpd draw", ["--help"])
+    assert capsys.readouterr().out.splitlines()[0] == "usage: kpd draw SOURCE --output=OUTPUT [--OPTION=VALUE …]"
