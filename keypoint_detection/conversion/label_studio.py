@@ -16,16 +16,9 @@ https://labelstud.io/guide/task_format. sleap-io reads only tasks made from its 
 an order that changes with every run.
 """
 
-import base64
-import binascii
-import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlparse
-from xml.etree import ElementTree
+from typing import Any
 
 from keypoint_detection.conversion.image_finder import ImageFinder
 from keypoint_detection.conversion.label_set import (
@@ -36,51 +29,20 @@ from keypoint_detection.conversion.label_set import (
     Reading,
     make_instance,
 )
+from keypoint_detection.conversion.label_studio_images import (
+    CONFIG_NAME,
+    describe_layout,
+    list_names,
+    list_views,
+    read_config,
+    read_tags,
+)
+from keypoint_detection.conversion.label_studio_regions import WITHOUT_LABEL, WITHOUT_PLACE, DrawnObject, read_objects
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json
-from keypoint_detection.images import IMAGE_SUFFIXES
-from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
-
-CONFIG_NAME = "label_config.xml"
-LOOSE = "object"
-OCCLUDED_WORDS = re.compile(r"occlu|hidden|invisible|not visible", re.IGNORECASE)
-# Uploaded files get a prefix of eight hexadecimal digits and a hyphen.
-UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
-LOCAL_FILES = "/data/local-files/"
-UPLOAD_FOLDER = re.compile(r"^/?data/upload/(\d+/)?")
-IMAGE_NAME = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})$", re.IGNORECASE)
-# What regions that cannot be used are counted as.
-WITHOUT_PLACE = "without a place in the image"
-WITHOUT_LABEL = "without a label"
-
-
-@dataclass
-class _Region:
-    """One drawn region; coordinates are in percent. Regions of files made by hand may have no key, or the same."""
-
-    key: str
-    labels: list[str]
-    x: float
-    y: float
-    extent: tuple[float, float] | None = None
-    visibility: int = VISIBLE
-    parent: str = ""
-
-
-class _View(NamedTuple):
-    """An image of a task: its address, and the regions drawn on it."""
-
-    address: str
-    result: list[dict[str, Any]]
-
-
-@dataclass
-class _Object:
-    category: str
-    rectangle: _Region | None = None
-    points: dict[str, _Region] = field(default_factory=dict)
+from keypoint_detection.types import DataError
 
 
 def looks_like_label_studio(content: Any) -> bool:
@@ -104,28 +66,28 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
         try:
             kept = [one for one in task.get(key) or [] if not one.get("was_cancelled")]
         except (AttributeError, TypeError) as error:
-            problems.add("layout", _describe_layout(task, error))
+            problems.add("layout", describe_layout(task, error))
             continue
         n_skipped += not kept
         n_several += len(kept) > 1
         if kept:
             chosen.append((task, next((one for one in kept if one.get("ground_truth")), kept[0])))
-    tags = _read_tags(source.parent / CONFIG_NAME)
+    tags = read_tags(source.parent / CONFIG_NAME)
     results = [one.get("result") or [] for _, one in chosen]
     entries = [one for result in results if isinstance(result, list) for one in result if isinstance(one, dict)]
     used = list(dict.fromkeys(str(one["to_name"]) for one in entries if one.get("to_name")))
-    views = [(task, view) for task, one in chosen for view in _list_views(task, one, tags, used, problems)]
+    views = [(task, view) for task, one in chosen for view in list_views(task, one, tags, used, problems)]
     roots = [reading.image_root] if reading.image_root else [source.parent, *source.absolute().parents]
     bounds = ImageBounds.of_file(source, reading.image_root, reading.outside_images)
-    finder = ImageFinder(roots, [_list_names(view.address) for _, view in views], bounds, reading, problems)
-    found: list[tuple[LabelledImage, list[_Object]]] = []
+    finder = ImageFinder(roots, [list_names(view.address) for _, view in views], bounds, reading, problems)
+    found: list[tuple[LabelledImage, list[DrawnObject]]] = []
     reshaped: list[str] = []
     for task, view in views:
         try:
-            image = finder.find(_list_names(view.address))
-            objects = _read_objects(view.result, task, problems, others)
+            image = finder.find(list_names(view.address))
+            objects = read_objects(view.result, task, problems, others)
         except (AttributeError, TypeError, LookupError, ValueError) as error:
-            problems.add("layout", _describe_layout(task, error))
+            problems.add("layout", describe_layout(task, error))
             continue
         if image is not None:
             found.append((image, objects))
@@ -161,66 +123,6 @@ def _load(path: Path) -> list[dict[str, Any]]:
     return tasks
 
 
-def _describe_layout(task: dict[str, Any], error: Exception) -> str:
-    return f"task {task.get('id')} is not laid out as in a Label Studio export ({error})."
-
-
-def _read_tags(path: Path) -> dict[str, str]:
-    """Read which entry of `data` each image tag of a labelling config shows."""
-    root = _read_config(path)
-    tags = [] if root is None else root.iter("Image")
-    found = {tag.get("name", ""): tag.get("value") or tag.get("valueList") or "" for tag in tags}
-    return {name: value.removeprefix("$") for name, value in found.items() if value.startswith("$")}
-
-
-def _list_views(
-    task: dict[str, Any], annotation: dict[str, Any], tags: dict[str, str], used: list[str], problems: Problems
-) -> Iterator[_View]:
-    """List the images of a task that were labelled, with their regions; problems are recorded."""
-    try:
-        result = annotation.get("result") or []
-        data = {key: pages for key, value in (task.get("data") or {}).items() if (pages := _list_pages(key, value))}
-        names = list(dict.fromkeys(str(one["to_name"]) for one in result if one.get("to_name")))
-        where = f"task {task.get('id')}: 'data'"
-        if not data:
-            problems.add("no image", f"{where} names no image: {task.get('data')!r:.80}.")
-            return
-        shown = {name: tags.get(name, name) for name in names or list(tags) or used or ["image"]}
-        # Many data have the name of their image once more.
-        is_one = len({_list_names(pages[0])[-1].rpartition("/")[2] for pages in data.values()}) == 1
-        if len(shown) == 1 and is_one and not set(shown.values()) & set(data):
-            shown = dict.fromkeys(shown, "image" if "image" in data else next(iter(data)))
-        shown |= {name: key for name, key in tags.items() if key in data}
-        unknown = [name for name, key in shown.items() if key not in data]
-        if unknown:
-            problems.add(
-                "several images",
-                f"{where} has the images {', '.join(data)}, and it is not known which of them {', '.join(unknown)} "
-                f"shows: save the labelling config as {CONFIG_NAME} beside the export.",
-            )
-            return
-        first = next(iter(shown.values()))
-        for region in result:
-            page, n_pages = int(region.get("item_index") or 0), len(data[shown.get(str(region.get("to_name")), first)])
-            if page >= n_pages:
-                count = count_in_words(n_pages, "page")
-                problems.add("page", f"{where} has {count}; a region is on page {page}, counted from 0.")
-        ids = {str(one.get("id")): str(one.get("to_name")) for one in result if one.get("to_name")}
-        for name, key in shown.items():
-            for index, address in enumerate(data[key]):
-                yield _View(address, [one for one in result if _is_on(one, name, index, ids, len(shown) == 1)])
-    except (AttributeError, TypeError, KeyError, ValueError) as error:
-        problems.add("layout", _describe_layout(task, error))
-
-
-def _is_on(entry: dict[str, Any], name: str, index: int, ids: dict[str, str], is_only: bool) -> bool:
-    """Whether an entry is on a page of an image; relations are on that of what they relate."""
-    to_name = str(entry.get("to_name") or ids.get(str(entry.get("from_id"))) or "")
-    if entry.get("type") == "relation":
-        return is_only or to_name == name
-    return (is_only or to_name == name) and int(entry.get("item_index") or 0) == index
-
-
 def _check_size(
     task: dict[str, Any], result: list[dict[str, Any]], image: LabelledImage, problems: Problems
 ) -> list[str]:
@@ -249,149 +151,7 @@ def _check_size(
     return []
 
 
-def _list_pages(key: str, value: Any) -> list[str]:
-    """List the addresses of images that an entry of `data` has; one called `image` may have names of any kind."""
-    values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(one, str) and one for one in values):
-        return []
-    is_image = key == "image" or all(IMAGE_NAME.search(name) for one in values for name in _list_names(one)[:1])
-    return values if is_image else []
-
-
-def _list_names(address: str) -> list[str]:
-    """List the names that the file at an address may have, the likeliest first.
-
-    Label Studio encodes addresses; people who write tasks by hand leave `#`, `%` and `+` as they are.
-    """
-    parsed = urlparse(address)
-    query = parse_qs(parsed.query)
-    if "fileuri" in query:  # of a cloud storage, signed when the image is shown
-        uri = query["fileuri"][0].replace(" ", "+").translate(str.maketrans("-_", "+/"))
-        try:
-            address = base64.b64decode(uri + "=" * (-len(uri) % 4), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            address = uri
-        parsed, query = urlparse(address), {}
-    local = query.get("d")
-    has_scheme = "://" in address
-    raw = address.partition("?d=")[2] if local else address.partition("://")[2] if has_scheme else address
-    decoded = local[0] if local else unquote(parsed.path if has_scheme else address)
-    names: list[str] = []
-    for name in (decoded, raw):
-        short = UPLOAD_FOLDER.sub("", name)
-        folder, _, last = short.rpartition("/")
-        names += [name.lstrip("/") if has_scheme else name, short]
-        names.append(f"{folder}/{UPLOAD_PREFIX.sub('', last)}".lstrip("/"))
-    return list(dict.fromkeys(names))
-
-
-def _read_objects(
-    result: list[dict[str, Any]], task: dict[str, Any], problems: Problems, others: Counter[str]
-) -> list[_Object]:
-    rectangles: dict[str, _Region] = {}
-    points: list[_Region] = []
-    for entry in result:
-        kind, value = entry.get("type"), entry.get("value") or {}
-        if kind in ("keypointlabels", "keypoint", "rectanglelabels", "rectangle"):
-            region = _read_region(entry, value, task, problems, others)
-            if region is not None and region.extent is None:
-                points.append(region)
-            elif region is not None:
-                is_new = region.key and region.key not in rectangles
-                rectangles[region.key if is_new else f"{region.key} #{len(rectangles)}"] = region
-        elif kind not in ("relation", "choices", "labels", "textarea"):
-            others[str(kind)] += 1
-    for entry in result:
-        _apply_to_regions(entry, points, rectangles)
-    others.update(WITHOUT_LABEL for point in points if not point.labels)
-    for one in rectangles.values():
-        if len(one.labels) > 1:
-            named = ", ".join(one.labels)
-            problems.add(
-                "labels", f"task {task.get('id')}, region {one.key}: is a rectangle labelled {named}; one is expected."
-            )
-    return _gather(points, rectangles)
-
-
-def _read_region(
-    entry: dict[str, Any], value: dict[str, Any], task: dict[str, Any], problems: Problems, others: Counter[str]
-) -> _Region | None:
-    labels: Any = next((value[key] for key in ("keypointlabels", "rectanglelabels", "labels") if value.get(key)), [])
-    x, y = value.get("x"), value.get("y")
-    where = f"task {task.get('id')}, region {entry.get('id')}"
-    if x is None and y is None:  # a prompt of an automatic labeller
-        others[WITHOUT_PLACE] += 1
-        return None
-    if not isinstance(x, int | float) or not isinstance(y, int | float):
-        problems.add("place", f"{where}: x is {x!r} and y is {y!r}; percentages of the image's size are expected.")
-        return None
-    if entry.get("image_rotation"):
-        problems.add("rotated", f"{where}: the image was rotated in Label Studio; rotate the file and label it again.")
-        return None
-    is_box = str(entry.get("type")).startswith("rectangle")
-    texts = (entry.get("meta") or {}).get("text") or []
-    is_occluded = any(OCCLUDED_WORDS.search(str(text)) for text in (texts if isinstance(texts, list) else [texts]))
-    return _Region(
-        _read_key(entry, "id"),
-        _list_labels(labels),
-        float(x),
-        float(y),
-        (float(value.get("width") or 0), float(value.get("height") or 0)) if is_box else None,
-        OCCLUDED if is_occluded else VISIBLE,
-        _read_key(entry, "parentID"),
-    )
-
-
-def _read_key(entry: dict[str, Any], name: str) -> str:
-    return "" if entry.get(name) is None else str(entry[name])
-
-
-def _list_labels(labels: Any) -> list[str]:
-    """List the labels of a region, of which a point may have several: it is then one of each type."""
-    listed = labels if isinstance(labels, list) else [labels]
-    return list(dict.fromkeys(str(one) for one in listed if one not in (None, "")))
-
-
-def _apply_to_regions(entry: dict[str, Any], points: list[_Region], rectangles: dict[str, _Region]) -> None:
-    """Apply relations, choices and labels, which are separate entries, to their regions."""
-    kind, value = entry.get("type"), entry.get("value") or {}
-    if kind == "relation":
-        ends = _read_key(entry, "from_id"), _read_key(entry, "to_id")
-        for point in points:
-            for key, rectangle in (ends, ends[::-1]):
-                if key and point.key == key and rectangle in rectangles:
-                    point.parent = rectangle
-    key = _read_key(entry, "id")
-    for region in (one for one in (*points, *rectangles.values()) if key and one.key == key):
-        if kind == "labels" and value.get("labels"):
-            region.labels = _list_labels(value["labels"])
-        if kind == "choices" and any(map(OCCLUDED_WORDS.search, map(str, value.get("choices") or []))):
-            region.visibility = OCCLUDED
-
-
-def _gather(points: list[_Region], rectangles: dict[str, _Region]) -> list[_Object]:
-    categories = {key: one.labels[0] if one.labels else LOOSE for key, one in rectangles.items()}
-    objects = {(key, 0): _Object(categories[key], one) for key, one in rectangles.items()}
-    n_seen: Counter[tuple[str, str]] = Counter()
-    for point, label in [(one, label) for one in points for label in one.labels]:
-        parent = point.parent if point.parent in rectangles else _find_rectangle(point, rectangles)
-        key = (parent, n_seen[parent, label])
-        n_seen[parent, label] += 1
-        objects.setdefault(key, _Object(categories.get(parent, LOOSE))).points[label] = point
-    return list(objects.values())
-
-
-def _find_rectangle(point: _Region, rectangles: dict[str, _Region]) -> str:
-    """Return the name of the only rectangle around a point, or an empty one."""
-    around = [
-        key
-        for key, one in rectangles.items()
-        if one.extent and 0 <= point.x - one.x <= one.extent[0] and 0 <= point.y - one.y <= one.extent[1]
-    ]
-    return around[0] if len(around) == 1 else ""
-
-
-def _collect_categories(images: list[list[_Object]], source: Path, keypoints: list[str]) -> list[Category]:
+def _collect_categories(images: list[list[DrawnObject]], source: Path, keypoints: list[str]) -> list[Category]:
     order = keypoints or _read_order(source.parent / CONFIG_NAME)
     names: dict[str, list[str]] = {}
     for one in (one for objects in images for one in objects):
@@ -413,25 +173,15 @@ def _collect_categories(images: list[list[_Object]], source: Path, keypoints: li
     ]
 
 
-def _read_config(path: Path) -> ElementTree.Element | None:
-    """Read a labelling config, if there is one."""
-    if not path.is_file():
-        return None
-    try:
-        return ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise DataError(f"{path}: not valid XML ({error}); expected a Label Studio labelling config.") from error
-
-
 def _read_order(path: Path) -> list[str]:
     """Read the order of the keypoints from a labelling config."""
-    root = _read_config(path)
+    root = read_config(path)
     if root is None:
         return []
     return [label.get("value", "") for tag in root.iter("KeyPointLabels") for label in tag.iter("Label")]
 
 
-def _make_instances(objects: list[_Object], size: tuple[int, int], categories: list[Category]) -> list[Instance]:
+def _make_instances(objects: list[DrawnObject], size: tuple[int, int], categories: list[Category]) -> list[Instance]:
     indices = {category.name: index for index, category in enumerate(categories)}
     height, width = size
     instances = []

@@ -7,8 +7,10 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from keypoint_detection.conversion.label_set import Category, Instance, LabelledImage, LabelSet
-from keypoint_detection.conversion.label_studio import CONFIG_NAME, LOCAL_FILES
+from keypoint_detection.conversion.label_studio_images import CONFIG_NAME
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED
+
+LOCAL_FILES = "/data/local-files/"
 
 # Diameter of the displayed points, in percent of the image's width.
 POINT_PERCENT = 0.5
