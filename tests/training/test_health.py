@@ -133,8 +133,8 @@ class HalfPrecision(MixedPrecision):
         super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
 
 
-IN_HALF_PRECISION = "--trainer.plugins=[callbacks.test_training_health.HalfPrecision]"
-SPOILT = "--model.backbone=callbacks.test_training_health.SpoiltNet"
+IN_HALF_PRECISION = "--trainer.plugins=[training.test_health.HalfPrecision]"
+SPOILT = "--model.backbone=training.test_health.SpoiltNet"
 
 
 def fit_spoilt(discs: Path, *words: str) -> DetectorCLI:
