@@ -17,10 +17,9 @@ from keypoint_detection.metrics.learning_curve import Estimate, LearningCurve, t
 from keypoint_detection.metrics.pooling import Run, find_other_detectors, find_runs, groups_of, missing_folds, pool
 from keypoint_detection.metrics.series import LABELS, ErrorName, Training, has_fractions, measure_trainings
 from keypoint_detection.metrics.table import make_table, print_parts
-from keypoint_detection.parsing.errors import Parser
-from keypoint_detection.parsing.functions import describe
+from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.plots import draw_learning_curve
-from keypoint_detection.printing import make_handler, make_printable
+from keypoint_detection.printing import make_printable
 from keypoint_detection.types import DataError
 
 logger = logging.getLogger(__name__)
@@ -35,18 +34,8 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: the words are wrong, or the runs cannot be summarised together (2).
     """
-    parser = Parser(prog="kpd summarize", description=describe(summarize))
-    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
-    parser.add_argument(
-        "runs", nargs="+", help="run folders, a folder that contains them, or patterns of either: 'runs/*-fit*'."
-    )
-    parser.add_function_arguments(summarize, as_group=False, skip={"runs"})
-    logging.basicConfig(level=logging.WARNING, handlers=[make_handler()])
-    options = parser.parse_args(list(words[1:]))
-    try:
-        summarize(options.runs, options.output, options.error, options.n_resamples, options.seed)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    help_text = "run folders, a folder that contains them, or patterns of either: 'runs/*-fit*'."
+    call_with_words(summarize, "kpd summarize", words[1:], positional=("runs", help_text))
 
 
 def summarize(
