@@ -1,20 +1,22 @@
 """Images of predictions: heatmaps, predicted and true points, a legend of the channels."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from keypoint_detection.marks import FONT_PX, RADIUS, ROW_PX, Pen, colour_of, draw_legend, fit_radius
-from keypoint_detection.types import NOT_LABELLED, Batch
+from keypoint_detection.images import ImageError, read_pixels
+from keypoint_detection.marks import FONT_PX, RADIUS, ROW_PX, Pen, colour_of, draw_legend, fit_radius, load_font
+from keypoint_detection.types import NOT_LABELLED, OCCLUDED, Batch
 
 # Callbacks draw predictions from this score on, unless the user says otherwise: those below are mostly noise.
 DRAWN_SCORE = 0.1
-# Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are. Marks
-# and text grow with larger ones: they are made for an image of this height.
-MIN_HEIGHT_PX, MAX_WIDTH_PX = 360, 4000
+# Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are.
+# Marks and text grow with larger ones: at a scale of 1 they suit an image whose shorter side is the last number.
+MIN_HEIGHT_PX, MAX_WIDTH_PX, FULL_SCALE_PX = 480, 4000, 360
 # Opacity of a heatmap at its maximum; one whose maximum is below the limit is shown fainter.
 HEATMAP_OPACITY, FAINT = 0.75, 0.02
 # The legend of many channels shrinks in steps until it takes at most this share of the height; text stays legible.
@@ -70,7 +72,7 @@ def draw_overlay(
 ) -> Image.Image:
     """Draw true points as outlines and predicted ones as crosses, beside the heatmaps if they are given.
 
-    Channels differ in colour and, after the seventh, in shape too.
+    Channels differ in colour and shape.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -84,7 +86,7 @@ def draw_overlay(
     """
     factor = max(1, min(-(-MIN_HEIGHT_PX // image.shape[0]), MAX_WIDTH_PX // image.shape[1]))
     large = image.repeat(factor, axis=0).repeat(factor, axis=1)
-    scale = max(1.0, min(large.shape[:2]) / MIN_HEIGHT_PX)
+    scale = max(1.0, min(large.shape[:2]) / FULL_SCALE_PX)
     panels = [_draw_points(large, points, factor, min_score, scale)]
     has_truth = bool(points.is_labelled.size)
     headings = [f"{'outline: true, ' * has_truth}cross: predicted (score >= {min_score:.2g})"]
@@ -145,6 +147,13 @@ class Drawable(NamedTuple):
         """Draw the image as the network sees it."""
         heatmaps = Heatmaps(self.heatmaps, self._input_to_cells()[:2])
         return draw_overlay(self.pixels, self.points, channels, heatmaps, min_score=min_score)
+
+    def draw_file(self, path: str | None, max_side_px: int, channels: Sequence[str], min_score: float) -> Image.Image:
+        """Draw the image in a file; if it has none, or no longer has, as the network saw it."""
+        if path is not None:
+            with suppress(ImageError):
+                return self.draw_original(read_pixels(path), max_side_px, channels, min_score)
+        return self.draw(channels, min_score)
 
     def draw_original(
         self, original: NDArray[np.uint8], max_side_px: int, channels: Sequence[str], min_score: float
@@ -208,13 +217,13 @@ class LabelledPanel(NamedTuple):
         title: the text below it.
         image: (H, W, 3) uint8 RGB.
         points: (C, K, 2) pixels of `image`.
-        is_labelled: (C, K) bool.
+        visibility: (C, K); 0 not labelled, 1 occluded, 2 visible.
     """
 
     title: str
     image: NDArray[np.uint8]
     points: NDArray[np.float32]
-    is_labelled: NDArray[np.bool_]
+    visibility: NDArray[np.int64]
 
     @classmethod
     def of_batch(cls, title: str, batch: Batch) -> "LabelledPanel":
@@ -223,14 +232,14 @@ class LabelledPanel(NamedTuple):
             title,
             batch.images[0].permute(1, 2, 0).numpy(),
             batch.points[0].numpy(),
-            (batch.visibility[0] != NOT_LABELLED).numpy(),
+            batch.visibility[0].numpy(),
         )
 
 
 def draw_contact_sheet(rows: Sequence[Sequence[LabelledPanel]], channels: Sequence[str], heading: str) -> Image.Image:
     """Draw rows of labelled images, each fitted into a cell of the same size, and a legend of the channels.
 
-    Channels differ in colour and, after the seventh, in shape too.
+    Occluded points are struck through, which the legend says if there are any.
 
     Args:
         rows: the images of each row.
@@ -240,7 +249,9 @@ def draw_contact_sheet(rows: Sequence[Sequence[LabelledPanel]], channels: Sequen
     n_columns = max(map(len, rows))
     width = n_columns * CELL_PX
     cells = [[_draw_cell(panel) for panel in row] for row in rows]
-    legend = draw_legend([heading], channels, width, 1, outlines=True, crosses=False)
+    has_occluded = any((panel.visibility == OCCLUDED).any() for row in rows for panel in row)
+    headings = [heading, *["struck through: occluded"] * has_occluded]
+    legend = draw_legend(headings, channels, width, 1, outlines=True, crosses=False)
     heights = [max(cell.height for cell in row) for row in cells]
     sheet = Image.new("RGB", (width, legend.height + sum(heights)))
     sheet.paste(legend, (0, 0))
@@ -264,11 +275,14 @@ def _draw_cell(panel: LabelledPanel) -> Image.Image:
     cell.paste(Image.fromarray(panel.image).resize(size, resampling), (left, CELL_MARGIN_PX))
     # Pillow's integer coordinates are pixel centres: half a pixel less than continuous coordinates.
     points = panel.points * np.array([size[0] / width, size[1] / height]) + (left - 0.5, CELL_MARGIN_PX - 0.5)
-    pen = Pen(ImageDraw.Draw(cell), fit_radius(points[panel.is_labelled], 1), 1)
-    for channel, slot in np.argwhere(panel.is_labelled):
-        x, y = points[channel, slot]
-        pen.outline(float(x), float(y), int(channel))
-    font = ImageFont.load_default(size=FONT_PX)
+    is_labelled = panel.visibility != NOT_LABELLED
+    pen = Pen(ImageDraw.Draw(cell), fit_radius(points[is_labelled], 1), 1)
+    for channel, slot in np.argwhere(is_labelled):
+        x, y = map(float, points[channel, slot])
+        pen.outline(x, y, int(channel))
+        if panel.visibility[channel, slot] == OCCLUDED:
+            pen.strike(x, y, int(channel))
+    font = load_font(FONT_PX)
     title = panel.title
     while len(title) > 1 and font.getlength(title) > inner:
         title = f"…{title.removeprefix('…')[1:]}"

@@ -1,6 +1,9 @@
 """Marks of points, in the colour and shape of their channel, and the legend that explains them."""
 
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,26 +16,45 @@ PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 9
 # At a scale of 1, in pixels: the radius of a mark, the size of the text, and the height of a row of the legend.
 RADIUS, FONT_PX, ROW_PX = 5, 14, 20
 # Marks that would touch each other shrink to this share.
-SMALLEST_SHARE = 0.5
-# Channels of the same colour differ in shape. The corners of outlines, in radii; a ring has none.
+SMALLEST_SHARE = 0.65
+# Neighbouring channels differ in shape too. As the numbers of colours and shapes share no divisor, every combination
+# occurs before one comes again, then with white edges. The corners of outlines, in radii; a ring has none.
 OUTLINES: tuple[tuple[tuple[float, float], ...] | None, ...] = (
     None,
     ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
     ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
+    ((0, 1.2), (1.1, -0.8), (-1.1, -0.8)),
 )
-# The ends of the strokes of crosses, in radii: upright, slanting, of three strokes, of three half ones.
+# The ends of the strokes of crosses, in radii: upright, slanting, of three, of three half ones up and down.
 CROSSES: tuple[tuple[tuple[float, float, float, float], ...], ...] = (
     ((-1, 0, 1, 0), (0, -1, 0, 1)),
     ((-0.8, -0.8, 0.8, 0.8), (-0.8, 0.8, 0.8, -0.8)),
     ((0, -1, 0, 1), (-0.9, -0.5, 0.9, 0.5), (-0.9, 0.5, 0.9, -0.5)),
     ((0, 0, 0, -1.1), (0, 0, 1, 0.7), (0, 0, -1, 0.7)),
+    ((0, 0, 0, 1.1), (0, 0, 1, -0.7), (0, 0, -1, -0.7)),
 )
+# The line through the mark of an occluded point reaches beyond every outline, in radii.
+STRIKE = 1.6
 
 
 def colour_of(channel: int) -> tuple[int, int, int]:
     """Return the colour of a channel."""
     return PALETTE[channel % len(PALETTE)]
+
+
+def _edge_of(channel: int) -> tuple[int, int, int]:
+    is_white = channel // (len(PALETTE) * len(OUTLINES)) % 2
+    return (255, 255, 255) if is_white else (0, 0, 0)
+
+
+@cache
+def load_font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Load DejaVu Sans, which comes with Matplotlib and has far more characters than Pillow's own font."""
+    matplotlib = find_spec("matplotlib")
+    folder = Path(matplotlib.origin or "").parent if matplotlib else Path()
+    path = folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(path, size_px) if path.is_file() else ImageFont.load_default(size_px)
 
 
 def fit_radius(points: NDArray[np.floating], scale: float) -> float:
@@ -59,9 +81,9 @@ class Pen(NamedTuple):
 
     def outline(self, x: float, y: float, channel: int) -> None:
         """Draw a ring, a square, a diamond or a triangle."""
-        corners = OUTLINES[channel // len(PALETTE) % len(OUTLINES)]
+        corners = OUTLINES[channel % len(OUTLINES)]
         for colour, radius, width in (
-            ((0, 0, 0), self.radius + self.width, 4 * self.width),
+            (_edge_of(channel), self.radius + self.width, 4 * self.width),
             (colour_of(channel), self.radius, 2 * self.width),
         ):
             if corners is None:
@@ -72,8 +94,16 @@ class Pen(NamedTuple):
 
     def cross(self, x: float, y: float, channel: int) -> None:
         """Draw a cross."""
-        strokes = CROSSES[channel // len(PALETTE) % len(CROSSES)]
-        for colour, width in (((0, 0, 0), 4 * self.width), (colour_of(channel), 2 * self.width)):
+        self._draw_strokes(x, y, channel, CROSSES[channel % len(CROSSES)])
+
+    def strike(self, x: float, y: float, channel: int) -> None:
+        """Strike a mark through."""
+        self._draw_strokes(x, y, channel, [(-STRIKE, STRIKE, STRIKE, -STRIKE)])
+
+    def _draw_strokes(
+        self, x: float, y: float, channel: int, strokes: Sequence[tuple[float, float, float, float]]
+    ) -> None:
+        for colour, width in ((_edge_of(channel), 4 * self.width), (colour_of(channel), 2 * self.width)):
             for start_x, start_y, end_x, end_y in strokes:
                 ends = [x + self.radius * start_x, y + self.radius * start_y]
                 ends += [x + self.radius * end_x, y + self.radius * end_y]
@@ -93,7 +123,7 @@ def draw_legend(
         outlines: whether channels are marked by outlines.
         crosses: whether channels are marked by crosses.
     """
-    font = ImageFont.load_default(size=round(FONT_PX * scale))
+    font = load_font(round(FONT_PX * scale))
     row_px, gap = round(ROW_PX * scale), round(6 * scale)
     mark_px = round((2 * RADIUS + 6) * scale)
     marks = [mark_px * (outlines + crosses)] * len(names)

@@ -25,7 +25,7 @@ from keypoint_detection.inference.thresholds import choose_threshold
 from keypoint_detection.inference.torch_engine import TorchEngine
 from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.printing import complain, make_plain_cell, say
-from keypoint_detection.types import DataError
+from keypoint_detection.types import NOT_LABELLED, VISIBLE, DataError
 
 N_COLUMNS = 4
 N_DECIMALS = 4
@@ -217,9 +217,9 @@ def _draw_sheet(path: Path, suggestions: Sequence[_Suggestion], detector: Predic
         kept = [result.xy[channel][result.scores[channel] >= threshold] for channel in detector.channels]
         n_most = max(map(len, kept))
         points = np.zeros((len(kept), n_most, 2), np.float32)
-        is_found = np.zeros((len(kept), n_most), np.bool_)
+        visibility = np.full((len(kept), n_most), NOT_LABELLED)
         for c, found in enumerate(kept):
-            points[c, : len(found)], is_found[c, : len(found)] = found, True
-        panels.append(LabelledPanel(f"{rank}. {name} ({doubt:.2f})", pixels, points, is_found))
+            points[c, : len(found)], visibility[c, : len(found)] = found, VISIBLE
+        panels.append(LabelledPanel(f"{rank}. {name} ({doubt:.2f})", pixels, points, visibility))
     rows = [panels[start : start + N_COLUMNS] for start in range(0, len(panels), N_COLUMNS)]
     draw_contact_sheet(rows, detector.channels, "Label these next: rank, image, doubt, and what is found").save(path)

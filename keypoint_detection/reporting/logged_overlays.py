@@ -9,10 +9,14 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from keypoint_detection.drawing import DRAWN_SCORE, Drawable
+from keypoint_detection.reporting.measuring import find_image_files
 from keypoint_detection.tracking.logged_images import log_images
 from keypoint_detection.training.optional_outputs import optional_output
 from keypoint_detection.training.run_folder import find_run_folder
 from keypoint_detection.types import Batch
+
+# Larger images are shrunk to this: they are drawn again and again.
+MAX_SIDE_PX = 1000
 
 
 class PredictionOverlays(Callback):
@@ -30,7 +34,7 @@ class PredictionOverlays(Callback):
         self.n_images = n_images
         self.min_score = float(min_score)
         self.latest: list[Path] = []
-        self._pending: list[tuple[int, Image.Image]] = []
+        self._pending: list[tuple[int, Drawable]] = []
         self._n_validations = 0
 
     def on_validation_batch_end(
@@ -47,16 +51,20 @@ class PredictionOverlays(Callback):
         if not trainer.is_global_zero or n_wanted <= 0 or not self._is_due(trainer):
             return
         for index in range(min(n_wanted, len(batch.images))):
-            channels = list(pl_module.channels)  # type: ignore[arg-type]
-            image = Drawable.of_batch(outputs, batch, index).draw(channels, self.min_score)
-            self._pending.append((int(batch.image_ids[index]), image))
+            self._pending.append((int(batch.image_ids[index]), Drawable.of_batch(outputs, batch, index)))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and log what was drawn."""
         self._n_validations += not trainer.sanity_checking
-        overlays, self._pending = self._pending, []
-        if overlays:
+        pending, self._pending = self._pending, []
+        if pending:
             with optional_output(trainer, "overlays"):
+                files = find_image_files(trainer, [image_id for image_id, _ in pending])
+                channels = list(pl_module.channels)  # type: ignore[arg-type]
+                overlays = [
+                    (image_id, image.draw_file(files.get(image_id), MAX_SIDE_PX, channels, self.min_score))
+                    for image_id, image in pending
+                ]
                 self._write(trainer, overlays)
 
     def _write(self, trainer: Trainer, overlays: list[tuple[int, Image.Image]]) -> None:

@@ -1,6 +1,5 @@
 """The images on which a detector does worst, as a list and as overlays."""
 
-import contextlib
 import csv
 import math
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from PIL import Image
 
 from keypoint_detection.drawing import DRAWN_SCORE, Drawable
 from keypoint_detection.geometry import apply_affine
-from keypoint_detection.images import ImageError, read_pixels
 from keypoint_detection.metrics.matching import pair_nearest
 from keypoint_detection.metrics.report import ImageErrors, severity
 from keypoint_detection.printing import make_plain_cell
@@ -71,14 +69,10 @@ class WorstDrawings:
         """Return the drawings by image id, and start over."""
         candidates, self._candidates = self._candidates, []
         files = find_image_files(trainer, [candidate.image_id for candidate in candidates])
-        return {image_id: self._draw(image, files.get(image_id), channels) for _, image_id, image in candidates}
-
-    def _draw(self, image: Drawable, path: str | None, channels: Sequence[str]) -> Image.Image:
-        """Draw an image; if it has no file, or no longer has, as the network saw it."""
-        if path is not None:
-            with contextlib.suppress(ImageError):
-                return image.draw_original(read_pixels(path), MAX_SIDE_PX, channels, self.min_score)
-        return image.draw(channels, self.min_score)
+        return {
+            image_id: image.draw_file(files.get(image_id), MAX_SIDE_PX, channels, self.min_score)
+            for _, image_id, image in candidates
+        }
 
 
 class WorstImages(MeasuringCallback):
