@@ -279,9 +279,9 @@ def _draw_cell(panel: LabelledPanel) -> Image.Image:
     pen = Pen(ImageDraw.Draw(cell), fit_radius(points[is_labelled], 1), 1)
     for channel, slot in np.argwhere(is_labelled):
         x, y = map(float, points[channel, slot])
-        pen.outline(x, y, int(channel))
         if panel.visibility[channel, slot] == OCCLUDED:
-            pen.strike(x, y, int(channel))
+            pen.strike(x, y, int(channel))  # below the outline, whose shape stays clear
+        pen.outline(x, y, int(channel))
     font = load_font(FONT_PX)
     title = panel.title
     while len(title) > 1 and font.getlength(title) > inner:

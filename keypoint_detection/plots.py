@@ -111,6 +111,7 @@ def plot_cumulative_errors(report: EvaluationReport) -> "Figure":
     with _style():
         titles = [(channel.name, f"median {_pixels(channel.error_px_median)}") for channel in report.channels]
         figure, panels = _make_panels(titles)
+        thresholds: dict[str, Any] = {"color": REFERENCE_COLOUR, "linewidth": 0.8, "linestyle": ":"}
         for index, (panel, channel) in enumerate(zip(panels, report.channels, strict=True)):
             panel.set(xscale="log", xlim=(lowest, highest), ylim=(0, 1.05))
             _label_distances(panel)
@@ -118,12 +119,12 @@ def plot_cumulative_errors(report: EvaluationReport) -> "Figure":
                 _say(panel, "no labelled point")
                 continue
             for threshold in report.thresholds_px:
-                panel.axvline(threshold, color=REFERENCE_COLOUR, linewidth=0.8, linestyle=":")
+                panel.axvline(threshold, **thresholds)
             for stairs, style in ((everything, all_channels), (cumulative_errors(measurements, index), _line(0))):
                 x = [lowest, *(max(lowest, value) for value in stairs.x), highest]
                 y = [0.0, *stairs.y, stairs.y[-1] if len(stairs.y) else 0.0]
                 panel.plot(x, y, drawstyle="steps-post", **style)
-        _explain(figure, [("this channel", _line(0)), ("all channels", all_channels)])
+        _explain(figure, [("this channel", _line(0)), ("all channels", all_channels), ("thresholds", thresholds)])
         figure.supxlabel("error (pixels of the original image, logarithmic)", fontsize=10)
         figure.supylabel("share of the labelled points", fontsize=10)
     return figure
@@ -175,7 +176,8 @@ def _make_panels(titles: Sequence[tuple[str, str]]) -> "tuple[Figure, list[Axes]
 def _label_distances(panel: "Axes") -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    panel.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
+    lowest, highest = panel.get_xlim()
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest <= 100 * lowest else (1,)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_locator(NullLocator())
 

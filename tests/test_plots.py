@@ -53,6 +53,14 @@ def test_a_line_a_threshold_encloses_the_average_precision():
         assert area > 0
 
 
+def test_errors_can_be_read_off_and_the_dotted_lines_are_explained():
+    figure = plot_cumulative_errors(measure_random_points(["a"], n_images=20))
+    (panel,) = figure.axes
+    low, high = panel.get_xlim()
+    assert [f"{tick:g}" for tick in panel.get_xticks() if low <= tick <= high] == ["0.2", "0.5", "1", "2", "5"]
+    assert "thresholds" in texts_of(figure)
+
+
 def test_the_users_own_settings_of_matplotlib_change_nothing_and_are_kept():
     report = measure_random_points(["a"])
     plain = as_svg(plot_precision_recall(report))
