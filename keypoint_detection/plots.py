@@ -255,7 +255,7 @@ def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> "Figure":
             )
         axes.set(xlabel="claimed probability of being right", ylabel="share of detections that are right")
         axes.set_axisbelow(True)
-        for handle in axes.legend(loc="upper left").legend_handles:
+        for handle in axes.legend(loc="best").legend_handles:
             if handle is not None and hasattr(handle, "set_sizes"):
                 handle.set_sizes([30])
     return figure
@@ -300,7 +300,7 @@ def draw_learning_curve(
         axes.yaxis.set_major_locator(AutoLocator())
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.legend()
+        figure.legend(loc="outside upper left", ncols=3)
         figure.savefig(path)
 
 

@@ -101,3 +101,11 @@ def test_the_users_own_settings_do_not_change_a_reliability_diagram():
     plain = as_svg(reliability_diagram(CURVES))
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30}):
         assert as_svg(reliability_diagram(CURVES)) == plain
+
+
+def test_the_legend_covers_no_marker_of_an_underconfident_detector():
+    figure = reliability_diagram([ReliabilityCurve(2.0, (0.05, 0.3), (0.9, 0.95), (30, 20))])
+    figure.savefig(io.BytesIO(), format="png")
+    (axes,) = figure.axes
+    box = axes.get_legend().get_window_extent()
+    assert not any(box.contains(*axes.transData.transform(point)) for point in [(0.05, 0.9), (0.3, 0.95)])
