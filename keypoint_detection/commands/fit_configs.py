@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from keypoint_detection.data.checks.audit import DataDescription
 from keypoint_detection.data.checks.parts import Requirements
+from keypoint_detection.documents import refuse_special_file
 from keypoint_detection.parsing.arguments import (
     CONFIG_OPTIONS,
     ConfigWord,
@@ -78,6 +80,8 @@ def _is_of_training(word: str) -> bool:
 
 def _read_config(config: ConfigWord) -> str:
     """Return the sections of a config that concern the data, as text."""
+    if not config.is_text:
+        refuse_special_file(Path(config.source), "a config of `kpd fit` (YAML)")
     try:
         content = config.read()
     except (OSError, ValueError) as error:

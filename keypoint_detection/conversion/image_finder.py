@@ -63,7 +63,7 @@ class ImageFinder:
         problems: Problems,
         reached: dict[str, str] | None = None,
     ) -> None:
-        self.roots = list(dict.fromkeys(roots))
+        self.roots = list({os.path.abspath(root): root for root in reversed(roots)}.values())[::-1]
         self.bounds = bounds
         self.reading = reading
         self.problems = problems

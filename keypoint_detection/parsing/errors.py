@@ -141,6 +141,10 @@ def _hint(message: str, parser: ArgumentParser) -> str:
         missing = Path(match[1])
         near = [path.name for path in missing.parent.iterdir()] if missing.parent.is_dir() else []
         return _offer(missing.name, near) or ("" if near else f"There is no folder {missing.parent}.\n")
+    if (match := re.search(r"Path is not a file: '(.+)'", message)) and (folder := Path(match[1])).is_dir():
+        inside = sorted(map(str, [*folder.glob("*.yaml"), *folder.glob("*.yml")]))[:N_OFFERED]
+        is_config = re.search(r"\bconfig\b", message.split(":")[0])
+        return f"{folder} is a folder." + f" Did you mean {' or '.join(inside)}?" * bool(is_config and inside) + "\n"
     if match := re.match(rf"([\w.]+): {LACKING}(\w+)", said):
         return f"Give them after the class, e.g. --{match[1]}.{match[2]}=VALUE.\n"
     if match := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)", message):

@@ -272,3 +272,15 @@ def test_no_folder_of_another_data_set_is_recommended(draw, read, tmp_path):
     with pytest.raises(ValueError, match="2 of 2 images are missing") as caught:
         read(source, image_root=tmp_path / "other" / "none")
     assert "With --image_root" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.PNG", "A.png"])
+def test_a_name_in_other_case_is_explained_and_no_folder_is_named_twice(draw, read, tmp_path, monkeypatch, name):
+    draw("set/images/a.png")
+    write_label_studio(tmp_path / "set" / "tasks.json", f"images/{name}")
+    monkeypatch.chdir(tmp_path / "set")
+    with pytest.raises(ValueError, match="only image is missing in") as caught:
+        read(Path("tasks.json"))
+    text = str(caught.value)
+    assert f"missing in . or {tmp_path}: 'images/{name}'. " in text
+    assert f"images/a.png differs from images/{name} in upper and lower case: rename one of them." in text

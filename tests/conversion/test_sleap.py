@@ -136,7 +136,9 @@ def test_frames_of_a_video_are_read(tmp_path, read):
 
 def test_a_missing_video_is_named(tmp_path, read):
     source = write_slp(tmp_path / "mice.slp", {"backend": {"type": "MediaVideo", "filename": "/gone/a.mp4"}})
-    with pytest.raises(ValueError, match=r"the only video is missing in .*: '/gone/a.mp4'"):
+    with pytest.raises(
+        ValueError, match=r"only video is missing in .*: '/gone/a.mp4'. No video of this name was found"
+    ):
         read(source)
 
 

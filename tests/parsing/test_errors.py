@@ -89,7 +89,11 @@ def test_a_mistyped_config_is_answered_with_the_nearest_file(tmp_path, capsys, m
     (tmp_path / "base.yaml").touch()
     parser = Parser(prog="kpd draw")
     parser.add_argument("--config", action="config")
-    for name, hint in (("bse.yaml", "Did you mean base.yaml?"), ("no/base.yaml", f"There is no folder {tmp_path}/no.")):
+    for name, hint in (
+        ("bse.yaml", "Did you mean base.yaml?"),
+        ("no/base.yaml", f"There is no folder {tmp_path}/no."),
+        (".", f"{tmp_path} is a folder. Did you mean {tmp_path}/base.yaml?"),
+    ):
         with pytest.raises(SystemExit):
             parser.parse_args([f"--config={name}"])
         assert hint in capsys.readouterr().err

@@ -116,8 +116,9 @@ def _read_labels(path: Path, data: DataDescription) -> tuple[CocoKeypoints | Non
     total, verb = count_in_words(len(file.images), "image file"), agree(len(names), "is", "are")
     missing = next((finding for finding in findings if finding.kind == "image_file"), None)
     if missing is not None:
-        root = Path(data.image_root) if data.image_root else path.parent
-        summary = f"of {total} {verb} missing below {root}. {advise_on_missing(names, len(file.images), root, path)}"
+        root = Path(data.image_root or path.parent).absolute()
+        advice = advise_on_missing(names, len(file.images), root, path)
+        summary = f"of {total} {verb} missing below {root}. {advice}"
         found = replace(missing, count=len(names), summary=summary, examples=tuple(names))
         findings[findings.index(missing)] = found
     elif names:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from keypoint_detection.counting import agree
+from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.destinations import shorten_path
 
 # Maximum number of folders searched; a home folder may contain millions.
@@ -64,8 +66,11 @@ def _say_where(names: Sequence[str], is_all: bool, root: Path, file: Path | None
             f"--image_root={folder_name} --output=NEW.json` writes a file that finds them."
         )
     if in_other_case and not is_there:
-        return f"{first} is there with other upper and lower case: {in_other_case}."
-    return "No folder here has all of them." if is_there else "No image of these names was found nearby."
+        return f"{shorten_path(in_other_case)} differs from {first} in upper and lower case: rename one of them."
+    if is_there:
+        return "No folder here has all of them."
+    kind = "video" if first.suffix.lower() in VIDEO_SUFFIXES else "image"
+    return f"No {kind} of {agree(len(names), 'this name', 'these names')} was found nearby."
 
 
 def _list_ends(path: PurePosixPath) -> list[Path]:
