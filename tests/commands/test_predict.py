@@ -328,7 +328,7 @@ def test_pre_labels_can_be_trained_on(checkpoint, images):
 def test_overlays_show_the_points_where_they_are(checkpoint, images):
     predict(checkpoint, images, "--output.overlays=true")
     drawn = np.asarray(Image.open("out/overlays/b/d.png"))
-    x, y = (round(6 * value) for value in PLACES["b/d.png"])  # enlarged to at least 360 rows
+    x, y = (round(8 * value) for value in PLACES["b/d.png"])  # enlarged to at least 480 rows
     assert (drawn[y - 2 : y + 2, x - 2 : x + 2] == (230, 159, 0)).all(-1).any()
 
 

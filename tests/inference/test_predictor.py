@@ -166,7 +166,7 @@ def test_threads_get_what_one_thread_gets(checkpoint):
 
 def test_the_points_are_drawn_where_they_are(checkpoint):
     picture = np.asarray(Predictor.from_checkpoint(checkpoint).draw(blob_image(40.0, 30.0)))
-    factor = 6  # small images are enlarged to at least 360 rows
+    factor = 8  # small images are enlarged to at least 480 rows
     assert picture.shape[1] == 80 * factor
     assert (
         (picture[30 * factor - 2 : 30 * factor + 2, 40 * factor - 2 : 40 * factor + 2] == (230, 159, 0)).all(-1).any()
