@@ -2,8 +2,8 @@
 
 # As in pyproject.toml, whose extras can be named only in a clone: the program may have been installed from elsewhere.
 EXTRAS = {
-    "onnx": ("onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"),
-    "video": ("av>=14",),
+    "onnx": ("onnx>=1.16", "onnxscript>=0.6.2", "onnxruntime>=1.19"),
+    "video": ("av>=17",),
     "view": ("fiftyone>=1",),
     "convert": ("sleap-io>=0.9", "pandas>=2", "tables>=3.9"),
 }
@@ -13,6 +13,6 @@ def how_to_install(extra: str) -> str:
     """Return the command that installs what a feature needs, wherever this program came from.
 
     >>> how_to_install("video")
-    "pip install 'av>=14'"
+    "pip install 'av>=17'"
     """
     return "pip install " + " ".join(f"'{package}'" for package in EXTRAS[extra])

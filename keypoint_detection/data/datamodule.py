@@ -76,7 +76,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         val: COCO keypoint file to validate on. If left out, a part of `train` is held out.
         test: COCO keypoint file for `kpd test`.
         predict: where `kpd predict` finds points: an image, a video, a folder and everything below it, a pattern such
-            as 'frames/**/*.jpg', or a COCO file.
+            as `frames/**/*.jpg`, or a COCO file.
         image_root: folder that the images' file names are relative to; by default, the folder of each JSON file.
         missing_images: what to do about images that a file names but that do not exist: `error`, or `skip` to leave
             them out.
