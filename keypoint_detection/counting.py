@@ -1,4 +1,4 @@
-"""Numbers in words."""
+"""Pluralise counted nouns."""
 
 
 def count_in_words(number: int, one: str, many: str | None = None) -> str:

@@ -14,7 +14,7 @@ def refuse_unwritable(path: Path, option: str) -> None:
         option: the option that names it, for the message, e.g. `--output`.
 
     Raises:
-        DataError: it lies below a file, or whoever runs this may not write there.
+        DataError: it lies below a file, or you have no write permission there.
     """
     place = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.exists(one))
     reason = ""

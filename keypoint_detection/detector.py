@@ -101,7 +101,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             It is defined for one keypoint type per channel, at most one annotated instance per image, and annotations
             with areas.
         flip_test: average the heatmaps with those of the mirrored image when measuring, predicting and exporting: more
-            precise, in twice the time. Left out, it is done if `data.flip_pairs` are given and no channel lacks a twin;
+            precise, at twice the runtime. Left out, it is done if `data.flip_pairs` are given and no channel lacks a twin;
             `true` refuses data for which it cannot be done.
         init_from: checkpoint of a trained detector to start a new training from, a path or
             wandb://entity/project/name:alias. Weights of its backbone and head are taken where name and shape match;
@@ -453,7 +453,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         mean_ap = report.overall.mean_average_precision
         previous = (self.latest_validation or {}).get(SMOOTHED_KEY, math.nan)
         smoothed = mean_ap if math.isnan(previous) else previous + LATEST_SHARE * (mean_ap - previous)
-        # A stop brings about one more validation, which a training without interruption would not have.
+        # A stop causes one more validation, which a training without interruption would not have.
         counted = smoothed if is_validation_scheduled(self.trainer) else previous
         self.log(f"val/{SMOOTHED_KEY}", smoothed if math.isnan(counted) else counted)
         calibration = report.fit_calibration()

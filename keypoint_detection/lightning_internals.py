@@ -212,7 +212,7 @@ def forget_marked_batch(trainer: Any) -> None:
 def count_last_step(checkpoint: dict[str, Any]) -> None:
     """Count the step before a validation that is over for the loggers, of which Lightning takes note only later.
 
-    It makes up for it in resumed trainings, but not if the validation was out of turn.
+    It corrects this in resumed trainings, but not if the validation was out of turn.
     """
     checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
 

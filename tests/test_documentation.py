@@ -109,3 +109,19 @@ def test_the_readme_is_a_page_or_two():
 def test_every_page_is_reached_from_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme] == []
+
+
+# What a technical editor would strike, in any text that people read.
+STRUCK = re.compile(
+    r"in twice the time|images held out|flatters|take note of|that shall be|in vain\b|whoever runs|way out\b|"
+    r"says how well|without a word|numbers in words|none of several|a training takes",
+    re.IGNORECASE,
+)
+
+
+def test_no_text_has_a_phrase_that_an_editor_would_strike():
+    paths = [path for kind in ("*.py", "*.yaml") for path in (ROOT / "keypoint_detection").rglob(kind)]
+    paths += [*PAGES, *(ROOT / "configs").rglob("*.yaml"), *(ROOT / "notebooks").glob("*.py")]
+    assert len(paths) > 200
+    found = [(path.name, match[0]) for path in paths for match in STRUCK.finditer(path.read_text(encoding="utf-8"))]
+    assert found == []

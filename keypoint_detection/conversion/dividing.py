@@ -66,7 +66,7 @@ def divide_images(
         raise DataError(
             f"there are {len(groups)} {kind} ({', '.join(sorted(groups)[:3])}), too few for train, "
             f"{' and '.join(parts)}. If images of one group may be in two parts, which "
-            "flatters the result, give --group_by=image."
+            "makes the result too good, give --group_by=image."
         )
     names = sorted(groups)
     order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]

@@ -87,7 +87,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             find. By default, all that have keypoints.
         synthetic: draw a data set of cardboard boxes once and use it instead of the files.
         channels: set by `model.channels`, also when used from Python: channel name to the keypoint types it collects.
-        val_fraction: share of the training images held out for validation if `val` is left out.
+        val_fraction: share of the training images to hold out for validation if `val` is left out.
         split_seed: seed of that split. The same seed and file give the same split.
         n_folds: divide the training images into this many parts of about equal size, of which one is held out for
             validation and the others are trained on, instead of `val` and `val_fraction`.

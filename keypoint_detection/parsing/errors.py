@@ -1,4 +1,4 @@
-"""Errors of a few lines that name the way out, instead of argparse's page of usage."""
+"""Errors of a few lines that name the fix, instead of argparse's page of usage."""
 
 import difflib
 import inspect

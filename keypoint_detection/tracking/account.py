@@ -107,7 +107,7 @@ def find_problem_of_server(timeout_s: int) -> str | None:
         wandb.Api(timeout=timeout_s)
     except Exception as error:  # noqa: BLE001 - of whatever class the client raises
         problem = first_line(error)
-        # What the client says of any server that it asks in vain, one that answers with errors included.
+        # What the client says of any server that fails, including one that answers with errors.
         is_silent = "did not respond in time" in problem
         return f"no usable answer from {wandb.setup().settings.base_url} in {timeout_s} s" if is_silent else problem
     return None

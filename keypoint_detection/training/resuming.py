@@ -205,7 +205,7 @@ def refuse_changes(settings: dict[str, Any], config: Namespace, reason: str) -> 
     Args:
         settings: those of the training, by option name.
         config: the parsed settings.
-        reason: why they have no effect, and the way out.
+        reason: why they have no effect, and the fix.
 
     Raises:
         ValueError: the data, the model or the seed are set to something else.

@@ -21,7 +21,7 @@ class Finding:
         kind: a fixed name for programs, e.g. `unreadable`.
         source: the file or files in which it was found.
         count: their number.
-        summary: what it is and the way out, in a sentence or two that begin with the count: `agree` picks their words.
+        summary: what it is and the fix, in a sentence or two that begin with the count: `agree` picks their words.
         examples: some of them, one line each.
     """
 
