@@ -101,8 +101,8 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             It is defined for one keypoint type per channel, at most one annotated instance per image, and annotations
             with areas.
         flip_test: average the heatmaps with those of the mirrored image when measuring, predicting and exporting: more
-            precise, at twice the runtime. Left out, it is done if `data.flip_pairs` are given and no channel lacks a twin;
-            `true` refuses data for which it cannot be done.
+            precise, at twice the runtime. Left out, it is done if `data.flip_pairs` are given and no channel lacks a
+            twin; `true` refuses data for which it cannot be done.
         init_from: checkpoint of a trained detector to start a new training from, a path or
             wandb://entity/project/name:alias. Weights of its backbone and head are taken where name and shape match;
             the rest start afresh and are listed. A backbone of which less than half matches is refused.

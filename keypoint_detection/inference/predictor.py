@@ -76,8 +76,8 @@ class Predictor:
             precision: precision of the network's arithmetic; `bfloat16` and `float16` are faster on processors that
                 support them, and move points by fractions of a pixel.
             compile: speed up the network with `torch.compile`; the first call then takes a minute.
-            flip_test: average the heatmaps with those of the mirrored image: more precise, at twice the runtime; needs a
-                training with `data.flip_pairs`. None does as the training did.
+            flip_test: average the heatmaps with those of the mirrored image: more precise, at twice the runtime; needs
+                a training with `data.flip_pairs`. None does as the training did.
             score_threshold: see the class.
             coordinates: see the class.
             trust: names of modules that the checkpoint may have imported, e.g. that of your own backbone; those that

@@ -52,7 +52,7 @@ class ProgressLines(Callback):
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         error, share = values.get("val/error_px/median", math.nan), values.get("val/detection_rate", 1.0)
-        # An error is that of the points found: without their share, a detector that finds only a few would look too good.
+        # An error is that of the points found: without their share, a detector that finds few would look too good.
         of_some = f" ({share:.0%} found)" if share < 1 else ""
         shown = [
             f"epoch {trainer.current_epoch + 1}",
