@@ -15,8 +15,8 @@ PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 9
 
 # At a scale of 1, in pixels: the radius of a mark, the size of the text, and the height of a row of the legend.
 RADIUS, FONT_PX, ROW_PX = 5, 14, 20
-# Marks that would touch each other shrink to this share.
-SMALLEST_SHARE = 0.65
+# Marks that would touch each other shrink to this share, but not below this radius, at which shapes are still legible.
+SMALLEST_SHARE, SMALLEST_PX = 0.5, 4
 # Neighbouring channels differ in shape too. As the numbers of colours and shapes share no divisor, every combination
 # occurs before one comes again, then with white edges. The corners of outlines, in radii; a ring has none.
 OUTLINES: tuple[tuple[tuple[float, float], ...] | None, ...] = (
@@ -63,7 +63,7 @@ def fit_radius(points: NDArray[np.floating], scale: float) -> float:
         return RADIUS * scale
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag(np.full(len(points), np.inf))
     half = float(np.median(distances.min(axis=1))) / 2
-    return float(np.clip(half, SMALLEST_SHARE * RADIUS * scale, RADIUS * scale))
+    return float(np.clip(half, max(SMALLEST_SHARE * RADIUS * scale, SMALLEST_PX), RADIUS * scale))
 
 
 class Pen(NamedTuple):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from keypoint_detection.drawing import Drawable, Heatmaps, LabelledPanel, PointSet, draw_contact_sheet, draw_overlay
-from keypoint_detection.marks import PALETTE, Pen, colour_of
+from keypoint_detection.marks import PALETTE, Pen, colour_of, fit_radius
 
 
 def points(predicted=(), scores=(), true=()):
@@ -196,3 +196,8 @@ def test_the_legend_of_many_channels_leaves_room_for_a_large_image():
     overlay = draw_overlay(np.zeros((1500, 2000, 3), np.uint8), points, names, min_score=0.1)
     assert overlay.width == 2000
     assert 1500 * 1.05 < overlay.height <= 1500 * 1.15
+
+
+@pytest.mark.parametrize(("scale", "radius"), [(1.0, 4.0), (1.5, 4.0), (4.0, 10.0)])
+def test_the_marks_of_points_that_coincide_stay_legible(scale, radius):
+    assert fit_radius(np.zeros((4, 2)), scale) == radius
