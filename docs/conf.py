@@ -7,6 +7,8 @@ from pathlib import Path
 
 import keypoint_detection
 from keypoint_detection.cli import COMMANDS, run
+from keypoint_detection.commands.detector_cli import CALLBACKS
+from keypoint_detection.models import backbones
 
 project = "kpd"
 author = "the kpd maintainers"
@@ -33,14 +35,20 @@ CLASSES = (
     ("Point", ""),
     ("KeypointDetector", ":members: forward, detect"),
     ("KeypointsDataModule", ""),
+    *((f"models.backbones.{name}", "") for name in backbones.__all__),
+    *((f"{one.__module__.partition('.')[2]}.{one.__name__}", "") for one in CALLBACKS),
 )
 
 
 def read_help(command: str, option: str) -> str:
     """Return what a command says when it is asked for help."""
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        run([command, option])
+    try:
+        with contextlib.redirect_stdout(out):
+            run([command, option])
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"kpd {command} {option} failed") from end
     # Between an option and its value, argparse writes a backspace.
     return out.getvalue().strip().replace("\b", "")
 
@@ -57,7 +65,15 @@ def write_reference() -> None:
     (GENERATED / "commands.md").write_text("\n".join(commands), encoding="utf-8")
     classes = ["# Python classes", ""]
     for name, options in CLASSES:
-        classes += ["```{eval-rst}", f".. autoclass:: keypoint_detection.{name}", f"   {options}", "```", ""]
+        classes += [
+            f"## {name.rpartition('.')[2]}",
+            "",
+            "```{eval-rst}",
+            f".. autoclass:: keypoint_detection.{name}",
+            f"   {options}",
+            "```",
+            "",
+        ]
     (GENERATED / "classes.md").write_text("\n".join(classes), encoding="utf-8")
 
 
