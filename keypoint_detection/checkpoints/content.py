@@ -120,7 +120,7 @@ class ModelSettings(_Settings, kw_only=True):
     encoder_lr_factor: Unit = 1.0
     freeze_encoder_steps: Count = 0
     decay_norms_and_biases: bool = True
-    loss: str
+    loss: Literal["bce", "mse", "focal"]
     heatmap_sigma: Annotated[float, Meta(gt=0, le=LARGEST_SIGMA_PX)]
     max_keypoints: Annotated[int, Meta(ge=1, le=MOST_KEYPOINTS)]
     score_threshold: Unit
@@ -139,9 +139,9 @@ class DataSettings(_Settings, kw_only=True):
     test: str | None
     predict: str | None = None
     image_root: str | None
-    missing_images: str = "error"
-    on_bad_image: str = "error"
-    outside_images: str = "allow"
+    missing_images: Literal["error", "skip"] = "error"
+    on_bad_image: Literal["error", "skip"] = "error"
+    outside_images: Literal["error", "allow"] = "allow"
     categories: list[str] | None = None
     synthetic: BoxesSettings | UnsetType | None = UNSET
     channels: Channels | None
@@ -160,7 +160,7 @@ class DataSettings(_Settings, kw_only=True):
     flip_pairs: list[tuple[str, str]] | None
     batch_size: Whole
     num_workers: Annotated[int, Meta(ge=0, le=MOST_WORKERS)] | None
-    cache: str = "none"
+    cache: Literal["none", "ram", "disk"] = "none"
     cache_folder: str | UnsetType = UNSET
     cache_gb: Positive | UnsetType = UNSET
 

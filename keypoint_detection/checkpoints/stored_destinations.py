@@ -13,6 +13,8 @@ from keypoint_detection.checkpoints.settings import DEFAULT_CACHE_FOLDER, ROOT_S
 
 # Names of settings of the Trainer's parts that are folders or files, and of those that are read by people.
 FOLDER_SETTING = re.compile(r"(path|dir|folder|root|config)$")
+# What a file name is filled in from, e.g. {epoch}, {val/mAP:.2f}: formats such as {step:c} could give a slash.
+PATTERN = re.compile(r"\{\w[\w/-]*(\.\w[\w/-]*)*(:0?\d*(\.\d+)?[defg%]?)?\}")
 PROSE = ("notes", "tags", "class_path")
 # The data settings that name folders to write in, and the file by which one that is in use already is recognised.
 DATA_FOLDERS = {("data", "cache_folder"): "used", ("data", "synthetic", "folder"): "synthetic.json"}
@@ -72,8 +74,10 @@ def _reason_against(place: tuple[str, ...], text: str, config: Namespace, run: P
         return None
     if re.match(r"\w[\w+.-]*::?//|\w+::", text):
         return "which is not on this disk"
-    if ".." in path.parts:
+    if ".." in path.parts or ("{" in text and ".." in text):
         return "which leads out of its folder"
+    if re.search("[{}]", PATTERN.sub("", text)):
+        return "which could become the name of any file"
     if run is not None and _is_below(path, run):
         return None
     if place[1] == "logger":

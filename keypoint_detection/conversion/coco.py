@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
+from keypoint_detection.conversion.image_finder import ImageFinder, identify, tidy_name
 from keypoint_detection.conversion.label_set import (
     Category,
     Instance,
@@ -129,7 +129,7 @@ def _read_file(file: _File, reading: Reading, reached: dict[str, str]) -> LabelS
     finder = ImageFinder(roots, names, bounds, reading, problems, reached)
     images: dict[int, LabelledImage] = {}
     for entry, candidates, whole in zip(content["images"], names, below, strict=True):
-        image = finder.find(candidates, (entry.get("height"), entry.get("width")), tidy_name(whole))
+        image = finder.find(candidates, (entry.get("height"), entry.get("width")), identify(whole))
         if image is not None:
             image.name, image.split = tidy_name(whole), file.split
             images[entry["id"]] = image

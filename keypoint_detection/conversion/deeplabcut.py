@@ -20,6 +20,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from keypoint_detection.conversion.frames import VideoFrames
 from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
 from keypoint_detection.conversion.label_set import (
@@ -295,9 +298,31 @@ def _find_frame(
     if not finder.bounds.encloses(paths[0]):
         problems.add("outside", finder.bounds.describe_outside(str(paths[0])))
         return None
-    frames = videos.setdefault(paths[0], VideoFrames(paths[0]))
+    frames, window = videos.setdefault(paths[0], VideoFrames(paths[0])), _read_window(paths[0], config)
     index = int(number[1])
-    return LabelledImage(f"{folder}/{Path(tidy).stem}.png", (0, 0), None, read=lambda: frames[index])
+
+    def read() -> NDArray[np.uint8]:
+        pixels = frames[index]
+        if window is None:
+            return pixels
+        left, right, top, bottom = window
+        if not (0 <= left < right <= pixels.shape[1] and 0 <= top < bottom <= pixels.shape[0]):
+            raise DataError(
+                f"{paths[0]}: its crop {window} in config.yaml (left, right, top, bottom) is not inside it."
+            )
+        return pixels[top:bottom, left:right]
+
+    return LabelledImage(f"{folder}/{Path(tidy).stem}.png", (0, 0), None, read=read)
+
+
+def _read_window(path: Path, config: dict[str, Any]) -> list[int] | None:
+    """Return the part of a video's frames that a project labels, (left, right, top, bottom) in pixels; None for all."""
+    sets = config.get("video_sets")
+    if not config.get("cropping") or not isinstance(sets, dict):
+        return None
+    stated = [one for name, one in sets.items() if Path(tidy_name(str(name))).name == path.name]
+    sides = re.findall(r"-?\d+", str(stated[0].get("crop", ""))) if stated and isinstance(stated[0], dict) else []
+    return [int(side) for side in sides] if len(sides) == len(("left", "right", "top", "bottom")) else None
 
 
 def _find_videos(stem: str, roots: list[Path], config: dict[str, Any]) -> list[Path]:

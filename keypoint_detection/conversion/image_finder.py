@@ -1,6 +1,7 @@
 """Finding the images that labels name: moved data sets are found again, but two names never lead to one file."""
 
 import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,15 @@ def tidy_name(name: str) -> str:
     """
     plain = re.sub(r"^[A-Za-z]:", "", name.replace("\\", "/"))
     return "/".join(part for part in PurePosixPath(plain).parts if part not in ("/", "//", "..", "."))
+
+
+def identify(name: str) -> str:
+    r"""Return one spelling of a name, with the drive and the folders above that tell it from others.
+
+    >>> identify("C:\\data\\a.png"), identify("./frames/1.png"), identify("../1.png")
+    ('C:/data/a.png', 'frames/1.png', '../1.png')
+    """
+    return posixpath.normpath(name.replace("\\", "/"))
 
 
 class _Place(NamedTuple):
@@ -108,7 +118,7 @@ class ImageFinder:
     def find_file(self, names: Sequence[str], source: str = "") -> Path | None:
         """Find a file, such as a video; see `find`."""
         path = self.look_for(names)
-        source = source or tidy_name(names[0])
+        source = source or identify(names[0])
         if path is None:
             self._missing[names[0]] = None
             return None

@@ -71,7 +71,8 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
         n_skipped += not kept
         n_several += len(kept) > 1
         if kept:
-            chosen.append((task, next((one for one in kept if one.get("ground_truth")), kept[0])))
+            filled = [one for one in kept if one.get("result")] or kept
+            chosen.append((task, next((one for one in kept if one.get("ground_truth")), filled[0])))
     tags = read_tags(source.parent / CONFIG_NAME)
     results = [one.get("result") or [] for _, one in chosen]
     entries = [one for result in results if isinstance(result, list) for one in result if isinstance(one, dict)]
@@ -108,7 +109,7 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
     notes += [f"Left out, as not labelled or skipped: {count_in_words(n_skipped, 'task')}."] if n_skipped else []
     if n_several:
         several = count_in_words(n_several, "task has", "tasks have")
-        notes.append(f"{several} several annotations; the ground truth or the first is read.")
+        notes.append(f"{several} several annotations; the ground truth or the first with labels is read.")
     notes += ["The file has no annotations: its predictions are read."] if key == "predictions" else []
     return LabelSet(categories, [image for image, _ in found], notes)
 

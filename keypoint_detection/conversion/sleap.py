@@ -77,7 +77,7 @@ def read_sleap(source: Path, reading: Reading) -> LabelSet:
     problems.raise_if_any(source)
     skeletons = {id(one): index for index, one in enumerate(content.skeletons)}
     invisible = OCCLUDED if content.provenance.get(INVISIBLE_KEY) == OCCLUDED_MARK else 0
-    images: dict[str, LabelledImage] = {}
+    images: dict[tuple[str, str], LabelledImage] = {}
     n_invisible = n_predicted = 0
     for frame in content.labeled_frames:
         if not frame.user_instances and not frame.is_negative:
@@ -86,7 +86,7 @@ def read_sleap(source: Path, reading: Reading) -> LabelSet:
         image = sources[id(frame.video)](int(frame.frame_idx))
         if image is None:
             continue
-        image = images.setdefault(image.name, image)
+        image = images.setdefault((str(image.path or id(frame.video)), image.name), image)
         for one in frame.user_instances:
             instance, n_dropped = _read_instance(one, skeletons[id(one.skeleton)], invisible)
             n_invisible += n_dropped
@@ -119,13 +119,16 @@ def _read_instance(one: Any, category: int, invisible: int) -> tuple[Instance, i
 
 def _name_videos(videos: list[Any]) -> list[str]:
     """Name each video by as many folders as tell it from the others; a list of images by its folder."""
-    parts = []
+    parts, paths = [], []
     for number, video in enumerate(videos):
         original = video if video.original_video is None else video.original_video
         name = original.filename if isinstance(original.filename, str) else _common_folder(list(original.filename))
         is_unknown = original is video and not isinstance(video.filename, list) and name.endswith(PACKAGE_SUFFIX)
         path = PurePosixPath(f"video{number}" if is_unknown else tidy_name(str(name)) or f"video{number}")
-        path = path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path
+        paths.append(path)
+    for video, path in zip(videos, paths, strict=True):
+        is_only = not any(path.stem == other.stem and path.name != other.name for other in paths)
+        path = path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES and is_only else path
         # A video may be labelled in several windows.
         crop = "".join(f"_{side}" for side in _read_crop(video) or ())
         parts.append(path.with_name(path.name + crop).parts)

@@ -68,6 +68,12 @@ def write_labels(
     for path in made:
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise DataError(f"{path} already exists; give another --output.")
+    names = [one.name for one in labels.categories]
+    if name in ("cvat", "label_studio") and (repeated := [one for one in names if names.count(one) > 1]):
+        raise DataError(
+            f"{len(repeated)} categories are called {repeated[0]!r}, and {FORMATS[name].title} tells categories apart "
+            "by their names. Rename one."
+        )
     with _removing_on_failure(made):
         if name in WITH_IMAGES:
             _bring_images(labels, output, name, transfer)

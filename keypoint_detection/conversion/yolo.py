@@ -9,6 +9,7 @@ https://docs.ultralytics.com/datasets/pose/. sleap-io reads such data sets too, 
 supports only one class, and takes objects without visibility for outlines.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ N_BOX_CELLS = 5  # class, and the box's centre and size
 WITH_VISIBILITY = 3  # numbers per point
 # Decimals of shares: 1e-8 of an image 10 000 pixels wide is a ten-thousandth of a pixel.
 SHARE_DECIMALS = 8
+LARGEST_SHARE = 2.0  # points may be outside their image, but not that far
 
 
 class _Config(NamedTuple):
@@ -98,7 +100,8 @@ def read_yolo(source: Path, reading: Reading) -> LabelSet:
                 images.append(image)
         _refuse_unlabelled(split, listed[split], problems)
     _refuse_shared_labels(seen, problems)
-    notes = [*finder.conclude(), *_note_labels_without_image(seen)]
+    lists = {config.root / entry for split in SPLITS for entry in _list_entries(config.content, split)}
+    notes = [*finder.conclude(), *_note_labels_without_image(seen, lists)]
     problems.raise_if_any(config.path)
     if not images:
         raise DataError(f"{config.path}: train, val and test name no images.")
@@ -133,13 +136,14 @@ def _refuse_shared_labels(images: set[Path], problems: Problems) -> None:
             )
 
 
-def _note_labels_without_image(images: set[Path]) -> list[str]:
+def _note_labels_without_image(images: set[Path], lists: set[Path]) -> list[str]:
     """Count the label files that belong to no image, such as those of images that were deleted."""
     used = {label_path(path) for path in images}
-    lost = [path for folder in {path.parent for path in used} for path in folder.glob("*.txt") if path not in used]
-    lost = sorted(path for path in lost if path.name != CLASS_FILE)
-    files = count_in_words(len(lost), "label file")
-    return [f"Left out, as without an image: {files}, e.g. {lost[0]}."] if lost else []
+    files = {path for folder in {path.parent for path in used} for path in folder.glob("*.[tT][xX][tT]")}
+    lost = files - used - lists
+    unused = sorted(path for path in lost if path.name != CLASS_FILE)
+    counted = count_in_words(len(unused), "label file")
+    return [f"Left out, as without an image: {counted}, e.g. {unused[0]}."] if unused else []
 
 
 def _read_config(source: Path, reading: Reading) -> _Config:
@@ -205,10 +209,11 @@ def _list_images(config: _Config, split: str, problems: Problems) -> Iterator[Pa
             # Roboflow's exports say ../train/images, from a folder that does not exist.
             place = config.root / entry.replace("../", "")
         if place.is_dir():
+            place = Path(os.path.normpath(place))
             yield from sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         elif place.is_file():
             lines = read_text(place, "a list of images").split("\n")
-            yield from ((place.parent / line.strip()) for line in lines if line.strip())
+            yield from (Path(os.path.normpath(place.parent / line.strip())) for line in lines if line.strip())
         else:
             problems.add("no folder", f"{split}: {entry} is neither a folder nor a list of images in {config.root}.")
 
@@ -235,6 +240,12 @@ def _read_labels(
                 f"{path}, line {number} has {len(cells)} numbers; {n_expected} are expected: class, box and "
                 f"{config.n_keypoints} keypoints of {config.n_numbers}.",
             )
+        elif np.abs(_shares(values, config)).max() > LARGEST_SHARE:
+            problems.add(
+                "share",
+                f"{path}, line {number} has {np.abs(_shares(values, config)).max():g}; shares of the image's width and "
+                "height, from 0 to 1, are expected. Divide pixels by them.",
+            )
         elif values[0] not in range(len(categories)):
             problems.add("class", f"{path}, line {number} has class {cells[0]}; names has {len(categories)}.")
         elif config.n_numbers == WITH_VISIBILITY and not np.isin(values[N_BOX_CELLS + 2 :: 3], (0, 1, VISIBLE)).all():
@@ -242,6 +253,12 @@ def _read_labels(
         else:
             instances.append(_read_line(values, image, config, categories[int(values[0])]))
     return instances
+
+
+def _shares(values: NDArray[np.float64], config: _Config) -> NDArray[np.float64]:
+    """Return the numbers of a row that are shares of the image's sides."""
+    points = values[N_BOX_CELLS:].reshape(config.n_keypoints, config.n_numbers)[:, :2]
+    return np.concatenate([values[1:N_BOX_CELLS], points.ravel()])
 
 
 def _read_line(values: NDArray[np.float64], image: LabelledImage, config: _Config, category: Category) -> Instance:

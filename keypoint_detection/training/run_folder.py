@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,7 +114,8 @@ class SavedRun(SaveConfigCallback):
         for callback in trainer.checkpoint_callbacks if _command(trainer) == "fit" else ():
             state = checkpoint["callbacks"].get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and state:
-                checkpoint["callbacks"][callback.state_key] = _move_checkpoints(state, Path(callback.dirpath))
+                folders = (Path(callback.dirpath), Path(str(trainer.ckpt_path)).parent)
+                checkpoint["callbacks"][callback.state_key] = _move_checkpoints(state, *folders)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let others resume the run, and remove its folder if it did nothing; otherwise its traceback goes there."""
@@ -139,17 +141,27 @@ def find_saved_run(trainer: Trainer) -> SavedRun | None:
     return next((one for one in trainer.callbacks if isinstance(one, SavedRun)), None)  # type: ignore[attr-defined]
 
 
-def _move_checkpoints(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _move_checkpoints(state: dict[str, Any], folder: Path, source: Path) -> dict[str, Any]:
     """Rewrite the paths in the state of a checkpoint callback to the files that are in `folder` now.
 
-    Checkpoints that are neither there nor where they were are dropped: the next one saved is then the best.
+    Others are kept only if they are checkpoints below one of the two folders: the callback may delete and upload what
+    its state names, which whoever made the checkpoint decided. Without any, the next one saved is the best.
+
+    Args:
+        state: from the checkpoint.
+        folder: where the callback keeps its files.
+        source: the folder of the checkpoint that is resumed.
     """
 
     def move(path: str) -> str:
-        here = folder / Path(path).name
-        return str(here) if path and here.is_file() else path
+        for one, known in ((folder / Path(path).name, folder), (Path(path), folder), (Path(path), source)):
+            real = Path(os.path.realpath(one))
+            is_below = real.is_relative_to(os.path.realpath(known))
+            if is_below and real.is_file() and one.suffix == ModelCheckpoint.FILE_EXTENSION:
+                return str(one)
+        return ""
 
-    kept = {move(path): score for path, score in state["best_k_models"].items() if Path(move(path)).is_file()}
+    kept = {there: score for path, score in state["best_k_models"].items() if (there := move(path))}
     moved = {**state, "dirpath": str(folder), "best_k_models": kept}
     for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
         moved[name] = move(state[name])

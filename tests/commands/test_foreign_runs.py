@@ -40,6 +40,10 @@ HOSTILE = [
     checkpoint(filename="../../../mine"),
     checkpoint(filename="{home}/mine"),
     checkpoint(filename="{epoch}/../../mine"),
+    checkpoint(filename="{step:c}tmp{step:c}mine"),
+    checkpoint(filename="{step:/>9}mine"),
+    checkpoint(filename="{/tmp/mine}"),
+    checkpoint(filename="{../../mine}"),
     {"callbacks": named("callbacks.OnExceptionCheckpoint", dirpath="{home}")},
     {"callbacks": [named("callbacks.OnExceptionCheckpoint", dirpath="his", filename="../mine")]},
     {"callbacks": [named("callbacks.SpikeDetection", exclude_batches_path="{home}/.bashrc")]},
@@ -72,6 +76,7 @@ HOSTILE_DATA = [
 HARMLESS = [
     checkpoint(dirpath=None, filename="{epoch}-{val/loss:.2f}", monitor="val/loss"),
     checkpoint(dirpath="his/run/checkpoints/more"),
+    checkpoint(filename="{step:06d}-{val/error_px/mean}-{val.x:.3e}"),
     checkpoint(dirpath="{cwd}/his/run/checkpoints"),
     {"logger": named("loggers.CSVLogger", save_dir="logs", name="a.b..c", version="first try: 1/2")},
     {"logger": named("loggers.WandbLogger", save_dir=".", notes="see https://example.com and /data", tags=["/a"])},

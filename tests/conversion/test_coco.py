@@ -72,3 +72,16 @@ def test_an_object_without_a_placed_point_is_left_out(draw, read, tmp_path):
     labels = read(tmp_path / "a.json")
     assert [len(image.instances) for image in labels.images] == [1]
     assert labels.notes == ["Left out, as without keypoints: 1 annotation."]
+
+
+def test_two_drives_are_two_sources(tmp_path, draw, read):
+    draw("img/0.png")
+    images = [
+        {"id": n, "file_name": f"{drive}:\\img\\0.png", "height": 40, "width": 80} for n, drive in enumerate("CD")
+    ]
+    annotations = [{"id": n, "image_id": n, "category_id": 1, "keypoints": [9, 9, 2]} for n in (0, 1)]
+    categories = [{"id": 1, "name": "mouse", "keypoints": ["nose"]}]
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    with pytest.raises(ValueError, match=r"'D:/img/0\.png' and 'C:/img/0\.png' are two images in the labels"):
+        read(path)

@@ -209,3 +209,18 @@ def test_differences_between_the_project_and_its_tables_are_told(project, read):
         "Body parts differ: paw only in config.yaml; tail only in the tables. Those of the tables are read.",
         f"Left out, as without a table: 1 folder, e.g. {root / 'labeled-data' / 'bare'}.",
     ]
+
+
+def test_frames_of_a_project_that_crops_are_cropped(without_frames, read):
+    root = without_frames("videos/trial.mp4")
+    with (root / "config.yaml").open("a") as file:
+        file.write("cropping: true\nvideo_sets:\n  /there/videos/trial.mp4: {crop: '4, 60, 2, 40'}\n")
+    assert [image.read().shape for image in read(root).images] == [(38, 56, 3)] * 2
+
+
+def test_a_crop_beyond_the_video_is_refused(without_frames, read):
+    root = without_frames("videos/trial.mp4")
+    with (root / "config.yaml").open("a") as file:
+        file.write("cropping: true\nvideo_sets:\n  trial.mp4: {crop: '4, 65, 2, 40'}\n")
+    with pytest.raises(ValueError, match=r"its crop \[4, 65, 2, 40\] in config.yaml .* is not inside"):
+        read(root).images[0].read()

@@ -313,3 +313,11 @@ def test_percents_fit_an_image_of_another_scale_but_not_of_another_shape(export,
     assert labels.images[0].instances[0].points[0].tolist() == [8, 4]
     said = [note for note in labels.notes if note.startswith("1 image has another shape than when labelled")]
     assert len(said) == n_notes
+
+
+def test_an_annotation_with_labels_is_preferred_to_an_empty_one(export, read):
+    one = task(1, "images/1.png")
+    one["annotations"] += task(2, "", point("a", "nose", 50, 50))["annotations"]
+    labels = read(export(one))
+    assert [len(image.instances) for image in labels.images] == [1]
+    assert labels.notes == ["1 task has several annotations; the ground truth or the first with labels is read."]

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import sleap_io
 from PIL import Image
 
 from keypoint_detection.data.video import write_video
@@ -153,3 +154,44 @@ def test_another_file_is_refused(tmp_path, read):
     (tmp_path / "mice.slp").write_text("text")
     with pytest.raises(ValueError, match="cannot be read as a SLEAP file"):
         read(tmp_path / "mice.slp")
+
+
+def save_frames_of(path: Path, *videos: "sleap_io.Video") -> Path:
+    """Write a file with one labelled frame of each video, the first."""
+    skeleton = sleap_io.Skeleton(["nose"], name="mouse")
+    frames = [
+        sleap_io.LabeledFrame(
+            video=video, frame_idx=0, instances=[sleap_io.Instance.from_numpy(np.array([[x, 9.0]]), skeleton=skeleton)]
+        )
+        for x, video in enumerate(videos)
+    ]
+    sleap_io.save_slp(sleap_io.Labels(frames), str(path), embed=False, verbose=False)
+    return path
+
+
+def test_videos_that_differ_in_their_suffix_stay_apart(tmp_path, read):
+    videos = [tmp_path / "a.mp4", tmp_path / "a.mov"]
+    for path, level in zip(videos, (40, 200), strict=True):
+        write_video(str(path), [np.full((40, 80, 3), level, dtype=np.uint8)], Fraction(25))
+    opened = [sleap_io.Video(filename=str(path), open_backend=False) for path in videos]
+    labels = read(save_frames_of(tmp_path / "mice.slp", *opened))
+    assert [one.name for one in labels.images] == ["a.mp4/000000.png", "a.mov/000000.png"]
+    assert [float(one.instances[0].points[0, 0]) for one in labels.images] == [0.5, 1.5]
+    assert [float(one.read().mean()) for one in labels.images] == pytest.approx([40, 200], abs=4)
+
+
+def test_videos_of_two_drives_never_reach_one_file(tmp_path, read):
+    write_video(str(tmp_path / "a.mp4"), [np.zeros((40, 80, 3), np.uint8)], Fraction(25))
+    videos = [sleap_io.Video(filename=f"{drive}:\\cam\\a.mp4", open_backend=False) for drive in "CD"]
+    with pytest.raises(ValueError, match="are two videos in the labels, but only"):
+        read(save_frames_of(tmp_path / "mice.slp", *videos))
+
+
+def test_images_that_differ_in_the_folder_above_stay_apart(tmp_path, draw, read, monkeypatch):
+    (tmp_path / "p").mkdir()
+    draw("a/0.png"), draw("p/a/0.png")
+    monkeypatch.chdir(tmp_path / "p")
+    videos = [sleap_io.Video.from_filename([name]) for name in ("../a/0.png", "a/0.png")]
+    labels = read(save_frames_of(tmp_path / "p" / "mice.slp", *videos), outside_images="allow")
+    assert [one.path.resolve() for one in labels.images] == [tmp_path / "a/0.png", tmp_path / "p/a/0.png"]
+    assert [len(one.instances) for one in labels.images] == [1, 1]

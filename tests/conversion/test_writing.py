@@ -254,3 +254,12 @@ def test_the_way_to_read_a_file_of_cvat_is_told(mice, tmp_path):
     (note,) = write_labels(load(mice), tmp_path / "out.xml", "cvat", "copy", {})
     assert f"`--image_root={mice.parent}`." in note
     assert len(load(tmp_path / "out.xml", image_root=mice.parent).images) == 3
+
+
+@pytest.mark.parametrize("output", ["o.xml", "o"])
+def test_categories_of_one_name_are_refused_by_formats_that_go_by_names(mice, tmp_path, output):
+    labels = load(mice)
+    labels.categories = [labels.categories[0]] * 2
+    name = "cvat" if output == "o.xml" else "label_studio"
+    with pytest.raises(ValueError, match="2 categories are called 'mouse'"):
+        write_labels(labels, tmp_path / output, name, "copy", {})

@@ -151,3 +151,23 @@ def test_images_that_share_a_label_file_are_refused(data_set, read, draw):
     draw("set/images/train/0.jpg")
     with pytest.raises(ValueError, match=r"train/0.jpg and .*train/0.png have the same label file, .*train/0.txt"):
         read(source)
+
+
+def test_a_part_may_be_named_through_the_folder_above(data_set, read):
+    labels = read(
+        data_set(CONFIG.replace("path: /somewhere/else", "path: .").replace("images/val", "../set/images/val"))
+    )
+    assert [image.name for image in labels.images] == ["images/train/0.png", "images/train/1.png", "images/val/2.png"]
+
+
+def test_pixels_in_place_of_shares_are_refused(data_set, read):
+    with pytest.raises(ValueError, match="line 1 has 20; shares of the image's width and height"):
+        read(data_set(labels="1 0.5 0.5 0.25 0.5 10 20 2 0.5 0.75 1\n"))
+
+
+def test_a_label_file_whose_suffix_is_in_capitals_is_said_to_be_left_out(data_set, read, tmp_path):
+    source = data_set()
+    (tmp_path / "set" / "labels" / "train" / "1.TXT").write_text("")
+    (note,) = read(source).notes
+    assert note.startswith("Left out, as without an image: 1 label file, e.g.")
+    assert note.endswith("1.TXT.")
