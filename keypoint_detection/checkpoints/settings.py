@@ -62,12 +62,12 @@ def read_settings(config: Path) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise CheckpointError(f"{config}: {group} is {value!r}; a mapping of settings is expected.")
         settings |= {f"{group}.{name}": entry for name, entry in value.items()}
+    refuse_untrusted({group: content.get(group) for group in SETTING_GROUPS}, str(config))
     for name in ("callbacks", "logger"):
         parts = settings.get(f"trainer.{name}") or []
         listed = parts if isinstance(parts, list) else [parts]
         if parts is not True and not all(isinstance(one, dict) for one in listed):
             raise CheckpointError(f"{config}: trainer.{name} is {parts!r:.80}; classes and arguments are expected.")
-    refuse_untrusted({group: content.get(group) for group in SETTING_GROUPS}, str(config))
     root, folder = settings.get(f"trainer.{ROOT_SETTING}"), config.parent.parent
     if root is not None and os.path.realpath(os.path.expanduser(str(root))) != os.path.realpath(folder):
         settings[f"trainer.{ROOT_SETTING}"] = str(folder)  # where the run lies, whoever moved it
