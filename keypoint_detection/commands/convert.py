@@ -12,18 +12,13 @@ from keypoint_detection.conversion.dividing import divide_images
 from keypoint_detection.conversion.formats import (
     FORMATS,
     FormatName,
+    OutputName,
     find_labels,
     read_labels,
     refuse_unlabelled_parts,
 )
 from keypoint_detection.conversion.label_set import LabelSet, Reading
-from keypoint_detection.conversion.writing import (
-    WITHOUT_PARTS,
-    ImageTransfer,
-    OutputName,
-    find_output_format,
-    write_labels,
-)
+from keypoint_detection.conversion.writing import ImageTransfer, find_output_format, write_labels
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.checks.labels import are_shares
 from keypoint_detection.data.coco_keypoints import Coordinates
@@ -129,12 +124,12 @@ def convert(
         split_notes = divide_images(labels.images, val_fraction, test_fraction, group_by, seed)
         refuse_unlabelled_parts(labels.images, f"{path}: {{}}; draw others with another --seed")
     report = _describe(labels)
-    info = {
+    labels.info = {
         "description": f"{path.name}, converted from {FORMATS[read_as].title} by kpd {__version__}",
         "source_format": read_as,
         "coordinates": CONTINUOUS,
     }
-    notes = [*labels.notes, *split_notes, *write_labels(labels, target, write_as, images, info)]
+    notes = [*labels.notes, *split_notes, *write_labels(labels, target, write_as, images)]
     say(f"{target} ({FORMATS[write_as].title}): {report}\n" + "".join(f"  {note}\n" for note in notes))
 
 
@@ -150,9 +145,10 @@ def _refuse_shares(labels: LabelSet, path: Path) -> None:
 
 
 def _check_parts(target: Path, write_as: OutputName) -> None:
-    if write_as in WITHOUT_PARTS:
-        raise DataError(f"{FORMATS[write_as].title} has no separate validation part: leave the fractions out.")
-    if target.suffix in (".json", ".slp"):
+    written = FORMATS[write_as]
+    if written.parts == "none":
+        raise DataError(f"{written.title} has no separate validation part: leave the fractions out.")
+    if written.parts == "files" and target.suffix.lower() == written.output_suffix:
         raise DataError(f"output is {target}; to write several parts, give a folder: train{target.suffix} and so on.")
 
 

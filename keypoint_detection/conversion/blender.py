@@ -14,6 +14,7 @@ from typing import Any
 from keypoint_detection.conversion.image_finder import ImageFinder
 from keypoint_detection.conversion.label_set import (
     Category,
+    Format,
     Instance,
     LabelledImage,
     LabelSet,
@@ -35,12 +36,12 @@ SAME_POINT = 1e-6
 _Flagged = tuple[float, float, int]
 
 
-def looks_like_blender(content: Any) -> bool:
+def _is_blender(content: Any) -> bool:
     """Whether this is the content of such a file."""
     return isinstance(content, dict) and isinstance(content.get("dataset"), list)
 
 
-def read_blender(source: Path, reading: Reading) -> LabelSet:
+def read(source: Path, reading: Reading) -> LabelSet:
     """Read a box data set of the Blender generator.
 
     Raises:
@@ -87,7 +88,7 @@ def _number(images: list[dict[str, list[_Flagged]]]) -> tuple[dict[str, int], li
 
 def _load(path: Path) -> dict[str, Any]:
     content = read_json(path, "a box data set of the Blender generator (JSON)")
-    if not looks_like_blender(content):
+    if not _is_blender(content):
         raise DataError(f"{path}: has no list 'dataset'; expected a box data set of the Blender generator.")
     found: dict[str, Any] = content
     return found
@@ -139,3 +140,13 @@ def _place(instance: Instance, start: int, points: list[_Flagged], size: tuple[i
         else:
             n_outside += 1
     return n_outside
+
+
+BLENDER = Format(
+    title="Blender boxes",
+    coordinates="continuous",
+    recognises=lambda source: False,
+    recognises_json=_is_blender,
+    read=read,
+    source_suffix=".json",
+)

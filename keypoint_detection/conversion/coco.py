@@ -1,7 +1,6 @@
 """COCO keypoint files, with everything that the other formats may need."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -10,13 +9,17 @@ import numpy as np
 
 from keypoint_detection.conversion.image_finder import ImageFinder, identify, tidy_name
 from keypoint_detection.conversion.label_set import (
+    SPLITS,
     Category,
+    Format,
     Instance,
     LabelledImage,
     LabelSet,
     Reading,
     make_instance,
+    name_split,
     read_edges,
+    round_px,
 )
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_keypoints import examine_coco
@@ -25,14 +28,9 @@ from keypoint_detection.destinations import relate_path
 from keypoint_detection.documents import read_json
 from keypoint_detection.types import NOT_LABELLED, DataError
 
-SPLITS = ("train", "val", "test")
-# What other programs call them, with which the name of a file may end: person_keypoints_val2017.
-SPLIT_NAME = re.compile(r"(?:^|[_\W])(?:(train)(?:ing)?|(val)(?:id|idation)?|(test)(?:ing)?)\d*$", re.IGNORECASE)
 ROBOFLOW_FILE = "_annotations.coco.json"
 # What CVAT and COCO itself call their files of keypoints.
 KEYPOINT_FILES = "person_keypoints_"
-# Decimals of pixels in text: a millionth is far below anything visible, and hides the noise of binary fractions.
-DECIMALS = 6
 
 
 class _File(NamedTuple):
@@ -51,17 +49,7 @@ class _File(NamedTuple):
     folder: str = ""
 
 
-def name_split(name: str) -> str:
-    """Return the part of a data set that a name stands for; empty if it does not.
-
-    >>> name_split("Validation"), name_split("person_keypoints_train2017"), name_split("mice")
-    ('val', 'train', '')
-    """
-    match = SPLIT_NAME.search(name)
-    return next(filter(None, match.groups())).lower() if match else ""
-
-
-def find_coco_files(folder: Path) -> list[_File]:
+def _find_files(folder: Path) -> list[_File]:
     """Find the files of a data set in parts: train.json and so on, or as Roboflow, CVAT and COCO arrange them."""
     plain = [_File(path, split, [folder]) for split in SPLITS if (path := folder / f"{split}.json").is_file()]
     if plain:
@@ -81,13 +69,18 @@ def find_coco_files(folder: Path) -> list[_File]:
     return found
 
 
-def read_coco_labels(source: Path, reading: Reading) -> LabelSet:
+def _is_folder_of_coco(source: Path) -> bool:
+    """Whether this is a folder with COCO files, and not a YOLO data set, which may have some too."""
+    return source.is_dir() and bool(_find_files(source)) and not (source / "data.yaml").is_file()
+
+
+def read(source: Path, reading: Reading) -> LabelSet:
     """Read a COCO keypoint file, or a folder's train.json, val.json and test.json as parts of one data set.
 
     Raises:
         DataError: a file is missing or inconsistent, or its images are missing.
     """
-    found = find_coco_files(source) if source.is_dir() else [_File(source, "", [source.parent])]
+    found = _find_files(source) if source.is_dir() else [_File(source, "", [source.parent])]
     if not found:
         raise DataError(f"{source}: has no {', '.join(f'{split}.json' for split in SPLITS)}; name a file instead.")
     reached: dict[str, str] = {}
@@ -172,16 +165,10 @@ def _read_annotation(entry: Mapping[str, Any], category: int) -> Instance:
     return instance
 
 
-def write_coco_labels(labels: LabelSet, path: Path, info: Mapping[str, Any]) -> None:
-    """Write a COCO keypoint file; the paths of the images in it are relative to its folder.
-
-    Args:
-        labels: the labels to write; every image has a file.
-        path: path of the JSON file.
-        info: the file's description of itself.
-    """
+def write(labels: LabelSet, path: Path) -> list[str]:
+    """Write a COCO keypoint file; the paths of the images in it are relative to its folder."""
     content: dict[str, Any] = {
-        "info": {**info, **allow_outside(path)},
+        "info": {**labels.info, **allow_outside(path)},
         "images": [],
         "annotations": [],
         "categories": [],
@@ -203,6 +190,7 @@ def write_coco_labels(labels: LabelSet, path: Path, info: Mapping[str, Any]) -> 
                 content["annotations"].append({"id": annotation_id, "image_id": number} | _describe(instance))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    return []
 
 
 def _describe(instance: Instance) -> dict[str, Any]:
@@ -222,6 +210,13 @@ def _describe(instance: Instance) -> dict[str, Any]:
     }
 
 
-def round_px(value: float) -> float:
-    """Round a coordinate for a text file."""
-    return round(float(value), DECIMALS)
+COCO = Format(
+    title="COCO keypoints",
+    coordinates="continuous",
+    recognises=_is_folder_of_coco,
+    read=read,
+    write=write,
+    source_suffix=".json",
+    output_suffix=".json",
+    parts="files",
+)

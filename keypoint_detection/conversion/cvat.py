@@ -15,20 +15,23 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from keypoint_detection.conversion.coco import name_split, round_px
 from keypoint_detection.conversion.image_finder import ImageFinder
 from keypoint_detection.conversion.label_set import (
     Category,
+    Format,
     Instance,
     LabelSet,
     Reading,
     make_instance,
+    name_split,
+    round_px,
 )
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.destinations import shorten_path
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
 
+SUFFIX, FILE_NAME = ".xml", "annotations.xml"
 # The category of points that do not belong to a skeleton.
 LOOSE = "object"
 # The folder of images that are in no subset.
@@ -42,18 +45,18 @@ class _Point(NamedTuple):
     visibility: int
 
 
-def looks_like_cvat(source: Path) -> bool:
+def _is_cvat(source: Path) -> bool:
     """Whether this is an XML file, or the folder of a CVAT export."""
-    return source.suffix.lower() == ".xml" or (source / "annotations.xml").is_file()
+    return source.suffix.lower() == SUFFIX or (source / FILE_NAME).is_file()
 
 
-def read_cvat(source: Path, reading: Reading) -> LabelSet:
+def read(source: Path, reading: Reading) -> LabelSet:
     """Read a CVAT XML file, or the unpacked folder of an export.
 
     Raises:
         DataError: it is not a CVAT for images file, is broken, or its images are missing.
     """
-    path = source / "annotations.xml" if source.is_dir() else source
+    path = source / FILE_NAME if source.is_dir() else source
     root = _parse(path)
     problems = Problems()
     folder = path.parent
@@ -218,20 +221,13 @@ def _place(instance: Instance, keypoint: int, point: _Point) -> None:
         instance.points[keypoint] = point.x, point.y
 
 
-def write_cvat(labels: LabelSet, path: Path, name: str) -> list[str]:
-    """Write an XML file for CVAT, in which every category is a skeleton.
-
-    Args:
-        labels: the labels to write.
-        path: path of the file.
-        name: name of the task.
-
-    Returns:
-        Notes on what the file does not contain.
+def write(labels: LabelSet, output: Path) -> list[str]:
+    """Write an XML file for CVAT, in which every category is a skeleton; a folder gets an annotations.xml.
 
     Raises:
         DataError: two images have one name.
     """
+    path = output if output.suffix.lower() == SUFFIX else output / FILE_NAME
     taken: dict[tuple[str, str], Path | None] = {}
     for image in labels.images:
         other = taken.setdefault((image.split, image.name), image.path)
@@ -243,7 +239,7 @@ def write_cvat(labels: LabelSet, path: Path, name: str) -> list[str]:
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
-    for tag, text in (("name", name), ("size", str(len(labels.images))), ("mode", "annotation")):
+    for tag, text in (("name", output.stem), ("size", str(len(labels.images))), ("mode", "annotation")):
         ElementTree.SubElement(task, tag).text = text
     entries = ElementTree.SubElement(task, "labels")
     for category in labels.categories:
@@ -308,3 +304,15 @@ def _write_skeleton(image: ElementTree.Element, instance: Instance, category: Ca
         attributes = {"label": keypoint, "source": "manual", "outside": str(int(visibility == NOT_LABELLED))}
         attributes |= {"occluded": str(int(visibility == OCCLUDED)), "points": f"{round_px(x)},{round_px(y)}"}
         ElementTree.SubElement(skeleton, "points", attributes)
+
+
+CVAT = Format(
+    title="CVAT for images 1.1",
+    coordinates="continuous",
+    recognises=_is_cvat,
+    read=read,
+    write=write,
+    output_suffix=SUFFIX,
+    parts="inside",
+    has_equal_names=False,
+)

@@ -1,20 +1,19 @@
-"""The formats, and how they are recognised and read."""
+"""The table of formats, and how labels are recognised and read."""
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from keypoint_detection.conversion.blender import looks_like_blender, read_blender
-from keypoint_detection.conversion.coco import find_coco_files, read_coco_labels
-from keypoint_detection.conversion.cvat import looks_like_cvat, read_cvat
-from keypoint_detection.conversion.deeplabcut import looks_like_deeplabcut, read_deeplabcut
-from keypoint_detection.conversion.label_set import LabelledImage, LabelSet, Reading
-from keypoint_detection.conversion.label_studio import looks_like_label_studio, read_label_studio
-from keypoint_detection.conversion.sleap import read_sleap
-from keypoint_detection.conversion.yolo import find_yolo_config, read_yolo
+from keypoint_detection.conversion.blender import BLENDER
+from keypoint_detection.conversion.coco import COCO
+from keypoint_detection.conversion.cvat import CVAT
+from keypoint_detection.conversion.deeplabcut import DEEPLABCUT
+from keypoint_detection.conversion.label_set import Format, LabelledImage, LabelSet, Reading
+from keypoint_detection.conversion.label_studio import LABEL_STUDIO
+from keypoint_detection.conversion.sleap import SLEAP
+from keypoint_detection.conversion.yolo import YOLO
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_annotations import COORDINATE_LIMIT
 from keypoint_detection.data.coco_keypoints import Coordinates, offset_px
@@ -22,37 +21,25 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json, refuse_special_file
 from keypoint_detection.types import DataError
 
-FormatName: TypeAlias = Literal["coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo", "blender"]
-
-
-class Format(NamedTuple):
-    """A format of labels.
-
-    Attributes:
-        title: its usual name.
-        coordinates: what its numbers mean: in `continuous`, (0, 0) is the corner of the top-left pixel, in
-            `pixel_index` its centre.
-        read: returns the labels in the format's own coordinates.
-    """
-
-    title: str
-    coordinates: Coordinates
-    read: Callable[[Path, Reading], LabelSet]
-
-
-FORMATS: dict[FormatName, Format] = {
-    "coco": Format("COCO keypoints", "continuous", read_coco_labels),
-    "deeplabcut": Format("DeepLabCut", "pixel_index", read_deeplabcut),
-    "sleap": Format("SLEAP", "pixel_index", read_sleap),
-    "label_studio": Format("Label Studio", "continuous", read_label_studio),
-    "cvat": Format("CVAT for images 1.1", "continuous", read_cvat),
-    "yolo": Format("YOLO-pose", "continuous", read_yolo),
-    "blender": Format("Blender boxes", "continuous", read_blender),
+# Every format. Labels are of the first that recognises them: a folder of one format may also have the COCO files that
+# were made from it, so COCO comes later.
+FORMATS: dict[str, Format] = {
+    "sleap": SLEAP,
+    "cvat": CVAT,
+    "deeplabcut": DEEPLABCUT,
+    "coco": COCO,
+    "yolo": YOLO,
+    "label_studio": LABEL_STUDIO,
+    "blender": BLENDER,
 }
+# The command line knows each name; a type checker cannot read them from the table.
+if TYPE_CHECKING:
+    FormatName: TypeAlias = str
+    OutputName: TypeAlias = str
+else:
+    FormatName = Literal[tuple(sorted(FORMATS))]
+    OutputName = Literal[tuple(sorted(name for name, one in FORMATS.items() if one.write))]
 
-
-# The formats whose labels are a file, and what its name ends in.
-FILE_SUFFIXES: dict[FormatName, str] = {"coco": ".json", "sleap": ".slp", "label_studio": ".json", "blender": ".json"}
 N_LISTED = 10
 
 
@@ -75,7 +62,7 @@ def find_labels(source: Path, name: FormatName | None) -> tuple[Path, FormatName
     found = _recognise(source)
     if found is not None and name in (None, found):
         return source, found
-    if source.is_dir() and (name is None or name in FILE_SUFFIXES):
+    if source.is_dir() and (name is None or FORMATS[name].source_suffix):
         source = _choose_file(source, name)
     return source, name or find_format(source)
 
@@ -94,8 +81,8 @@ def find_format(source: Path) -> FormatName:
 
 
 def _choose_file(folder: Path, name: FormatName | None) -> Path:
-    suffixes = sorted(set(FILE_SUFFIXES.values()) if name is None else {FILE_SUFFIXES[name]})
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    suffixes = {one.source_suffix for one in FORMATS.values()} if name is None else {FORMATS[name].source_suffix}
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes - {""} and path.is_file())
     if len(found) == 1:
         return found[0]
     if found:
@@ -104,13 +91,13 @@ def _choose_file(folder: Path, name: FormatName | None) -> Path:
         raise DataError(f"{folder}: has {len(found)} files that could be meant: {listed}{more}. Name one of them.")
     if name is None:
         raise _not_recognised(folder)
-    raise DataError(f"{folder}: has no *{FILE_SUFFIXES[name]} file; {FORMATS[name].title} is read from one.")
+    raise DataError(f"{folder}: has no *{FORMATS[name].source_suffix} file; {FORMATS[name].title} is read from one.")
 
 
 def _not_recognised(source: Path) -> DataError:
     if source.suffix.lower() == ".zip":
         return DataError(f"{source}: is a ZIP archive; unpack it first, and give its folder.")
-    return DataError(f"{source}: its format is not recognised; give it with --from: {', '.join(FORMATS)}.")
+    return DataError(f"{source}: its format is not recognised; give it with --from: {', '.join(sorted(FORMATS))}.")
 
 
 def _refuse_missing(source: Path) -> None:
@@ -121,27 +108,14 @@ def _refuse_missing(source: Path) -> None:
 
 
 def _recognise(source: Path) -> FormatName | None:
-    if source.suffix == ".slp":
-        return "sleap"
-    if looks_like_cvat(source):
-        return "cvat"
-    if looks_like_deeplabcut(source):
-        return "deeplabcut"
-    if source.is_dir() and find_coco_files(source) and not (source / "data.yaml").is_file():
-        return "coco"
-    if find_yolo_config(source) is not None:
-        return "yolo"
-    return _find_json_format(source) if source.suffix == ".json" else None
-
-
-def _find_json_format(source: Path) -> FormatName:
+    found = next((name for name, one in FORMATS.items() if one.recognises(source)), None)
+    if found is not None or source.suffix != ".json":
+        return found
     try:
         content = read_json(source, "a file of labels")
     except DataError:
         return "coco"  # its reader best explains what is wrong
-    if looks_like_blender(content):
-        return "blender"
-    return "label_studio" if looks_like_label_studio(content) else "coco"
+    return next((name for name, one in FORMATS.items() if one.recognises_json(content)), "coco")
 
 
 def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: Coordinates | None) -> LabelSet:

@@ -1,20 +1,28 @@
-"""Labels between two formats: what every reader returns and every writer takes.
+"""Labels between two formats: what every reader returns and every writer takes, and what a format is.
 
 Coordinates are continuous here, (0, 0) being the outer corner of the top-left pixel, whatever the format uses.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.data.coco_keypoints import Coordinates
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.types import NOT_LABELLED
 
 Pixels = NDArray[np.uint8]
+
+SPLITS = ("train", "val", "test")
+# What other programs call them, with which the name of a file may end: person_keypoints_val2017.
+SPLIT_NAME = re.compile(r"(?:^|[_\W])(?:(train)(?:ing)?|(val)(?:id|idation)?|(test)(?:ing)?)\d*$", re.IGNORECASE)
+# Decimals of pixels in text: a millionth is far below anything visible, and hides the noise of binary fractions.
+DECIMALS = 6
 
 
 @dataclass
@@ -93,11 +101,13 @@ class LabelSet:
         categories: the kinds of objects.
         images: the images, in the source's order.
         notes: what the source contained and this does not, to report to the user.
+        info: where the labels come from, for formats that describe themselves.
     """
 
     categories: list[Category]
     images: list[LabelledImage]
     notes: list[str] = field(default_factory=list)
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -115,6 +125,57 @@ class Reading:
     keypoints: list[str]
     missing_images: MissingImages
     outside_images: OutsideImages
+
+
+class Format(NamedTuple):
+    """How a format of labels is recognised, read and written, and what it can represent.
+
+    Attributes:
+        title: its usual name.
+        coordinates: what its numbers mean: in `continuous`, (0, 0) is the corner of the top-left pixel, in
+            `pixel_index` its centre.
+        recognises: whether a file or folder is of this format, by its name, its first line and what is beside it.
+        read: returns the labels in the format's own coordinates.
+        write: writes labels in the format's own coordinates to a file or folder, and returns notes for the user, e.g.
+            on what to do next; None: it is only read.
+        recognises_json: whether the content of a JSON file is of this format.
+        source_suffix: what the name of a file of labels ends in, by which it is found in a folder; may be empty.
+        output_suffix: what the name of a single file to write ends in; empty: it is written to a folder.
+        parts: whether training, validation and test images are not distinguished (`none`), are in `files` of their own,
+            or marked `inside` the labels.
+        skeletons: which categories can have lines between their points: `all`, `one` (if it is the only one) or `none`.
+        has_occluded: whether occluded points differ from visible ones.
+        has_equal_names: whether several categories may have one name.
+        image_folder: the folder that the images of a written data set are in; empty: they stay where they are.
+        place_image: where in that folder an image is, from its part of the data set and the parts of its name.
+        label_file: the file of labels of an image, which no other image may have; None: no image has its own.
+    """
+
+    title: str
+    coordinates: Coordinates
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, Reading], LabelSet]
+    write: Callable[[LabelSet, Path], list[str]] | None = None
+    recognises_json: Callable[[Any], bool] = lambda content: False
+    source_suffix: str = ""
+    output_suffix: str = ""
+    parts: Literal["none", "files", "inside"] = "none"
+    skeletons: Literal["all", "one", "none"] = "all"
+    has_occluded: bool = True
+    has_equal_names: bool = True
+    image_folder: str = ""
+    place_image: Callable[[str, tuple[str, ...]], Path] = lambda split, parts: Path(*parts)
+    label_file: Callable[[Path], Path] | None = None
+
+
+def name_split(name: str) -> str:
+    """Return the part of a data set that a name stands for; empty if it does not.
+
+    >>> name_split("Validation"), name_split("person_keypoints_train2017"), name_split("mice")
+    ('val', 'train', '')
+    """
+    match = SPLIT_NAME.search(name)
+    return next(filter(None, match.groups())).lower() if match else ""
 
 
 def read_edges(entries: Any, n_keypoints: int, start: int) -> list[tuple[int, int]]:
@@ -136,3 +197,8 @@ def read_edges(entries: Any, n_keypoints: int, start: int) -> list[tuple[int, in
 def make_instance(category: int, n_keypoints: int) -> Instance:
     """Make an object without labelled points."""
     return Instance(category, np.zeros((n_keypoints, 2)), np.zeros(n_keypoints, dtype=np.int64))
+
+
+def round_px(value: float) -> float:
+    """Round a coordinate for a text file."""
+    return round(float(value), DECIMALS)

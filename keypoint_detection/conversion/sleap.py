@@ -20,6 +20,7 @@ from keypoint_detection.conversion.frames import VideoFrames
 from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
 from keypoint_detection.conversion.label_set import (
     Category,
+    Format,
     Instance,
     LabelledImage,
     LabelSet,
@@ -35,8 +36,7 @@ from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
 
 # In the provenance of files written here: the meaning of points that are not visible.
 INVISIBLE_KEY, OCCLUDED_MARK = "kpd_invisible_points", "occluded"
-# What files with the images inside end in.
-PACKAGE_SUFFIX = ".slp"
+SUFFIX = ".slp"
 
 
 def _import_sleap_io(path: Path) -> Any:
@@ -47,7 +47,7 @@ def _import_sleap_io(path: Path) -> Any:
     return sleap_io
 
 
-def read_sleap(source: Path, reading: Reading) -> LabelSet:
+def read(source: Path, reading: Reading) -> LabelSet:
     """Read the labels that people made in a SLEAP file.
 
     Raises:
@@ -123,7 +123,7 @@ def _name_videos(videos: list[Any]) -> list[str]:
     for number, video in enumerate(videos):
         original = video if video.original_video is None else video.original_video
         name = original.filename if isinstance(original.filename, str) else _common_folder(list(original.filename))
-        is_unknown = original is video and not isinstance(video.filename, list) and name.endswith(PACKAGE_SUFFIX)
+        is_unknown = original is video and not isinstance(video.filename, list) and name.endswith(SUFFIX)
         path = PurePosixPath(f"video{number}" if is_unknown else tidy_name(str(name)) or f"video{number}")
         paths.append(path)
     for video, path in zip(videos, paths, strict=True):
@@ -202,7 +202,7 @@ def _common_folder(names: list[str]) -> str:
     return PurePosixPath(names[0].replace("\\", "/")).parent.as_posix()
 
 
-def write_sleap(labels: LabelSet, path: Path) -> list[str]:
+def write(labels: LabelSet, path: Path) -> list[str]:
     """Write a SLEAP file; one whose name ends in .pkg.slp contains the images, others refer to their files.
 
     Returns:
@@ -244,3 +244,15 @@ def _make_sleap_instance(sio: Any, instance: Instance, skeleton: Any) -> Any:
     made = sio.Instance.from_numpy(points, skeleton=skeleton)
     made.points["visible"] = instance.visibility == VISIBLE
     return made
+
+
+SLEAP = Format(
+    title="SLEAP",
+    coordinates="pixel_index",
+    recognises=lambda source: source.suffix == SUFFIX,
+    read=read,
+    write=write,
+    source_suffix=SUFFIX,
+    output_suffix=SUFFIX,
+    parts="files",
+)

@@ -2,35 +2,24 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from keypoint_detection.conversion.coco import SPLITS, write_coco_labels
-from keypoint_detection.conversion.cvat import write_cvat
-from keypoint_detection.conversion.deeplabcut import IMAGE_FOLDER
-from keypoint_detection.conversion.deeplabcut_project import write_deeplabcut
-from keypoint_detection.conversion.formats import FORMATS, shift
+from keypoint_detection.conversion.formats import FORMATS, OutputName, shift
 from keypoint_detection.conversion.frames import save_frames
-from keypoint_detection.conversion.label_set import LabelledImage, LabelSet
-from keypoint_detection.conversion.label_studio_tasks import write_label_studio
-from keypoint_detection.conversion.sleap import write_sleap
-from keypoint_detection.conversion.yolo import label_path, write_yolo
+from keypoint_detection.conversion.label_set import SPLITS, Format, LabelledImage, LabelSet
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_keypoints import offset_px
 from keypoint_detection.destinations import path_below
-from keypoint_detection.types import DataError
+from keypoint_detection.types import OCCLUDED, DataError
 
-OutputName: TypeAlias = Literal["coco", "deeplabcut", "sleap", "label_studio", "cvat", "yolo"]
 ImageTransfer: TypeAlias = Literal["copy", "link"]
 
 # The formats that may be a single file, and its suffix.
-SUFFIXES: dict[OutputName, str] = {"coco": ".json", "sleap": ".slp", "cvat": ".xml"}
-# The formats that keep their images in folders of their own.
-WITH_IMAGES: tuple[OutputName, ...] = ("yolo", "deeplabcut", "label_studio")
-# The formats that do not distinguish training from validation.
-WITHOUT_PARTS: tuple[OutputName, ...] = ("deeplabcut", "label_studio")
+SUFFIXES = {name: one.output_suffix for name, one in FORMATS.items() if one.output_suffix}
 
 
 def find_output_format(output: Path) -> OutputName:
@@ -41,9 +30,7 @@ def find_output_format(output: Path) -> OutputName:
     return named or "coco"
 
 
-def write_labels(
-    labels: LabelSet, output: Path, name: OutputName, transfer: ImageTransfer, info: Mapping[str, Any]
-) -> list[str]:
+def write_labels(labels: LabelSet, output: Path, name: OutputName, transfer: ImageTransfer) -> list[str]:
     """Write labels; if that fails, anything already written is removed.
 
     Args:
@@ -51,7 +38,6 @@ def write_labels(
         output: a file, or a folder that is missing or empty.
         name: the format.
         transfer: how images get into the folders of a format that needs them there.
-        info: a COCO file's description of itself.
 
     Returns:
         Notes for the user: what the format does not contain, and what to do next.
@@ -59,28 +45,33 @@ def write_labels(
     Raises:
         DataError: the output already exists, or the format cannot represent the labels.
     """
+    output_format = FORMATS[name]
+    assert output_format.write is not None
     is_file = output.suffix.lower() == SUFFIXES.get(name)
-    if output.suffix and output.suffix.lower() in SUFFIXES.values() and not is_file:
+    if not is_file and output.suffix.lower() in SUFFIXES.values():
         expected = f"a folder or *{SUFFIXES[name]}" if name in SUFFIXES else "a folder"
-        raise DataError(f"output is {output}, but {FORMATS[name].title} is written to {expected}.")
+        raise DataError(f"output is {output}, but {output_format.title} is written to {expected}.")
     frames = output.with_name(f"{output.stem}_frames") if is_file else output / "images"
     made = [output, frames] if is_file else [output]
     for path in made:
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise DataError(f"{path} already exists; give another --output.")
     names = [one.name for one in labels.categories]
-    if name in ("cvat", "label_studio") and (repeated := [one for one in names if names.count(one) > 1]):
+    if not output_format.has_equal_names and (repeated := [one for one in names if names.count(one) > 1]):
         raise DataError(
-            f"{len(repeated)} categories are called {repeated[0]!r}, and {FORMATS[name].title} tells categories apart "
+            f"{len(repeated)} categories are called {repeated[0]!r}, and {output_format.title} tells categories apart "
             "by their names. Rename one."
         )
     with _removing_on_failure(made):
-        if name in WITH_IMAGES:
-            _bring_images(labels, output, name, transfer)
+        if output_format.image_folder:
+            _bring_images(labels, output, output_format, transfer)
         else:
             save_frames(labels, frames)
-        shift(labels, -offset_px(FORMATS[name].coordinates))
-        return _write(labels, output, name, is_file, info)
+        shift(labels, -offset_px(output_format.coordinates))
+        notes = _note_losses(labels, output_format, is_file)
+        for path, part in _list_outputs(labels, output, output_format, is_file):
+            notes += output_format.write(part, path)
+        return notes
 
 
 @contextmanager
@@ -99,45 +90,39 @@ def _removing_on_failure(paths: list[Path]) -> Iterator[None]:
         raise
 
 
-def _write(labels: LabelSet, output: Path, name: OutputName, is_file: bool, info: Mapping[str, Any]) -> list[str]:
+def _note_losses(labels: LabelSet, output_format: Format, is_file: bool) -> list[str]:
+    """Say what the labels have and the format does not."""
     notes = []
-    if len({image.split for image in labels.images}) > 1 and (name in WITHOUT_PARTS or (is_file and name != "cvat")):
+    has_parts = len({image.split for image in labels.images}) > 1
+    if has_parts and (output_format.parts == "none" or (output_format.parts == "files" and is_file)):
         notes.append("Training, validation and test images are written together.")
-    has_lines = any(one.skeleton for one in labels.categories)
-    if has_lines and (name == "label_studio" or (name == "yolo" and len(labels.categories) > 1)):
-        whose = "" if name == "label_studio" else " of several categories"
-        notes.append(f"Skeletons are left out: {FORMATS[name].title} has no place for those{whose}.")
-    if name == "yolo":
-        return notes + write_yolo(labels, output)
-    if name == "deeplabcut":
-        return notes + write_deeplabcut(labels, output)
-    if name == "label_studio":
-        return notes + write_label_studio(labels, output)
-    if name == "cvat":
-        path = output if is_file else output / "annotations.xml"
-        return notes + write_cvat(labels, path, output.stem)
-    for path, part in _list_parts(labels, output, SUFFIXES[name], is_file):
-        if name == "sleap":
-            notes += write_sleap(part, path)
-        else:
-            write_coco_labels(part, path, info)
+    is_full = output_format.skeletons == "all" or (output_format.skeletons == "one" and len(labels.categories) == 1)
+    if not is_full and any(one.skeleton for one in labels.categories):
+        whose = "" if output_format.skeletons == "none" else " of several categories"
+        notes.append(f"Skeletons are left out: {output_format.title} has no place for those{whose}.")
+    n_occluded = sum(int((one.visibility == OCCLUDED).sum()) for image in labels.images for one in image.instances)
+    if n_occluded and not output_format.has_occluded:
+        points = count_in_words(n_occluded, "occluded point is", "occluded points are")
+        notes.append(f"{points} written as visible: {output_format.title} has no flag for them.")
     return notes
 
 
-def _list_parts(labels: LabelSet, output: Path, suffix: str, is_file: bool) -> Iterator[tuple[Path, LabelSet]]:
-    """List the files to write and their contents, one per part of the data set."""
-    if is_file:
+def _list_outputs(
+    labels: LabelSet, output: Path, output_format: Format, is_file: bool
+) -> Iterator[tuple[Path, LabelSet]]:
+    """List what to write, and its contents: one file per part of the data set if the format has such."""
+    if is_file or output_format.parts != "files":
         yield output, labels
         return
     for split in ("", *SPLITS):
         images = [image for image in labels.images if image.split == split]
         if images:
-            yield output / f"{split or 'labels'}{suffix}", replace(labels, images=images)
+            yield output / f"{split or 'labels'}{output_format.output_suffix}", replace(labels, images=images)
 
 
-def _bring_images(labels: LabelSet, folder: Path, name: OutputName, transfer: ImageTransfer) -> None:
+def _bring_images(labels: LabelSet, folder: Path, output_format: Format, transfer: ImageTransfer) -> None:
     """Copy or link all images to where the format expects them."""
-    for image, place in zip(labels.images, _choose_places(labels, folder, name), strict=True):
+    for image, place in zip(labels.images, _choose_places(labels, folder, output_format), strict=True):
         if image.path is None:
             image.name = place.relative_to(folder).as_posix()
             continue
@@ -152,30 +137,27 @@ def _bring_images(labels: LabelSet, folder: Path, name: OutputName, transfer: Im
     save_frames(labels, folder)
 
 
-def _choose_places(labels: LabelSet, folder: Path, name: OutputName) -> list[Path]:
+def _choose_places(labels: LabelSet, folder: Path, output_format: Format) -> list[Path]:
     """Choose the path of each image, which no other image may share, nor its label file."""
     places: dict[Path, None] = {}  # a set in order
     taken: dict[Path, str] = {}
     for image in labels.images:
-        place = folder / _place(image, name)
+        place = folder / _place(image, output_format)
         own = str(image.path or image.name)
-        written = label_path(place) if name == "yolo" else place
-        if written in taken:
-            what = f"become {place}" if place in places else f"have the label file {written}"
-            raise DataError(f"{own} and {taken[written]} would both {what}; convert them one by one, or rename one.")
-        taken[written] = own
+        file = place if output_format.label_file is None else output_format.label_file(place)
+        if file in taken:
+            what = f"become {place}" if place in places else f"have the label file {file}"
+            raise DataError(f"{own} and {taken[file]} would both {what}; convert them one by one, or rename one.")
+        taken[file] = own
         places[place] = None
     return list(places)
 
 
-def _place(image: LabelledImage, name: OutputName) -> Path:
+def _place(image: LabelledImage, output_format: Format) -> Path:
     """Return an image's path below the folder of the data set."""
     parts = path_below(image.name).parts
     # Folders that the formats prepend themselves.
-    while len(parts) > 1 and parts[0] in ("images", IMAGE_FOLDER, *SPLITS):
+    prepended = {*SPLITS, *(one.image_folder for one in FORMATS.values())}
+    while len(parts) > 1 and parts[0] in prepended:
         parts = parts[1:]
-    if name == "yolo":
-        return Path("images", image.split or "train", *parts)
-    if name == "deeplabcut":
-        return Path(IMAGE_FOLDER, "_".join(parts[:-1]) or "images", parts[-1])
-    return Path("images", *parts)
+    return output_format.image_folder / output_format.place_image(image.split, parts)

@@ -18,10 +18,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from keypoint_detection.conversion.coco import SPLITS
 from keypoint_detection.conversion.image_finder import ImageFinder
 from keypoint_detection.conversion.label_set import (
+    SPLITS,
     Category,
+    Format,
     Instance,
     LabelledImage,
     LabelSet,
@@ -54,14 +55,14 @@ class _Config(NamedTuple):
     n_numbers: int
 
 
-def find_yolo_config(source: Path) -> Path | None:
+def _find_config(source: Path) -> Path | None:
     """Find the data.yaml of a data set: the file itself, or the one in a folder."""
     if source.suffix in (".yaml", ".yml"):
         return source
     return next((path for path in (source / "data.yaml", *sorted(source.glob("*.yaml"))) if path.is_file()), None)
 
 
-def label_path(image: Path) -> Path:
+def _label_path(image: Path) -> Path:
     """Return the label file of an image as Ultralytics does, with labels/ for the last images/ in its path."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
@@ -71,7 +72,7 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def read_yolo(source: Path, reading: Reading) -> LabelSet:
+def read(source: Path, reading: Reading) -> LabelSet:
     """Read a YOLO-pose data set by its data.yaml.
 
     Raises:
@@ -96,7 +97,7 @@ def read_yolo(source: Path, reading: Reading) -> LabelSet:
                 path = path if image.path == path.absolute() else image.path
                 image.path, image.split = path, split
                 image.name = path.relative_to(config.root).as_posix() if path.is_relative_to(config.root) else path.name
-                image.instances = _read_labels(label_path(path), image, config, categories, problems)
+                image.instances = _read_labels(_label_path(path), image, config, categories, problems)
                 images.append(image)
         _refuse_unlabelled(split, listed[split], problems)
     _refuse_shared_labels(seen, problems)
@@ -110,7 +111,7 @@ def read_yolo(source: Path, reading: Reading) -> LabelSet:
 
 def _refuse_unlabelled(split: str, paths: list[Path], problems: Problems) -> None:
     """Refuse a part without any label file, which would be a part of negatives."""
-    if not paths or any(label_path(path).is_file() for path in paths):
+    if not paths or any(_label_path(path).is_file() for path in paths):
         return
     beside = paths[0].with_suffix(".txt")
     where = (
@@ -121,7 +122,7 @@ def _refuse_unlabelled(split: str, paths: list[Path], problems: Problems) -> Non
     which = agree(len(paths), "its only image does not have", f"none of its {len(paths)} images has")
     problems.add(
         "no labels",
-        f"{split}: {which} a label file, such as {label_path(paths[0])}; {where}.",
+        f"{split}: {which} a label file, such as {_label_path(paths[0])}; {where}.",
     )
 
 
@@ -129,16 +130,16 @@ def _refuse_shared_labels(images: set[Path], problems: Problems) -> None:
     """Refuse images that differ only in their suffix, so that one label file is meant for one of them."""
     owners: dict[Path, Path] = {}
     for path in sorted(images):
-        other = owners.setdefault(label_path(path), path)
-        if other != path and label_path(path).is_file():
+        other = owners.setdefault(_label_path(path), path)
+        if other != path and _label_path(path).is_file():
             problems.add(
-                "one label file", f"{other} and {path} have the same label file, {label_path(path)}; rename one."
+                "one label file", f"{other} and {path} have the same label file, {_label_path(path)}; rename one."
             )
 
 
 def _note_labels_without_image(images: set[Path], lists: set[Path]) -> list[str]:
     """Count the label files that belong to no image, such as those of images that were deleted."""
-    used = {label_path(path) for path in images}
+    used = {_label_path(path) for path in images}
     files = {path for folder in {path.parent for path in used} for path in folder.glob("*.[tT][xX][tT]")}
     lost = files - used - lists
     unused = sorted(path for path in lost if path.name != CLASS_FILE)
@@ -147,7 +148,7 @@ def _note_labels_without_image(images: set[Path], lists: set[Path]) -> list[str]
 
 
 def _read_config(source: Path, reading: Reading) -> _Config:
-    path = find_yolo_config(source)
+    path = _find_config(source)
     if path is None or not path.is_file():
         raise DataError(f"{source}: has no data.yaml; expected a YOLO-pose data set of Ultralytics.")
     content = read_yaml(path, "the data.yaml of a YOLO-pose data set")
@@ -275,7 +276,7 @@ def _read_line(values: NDArray[np.float64], image: LabelledImage, config: _Confi
     return instance
 
 
-def write_yolo(labels: LabelSet, folder: Path) -> list[str]:
+def write(labels: LabelSet, folder: Path) -> list[str]:
     """Write data.yaml and the label files; the images are already in images/.
 
     Returns:
@@ -294,7 +295,7 @@ def write_yolo(labels: LabelSet, folder: Path) -> list[str]:
         content["skeleton"] = [list(edge) for edge in labels.categories[0].skeleton]
     for image in labels.images:
         assert image.path is not None
-        path = label_path(image.path)
+        path = _label_path(image.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         n_outside += sum(int(_is_outside(one, image.size).sum()) for one in image.instances)
         path.write_text("".join(_make_line(one, image.size, n_keypoints) for one in image.instances), encoding="utf-8")
@@ -329,3 +330,17 @@ def _make_line(instance: Instance, size: tuple[int, int], n_keypoints: int) -> s
     for x, y, visibility in points.tolist():
         cells += [f"{x:.{SHARE_DECIMALS}f}", f"{y:.{SHARE_DECIMALS}f}", str(int(visibility))]
     return f"{instance.category} {' '.join(cells)}\n"
+
+
+YOLO = Format(
+    title="YOLO-pose",
+    coordinates="continuous",
+    recognises=lambda source: _find_config(source) is not None,
+    read=read,
+    write=write,
+    parts="inside",
+    skeletons="one",
+    image_folder="images",
+    place_image=lambda split, parts: Path(split or "train", *parts),
+    label_file=_label_path,
+)

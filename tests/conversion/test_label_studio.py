@@ -90,7 +90,7 @@ def test_names_with_marks_of_addresses_survive_a_round_trip(mice, read, tmp_path
         content = content.replace(old, f"images/{name}")
     mice.write_text(content)
     before = read(mice)
-    write_labels(read(mice), tmp_path / "out", "label_studio", "copy", {})
+    write_labels(read(mice), tmp_path / "out", "label_studio", "copy")
     after = read(tmp_path / "out" / "tasks.json")
     assert [image.path.name for image in after.images] == ["a#1.png", "50% a.png", "a%20b.png"]
     assert [len(image.instances) for image in after.images] == [len(image.instances) for image in before.images]

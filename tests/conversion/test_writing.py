@@ -42,7 +42,7 @@ def list_instances(labels: LabelSet) -> list[tuple[list[list[float]], list[int]]
 @pytest.mark.parametrize(("name", "output", "source"), OUTPUTS)
 def test_labels_come_back_from_every_format(mice, tmp_path, name, output, source, transfer):
     original = load(mice)
-    write_labels(load(mice), tmp_path / output, name, transfer, {})
+    write_labels(load(mice), tmp_path / output, name, transfer)
     back = load(tmp_path / source, image_root=mice.parent if name == "cvat" else None)
     assert [(one.name, one.keypoints) for one in back.categories] == [("mouse", ["nose", "tail"])]
     if name != "label_studio":  # whose config knows no lines between points
@@ -62,12 +62,12 @@ def test_labels_come_back_from_every_format(mice, tmp_path, name, output, source
 def test_skeletons_that_are_left_out_are_said(mice, tmp_path, name, n_categories, is_said):
     labels = load(mice)
     labels.categories *= n_categories
-    notes = write_labels(labels, tmp_path / "out", name, "copy", {})
+    notes = write_labels(labels, tmp_path / "out", name, "copy")
     assert sum("Skeletons are left out" in note for note in notes) == is_said
 
 
 def test_a_table_of_deeplabcut_counts_from_pixel_centres(mice, tmp_path):
-    write_labels(load(mice), tmp_path / "out", "deeplabcut", "copy", {})
+    write_labels(load(mice), tmp_path / "out", "deeplabcut", "copy")
     table = (tmp_path / "out" / "labeled-data" / "a" / "CollectedData_kpd.csv").read_text().splitlines()
     assert table[1] == "individuals,,," + ",".join(["individual1"] * 4 + ["individual2"] * 4)
     assert table[4] == "labeled-data,a,0.png,9.75,20.0,29.625,4.5,59.5,32.8333,,"
@@ -79,7 +79,7 @@ def test_a_table_of_deeplabcut_counts_from_pixel_centres(mice, tmp_path):
 
 
 def test_a_project_of_deeplabcut_has_what_the_program_reads(mice, tmp_path):
-    notes = write_labels(load(mice), tmp_path / "out", "deeplabcut", "copy", {})
+    notes = write_labels(load(mice), tmp_path / "out", "deeplabcut", "copy")
     assert notes == ["1 occluded point is written as visible: DeepLabCut has no flag for them."]
     config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert {Path(video).stem: one["crop"] for video, one in config["video_sets"].items()} == {
@@ -97,13 +97,13 @@ def test_a_project_of_deeplabcut_has_what_the_program_reads(mice, tmp_path):
 
 def test_without_the_packages_for_h5_the_way_to_it_is_told(mice, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tables", None)
-    notes = write_labels(load(mice), tmp_path / "out", "deeplabcut", "copy", {})
+    notes = write_labels(load(mice), tmp_path / "out", "deeplabcut", "copy")
     assert sum("make it with deeplabcut.convertcsv2h5" in note for note in notes) == 1
     assert not list((tmp_path / "out").rglob("*.h5"))
 
 
 def test_a_sleap_file_counts_from_pixel_centres(mice, tmp_path):
-    write_labels(load(mice), tmp_path / "out.slp", "sleap", "copy", {})
+    write_labels(load(mice), tmp_path / "out.slp", "sleap", "copy")
     frames = sleap_io.load_slp(str(tmp_path / "out.slp")).labeled_frames
     assert frames[0].instances[0].points["xy"].tolist() == [[9.75, 20.0], [29.625, 4.5]]
     assert frames[0].instances[0].points["visible"].tolist() == [True, False]
@@ -111,7 +111,7 @@ def test_a_sleap_file_counts_from_pixel_centres(mice, tmp_path):
 
 
 def test_yolo_gets_shares_a_box_and_its_layout(mice, tmp_path):
-    write_labels(load(mice), tmp_path / "out", "yolo", "copy", {})
+    write_labels(load(mice), tmp_path / "out", "yolo", "copy")
     assert (tmp_path / "out" / "images" / "train" / "b" / "0.png").is_file()
     (line,) = (tmp_path / "out" / "labels" / "train" / "b" / "0.txt").read_text().splitlines()
     # The box (5, 6, 20, 30) and the points (11, 12) and (13, 14.5) in an image of 80 x 40.
@@ -124,14 +124,14 @@ def test_yolo_gets_shares_a_box_and_its_layout(mice, tmp_path):
 def test_yolo_gets_no_points_outside_the_image(mice, tmp_path):
     labels = load(mice)
     labels.images[1].instances[0].points[0] = -1, 5
-    notes = write_labels(labels, tmp_path / "out", "yolo", "copy", {})
+    notes = write_labels(labels, tmp_path / "out", "yolo", "copy")
     assert notes == ["1 point outside its image is written as not labelled: Ultralytics leaves such images out."]
     cells = (tmp_path / "out" / "labels" / "train" / "b" / "0.txt").read_text().split()
     assert cells[5:8] == ["0.00000000", "0.00000000", "0"]
 
 
 def test_cvat_gets_skeletons_with_all_their_points(mice, tmp_path):
-    write_labels(load(mice), tmp_path / "out.xml", "cvat", "copy", {})
+    write_labels(load(mice), tmp_path / "out.xml", "cvat", "copy")
     root = ElementTree.parse(tmp_path / "out.xml").getroot()
     skeletons = root.findall("image[@name='images/a/0.png']/skeleton")
     points = [[(one.get("points"), one.get("occluded"), one.get("outside")) for one in each] for each in skeletons]
@@ -142,7 +142,9 @@ def test_cvat_gets_skeletons_with_all_their_points(mice, tmp_path):
 
 
 def test_a_coco_file_names_images_relative_to_itself_and_says_what_it_counts(mice, tmp_path):
-    write_labels(load(mice), tmp_path / "deep" / "er" / "out.json", "coco", "copy", {"coordinates": "continuous"})
+    labels = load(mice)
+    labels.info = {"coordinates": "continuous"}
+    write_labels(labels, tmp_path / "deep" / "er" / "out.json", "coco", "copy")
     content = json.loads((tmp_path / "deep" / "er" / "out.json").read_text())
     assert [image["file_name"] for image in content["images"]] == [
         f"../../coco/images/{name}.png" for name in ("a/0", "b/0", "b/1")
@@ -158,7 +160,7 @@ def test_parts_are_files_of_their_own_in_a_folder(mice, tmp_path):
     labels = load(mice)
     for image, split in zip(labels.images, ("train", "val", "train"), strict=True):
         image.split = split
-    write_labels(labels, tmp_path / "out", "coco", "copy", {})
+    write_labels(labels, tmp_path / "out", "coco", "copy")
     back = load(tmp_path / "out")
     assert [image.split for image in back.images] == ["train", "train", "val"]
     part = tmp_path / "out" / "train.json"
@@ -176,7 +178,7 @@ def test_what_is_there_is_not_overwritten(mice, tmp_path, output):
         path.mkdir()
         (path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="already exists"):
-        write_labels(load(mice), path, "coco", "copy", {})
+        write_labels(load(mice), path, "coco", "copy")
 
 
 def test_nothing_is_left_of_a_conversion_that_fails(mice, tmp_path):
@@ -184,7 +186,7 @@ def test_nothing_is_left_of_a_conversion_that_fails(mice, tmp_path):
     labels.images[2].path = tmp_path / "gone.png"
     (tmp_path / "out").mkdir()
     with pytest.raises(OSError, match="gone"):
-        write_labels(labels, tmp_path / "out", "yolo", "copy", {})
+        write_labels(labels, tmp_path / "out", "yolo", "copy")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -195,7 +197,7 @@ def test_nothing_is_left_of_a_conversion_that_is_interrupted(mice, tmp_path, mon
 
     monkeypatch.setattr(shutil, "copyfile", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write_labels(load(mice), tmp_path / "out", "yolo", "copy", {})
+        write_labels(load(mice), tmp_path / "out", "yolo", "copy")
     assert not (tmp_path / "out").exists()
 
 
@@ -203,14 +205,14 @@ def test_images_that_would_become_one_file_are_refused(mice, tmp_path):
     labels = load(mice)
     labels.images[1].name = labels.images[0].name
     with pytest.raises(ValueError, match="would both become"):
-        write_labels(labels, tmp_path / "out", "yolo", "copy", {})
+        write_labels(labels, tmp_path / "out", "yolo", "copy")
 
 
 def test_deeplabcut_takes_one_kind_of_animal(mice, tmp_path):
     labels = load(mice)
     labels.categories.append(labels.categories[0].__class__("rat", ["nose"]))
     with pytest.raises(ValueError, match=r"one kind of animal; there are mouse, rat. Choose one with --categories"):
-        write_labels(labels, tmp_path / "out", "deeplabcut", "copy", {})
+        write_labels(labels, tmp_path / "out", "deeplabcut", "copy")
 
 
 def test_the_name_of_the_output_decides_the_format():
@@ -222,7 +224,7 @@ def test_the_name_of_the_output_decides_the_format():
 
 def test_a_file_is_not_a_folder(mice, tmp_path):
     with pytest.raises(ValueError, match="YOLO-pose is written to a folder"):
-        write_labels(load(mice), tmp_path / "a.json", "yolo", "copy", {})
+        write_labels(load(mice), tmp_path / "a.json", "yolo", "copy")
 
 
 @pytest.mark.parametrize("transfer", ["copy", "link"])
@@ -231,7 +233,7 @@ def test_yolo_refuses_images_that_would_share_a_label_file(mice, tmp_path, trans
     for image, name in zip(labels.images, ("1.jpg", "1.png", "2.png"), strict=True):
         image.name = f"images/{name}"
     with pytest.raises(ValueError, match=r"would both have the label file .*labels/train/1\.txt"):
-        write_labels(labels, tmp_path / "out", "yolo", transfer, {})
+        write_labels(labels, tmp_path / "out", "yolo", transfer)
     assert not (tmp_path / "out").exists()
 
 
@@ -239,7 +241,7 @@ def test_cvat_refuses_two_images_of_one_name(mice, tmp_path):
     labels = load(mice)
     labels.images[1].name = labels.images[0].name
     with pytest.raises(ValueError, match=r"would both be called 'images/a/0\.png'"):
-        write_labels(labels, tmp_path / "out.xml", "cvat", "copy", {})
+        write_labels(labels, tmp_path / "out.xml", "cvat", "copy")
 
 
 def test_frames_of_one_name_are_refused(mice, tmp_path):
@@ -247,11 +249,11 @@ def test_frames_of_one_name_are_refused(mice, tmp_path):
     for image in labels.images[:2]:
         image.name, image.path, image.read = "v/1.png", None, lambda: np.zeros((40, 80, 3), np.uint8)
     with pytest.raises(ValueError, match=r"two frames would both become .*v/1\.png"):
-        write_labels(labels, tmp_path / "out.json", "coco", "copy", {})
+        write_labels(labels, tmp_path / "out.json", "coco", "copy")
 
 
 def test_the_way_to_read_a_file_of_cvat_is_told(mice, tmp_path):
-    (note,) = write_labels(load(mice), tmp_path / "out.xml", "cvat", "copy", {})
+    (note,) = write_labels(load(mice), tmp_path / "out.xml", "cvat", "copy")
     assert f"`--image_root={mice.parent}`." in note
     assert len(load(tmp_path / "out.xml", image_root=mice.parent).images) == 3
 
@@ -262,4 +264,4 @@ def test_categories_of_one_name_are_refused_by_formats_that_go_by_names(mice, tm
     labels.categories = [labels.categories[0]] * 2
     name = "cvat" if output == "o.xml" else "label_studio"
     with pytest.raises(ValueError, match="2 categories are called 'mouse'"):
-        write_labels(labels, tmp_path / output, name, "copy", {})
+        write_labels(labels, tmp_path / output, name, "copy")

@@ -1,4 +1,4 @@
-"""Writing pre-annotations for Label Studio; see `label_studio`."""
+"""Writing pre-annotations for Label Studio."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from keypoint_detection.conversion.label_set import Category, Instance, LabelledImage, LabelSet
-from keypoint_detection.conversion.label_studio_images import CONFIG_NAME
+from keypoint_detection.conversion.label_studio.images import CONFIG_NAME
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED
 
 LOCAL_FILES = "/data/local-files/"
@@ -16,7 +16,7 @@ LOCAL_FILES = "/data/local-files/"
 POINT_PERCENT = 0.5
 
 
-def write_label_studio(labels: LabelSet, folder: Path) -> list[str]:
+def write(labels: LabelSet, folder: Path) -> list[str]:
     """Write tasks.json with pre-annotations and a matching labelling config; images/ already exists.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Writing DeepLabCut projects: tables as .csv and .h5, and the config; see `deeplabcut`."""
+"""Writing DeepLabCut projects: tables as .csv and .h5, and the config."""
 
 import csv
 import math
@@ -8,11 +8,10 @@ from typing import Any
 
 import yaml
 
-from keypoint_detection.conversion.deeplabcut import ANIMAL, IMAGE_FOLDER, N_PATH_CELLS, SINGLE, Column
-from keypoint_detection.conversion.label_set import Category, LabelledImage, LabelSet
-from keypoint_detection.counting import count_in_words
+from keypoint_detection.conversion.deeplabcut.tables import ANIMAL, IMAGE_FOLDER, N_PATH_CELLS, SINGLE, Column
+from keypoint_detection.conversion.label_set import Category, LabelledImage, LabelSet, round_px
 from keypoint_detection.extras import how_to_install
-from keypoint_detection.types import OCCLUDED, DataError
+from keypoint_detection.types import DataError
 
 SCORER = "kpd"
 # Where pandas finds the table in the file.
@@ -43,15 +42,8 @@ DEFAULTS = {
 }
 
 
-def write_deeplabcut(labels: LabelSet, folder: Path) -> list[str]:
-    """Write a table for each folder of images, and the entries of the project's config about them.
-
-    Args:
-        labels: the labels to write; the images are already in labeled-data/.
-        folder: folder of the project.
-
-    Returns:
-        Notes on what the tables do not contain.
+def write(labels: LabelSet, folder: Path) -> list[str]:
+    """Write a table for each folder of images in labeled-data/, and the entries of the project's config about them.
 
     Raises:
         DataError: there are categories that the tables cannot distinguish.
@@ -83,15 +75,12 @@ def write_deeplabcut(labels: LabelSet, folder: Path) -> list[str]:
         has_h5 = _write_h5(header, rows, place / f"CollectedData_{SCORER}.h5")
     sizes = {place.name: images[0].size for place, images in folders.items()}
     _write_config(labels.categories, columns, has_individuals, folder, sizes)
-    n_occluded = sum(int((one.visibility == OCCLUDED).sum()) for image in labels.images for one in image.instances)
-    points = count_in_words(n_occluded, "occluded point is", "occluded points are")
-    notes = [f"{points} written as visible: DeepLabCut has no flag for them."] if n_occluded else []
-    if not has_h5:
-        notes.append(
-            f"DeepLabCut trains on .h5, which needs pandas and PyTables: {how_to_install('convert')} and "
-            "convert again, or make it with deeplabcut.convertcsv2h5('config.yaml', userfeedback=False)."
-        )
-    return notes
+    if has_h5:
+        return []
+    return [
+        f"DeepLabCut trains on .h5, which needs pandas and PyTables: {how_to_install('convert')} and "
+        "convert again, or make it with deeplabcut.convertcsv2h5('config.yaml', userfeedback=False)."
+    ]
 
 
 def _write_h5(header: dict[str, list[str]], rows: list[list[str]], path: Path) -> bool:
@@ -169,6 +158,6 @@ def _make_row(image: LabelledImage, folder: Path, categories: list[Category], co
             category.keypoints, instance.points.tolist(), instance.is_labelled, strict=True
         ):
             if is_labelled:
-                cells[Column(individual, keypoint, "x")] = repr(round(x, 6))
-                cells[Column(individual, keypoint, "y")] = repr(round(y, 6))
+                cells[Column(individual, keypoint, "x")] = str(round_px(x))
+                cells[Column(individual, keypoint, "y")] = str(round_px(y))
     return [IMAGE_FOLDER, folder.name, image.path.name, *(cells.get(column, "") for column in columns)]

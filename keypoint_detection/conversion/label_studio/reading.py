@@ -1,20 +1,4 @@
-"""Label Studio: its JSON export (not JSON-MIN), and pre-annotations to import.
-
-Keypoints are `keypointlabels`, objects `rectanglelabels` whose label is the category. A keypoint belongs to the
-rectangle that is its parent (`parentID`), that it has a relation to, or, failing both, the only one around it. Without
-rectangles, the n-th point of every label belongs to the n-th object, of the category `object`. A point whose region has
-a choice or a text like "occluded" has v=1, others v=2. Coordinates are in percent of the image's width and height,
-hence continuous.
-
-A task may have several images: `to_name` names the object tag that a region is on, which shows one entry of `data`, and
-`item_index` the page if that is a list.
-
-The order of the keypoints is that of `label_config.xml` beside the export, if there is one, otherwise of `--keypoints`,
-otherwise the order of their first appearance.
-
-https://labelstud.io/guide/task_format. sleap-io reads only tasks made from its own videos, and returns the keypoints in
-an order that changes with every run.
-"""
+"""Reading JSON exports of Label Studio."""
 
 from collections import Counter
 from pathlib import Path
@@ -29,7 +13,7 @@ from keypoint_detection.conversion.label_set import (
     Reading,
     make_instance,
 )
-from keypoint_detection.conversion.label_studio_images import (
+from keypoint_detection.conversion.label_studio.images import (
     CONFIG_NAME,
     describe_layout,
     list_names,
@@ -37,7 +21,7 @@ from keypoint_detection.conversion.label_studio_images import (
     read_config,
     read_tags,
 )
-from keypoint_detection.conversion.label_studio_regions import WITHOUT_LABEL, WITHOUT_PLACE, DrawnObject, read_objects
+from keypoint_detection.conversion.label_studio.regions import WITHOUT_LABEL, WITHOUT_PLACE, DrawnObject, read_objects
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
@@ -45,12 +29,12 @@ from keypoint_detection.documents import read_json
 from keypoint_detection.types import DataError
 
 
-def looks_like_label_studio(content: Any) -> bool:
+def is_label_studio(content: Any) -> bool:
     """Whether this is the content of an export."""
     return isinstance(content, list) and bool(content) and all(isinstance(one, dict) for one in content)
 
 
-def read_label_studio(source: Path, reading: Reading) -> LabelSet:
+def read(source: Path, reading: Reading) -> LabelSet:
     """Read a JSON export of Label Studio; of a task with several annotations, the ground truth or the first.
 
     Raises:
@@ -116,7 +100,7 @@ def read_label_studio(source: Path, reading: Reading) -> LabelSet:
 
 def _load(path: Path) -> list[dict[str, Any]]:
     content = read_json(path, "a JSON export from Label Studio")
-    if not looks_like_label_studio(content):
+    if not is_label_studio(content):
         raise DataError(f"{path}: is not a list of tasks; expected a JSON export from Label Studio.")
     if not any("annotations" in task or "predictions" in task for task in content):
         raise DataError(f"{path}: no task has 'annotations'. Is this JSON-MIN? Export again as JSON.")

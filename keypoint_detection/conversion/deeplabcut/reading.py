@@ -1,28 +1,23 @@
-"""Label tables of DeepLabCut: CollectedData_*.csv, of one or several animals.
+"""Reading tables and projects of DeepLabCut."""
 
-The columns have a header of several rows: scorer, bodyparts and coords, with individuals between the first two if
-there are several animals. Body parts that occur only once in an image are under the individual `single`. Each row
-begins with the image: `labeled-data/VIDEO/img0001.png` in one cell or in three. An unlabelled point is empty.
-
-Coordinates name pixels: DeepLabCut's labelling tools (napari, matplotlib) show the centre of the top-left pixel at (0,
-0). There is no visibility: labelled points are read as visible.
-
-https://deeplabcut.github.io/DeepLabCut/docs/convert_maDLC.html. sleap-io reads such tables too, but silently leaves out
-rows whose image is missing, and sorts the body parts of a project by name.
-"""
-
-import csv
 import glob
-import io
 import math
 import re
-from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.conversion.deeplabcut.tables import (
+    ANIMAL,
+    IMAGE_FOLDER,
+    SINGLE,
+    Table,
+    find_tables,
+    prefer_csv,
+    read_table,
+)
 from keypoint_detection.conversion.frames import VideoFrames
 from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
 from keypoint_detection.conversion.label_set import (
@@ -37,58 +32,23 @@ from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
-from keypoint_detection.documents import read_text, read_yaml
+from keypoint_detection.documents import read_yaml
 from keypoint_detection.types import VISIBLE, DataError
 
-# The individual of body parts that occur only once in an image.
-SINGLE = "single"
-ANIMAL = "animal"
-IMAGE_FOLDER = "labeled-data"
-# What pandas calls columns whose header is empty.
-UNNAMED = "Unnamed: "
-# The columns of the image in tables that store its path in three cells.
-N_PATH_CELLS = 3
 
-
-class Column(NamedTuple):
-    """What a column of a table says of an image; the individual is empty if there is only one."""
-
-    individual: str
-    bodypart: str
-    coordinate: str
-
-
-class _Table(NamedTuple):
-    """A table as stored in its file; the columns are those after the image's."""
-
-    path: Path
-    columns: list[Column]
-    rows: list[tuple[str, list[str]]]
-
-
-def looks_like_deeplabcut(source: Path) -> bool:
-    """Whether this is a DeepLabCut table, project, project config or folder with tables."""
-    if source.is_dir():
-        return bool(_find_tables(source))
-    if source.suffix == ".csv":
-        with source.open(encoding="utf-8-sig", errors="replace") as file:
-            return bool(re.match("scorer[,;\t]", file.readline()))
-    return source.suffix == ".h5" or (source.name == "config.yaml" and bool(_find_tables(source.parent)))
-
-
-def read_deeplabcut(source: Path, reading: Reading) -> LabelSet:
+def read(source: Path, reading: Reading) -> LabelSet:
     """Read a table, or all tables of a project.
 
     Raises:
         DataError: there is no table, it is broken, or its images are missing.
     """
     root = source.parent if source.name == "config.yaml" else source
-    paths = _find_tables(root) if root.is_dir() else [_prefer_csv(source)]
+    paths = find_tables(root) if root.is_dir() else [prefer_csv(source)]
     if not paths:
         raise DataError(f"{source}: has no table CollectedData_*.csv, nor does any folder in {IMAGE_FOLDER}/.")
     config = _read_config(root if root.is_dir() else source.parent)
     paths, notes = _choose_scorer(paths, config)
-    tables = [_read_table(path) for path in paths]
+    tables = [read_table(path) for path in paths]
     categories = _collect_categories(tables, config, reading.keypoints)
     notes += _compare_with_config(tables, config) + (_note_folders_without_table(root) if root.is_dir() else [])
     images: list[LabelledImage] = []
@@ -119,7 +79,7 @@ def _choose_scorer(paths: list[Path], config: dict[str, Any]) -> tuple[list[Path
     return [path for path in paths if path not in others], notes
 
 
-def _compare_with_config(tables: list[_Table], config: dict[str, Any]) -> list[str]:
+def _compare_with_config(tables: list[Table], config: dict[str, Any]) -> list[str]:
     """Tell where the tables differ from what the project says."""
     notes = []
     scorer = config.get("scorer")
@@ -148,84 +108,7 @@ def _note_folders_without_table(root: Path) -> list[str]:
     return [f"Left out, as without a table: {count_in_words(len(bare), 'folder')}, e.g. {bare[0]}."] if bare else []
 
 
-def _prefer_csv(path: Path) -> Path:
-    """Take the .csv that DeepLabCut keeps beside a .h5."""
-    table = path.with_suffix(".csv")
-    return table if path.suffix == ".h5" and table.is_file() else path
-
-
-def _find_tables(root: Path) -> list[Path]:
-    """Find the tables of a project or folder; if one is stored as both .csv and .h5, the .csv."""
-    found = {
-        path.with_suffix(""): path
-        for suffix in ("h5", "csv")
-        for pattern in (f"CollectedData_*.{suffix}", f"{IMAGE_FOLDER}/*/CollectedData_*.{suffix}")
-        for path in root.glob(pattern)
-    }
-    return [found[stem] for stem in sorted(found)]
-
-
-def _read_table(path: Path) -> _Table:
-    lines = _read_csv(path)
-    headers: dict[str, list[str]] = {}
-    for line in lines:
-        if line[0] not in ("scorer", "individuals", "bodyparts", "coords"):
-            break
-        headers[line[0]] = line
-    if not {"scorer", "bodyparts", "coords"} <= set(headers):
-        raise DataError(
-            f"{path}: its first column begins with {', '.join(repr(line[0]) for line in lines[:4])}; a DeepLabCut "
-            "table of labels begins with 'scorer', 'bodyparts', 'coords' (and 'individuals' for several animals)."
-        )
-    body = lines[len(headers) :]
-    # The remaining cells of the path have an empty header.
-    n_path = N_PATH_CELLS if not any(headers["coords"][1:N_PATH_CELLS]) else 1
-    individuals = headers.get("individuals") or [""] * len(headers["coords"])
-    columns = [
-        Column(*cells)
-        for cells in zip(individuals[n_path:], headers["bodyparts"][n_path:], headers["coords"][n_path:], strict=True)
-    ]
-    problems = Problems()
-    for column, count in Counter(columns).items():
-        if count > 1 or column.bodypart.startswith(UNNAMED):
-            times = f" {count} times" if count > 1 else ", which is no name"
-            problems.add("columns", f"its header has the column {' '.join(filter(None, column))}{times}.")
-    rows = []
-    for number, line in enumerate(body, start=len(headers) + 1):
-        if len(line) != n_path + len(columns):
-            problems.add(
-                "cells", f"row {number} has {len(line)} cells; {n_path + len(columns)} are expected, as in the header."
-            )
-        rows.append(("/".join(line[:n_path]), line[n_path:]))
-    if any(column.coordinate == "likelihood" for column in columns):
-        raise DataError(f"{path}: has predictions of a network (there is a column 'likelihood'); labels are expected.")
-    if not rows:
-        problems.add("empty", "has no rows below its header.")
-    problems.raise_if_any(path)
-    return _Table(path, columns, rows)
-
-
-def _read_csv(path: Path) -> list[list[str]]:
-    if path.suffix == ".h5":
-        raise DataError(
-            f"{path}: the same table as .csv is expected beside it; .h5 is not read, because it can run code. In "
-            "Python: import pandas; pandas.read_hdf('NAME.h5').to_csv('NAME.csv'), if you trust the file."
-        )
-    try:
-        text = read_text(path, "a table of DeepLabCut (.csv)")
-        # A spreadsheet saves with other separators where numbers have decimal commas.
-        separator = next((mark for mark in ";\t" if text.startswith(f"scorer{mark}")), ",")
-        lines = [line for line in csv.reader(io.StringIO(text, ""), delimiter=separator) if line]
-        return lines if separator == "," else [[_with_point(cell) for cell in line] for line in lines]
-    except csv.Error as error:
-        raise DataError(f"{path}: cannot be read as a table ({error}).") from error
-
-
-def _with_point(cell: str) -> str:
-    return cell.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", cell.strip()) else cell
-
-
-def _collect_categories(tables: list[_Table], config: dict[str, Any], keypoints: list[str]) -> list[Category]:
+def _collect_categories(tables: list[Table], config: dict[str, Any], keypoints: list[str]) -> list[Category]:
     """Make a category for the animals and one for what occurs only once; the order is that of the columns."""
     columns = [column for table in tables for column in table.columns]
     animals = list(dict.fromkeys(one.bodypart for one in columns if one.individual != SINGLE))
@@ -257,7 +140,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_rows(
-    table: _Table, categories: list[Category], config: dict[str, Any], reading: Reading, *, has_others: bool
+    table: Table, categories: list[Category], config: dict[str, Any], reading: Reading, *, has_others: bool
 ) -> tuple[list[LabelledImage], list[str]]:
     problems = Problems()
     folder = table.path.parent
@@ -339,7 +222,7 @@ def _find_videos(stem: str, roots: list[Path], config: dict[str, Any]) -> list[P
 
 
 def _read_row(
-    table: _Table, name: str, cells: list[str], categories: list[Category], problems: Problems
+    table: Table, name: str, cells: list[str], categories: list[Category], problems: Problems
 ) -> list[Instance]:
     places = {category.name == SINGLE: index for index, category in enumerate(categories)}
     instances: dict[str, Instance] = {}
