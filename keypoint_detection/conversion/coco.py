@@ -1,7 +1,6 @@
 """COCO keypoint files, with everything that the other formats may need."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -22,10 +21,10 @@ from keypoint_detection.conversion.label_set import (
     round_px,
 )
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.coco_keypoints import examine_coco
+from keypoint_detection.data.coco_file import AnnotationEntry
+from keypoint_detection.data.coco_keypoints import examine_coco, name_category
 from keypoint_detection.data.image_bounds import ImageBounds, allow_outside
 from keypoint_detection.destinations import relate_path
-from keypoint_detection.documents import read_json
 from keypoint_detection.types import NOT_LABELLED, DataError
 
 ROBOFLOW_FILE = "_annotations.coco.json"
@@ -105,61 +104,49 @@ def _merge_categories(files: list[Path], per_file: list[list[Category]]) -> list
 def _read_file(file: _File, reading: Reading, reached: dict[str, str]) -> LabelSet:
     path = file.path
     # Lists every problem of the file; its images are looked for below.
-    problems = examine_coco(path, file.roots[0], "continuous", None, "error", "allow").problems
+    _, problems, content, entries, _ = examine_coco(path, file.roots[0], "continuous", None, "error", "allow")
     problems.by_kind.pop("image file", None)
     problems.raise_if_any(path)
-    content = read_json(path, "a COCO keypoint file (JSON)")
-    labelled = [one for one in content["annotations"] if one.get("keypoints")]
-    categories, indices = _read_categories(content["categories"], labelled)
-    bounds = ImageBounds.of_file(path, reading.image_root, reading.outside_images, content.get("info"))
+    named = {entry.id: entry for entry in entries if entry.keypoints}
+    indices = {identifier: index for index, identifier in enumerate(named)}
+    bounds = ImageBounds.of_file(path, reading.image_root, reading.outside_images, content.info)
     roots = [reading.image_root] if reading.image_root else file.roots
     # Parts with folders of their own may have images of equal names.
-    below = [str(PurePosixPath(file.folder, entry["file_name"])) for entry in content["images"]]
+    below = [str(PurePosixPath(file.folder, entry.file_name)) for entry in content.images]
     names = [
-        [whole, entry["file_name"]] if reading.image_root else [entry["file_name"]]
-        for whole, entry in zip(below, content["images"], strict=True)
+        [whole, entry.file_name] if reading.image_root else [entry.file_name]
+        for whole, entry in zip(below, content.images, strict=True)
     ]
     finder = ImageFinder(roots, names, bounds, reading, problems, reached)
     images: dict[int, LabelledImage] = {}
-    for entry, candidates, whole in zip(content["images"], names, below, strict=True):
-        image = finder.find(candidates, (entry.get("height"), entry.get("width")), identify(whole))
+    for entry, candidates, whole in zip(content.images, names, below, strict=True):
+        image = finder.find(candidates, (entry.height, entry.width), identify(whole))
         if image is not None:
             image.name, image.split = tidy_name(whole), file.split
-            images[entry["id"]] = image
-    n_left_out = len(content["annotations"])
-    for entry in labelled:
-        if entry["category_id"] in indices:
-            n_left_out -= 1
-            if entry["image_id"] in images:
-                images[entry["image_id"]].instances.append(_read_annotation(entry, indices[entry["category_id"]]))
+            images[entry.id] = image
+    n_left_out = 0
+    for annotation in content.read_annotations():
+        if not annotation.keypoints or annotation.category_id not in indices:
+            n_left_out += 1
+        elif annotation.image_id in images:
+            instance = _read_annotation(annotation, indices[annotation.category_id])
+            images[annotation.image_id].instances.append(instance)
     notes = finder.conclude()
     problems.raise_if_any(path)
     notes += [f"Left out, as without keypoints: {count_in_words(n_left_out, 'annotation')}."] if n_left_out else []
+    categories = [
+        Category(name_category(one), one.keypoints, read_edges(one.skeleton, len(one.keypoints), start=1))
+        for one in named.values()
+    ]
     return LabelSet(categories, list(images.values()), notes)
 
 
-def _read_categories(
-    entries: list[dict[str, Any]], annotations: list[dict[str, Any]]
-) -> tuple[list[Category], dict[Any, int]]:
-    """Index the categories that have keypoints; unnamed keypoints get the names that training gives them."""
-    n_values = {one["category_id"]: len(one["keypoints"]) for one in reversed(annotations)}
-    categories: list[Category] = []
-    indices: dict[Any, int] = {}
-    for entry in entries:
-        name = str(entry.get("name", entry["id"]))
-        names = entry.get("keypoints") or [f"{name}_{index}" for index in range(n_values.get(entry["id"], 0) // 3)]
-        if names:
-            indices[entry["id"]] = len(categories)
-            categories.append(Category(name, list(names), read_edges(entry.get("skeleton"), len(names), start=1)))
-    return categories, indices
-
-
-def _read_annotation(entry: Mapping[str, Any], category: int) -> Instance:
-    triples = np.array(entry["keypoints"], dtype=np.float64).reshape(-1, 3)
+def _read_annotation(entry: AnnotationEntry, category: int) -> Instance:
+    triples = np.array(entry.keypoints, dtype=np.float64).reshape(-1, 3)
     instance = make_instance(category, len(triples))
     instance.visibility[:] = triples[:, 2]
     instance.points[instance.is_labelled] = triples[instance.is_labelled, :2]
-    box = entry.get("bbox")
+    box = entry.bbox
     if isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box):
         instance.box = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
     return instance

@@ -46,6 +46,7 @@ class CategoryEntry(msgspec.Struct, gc=False):
     id: Any = None
     name: Any = msgspec.UNSET
     keypoints: Any = None
+    skeleton: Any = None
 
 
 class CocoFile(NamedTuple):

@@ -82,12 +82,14 @@ class ExaminedCoco(NamedTuple):
         table: the usable part of it.
         problems: everything wrong with it.
         file: its entries.
+        categories: its categories, with names for keypoints that it leaves unnamed.
         missing: names of the image files that do not exist.
     """
 
     table: CocoKeypoints
     problems: Problems
     file: CocoFile
+    categories: list[CategoryEntry]
     missing: list[str]
 
 
@@ -153,10 +155,12 @@ def examine_coco(
 
     def read(file: CocoFile) -> ExaminedCoco:
         problems = Problems()
-        types = _read_categories(_name_keypoints(file), picked, problems)
+        categories = _name_keypoints(file)
+        types = _read_categories(categories, picked, problems)
         bounds = ImageBounds.of_file(path, image_root, outside_images, file.info)
         images = read_images(file.images, root, bounds, missing_images, problems)
-        return _read(path, file, types, images, coordinates, problems)
+        table = _read(path, file, types, images, coordinates, problems)
+        return ExaminedCoco(table, problems, file, categories, images.missing)
 
     try:
         return read(load_quickly(path))
@@ -171,11 +175,11 @@ def _read(
     images: CocoImages,
     coordinates: Coordinates,
     problems: Problems,
-) -> ExaminedCoco:
+) -> CocoKeypoints:
     keypoint_types, categories = types
     labelled = read_annotations(file, images, categories, problems)
     labelled.points[:] += np.float32(offset_px(coordinates))
-    table = CocoKeypoints(
+    return CocoKeypoints(
         path=path,
         keypoint_types=keypoint_types,
         image_ids=np.array(images.ids, dtype=np.int64),
@@ -189,7 +193,6 @@ def _read(
         box_sizes=labelled.box_sizes,
         areas=labelled.areas,
     )
-    return ExaminedCoco(table, problems, file, images.missing)
 
 
 def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:
@@ -209,7 +212,7 @@ def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:
                 "Category '%s' names no keypoints; they are called %s_0 to %s_%d.", name, name, name, n_keypoints - 1
             )
             names = [f"{name}_{index}" for index in range(n_keypoints)]
-            category = CategoryEntry(category.id, category.name, names)
+            category = msgspec.structs.replace(category, keypoints=names)
         categories.append(category)
     return categories
 

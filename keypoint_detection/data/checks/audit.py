@@ -107,7 +107,7 @@ def audit(data: DataDescription, track: Track) -> Audit:
 def _read_labels(path: Path, data: DataDescription) -> tuple[CocoKeypoints | None, list[Finding]]:
     source = str(path)
     try:
-        table, problems, file, names = examine_coco(
+        table, problems, file, _, names = examine_coco(
             path, data.image_root, data.coordinates, data.categories, data.missing_images, data.outside_images
         )
     except DataError as error:
