@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from keypoint_detection.destinations import refuse_unwritable
+from keypoint_detection.metrics.catalogue import OVERALL_METRICS
 from keypoint_detection.metrics.comparison import Comparison, Setting, compare, has_repeated_images
 from keypoint_detection.metrics.learning_curve import Estimate, LearningCurve, trace_learning_curve
 from keypoint_detection.metrics.pooling import Run, find_other_detectors, find_runs, groups_of, missing_folds, pool
-from keypoint_detection.metrics.series import LABELS, ErrorName, Training, has_fractions, measure_trainings
+from keypoint_detection.metrics.series import ErrorName, Training, has_fractions, measure_trainings
 from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.plots import draw_learning_curve
@@ -181,7 +182,7 @@ def _make_comparison_table(comparison: Comparison, error: ErrorName) -> Table:
     table.add_column("trainings", justify="right")
     names = list(comparison.settings[0].estimates)
     for name in names:
-        heading = {"mAP": "mAP", "detection_rate": "found"}.get(name) or LABELS[name]  # type: ignore[index]
+        heading = OVERALL_METRICS[name].label
         table.add_column(f"{heading} ▲" if name == error else heading, justify="right")
     for setting in comparison.settings:
         cells = [
@@ -196,7 +197,7 @@ def judge(comparison: Comparison, error: ErrorName) -> str:
     """Say in words whether the first setting can be told from the second; empty if there is only one."""
     if comparison.lead is None:
         return ""
-    lead, label = comparison.lead, LABELS[error]
+    lead, label = comparison.lead, OVERALL_METRICS[error].label
     first, second = (setting.name.replace("\n", " ") for setting in comparison.settings[:2])
     if math.isnan(lead.value):
         return f"{second} has no {label}: it found nothing."
@@ -220,7 +221,7 @@ def _summarize_trainings(
     figure = path.with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     points = [(training.point.n_images, training.point.error) for training in trainings]
-    draw_learning_curve(curve, points, f"{LABELS[error]} on held-out images", figure)
+    draw_learning_curve(curve, points, f"{OVERALL_METRICS[error].label} on held-out images", figure)
     conclusion = conclude(curve)
     summary = {
         "error": error,
@@ -235,7 +236,7 @@ def _summarize_trainings(
         "fell": curve.fell._asdict(),
         "conclusion": conclusion,
     }
-    return summary, [_make_curve_table(curve, LABELS[error]), conclusion, f"Figure   {figure}"]
+    return summary, [_make_curve_table(curve, OVERALL_METRICS[error].label), conclusion, f"Figure   {figure}"]
 
 
 def _describe_training(training: Training) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from keypoint_detection.metrics.average_precision import (
     trace_curve,
 )
 from keypoint_detection.metrics.bootstrap import percentile_interval, resample_images
+from keypoint_detection.metrics.catalogue import ChannelReport
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.localisation import (
     ErrorStatistics,
@@ -26,7 +27,7 @@ from keypoint_detection.metrics.oks import (
     oks_average_precision,
     resolve_sigmas,
 )
-from keypoint_detection.metrics.report import ChannelReport, EvaluationReport, ImageErrors
+from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
 
 __all__ = [
     "COCO17_SIGMAS",

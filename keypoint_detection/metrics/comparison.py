@@ -12,10 +12,11 @@ from torch import Tensor
 from keypoint_detection.checkpoints.files import CONFIG_FILE
 from keypoint_detection.documents import read_yaml
 from keypoint_detection.metrics.bootstrap import percentile_interval
+from keypoint_detection.metrics.catalogue import OVERALL_METRICS
 from keypoint_detection.metrics.learning_curve import Estimate
 from keypoint_detection.metrics.pooling import Run, pool, refuse_other_measurements
 from keypoint_detection.metrics.report import INTERVAL_LEVEL, EvaluationReport
-from keypoint_detection.metrics.series import FIELDS, ErrorName, resample_images
+from keypoint_detection.metrics.series import ErrorName, resample_images
 from keypoint_detection.types import DataError
 
 # What may differ between runs of one setting: the seed, the part held out, where files are, and how fast they are read.
@@ -200,12 +201,8 @@ def _measure(
         report.overall_in_resamples(multiplicities[torch.searchsorted(image_ids, _image_ids(report))])
         for report in reports
     ]
-    fields = {"mAP": "mean_average_precision", "detection_rate": "detection_rate"}
-    fields |= {str(one): field for one, field in FIELDS.items()}
-    means = {
-        shown: torch.stack([getattr(one, fields[shown]) for one in resampled]).double().mean(0)
-        for shown in dict.fromkeys((*SHOWN, error_name))
-    }
+    fields = {shown: OVERALL_METRICS[shown].field for shown in dict.fromkeys((*SHOWN, error_name))}
+    means = {shown: torch.stack([one[field] for one in resampled]).double().mean(0) for shown, field in fields.items()}
     estimates = {
         shown: _estimate(sum(getattr(one.overall, fields[shown]) for one in reports) / len(reports), mean)
         for shown, mean in means.items()

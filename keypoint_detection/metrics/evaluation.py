@@ -5,7 +5,7 @@ multiplicities: the same functions compute the numbers themselves (every image o
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -64,40 +64,9 @@ class TruthList(NamedTuple):
     areas: Tensor
 
 
-class ChannelValues(NamedTuple):
-    """The numbers of one channel, or of all together, in each of R resamples; NaN where undefined.
-
-    Attributes:
-        average_precision: (R, T).
-        mean_average_precision: (R,) over the thresholds.
-        score_threshold: (R,) the score with the best F1 at the largest distance threshold.
-        precision: (R,) at that score.
-        recall: (R,) at that score.
-        f1: (R,) at that score.
-        error_px_mean: (R,).
-        error_px_median: (R,).
-        error_px_p95: (R,).
-        detection_rate: (R,).
-        pck: (R, T).
-        relative_pck: (R, number of relative thresholds).
-        nme: (R,).
-        loss: (R,).
-    """
-
-    average_precision: Tensor
-    mean_average_precision: Tensor
-    score_threshold: Tensor
-    precision: Tensor
-    recall: Tensor
-    f1: Tensor
-    error_px_mean: Tensor
-    error_px_median: Tensor
-    error_px_p95: Tensor
-    detection_rate: Tensor
-    pck: Tensor
-    relative_pck: Tensor
-    nme: Tensor
-    loss: Tensor
+# The numbers of one channel, or of all together, in each of R resamples: by their field in `ChannelReport`, (R,) or, of
+# a metric with a number for each of T thresholds, (R, T); NaN where undefined.
+ChannelValues: TypeAlias = dict[str, Tensor]
 
 
 class Measurements:
@@ -186,10 +155,11 @@ class Measurements:
         every_detection = torch.ones_like(self.detections.channel, dtype=torch.bool)
         every_truth = torch.ones_like(self.truths.channel, dtype=torch.bool)
         losses = None if self.losses is None else self.losses.mean(dim=1)
-        by_channel = torch.stack([values.average_precision for values in channels], dim=1)  # (R, C, T)
-        return self._values(every_detection, every_truth, multiplicities, losses)._replace(
-            average_precision=by_channel.nanmean(dim=1), mean_average_precision=mean_average_precision(by_channel)
-        )
+        by_channel = torch.stack([values["average_precision"] for values in channels], dim=1)  # (R, C, T)
+        return self._values(every_detection, every_truth, multiplicities, losses) | {
+            "average_precision": by_channel.nanmean(dim=1),
+            "mean_average_precision": mean_average_precision(by_channel),
+        }
 
     def strict_success(self, multiplicities: Tensor) -> Tensor:
         """Compute the share of images in which no point is wrong, (R, T)."""
@@ -213,24 +183,24 @@ class Measurements:
         point = best_f1(curve, n_truths)
         statistics = error_statistics(errors, truth_weights)
         precisions = average_precision(curve, n_truths)
-        return ChannelValues(
-            average_precision=precisions,
-            mean_average_precision=precisions.mean(dim=1),
-            score_threshold=point.score,
-            precision=point.precision,
-            recall=point.recall,
-            f1=point.f1,
-            error_px_mean=statistics.mean,
-            error_px_median=statistics.median,
-            error_px_p95=statistics.p95,
-            detection_rate=statistics.detection_rate,
-            pck=correct_share(errors, self.thresholds_px, None, truth_weights),
-            relative_pck=correct_share(errors, self.relative_thresholds, lengths, truth_weights),
-            nme=normalised_mean_error(errors, lengths, truth_weights),
-            loss=torch.full_like(n_truths, math.nan)
+        return {
+            "average_precision": precisions,
+            "mean_average_precision": precisions.mean(dim=1),
+            "score_threshold": point.score,
+            "precision": point.precision,
+            "recall": point.recall,
+            "f1": point.f1,
+            "error_px_mean": statistics.mean,
+            "error_px_median": statistics.median,
+            "error_px_p95": statistics.p95,
+            "detection_rate": statistics.detection_rate,
+            "pck": correct_share(errors, self.thresholds_px, None, truth_weights),
+            "relative_pck": correct_share(errors, self.relative_thresholds, lengths, truth_weights),
+            "nme": normalised_mean_error(errors, lengths, truth_weights),
+            "loss": torch.full_like(n_truths, math.nan)
             if losses is None
             else losses @ multiplicities.double() / multiplicities.sum(0),
-        )
+        }
 
 
 def measure(

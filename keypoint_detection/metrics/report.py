@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,83 +16,13 @@ from keypoint_detection.metrics.calibration import (
     fit_calibration,
     measure_confidence,
 )
+from keypoint_detection.metrics.catalogue import DEFINITIONS, METRICS, ChannelReport
 from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 
 # The share of the resamples inside an interval.
 INTERVAL_LEVEL = 0.95
 # Accumulated weights held at a time by a bootstrap: 4 MB in float32, about the size of a cache.
 RESAMPLE_ELEMENTS = 1 << 20
-
-# What the names in metrics.json mean; included in the file so that it explains itself.
-DEFINITIONS = {
-    "n_unreadable": "Images that could not be read (data.on_bad_image: skip): no number includes them.",
-    "frame": "All distances are in pixels of the original images.",
-    "AP": "Area under the precision-recall curve, precision interpolated at every recall (PASCAL VOC 2010 and later). "
-    "In order of score each detection takes the nearest free ground truth within d pixels. Channels without ground "
-    "truth are left out of the mean; false positives on images without points count.",
-    "mAP": "Mean of AP over the channels with ground truth and over the distance thresholds.",
-    "score_threshold": "The score with the best F1 at the largest distance threshold (the highest of equals); "
-    "precision, recall and F1 are measured there. Overall: one threshold for all channels.",
-    "error_px": "Distance of each ground truth to its prediction: the n best detections of a channel with n ground "
-    "truths in an image, paired nearest first at any distance. Missing predictions are left out: see detection_rate.",
-    "detection_rate": "Share of the ground truths with a prediction, at any distance.",
-    "PCK": "Share of the ground truths with an error within d pixels, or within r times the longer side of the box "
-    "(the diagonal of the image where there is no box); a missing prediction counts as wrong.",
-    "NME": "Mean of error over the longer side of the box (the diagonal where there is no box); missing predictions "
-    "are left out.",
-    "strict_success": "Share of the images in which every labelled point has an error within d pixels; a missing "
-    "prediction counts as wrong, images without labelled points are left out.",
-    "OKS-AP": "COCO keypoint AP (pycocotools), areas of any size, mean over OKS 0.50:0.05:0.95.",
-    "ECE": "Expected calibration error of the probability of being right within d pixels: the gap between claimed and "
-    "true share in ten bins of the claim, averaged over all detections.",
-    "coverage": "Share of the detections right at the largest distance threshold whose error lies within one standard "
-    "deviation: in the ellipse of their covariance that contains 68.3 % of a normal distribution.",
-    "reliability": "Behind ECE, for each bin: mean claimed probability, share that is right, number of detections.",
-    "loss": "Mean over images and channels.",
-    "intervals": "Percentile bootstrap over images, 95 %.",
-}
-
-
-class ChannelReport(NamedTuple):
-    """The numbers of one channel, or of all together; NaN where undefined.
-
-    Attributes:
-        name: the channel, or "all".
-        n_truths: ground truths.
-        n_detections: detections.
-        average_precision: AP at each distance threshold.
-        mean_average_precision: mean of these.
-        score_threshold: the score with the best F1 at the largest distance threshold; the highest of equals.
-        precision: precision at that score.
-        recall: recall at that score.
-        f1: F1 at that score.
-        error_px_mean: mean error in image pixels, missing predictions left out.
-        error_px_median: median error, likewise.
-        error_px_p95: 95th percentile of the errors, likewise.
-        detection_rate: share of the ground truths with a prediction.
-        pck: PCK at each distance threshold.
-        relative_pck: PCK at each relative threshold.
-        nme: mean error over reference length, missing predictions left out.
-        loss: mean loss; NaN when no losses were given.
-    """
-
-    name: str
-    n_truths: int
-    n_detections: int
-    average_precision: tuple[float, ...]
-    mean_average_precision: float
-    score_threshold: float
-    precision: float
-    recall: float
-    f1: float
-    error_px_mean: float
-    error_px_median: float
-    error_px_p95: float
-    detection_rate: float
-    pck: tuple[float, ...]
-    relative_pck: tuple[float, ...]
-    nme: float
-    loss: float
 
 
 class ImageErrors(NamedTuple):
@@ -166,6 +96,10 @@ class EvaluationReport(NamedTuple):
         """Channels without a single ground truth: their AP is NaN and left out of the mean."""
         return tuple(channel.name for channel in self.channels if channel.n_truths == 0)
 
+    def list_thresholds(self, kind: Literal["", "d", "r"]) -> tuple[float, ...]:
+        """List the thresholds of a kind of metric; for a metric with a single number, one that means nothing."""
+        return {"": (math.nan,), "d": self.thresholds_px, "r": self.relative_thresholds}[kind]
+
     def as_scalars(self) -> dict[str, float]:
         """Flatten the numbers under stable names, for loggers and checkpoints to monitor.
 
@@ -180,8 +114,8 @@ class EvaluationReport(NamedTuple):
             for curve in self.confidence.curves:
                 scalars[f"ECE/d={curve.threshold_px:g}"] = expected_calibration_error(curve)
             scalars["coverage"] = self.confidence.coverage
-        for channel in (self.overall, *self.channels):
-            scalars |= self._flatten(channel, "" if channel is self.overall else f"/{channel.name}")
+        for row in (self.overall, *self.channels):
+            scalars |= self._name_numbers(row)
         return scalars
 
     def as_dict(self) -> dict[str, object]:
@@ -257,8 +191,7 @@ class EvaluationReport(NamedTuple):
 
     def overall_in_resamples(self, multiplicities: Tensor) -> ChannelValues:
         """Compute the numbers of all channels together, given how often each image counts, (I, R)."""
-        parts = [part.overall for part in self._compute_parts(multiplicities)]
-        return ChannelValues(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+        return _join([part.overall for part in self._compute_parts(multiplicities)])
 
     def _compute_parts(self, multiplicities: Tensor) -> "list[_Values]":
         """Compute every number for a few resamples at a time, so that sums over detections stay in the cache."""
@@ -293,30 +226,17 @@ class EvaluationReport(NamedTuple):
         assert self.measurements is not None, "a report read back from a checkpoint has no measurements"
         return self.measurements
 
-    def _flatten(self, channel: ChannelReport, suffix: str) -> dict[str, float]:
-        """Name the numbers of one channel; the suffix goes between the metric and its threshold or statistic."""
-        scalars = {}
-        for threshold, precision, pck in zip(self.thresholds_px, channel.average_precision, channel.pck, strict=True):
-            scalars[f"AP{suffix}/d={threshold:g}"] = precision
-            scalars[f"PCK{suffix}/d={threshold:g}"] = pck
-        for fraction, pck in zip(self.relative_thresholds, channel.relative_pck, strict=True):
-            scalars[f"PCK{suffix}/r={fraction:g}"] = pck
-        if suffix:
-            scalars[f"AP{suffix}/mean"] = channel.mean_average_precision
-        scalars |= {
-            f"error_px{suffix}/mean": channel.error_px_mean,
-            f"error_px{suffix}/median": channel.error_px_median,
-            f"error_px{suffix}/p95": channel.error_px_p95,
-            f"NME{suffix}": channel.nme,
-            f"detection_rate{suffix}": channel.detection_rate,
-            f"precision{suffix}": channel.precision,
-            f"recall{suffix}": channel.recall,
-            f"F1{suffix}": channel.f1,
-            f"score_threshold{suffix}": channel.score_threshold,
+    def _name_numbers(self, row: ChannelReport) -> dict[str, float]:
+        """Name the numbers of one channel, or of all together; those at one threshold stand beside each other."""
+        channel = "" if row is self.overall else row.name
+        logged = [metric for metric in METRICS if metric.name and (metric.field != "loss" or self.has_losses)]
+        return {
+            metric.name_number(channel, threshold): metric.read(row, index)
+            for kind in ("d", "r", "")
+            for index, threshold in enumerate(self.list_thresholds(kind))
+            for metric in logged
+            if metric.thresholds == kind
         }
-        if self.has_losses:
-            scalars[f"loss{suffix}"] = channel.loss
-        return scalars
 
 
 def build_report(measurements: Measurements, names: Sequence[str], oks_ap: dict[str, float]) -> EvaluationReport:
@@ -363,15 +283,22 @@ def _compute(measurements: Measurements, multiplicities: Tensor) -> _Values:
     return _Values(channels, overall, measurements.strict_success(multiplicities))
 
 
+def _join(parts: list[ChannelValues]) -> ChannelValues:
+    """Join the numbers of some resamples and those of others."""
+    return {field: torch.cat([part[field] for part in parts]) for field in parts[0]}
+
+
 def _take_interval(parts: list[ChannelValues]) -> tuple[ChannelValues, ChannelValues]:
     """Return the lower and the upper ends, each field with a leading axis of one."""
-    ends = [percentile_interval(torch.cat(fields), INTERVAL_LEVEL) for fields in zip(*parts, strict=True)]
-    return ChannelValues(*(low[None] for low, _ in ends)), ChannelValues(*(high[None] for _, high in ends))
+    ends = {field: percentile_interval(values, INTERVAL_LEVEL) for field, values in _join(parts).items()}
+    return {field: low[None] for field, (low, _) in ends.items()}, {
+        field: high[None] for field, (_, high) in ends.items()
+    }
 
 
 def _channel_report(name: str, n_truths: int, n_detections: int, values: ChannelValues) -> ChannelReport:
-    """Take the numbers of the first resample; both classes use the same names."""
-    plain = {field: value[0].tolist() for field, value in values._asdict().items()}
+    """Take the numbers of the first resample."""
+    plain = {field: value[0].tolist() for field, value in values.items()}
     numbers: dict[str, Any] = {field: tuple(one) if isinstance(one, list) else one for field, one in plain.items()}
     return ChannelReport(name=name, n_truths=n_truths, n_detections=n_detections, **numbers)
 

@@ -1,21 +1,35 @@
 """What a table of results shows: its columns, its rows, and how a number is written."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from keypoint_detection.metrics.report import ChannelReport, EvaluationReport
+from keypoint_detection.metrics.catalogue import COLUMNS, FURTHER_COLUMNS, METRICS, ChannelReport, Metric
+from keypoint_detection.metrics.report import EvaluationReport
 
 OVERALL = "overall"
 
 
 class Column(NamedTuple):
-    """A column of the table: its heading, where to find its number in a channel's report, and its format."""
+    """A column of the table: a metric, at one of its thresholds if it has several.
+
+    Attributes:
+        heading: the text above it.
+        metric: what it shows.
+        place: the index of the threshold.
+    """
 
     heading: str
-    read: Callable[[ChannelReport], float]
-    style: str = "{:.3f}"
-    has_interval: bool = True
+    metric: Metric
+    place: int
+
+    def read(self, row: ChannelReport) -> float:
+        """Read its number in a row."""
+        return self.metric.read(row, self.place)
+
+    def write(self, row: ChannelReport) -> str:
+        """Format its number in a row."""
+        return self.metric.style.format(self.read(row))
 
 
 class ResultCell(NamedTuple):
@@ -32,38 +46,20 @@ class ResultCell(NamedTuple):
 
 def list_columns(report: EvaluationReport) -> list[Column]:
     """List the columns that say how good a detector is."""
-    precisions = [
-        Column(f"AP {threshold:g} px", lambda channel, index=index: channel.average_precision[index])  # type: ignore[misc]
-        for index, threshold in enumerate(report.thresholds_px)
-    ]
-    return [
-        Column("points", lambda channel: channel.n_truths, "{:d}", has_interval=False),
-        *precisions,
-        Column("median error", lambda channel: channel.error_px_median, "{:.2f}"),
-        Column("mean error", lambda channel: channel.error_px_mean, "{:.2f}"),
-        Column("found", lambda channel: channel.detection_rate),
-    ]
+    return _make_columns(report, COLUMNS)
 
 
 def list_further_columns(report: EvaluationReport) -> list[Column]:
     """List the columns for a closer look: shares of small errors, and the results at the best score threshold."""
-    shares = [
-        Column(f"PCK {threshold:g} px", lambda channel, index=index: channel.pck[index])  # type: ignore[misc]
-        for index, threshold in enumerate(report.thresholds_px)
-    ]
-    relative_shares = [
-        Column(f"PCK {fraction:g}", lambda channel, index=index: channel.relative_pck[index])  # type: ignore[misc]
-        for index, fraction in enumerate(report.relative_thresholds)
-    ]
+    return _make_columns(report, FURTHER_COLUMNS)
+
+
+def _make_columns(report: EvaluationReport, fields: Sequence[str]) -> list[Column]:
+    metrics = {metric.field: metric for metric in METRICS}
     return [
-        Column("detections", lambda channel: channel.n_detections, "{:d}", has_interval=False),
-        *shares,
-        *relative_shares,
-        Column("95th percentile", lambda channel: channel.error_px_p95, "{:.2f}"),
-        Column("score threshold", lambda channel: channel.score_threshold),
-        Column("precision", lambda channel: channel.precision),
-        Column("recall", lambda channel: channel.recall),
-        Column("F1", lambda channel: channel.f1),
+        Column(metrics[field].head_column(threshold), metrics[field], index)
+        for field in fields
+        for index, threshold in enumerate(report.list_thresholds(metrics[field].thresholds))
     ]
 
 
@@ -79,9 +75,8 @@ def name_row(report: EvaluationReport, row: ChannelReport) -> str:
 
 def write_cell(report: EvaluationReport, column: Column, index: int) -> ResultCell:
     """Format the number of a column in the row with an index."""
-    value = column.read(list_rows(report)[index])
-    text = "–" if math.isnan(value) else column.style.format(value)
-    if report.bounds is None or not column.has_interval:
-        return ResultCell(text, "")
-    ends = [column.read(list_rows(bound)[index]) for bound in report.bounds]
-    return ResultCell(text, "" if math.isnan(ends[0]) else "–".join(map(column.style.format, ends)))
+    row = list_rows(report)[index]
+    text = "–" if math.isnan(column.read(row)) else column.write(row)
+    ends = [list_rows(bound)[index] for bound in report.bounds or () if column.metric.name]
+    has_interval = ends and not math.isnan(column.read(ends[0]))
+    return ResultCell(text, "–".join(map(column.write, ends)) if has_interval else "")

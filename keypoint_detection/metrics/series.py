@@ -1,32 +1,22 @@
 """Trainings on growing parts of the images, told apart and measured for a learning curve."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from keypoint_detection.metrics.bootstrap import resample_groups
+from keypoint_detection.metrics.catalogue import OVERALL_METRICS
 from keypoint_detection.metrics.learning_curve import CurvePoint
 from keypoint_detection.metrics.pooling import Run, groups_of, missing_folds, pool, refuse_other_measurements
 from keypoint_detection.types import DataError
 
-ErrorName = Literal["error_px/mean", "error_px/median", "error_px/p95", "NME", "loss"]
-# The name of each number in a report, and its label.
-FIELDS: dict[ErrorName, str] = {
-    "error_px/mean": "error_px_mean",
-    "error_px/median": "error_px_median",
-    "error_px/p95": "error_px_p95",
-    "NME": "nme",
-    "loss": "loss",
-}
-LABELS: dict[ErrorName, str] = {
-    "error_px/mean": "mean error (px)",
-    "error_px/median": "median error (px)",
-    "error_px/p95": "95th percentile of the errors (px)",
-    "NME": "NME",
-    "loss": "loss",
-}
+# The names of the numbers that fall as a detector improves; the parser accepts no others.
+if TYPE_CHECKING:
+    ErrorName: TypeAlias = str
+else:
+    ErrorName = Literal[tuple(name for name, metric in OVERALL_METRICS.items() if metric.better == "min")]
 
 
 class Training(NamedTuple):
@@ -95,7 +85,7 @@ def resample_images(runs: Sequence[Run], n_resamples: int, seed: int) -> tuple[T
 def _measure(
     runs: Sequence[Run], part: float, error_name: ErrorName, image_ids: Tensor, multiplicities: Tensor
 ) -> CurvePoint:
-    report, field = pool(runs), FIELDS[error_name]
+    report, field = pool(runs), OVERALL_METRICS[error_name].field
     assert report.measurements is not None
     error = float(getattr(report.overall, field))
     if not error > 0:
@@ -104,6 +94,6 @@ def _measure(
             "or leave this training out."
         )
     positions = torch.searchsorted(image_ids, report.measurements.image_ids)
-    resampled: Tensor = getattr(report.overall_in_resamples(multiplicities[positions]), field)
+    resampled = report.overall_in_resamples(multiplicities[positions])[field]
     n_images = [int(run.held_out.about["n_train_images"]) for run in runs]
     return CurvePoint(part, sum(n_images) / len(n_images), error, resampled.double().numpy())

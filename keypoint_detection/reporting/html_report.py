@@ -16,7 +16,8 @@ from keypoint_detection import __version__, pages
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.drawing import DRAWN_SCORE
-from keypoint_detection.metrics.report import DEFINITIONS, EvaluationReport, ImageErrors
+from keypoint_detection.metrics.catalogue import DEFINITIONS
+from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
 from keypoint_detection.metrics.result_columns import (
     Column,
     list_columns,

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
 from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.metrics.catalogue import find_better
 from keypoint_detection.training.checkpointing import BestCheckpoint
 
 logger = logging.getLogger(__name__)
@@ -20,9 +21,6 @@ N_OFFERED = 3
 N_LISTED = 12
 # Errors in pixels are those of the points that were found.
 ERROR_PREFIX = "val/error_px/"
-# How the names of metrics begin that are better if they are higher, and of those that are better if they are lower.
-RISING = ("mAP", "AP/", "OKS-AP", "PCK/", "strict_success/", "detection_rate", "precision", "recall", "F1")
-FALLING = ("loss", "error_px/", "NME", "ECE/")
 
 
 def fill_in_monitors(trainer: Namespace) -> None:
@@ -80,17 +78,9 @@ def _check_monitor(who: str, monitor: str | None, names: set[str]) -> None:
 
 def _check_mode(who: str, monitor: str | None, mode: str) -> None:
     """Warn if a metric that should rise is watched for the opposite, or the other way round."""
-    better = _find_better(monitor or "")
+    better = find_better((monitor or "").removeprefix("val/").removeprefix("train/"))
     if better is not None and mode != better:
         logger.warning(
             "%s watches %s with mode=%s, which takes an improvement for the opposite. Set its mode to %s.",
             *(who, monitor, mode, better),
         )
-
-
-def _find_better(monitor: str) -> str | None:
-    """Tell whether a metric is better if it is higher (`max`) or lower (`min`); None if neither."""
-    name = monitor.removeprefix("val/").removeprefix("train/")
-    if name.startswith(RISING):
-        return "max"
-    return "min" if name.startswith(FALLING) else None
