@@ -1,34 +1,27 @@
 """The command `kpd check`: find what is wrong with a data set before a training does."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from keypoint_detection.commands.fit_configs import (
-    CONFIG_HELP,
-    add_fit_options,
-    describe_fit_data,
-    names_fit_options,
-    read_fit_words,
-)
+from keypoint_detection.commands.fit_configs import read_fit_words, split_fit_words
 from keypoint_detection.commands.terminal import track
 from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.audit import Audit, DataDescription, audit
 from keypoint_detection.data.checks.audit_report import describe_audit, format_audit
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Part, Requirements
+from keypoint_detection.data.coco_keypoints import Coordinates
+from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.destinations import refuse_unwritable
-from keypoint_detection.parsing.arguments import CONFIG_OPTIONS
-from keypoint_detection.parsing.errors import Parser
-from keypoint_detection.parsing.functions import describe
-from keypoint_detection.printing import complain, make_handler, say
+from keypoint_detection.parsing.functions import call_with_words
+from keypoint_detection.printing import say
 from keypoint_detection.types import MIN_DISTANCE_PX, DataError
 
+CONFIG_HELP = "YAML file of `kpd fit`; only settings that concern the data are used."
 STANDARD_OUTPUT = "-"
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg")
 CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -54,36 +47,26 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: errors were found (1), or the words are wrong (2).
     """
-    parser = Parser(prog="kpd check", description=describe(check))
     # `--json data.json` would otherwise write the report over the data.
     typed = [f"--json={STANDARD_OUTPUT}" if word == "--json" else word for word in words[1:]]
-    parser.add_argument("file", nargs="?", help="COCO keypoint file (JSON) to check by itself.")
-    parser.add_function_arguments(check, as_group=False, skip={"data", "augmentation"})
-    needs_fit_options = names_fit_options(typed)
-    if needs_fit_options:
-        add_fit_options(parser)
-    else:
-        parser.add_argument(*CONFIG_OPTIONS, help=CONFIG_HELP)  # for the help, which then loads no Lightning
-    logging.basicConfig(level=logging.WARNING, handlers=[make_handler()])
-    try:
-        options = parser.parse_args(read_fit_words(typed) if needs_fit_options else typed)
-        data, augmentation = _describe_data(parser, options, needs_fit_options)
-        is_clean = check(data, augmentation, options.json, options.sheet, options.n_images)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        complain("kpd check: interrupted; nothing was reported.\n")
-        raise SystemExit(130) from None
-    if not is_clean:
+    own, of_fit = split_fit_words(typed)
+    if not call_with_words(check, "kpd check", own, {"of_fit": of_fit}, CONFIG_HELP):
         raise SystemExit(1)
 
 
 def check(
-    data: DataDescription,
-    augmentation: Augmentation,
+    file: str | None = None,
+    /,
+    image_root: str | None = None,
+    missing_images: MissingImages | None = None,
+    outside_images: OutsideImages | None = None,
+    categories: list[str] | None = None,
+    coordinates: Coordinates | None = None,
+    channels: dict[str, list[str]] | list[str] | None = None,
     json: str | None = None,
     sheet: str | None = "contact_sheet.png",
     n_images: PositiveInt = 12,
+    of_fit: Sequence[str] = (),
 ) -> bool:
     """Read all labels and images of a data set, and report what would harm a training or its result.
 
@@ -92,21 +75,42 @@ def check(
     know. The exit code is 1 if there are errors.
 
     Args:
-        data: the data to check.
-        augmentation: how training images are changed.
+        file: COCO keypoint file (JSON) to check by itself.
+        image_root: folder that the images' file names are relative to; by default, the folder of each file.
+        missing_images: whether images whose file is missing are an error, as by default, or left out (skip).
+        outside_images: whether images outside that folder are an error, as by default, or checked too (allow).
+        categories: names of the categories to check; by default, all.
+        coordinates: convention of the labels: in `continuous`, the default, (0, 0) is the outer corner of the top-left
+            pixel; in `pixel_index`, integers name pixels.
+        channels: keypoint types that share a channel, e.g. {corner: [corner0, corner1], nose: [nose]}, or types with a
+            channel each; by default, all types with a channel each.
         json: write the report as JSON: --json to the terminal instead of text, --json=FILE to a file.
         sheet: the contact sheet to write: random images with their labels, before and after augmentation; null: none.
         n_images: how many images the contact sheet shows.
+        of_fit: options of `kpd fit`; those above take precedence.
 
     Returns:
         Whether there are no errors.
 
     Raises:
-        DataError: the name of a file to write has the wrong ending.
+        DataError: there is nothing to check, or the name of a file to write has the wrong ending.
     """
     if sheet is not None and Path(sheet).suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"--sheet is {sheet!r}; a name ending in {', '.join(SHEET_SUFFIXES)} is expected.")
     _refuse_unwritable({"--sheet": sheet, "--json": None if json == STANDARD_OUTPUT else json})
+    if of_fit:
+        data, module = read_fit_words("kpd check", of_fit, file)
+        augmentation = Augmentation(module.transform, module.flip_pairs, module.transform is not None)
+    else:
+        data, augmentation = _describe_file(file), Augmentation(None, None, True)
+    data = data._replace(
+        image_root=image_root or data.image_root,
+        missing_images=missing_images or data.missing_images,
+        outside_images=outside_images or data.outside_images,
+        categories=categories or data.categories,
+        coordinates=coordinates or data.coordinates,
+        channels=channels or data.channels,
+    )
     found = audit(data, lambda scans, n_images: track(scans, "Reading images", n_images))
     part = next((part for part in found.parts if part.name in ("", "train") and part.sizes.any()), None)
     if sheet is not None and part is not None and len(part.channels):
@@ -129,24 +133,19 @@ def _refuse_unwritable(targets: Mapping[str, str | None]) -> None:
         refuse_unwritable(path, option)
 
 
-def _describe_data(parser: Parser, options: Namespace, has_fit_options: bool) -> tuple[DataDescription, Augmentation]:
-    if has_fit_options:
-        data, fit_data = describe_fit_data(parser, options)
-        return data, Augmentation(fit_data.transform, fit_data.flip_pairs, fit_data.transform is not None)
-    if options.file is None:
+def _describe_file(file: str | None) -> DataDescription:
+    """Describe a file by itself, as a training with the defaults would take it."""
+    if file is None:
         raise DataError("nothing to check: give a COCO keypoint file, or --config with a config of `kpd fit`.")
-    if Path(options.file).suffix.lower() in CONFIG_SUFFIXES:
+    if Path(file).suffix.lower() in CONFIG_SUFFIXES:
         raise DataError(
-            f"{options.file}: a COCO keypoint file (JSON) is expected. If this is a config of `kpd fit`, give it with "
-            f"its option: kpd check --config {options.file}"
+            f"{file}: a COCO keypoint file (JSON) is expected. If this is a config of `kpd fit`, give it with its "
+            f"option: kpd check --config {file}"
         )
-    if not Path(options.file).is_file():
-        raise DataError(f"{options.file!r} is not a file; a COCO keypoint file (JSON) is expected.")
+    if not Path(file).is_file():
+        raise DataError(f"{file!r} is not a file; a COCO keypoint file (JSON) is expected.")
     requirements = Requirements(None, "letterbox", False, None, MIN_DISTANCE_PX)
-    files = {"": Path(options.file)}
-    return DataDescription(files, None, "continuous", None, None, requirements, None, "error", "error"), Augmentation(
-        None, None, True
-    )
+    return DataDescription({"": Path(file)}, None, "continuous", None, None, requirements, None, "error", "error")
 
 
 def _look_at_augmentation(

@@ -41,21 +41,23 @@ def run(words: Sequence[str]) -> None:
 
 
 def _spell(words: Sequence[str]) -> list[str]:
-    """Rewrite the source, the short names `--from` and `--to`, and hyphens as parameter names."""
+    """Rewrite the short names `--from` and `--to`, and hyphens, as parameter names; the source needs no name."""
     spelt = []
-    for position, word in enumerate(words):
-        if position == 0 and not word.startswith("-"):
-            word = f"--source={word}"
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--source":
+            spelt += [value] if equals else []
         elif word.startswith("--"):
-            name, equals, value = word.partition("=")
             name = {"--from": "--source_format", "--to": "--output_format"}.get(name, name)
-            word = f"--{name[2:].replace('-', '_')}{equals}{value}"
-        spelt.append(word)
+            spelt.append(f"--{name[2:].replace('-', '_')}{equals}{value}")
+        else:
+            spelt.append(word)
     return spelt
 
 
 def convert(
     source: str,
+    /,
     output: str,
     source_format: FormatName | None = None,
     output_format: OutputName | None = None,

@@ -21,34 +21,47 @@ from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.types import DataError
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
     from keypoint_detection.data.datamodule import KeypointsDataModule
 
-CONFIG_HELP = "YAML file of `kpd fit`; only settings that concern the data are used."
+# The options of `kpd fit`, and sections of them.
+FIT_OPTIONS = (*CONFIG_OPTIONS, "--data", "--model", "--trainer", "--seed_everything", "--ckpt_path")
 # The options of the model that concern its data.
 MODEL_OPTIONS = ("channels", "max_keypoints", "min_distance_px")
 
 
-def names_fit_options(words: Sequence[str]) -> bool:
-    """Whether words contain options of `kpd fit`."""
-    return any(word.startswith((*CONFIG_OPTIONS, "--data", "--model")) for word in words)
+def split_fit_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split words into those of a command itself and the options of `kpd fit`, each with its value in one word.
+
+    >>> split_fit_words(["train.json", "--config", "a.yaml", "--data.fold=1", "--json"])
+    (['train.json', '--json'], ['--config=a.yaml', '--data.fold=1'])
+    """
+    own, of_fit = [], []
+    rest = iter(words)
+    for word in rest:
+        name, equals, _ = word.partition("=")
+        if name.split(".")[0] not in FIT_OPTIONS:
+            own.append(word)
+        elif equals:
+            of_fit.append(word)
+        else:
+            of_fit.append(f"{CONFIG_OPTIONS[-1] if name in CONFIG_OPTIONS else name}={next(rest, '')}")
+    return own, of_fit
 
 
-def add_fit_options(parser: Parser) -> None:
+def _add_data_options(parser: Parser) -> None:
     """Add `--config`, all options of the data and those of the model that concern it; loads Lightning."""
     # Registers how the arguments of torchvision's transforms are read.
     import keypoint_detection.commands.detector_cli  # noqa: F401
     from keypoint_detection.data.datamodule import KeypointsDataModule
     from keypoint_detection.detector import KeypointDetector
 
-    parser.add_argument(*CONFIG_OPTIONS, action="config", help=CONFIG_HELP)
+    parser.add_argument(*CONFIG_OPTIONS, action="config")
     parser.add_class_arguments(KeypointsDataModule, "data", skip={"channels"})
     others = set(inspect.signature(KeypointDetector).parameters) - set(MODEL_OPTIONS)
     parser.add_class_arguments(KeypointDetector, "model", skip=others, instantiate=False)
 
 
-def read_fit_words(words: Sequence[str]) -> list[str]:
+def _keep_data_words(words: Sequence[str]) -> list[str]:
     """Drop from flags and config files what does not concern the data, so that those of `kpd fit` can be given.
 
     Raises:
@@ -68,7 +81,7 @@ def _is_of_training(word: str) -> bool:
     from keypoint_detection.detector import KeypointDetector
 
     name = word.partition("=")[0]
-    if name.startswith(("--trainer.", "--seed_everything", "--ckpt_path", "--optimizer", "--lr_scheduler")):
+    if not name.startswith(("--data", "--model")):
         return True
     option = name.removeprefix("--model.").split(".")[0]
     return (
@@ -99,19 +112,30 @@ def _read_config(config: ConfigWord) -> str:
     return yaml.safe_dump(sections, sort_keys=False) + "\n"
 
 
-def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescription, KeypointsDataModule]":
+def read_fit_words(
+    command: str, words: Sequence[str], file: str | None
+) -> "tuple[DataDescription, KeypointsDataModule]":
     """Describe what a training with these options would read.
 
+    Args:
+        command: the one to which the words belong, for errors.
+        words: options of `kpd fit`.
+        file: the file to train on, if it is given apart from them.
+
     Raises:
+        SystemExit: the words are wrong (2).
         DataError: no file is given, or options contradict each other.
     """
     from keypoint_detection.data.label_files import find_files
 
+    parser = Parser(prog=command)
+    _add_data_options(parser)
+    options = parser.parse_args(_keep_data_words(words))
     data: KeypointsDataModule = parser.instantiate_classes(options).data
-    if options.file is not None:
+    if file is not None:
         if data.train or data.synthetic:
-            raise DataError(f"both {options.file!r} and data.train or data.synthetic are given; leave one of them out.")
-        data.train = options.file
+            raise DataError(f"both {file!r} and data.train or data.synthetic are given; leave one of them out.")
+        data.train = file
     data.prepare_data()
     files = find_files(data.train, data.val, data.test, data.synthetic)
     named = {name: path for name, path in files._asdict().items() if path is not None}
@@ -131,7 +155,7 @@ def describe_fit_data(parser: Parser, options: "Namespace") -> "tuple[DataDescri
         data.categories,
         options.model.channels,
         requirements,
-        split=data.split_options if "train" in named and "val" not in named and options.file is None else None,
+        split=data.split_options if "train" in named and "val" not in named and file is None else None,
         missing_images=data.missing_images,
         outside_images=data.outside_images,
     )

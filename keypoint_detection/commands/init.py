@@ -1,6 +1,5 @@
 """The command `kpd init`: write a config for a file of labels."""
 
-import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -19,8 +18,7 @@ from keypoint_detection.data.coco_keypoints import Coordinates
 from keypoint_detection.data.image_files import check_images
 from keypoint_detection.data.label_files import read_table
 from keypoint_detection.destinations import refuse_unwritable, shorten_path
-from keypoint_detection.parsing.errors import Parser
-from keypoint_detection.parsing.functions import describe
+from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.types import DataError
 
 BASE, QUICKSTART = "base.yaml", "quickstart.yaml"
@@ -62,19 +60,12 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: the words or the labels are wrong, or the config exists (2).
     """
-    parser = Parser(prog="kpd init", description=describe(init))
-    parser.add_argument("file", nargs="?", help="COCO keypoint file (JSON) to train on.")
-    parser.add_function_arguments(init, as_group=False, skip={"file"})
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = parser.parse_args([f"{word}=true" if word == "--quickstart" else word for word in words[1:]])
-    try:
-        init(**options.as_dict())
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    call_with_words(init, "kpd init", words[1:])
 
 
 def init(
     file: str | None = None,
+    /,
     val: str | None = None,
     quickstart: bool = False,
     output: str | None = None,

@@ -35,12 +35,12 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: the words are wrong, or the runs cannot be summarised together (2).
     """
-    help_text = "run folders, a folder that contains them, or patterns of either: 'runs/*-fit*'."
-    call_with_words(summarize, "kpd summarize", words[1:], positional=("runs", help_text))
+    call_with_words(summarize, "kpd summarize", words[1:])
 
 
 def summarize(
     runs: list[str],
+    /,
     output: str = "summary.json",
     error: ErrorName = "error_px/mean",
     n_resamples: PositiveInt = 1000,
@@ -54,7 +54,7 @@ def summarize(
     labels. Folds are pooled first.
 
     Args:
-        runs: run folders, a folder that contains them, or patterns of either.
+        runs: run folders, a folder that contains them, or patterns of either: 'runs/*-fit*'.
         output: the JSON file to write. The figure of a learning curve has the same name but ends in .png.
         error: the error, over all channels, that settings are sorted by and that a learning curve shows.
         n_resamples: bootstrap resamples of the held-out images for the 95 % intervals. If `data.group_by` was given,

@@ -3,11 +3,17 @@
 import inspect
 import logging
 import re
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from argparse import SUPPRESS
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TypeVar, get_args, get_origin
 
+import docstring_parser
+
+from keypoint_detection.parsing.arguments import CONFIG_OPTIONS
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.parsing.help import TRUST_HELP
+from keypoint_detection.parsing.internals import let_stand_alone
 from keypoint_detection.printing import make_handler
 
 R = TypeVar("R")
@@ -23,36 +29,74 @@ def describe(function: Callable[..., object]) -> str:
 
 
 def call_with_words(
-    function: Callable[..., R], command: str, words: Sequence[str], positional: tuple[str, str] | None = None
+    function: Callable[..., R],
+    command: str,
+    words: Sequence[str],
+    given: Mapping[str, object] = MappingProxyType({}),
+    config: str | None = None,
 ) -> R:
     """Call a function with the options given on a command line.
 
     Args:
-        function: its typed parameters are the options, alongside `--config` for a YAML file of them.
+        function: its typed parameters are the options, alongside `--config` for a YAML file of them. Those that are
+            positional only, `def function(file: str, /)`, are given without the name of an option.
         command: its name on the command line, e.g. `kpd export`.
         words: the options, without the command.
-        positional: the parameter that takes the words without an option, one or more, and its help.
+        given: parameters that are not options, and their values.
+        config: what the help says about `--config`, for a command that takes it out of the words itself.
 
     Raises:
         SystemExit: the words are wrong, or the function cannot use what they name (2).
     """
-    reads_checkpoints = "ckpt_path" in inspect.signature(function).parameters
-    required = [name for name, one in inspect.signature(function).parameters.items() if one.default is one.empty]
-    # `kpd convert` takes its source without the name of the option.
-    bare = ("source", positional[0] if positional else "")
-    shown = [name.upper() if name in bare else f"--{name}={name.upper()}" for name in required]
-    usage = " ".join([command, *shown, "[--OPTION=VALUE …]"])
+    parameters = inspect.signature(function).parameters
+    bare = [one for one in parameters.values() if one.kind is one.POSITIONAL_ONLY]
     parser = Parser(
-        prog=command, usage=usage, description=describe(function), epilog=TRUST_HELP if reads_checkpoints else None
+        prog=command,
+        usage=" ".join([command, *_list_required(function), "[--OPTION=VALUE …]"]),
+        description=describe(function),
+        epilog=TRUST_HELP if "ckpt_path" in parameters else None,
     )
-    parser.add_argument("-c", "--config", action="config", help="YAML file with the options below.")
-    if positional is not None:
-        parser.add_argument(positional[0], nargs="+", help=positional[1])
-    parser.add_function_arguments(function, as_group=False, skip=set() if positional is None else {positional[0]})
+    if config is None:
+        parser.add_argument(*CONFIG_OPTIONS, action="config", help="YAML file with the options below.")
+    else:
+        parser.add_argument(*CONFIG_OPTIONS, help=config)
+    for one in bare:
+        _add_bare(parser, one, function)
+    parser.add_function_arguments(function, as_group=False, skip={*given, *(one.name for one in bare)})
+    for one in parameters.values():
+        if one.annotation in (bool, bool | None):
+            let_stand_alone(parser, f"--{one.name}")
     logging.basicConfig(level=logging.WARNING, handlers=[make_handler()])
     options = parser.parse_args(list(words)).as_dict()
     options.pop("config")
+    bare_values = [options.pop(one.name, one.default) for one in bare]
     try:
-        return function(**options)
+        return function(*bare_values, **options, **given)
     except (ValueError, OSError) as error:
         parser.error(str(error))
+
+
+def _list_required(function: Callable[..., object]) -> list[str]:
+    """List what the usage of a command names: words without an option, and the options that it requires."""
+    shown = []
+    for one in inspect.signature(function).parameters.values():
+        name = one.name.upper()
+        if one.kind is one.POSITIONAL_ONLY:
+            name += " …" if get_origin(one.annotation) is list else ""
+            shown.append(name if one.default is one.empty else f"[{name}]")
+        elif one.default is one.empty:
+            shown.append(f"--{one.name}={name}")
+    return shown
+
+
+def _add_bare(parser: Parser, parameter: inspect.Parameter, function: Callable[..., object]) -> None:
+    """Add a parameter that is given without the name of an option: one word, or one or more if it is a list."""
+    docs = docstring_parser.parse(inspect.getdoc(function) or "").params
+    is_list = get_origin(parameter.annotation) is list
+    kind = get_args(parameter.annotation)[0] if is_list else parameter.annotation
+    about = next(doc.description for doc in docs if doc.arg_name == parameter.name)
+    if parameter.default is parameter.empty:
+        parser.add_argument(parameter.name, type=kind, nargs="+" if is_list else None, help=about)
+    else:
+        # Without the default that argparse would write over what a config says.
+        parser.add_argument(parameter.name, type=kind, nargs="?", default=SUPPRESS, help=about)

@@ -79,6 +79,21 @@ def list_option_strings(parser: ArgumentParser) -> Iterator[str]:
         yield from list_option_strings(child)
 
 
+def let_stand_alone(parser: ArgumentParser, option: str, *others: str) -> None:
+    """Let the name of an option that is true or false stand alone, for true.
+
+    Args:
+        parser: that of the command.
+        option: its name, e.g. `--output.resume`.
+        others: further names for it.
+    """
+    action = parser._option_string_actions[option]
+    action.nargs, action.const = "?", True
+    for other in others:
+        action.option_strings = [*action.option_strings, other]
+        parser._option_string_actions[other] = action
+
+
 def list_class_names(parser: ArgumentParser, option: str) -> list[str]:
     """List the short names of the classes that an option takes, of those that are imported.
 

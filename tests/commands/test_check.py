@@ -119,3 +119,27 @@ def test_a_section_that_is_not_a_mapping_is_refused_with_its_line(tmp_path, monk
     code, printed = run(capsys, "--config=base.yaml")
     assert code == 2
     assert "base.yaml, line 2: data is a list; expected its options" in printed.err
+
+
+def test_a_file_alone_is_described_by_the_options_of_other_commands(labels, tmp_path, capsys):
+    moved = labels.rename(tmp_path / "labels.json")
+    words = [moved, "--sheet=null", "--json"]
+    assert run(capsys, *words)[0] == 1
+    code, printed = run(
+        capsys, *words, "--image_root=data", "--channels={all: [nose, tail]}", "--coordinates=pixel_index"
+    )
+    assert code == 0
+    (part,) = json.loads(printed.out)["parts"]
+    assert list(part["points"]) == ["all"]
+
+
+def test_an_option_of_the_check_precedes_that_of_the_config(labels, tmp_path, capsys):
+    labels.rename(tmp_path / "labels.json")
+    (tmp_path / "base.yaml").write_text("data: {train: labels.json, val: labels.json, image_root: nowhere}\n")
+    assert run(capsys, "-c", "base.yaml", "--sheet=null")[0] == 1
+    assert run(capsys, "-c", "base.yaml", "--sheet=null", "--image_root=data")[0] == 0
+
+
+def test_options_of_a_training_are_accepted_with_their_values_apart(labels, capsys):
+    words = ["--data.train", labels, "--trainer.max_epochs", "3", "--model.lr=0.1", "--sheet", "null"]
+    assert run(capsys, *words)[0] == 0

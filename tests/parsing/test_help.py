@@ -38,7 +38,7 @@ def page(capsys, monkeypatch):
         "Draw a line.\n\nIt is straight.\n\n  draw --width=3\n",
         "  --width WIDTH\n      from side to side. (required; a number above 0)\n",
         "  --colour {red,blue}\n      of the ink (on paper). (default: red)\n",
-        "  --is_filled {true,false}\n      whether it is filled. (default: false)\n",
+        "  --is_filled [{true,false}]\n      whether it is filled. (default: false)\n",
         "  --name NAME\n      what it is called.\n",
         "  -h, --help\n      show this help\n",
     ],
