@@ -1,5 +1,6 @@
 """Images of predictions: heatmaps, predicted and true points, a legend of the channels."""
 
+import io
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ HEATMAP_OPACITY, FAINT = 0.75, 0.02
 LEGEND_SHARE, LEGEND_STEP = 0.15, 0.9
 # A contact sheet: the side of a cell, and the margin around its image.
 CELL_PX, CELL_MARGIN_PX = 400, 4
+JPEG_QUALITY = 80
 
 
 class PointSet(NamedTuple):
@@ -288,3 +290,13 @@ def _draw_cell(panel: LabelledPanel) -> Image.Image:
         title = f"…{title.removeprefix('…')[1:]}"
     pen.draw.text((CELL_MARGIN_PX, cell.height - ROW_PX), title, fill="white", font=font)
     return cell
+
+
+def as_jpeg(image: Image.Image, max_width_px: int) -> bytes:
+    """Encode an image as JPEG, reduced to a width if it is wider."""
+    if image.width > max_width_px:
+        height = max(1, round(image.height * max_width_px / image.width))
+        image = image.resize((max_width_px, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()

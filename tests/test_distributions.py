@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Neither the tests nor what only a clone needs.
 PACKAGE = {
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.py", "templates/*.yaml", "py.typed")
+    for pattern in ("*.py", "templates/*", "py.typed")
     for path in (ROOT / "keypoint_detection").rglob(pattern)
 }
 

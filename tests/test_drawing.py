@@ -1,8 +1,18 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from keypoint_detection.drawing import Drawable, Heatmaps, LabelledPanel, PointSet, draw_contact_sheet, draw_overlay
+from keypoint_detection.drawing import (
+    Drawable,
+    Heatmaps,
+    LabelledPanel,
+    PointSet,
+    as_jpeg,
+    draw_contact_sheet,
+    draw_overlay,
+)
 from keypoint_detection.marks import PALETTE, Pen, colour_of, fit_radius
 
 
@@ -201,3 +211,9 @@ def test_the_legend_of_many_channels_leaves_room_for_a_large_image():
 @pytest.mark.parametrize(("scale", "radius"), [(1.0, 4.0), (1.5, 4.0), (4.0, 10.0)])
 def test_the_marks_of_points_that_coincide_stay_legible(scale, radius):
     assert fit_radius(np.zeros((4, 2)), scale) == radius
+
+
+def test_a_jpeg_is_no_wider_than_needed():
+    image = Image.open(io.BytesIO(as_jpeg(Image.new("RGB", (300, 100), "red"), max_width_px=150)))
+    assert (image.format, image.size) == ("JPEG", (150, 50))
+    assert Image.open(io.BytesIO(as_jpeg(Image.new("RGB", (30, 10)), max_width_px=150))).size == (30, 10)

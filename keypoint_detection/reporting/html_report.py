@@ -1,5 +1,6 @@
 """A measurement as an HTML page: tables, curves, the worst images, and what was measured with which settings."""
 
+import base64
 import logging
 import math
 import platform
@@ -10,16 +11,16 @@ import torch
 import yaml
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt
 from lightning.pytorch import LightningModule, Trainer
-from PIL import Image
 
-from keypoint_detection import __version__, pages
+from keypoint_detection import __version__
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.datamodule import KeypointsDataModule
-from keypoint_detection.drawing import DRAWN_SCORE
+from keypoint_detection.drawing import DRAWN_SCORE, as_jpeg
 from keypoint_detection.metrics.catalogue import DEFINITIONS
 from keypoint_detection.metrics.report import EvaluationReport, ImageErrors
 from keypoint_detection.metrics.result_columns import (
     Column,
+    ResultCell,
     list_columns,
     list_further_columns,
     list_rows,
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "report.html"
 # Twice the width at which a common screen shows an image of two panels, so that marks stay sharp.
 MAX_IMAGE_WIDTH_PX = 1440
-SVG = "image/svg+xml"
+SVG, JPEG = "image/svg+xml", "image/jpeg"
 
 
 class HtmlReport(MeasuringCallback):
@@ -71,7 +72,7 @@ class HtmlReport(MeasuringCallback):
     def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the page, on the first of several processes."""
         images = self._drawings.take(trainer, list(pl_module.channels))  # type: ignore[arg-type]
-        drawn = _gather({image_id: _compress(image) for image_id, image in images.items()})
+        drawn = _gather({image_id: as_jpeg(image, MAX_IMAGE_WIDTH_PX) for image_id, image in images.items()})
         report = find_report(pl_module)
         if not trainer.is_global_zero or report is None:
             return
@@ -81,7 +82,7 @@ class HtmlReport(MeasuringCallback):
         folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILE_NAME
-        path.write_text(self._render(trainer, pl_module, report, drawn), encoding="utf-8")
+        path.write_bytes(self._render(trainer, pl_module, report, drawn))
         if table is not None:
             table.announce(trainer, f"Report:  {path}")
         else:
@@ -89,18 +90,63 @@ class HtmlReport(MeasuringCallback):
 
     def _render(
         self, trainer: Trainer, pl_module: LightningModule, report: EvaluationReport, drawn: dict[int, bytes]
-    ) -> str:
+    ) -> bytes:
+        # Not needed to start a training.
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
         subject = _describe_subject(trainer, pl_module, list(drawn))
-        title = f"Keypoint detector: {'test' if trainer.state.fn == 'test' else 'validation'}"
-        sections = [
-            _write_results(report),
-            _write_curves(report),
-            _write_reliability(report),
-            _write_worst(report, drawn, self.n_images, subject.file_names, self.min_score),
-            pages.section("What was measured", pages.facts(subject.facts)),
-            pages.section("Config", pages.folded("every setting of this run", pages.preformatted(subject.config))),
-        ]
-        return pages.render_page(title, _summarise(report), [one for one in sections if one])
+        curves = report.reliability_curves
+        worst = [row for row in report.per_image_errors() if row.image_id in drawn][: self.n_images]
+        templates = Environment(
+            loader=PackageLoader("keypoint_detection"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        page = templates.get_template(FILE_NAME).render(
+            title=f"Keypoint detector: {'test' if trainer.state.fn == 'test' else 'validation'}",
+            summary=_summarise(report),
+            results=_tabulate(report, list_columns(report)),
+            has_intervals=bool(report.bounds),
+            channels_without_truth=report.channels_without_truth,
+            shares=[*_describe_shares(report), *((name, _number(value)) for name, value in report.oks_ap.items())],
+            further_results=_tabulate(report, list_further_columns(report)),
+            thresholds=[f"{threshold:g}" for threshold in report.thresholds_px],
+            definitions=DEFINITIONS,
+            precision_recall=_embed(as_svg(plot_precision_recall(report)), SVG),
+            cumulative_errors=_embed(as_svg(plot_cumulative_errors(report)), SVG),
+            reliability=_embed(as_svg(reliability_diagram(curves)), SVG) if curves else None,
+            worst_images=[
+                _Image(row.image_id, _embed(drawn[row.image_id], JPEG), _describe_image(row, subject.file_names))
+                for row in worst
+            ],
+            min_score=f"{self.min_score:.2g}",
+            subject=subject.facts,
+            config=subject.config,
+        )
+        # Names may contain halves of surrogate pairs, which a UTF-8 file cannot.
+        return page.encode("utf-8", "replace")
+
+
+class _Table(NamedTuple):
+    """A table of numbers.
+
+    Attributes:
+        headings: one per column, the first of which has the names of the rows.
+        rows: the name and the numbers of each; the last sums up the others.
+    """
+
+    headings: list[str]
+    rows: list[tuple[str, list[ResultCell]]]
+
+
+class _Image(NamedTuple):
+    """One of the worst images: its id, the address of its drawing, and what went wrong."""
+
+    id: int
+    source: str
+    caption: str
 
 
 class _Subject(NamedTuple):
@@ -129,49 +175,22 @@ def _summarise(report: EvaluationReport) -> str:
     return ", ".join(parts)
 
 
-def _write_results(report: EvaluationReport) -> str:
-    note = "Errors are in pixels of the original images. "
-    if report.bounds:
-        note += "Below each number is its 95 % interval (bootstrap over images)."
-    without = "".join(
-        pages.paragraph(f"Channel '{name}' has no labelled points here; the means leave it out.")
-        for name in report.channels_without_truth
-    )
-    images = [(f"images with every point within {d:g} px", share) for d, share in _shares_of_images(report)]
-    return pages.section(
-        "Result",
-        _write_table(report, list_columns(report), note),
-        without,
-        pages.facts([*images, *((name, _number(value)) for name, value in report.oks_ap.items())]),
-        pages.folded(
-            "More numbers, and what they mean",
-            _write_table(
-                report,
-                list_further_columns(report),
-                "PCK: share of the points within a distance, or within a fraction of the box. Precision, recall and F1 "
-                f"are those at the score threshold, within {report.thresholds_px[-1]:g} px.",
-            ),
-            pages.definitions(list(DEFINITIONS.items())),
-        ),
-    )
-
-
-def _write_table(report: EvaluationReport, columns: list[Column], caption: str) -> str:
+def _tabulate(report: EvaluationReport, columns: list[Column]) -> _Table:
     rows = [
-        [pages.Cell(name_row(report, row)), *(pages.Cell(*write_cell(report, column, index)) for column in columns)]
+        (name_row(report, row), [write_cell(report, column, index) for column in columns])
         for index, row in enumerate(list_rows(report))
     ]
-    headings = ["channel", *(column.heading for column in columns)]
-    return pages.table(headings, rows, has_total=True, caption=caption)
+    return _Table(["channel", *(column.heading for column in columns)], rows)
 
 
-def _shares_of_images(report: EvaluationReport) -> list[tuple[float, str]]:
+def _describe_shares(report: EvaluationReport) -> list[tuple[str, str]]:
+    """Name and write the shares of the images whose points are all within a threshold."""
     shares = []
     bounds = [bound.strict_success for bound in report.bounds or ()]
     for index, (threshold, value) in enumerate(zip(report.thresholds_px, report.strict_success, strict=True)):
         ends = [bound[index] for bound in bounds]
         interval = f" ({_number(ends[0])}–{_number(ends[1])})" if ends and not math.isnan(value) else ""
-        shares.append((threshold, _number(value) + interval))
+        shares.append((f"images with every point within {threshold:g} px", _number(value) + interval))
     return shares
 
 
@@ -179,65 +198,9 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-def _write_curves(report: EvaluationReport) -> str:
-    thresholds = ", ".join(f"{threshold:g}" for threshold in report.thresholds_px)
-    return pages.section(
-        "Curves",
-        pages.figure(
-            as_svg(plot_precision_recall(report)),
-            SVG,
-            f"Precision over recall of each channel, within {thresholds} pixels.",
-            "Precision-recall curves. The score threshold falls from left to right; a detection is right if it takes a "
-            "free ground truth within the distance. Precision is the maximum at that recall or above, so that the "
-            "area below a line is its AP.",
-        ),
-        pages.figure(
-            as_svg(plot_cumulative_errors(report)),
-            SVG,
-            "Share of the labelled points of each channel within a given error.",
-            "Cumulative errors: the share of the labelled points whose prediction is within that distance. If a line "
-            f"ends below 1, predictions are missing. Dotted: {thresholds} px.",
-        ),
-    )
-
-
-def _write_reliability(report: EvaluationReport) -> str:
-    """Show how far probabilities can be trusted, if the detector gives any."""
-    curves = report.reliability_curves
-    if not curves:
-        return ""
-    caption = (
-        "The share of detections that are right against the probability that the detector claims: on the dashed line, "
-        "claims are true; below it, too confident. The larger a marker, the more detections it represents."
-    )
-    description = "Share of right detections against their claimed probability."
-    return pages.section("Reliability", pages.figure(as_svg(reliability_diagram(curves)), SVG, description, caption))
-
-
-def _write_worst(
-    report: EvaluationReport, drawn: dict[int, bytes], n_images: int, file_names: dict[int, str], min_score: float
-) -> str:
-    errors = [row for row in report.per_image_errors() if row.image_id in drawn][:n_images]
-    if not errors:
-        return ""
-    images = [
-        pages.figure(
-            drawn[row.image_id],
-            "image/jpeg",
-            f"Image {row.image_id} with predicted and true points, and its heatmaps.",
-            _describe_image(row, file_names.get(row.image_id, "")),
-        )
-        for row in errors
-    ]
-    intro = (
-        "Ordered by missing predictions, then by maximum error. Circles are true points, crosses predicted ones with "
-        f"a score of at least {min_score:.2g}; on the right, the heatmaps in the colours of their channels."
-    )
-    return pages.section("Worst images", pages.paragraph(intro), *images)
-
-
-def _describe_image(row: ImageErrors, file_name: str) -> str:
-    parts = [f"Image {row.image_id}" + (f", {file_name}" if file_name else ""), f"{row.n_truths} labelled points"]
+def _describe_image(row: ImageErrors, file_names: dict[int, str]) -> str:
+    name = ", ".join(filter(None, [f"Image {row.image_id}", file_names.get(row.image_id)]))
+    parts = [name, f"{row.n_truths} labelled points"]
     if row.n_missing:
         parts.append(f"{row.n_missing} without a prediction")
     if not math.isnan(row.max_error_px):
@@ -272,8 +235,9 @@ def _describe_subject(trainer: Trainer, pl_module: LightningModule, image_ids: l
     return _Subject(facts, find_image_names(trainer, image_ids), config)
 
 
-def _compress(image: Image.Image) -> bytes:
-    return pages.image_as_jpeg(image, MAX_IMAGE_WIDTH_PX)
+def _embed(image: bytes, media_type: str) -> str:
+    """Return the address of an image that is in the page itself."""
+    return f"data:{media_type};base64,{base64.b64encode(image).decode('ascii')}"
 
 
 def _gather(drawn: dict[int, bytes]) -> dict[int, bytes]:

@@ -1,4 +1,5 @@
 import re
+from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +10,33 @@ from keypoint_detection.cli import run
 from keypoint_detection.reporting.html_report import HtmlReport
 from keypoint_detection.reporting.result_table import ResultTable
 
+HOSTILE = "<script>alert('x')</script> & \"耳朵\""
 
-def write_report(folder, channels, *, is_global_zero=True, callbacks=(), **options):
+
+class Reader(HTMLParser):
+    """Read a page back: its tags, what is not closed, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def write_report(folder, channels, *, is_global_zero=True, ckpt_path=None, callbacks=(), **options):
     trainer = SimpleNamespace(
         is_global_zero=is_global_zero, loggers=[], callbacks=list(callbacks), log_dir=str(folder),
-        default_root_dir=str(folder), state=SimpleNamespace(fn="test"), ckpt_path=None, precision="32-true",
+        default_root_dir=str(folder), state=SimpleNamespace(fn="test"), ckpt_path=ckpt_path, precision="32-true",
         strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=1, fast_dev_run=False,
     )  # fmt: skip
     report = measure_random_points(channels, **options)
@@ -34,6 +57,24 @@ def test_names_are_escaped_and_nothing_is_fetched(tmp_path):
     assert len(sources) == 2
     assert all(source.startswith("data:") for source in sources)
     assert "http" not in page
+
+
+def test_text_stays_text_wherever_it_stands(tmp_path):
+    reader = Reader(write_report(tmp_path, [HOSTILE], ckpt_path=HOSTILE))
+    assert reader.open == []
+    assert "table" in reader.tags
+    assert "script" not in reader.tags
+    # A row in two tables; the channel and its type; the checkpoint.
+    assert "".join(reader.text).count(HOSTILE) == 5
+
+
+def test_half_a_surrogate_pair_does_not_keep_a_page_from_being_written(tmp_path):
+    assert "a?b.ckpt" in write_report(tmp_path, ["ear"], ckpt_path="a\ud800b.ckpt")
+
+
+def test_the_last_row_of_each_table_is_the_total(tmp_path):
+    page = write_report(tmp_path, ["ear", "nose"])
+    assert re.findall(r'<tr class="total"><th scope="row">([^<]*)', page) == ["overall"] * 2
 
 
 @pytest.mark.parametrize(
