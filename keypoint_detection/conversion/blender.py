@@ -22,7 +22,6 @@ from keypoint_detection.conversion.label_set import (
     make_instance,
 )
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json
 from keypoint_detection.types import OCCLUDED, VISIBLE, DataError
@@ -49,9 +48,8 @@ def read(source: Path, reading: Reading) -> LabelSet:
     """
     content = _load(source)
     problems = Problems()
-    bounds = ImageBounds.of_file(source, reading.image_root, reading.outside_images)
     names = [[str(entry.get("image_path"))] for entry in content["dataset"] if isinstance(entry, dict)]
-    finder = ImageFinder([reading.image_root or source.parent], names, bounds, reading, problems)
+    finder = ImageFinder([source.parent], names, reading.bound_images(source), reading, problems)
     found: list[tuple[LabelledImage, dict[str, list[_Flagged]]]] = []
     for number, entry in enumerate(content["dataset"]):
         if not isinstance(entry, dict) or not isinstance(entry.get("image_path"), str):

@@ -23,7 +23,7 @@ from keypoint_detection.conversion.label_set import (
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_file import AnnotationEntry
 from keypoint_detection.data.coco_keypoints import examine_coco, name_category
-from keypoint_detection.data.image_bounds import ImageBounds, allow_outside
+from keypoint_detection.data.image_bounds import allow_outside
 from keypoint_detection.destinations import relate_path
 from keypoint_detection.types import NOT_LABELLED, DataError
 
@@ -109,15 +109,13 @@ def _read_file(file: _File, reading: Reading, reached: dict[str, str]) -> LabelS
     problems.raise_if_any(path)
     named = {entry.id: entry for entry in entries if entry.keypoints}
     indices = {identifier: index for index, identifier in enumerate(named)}
-    bounds = ImageBounds.of_file(path, reading.image_root, reading.outside_images, content.info)
-    roots = [reading.image_root] if reading.image_root else file.roots
     # Parts with folders of their own may have images of equal names.
     below = [str(PurePosixPath(file.folder, entry.file_name)) for entry in content.images]
     names = [
         [whole, entry.file_name] if reading.image_root else [entry.file_name]
         for whole, entry in zip(below, content.images, strict=True)
     ]
-    finder = ImageFinder(roots, names, bounds, reading, problems, reached)
+    finder = ImageFinder(file.roots, names, reading.bound_images(path, content.info), reading, problems, reached)
     images: dict[int, LabelledImage] = {}
     for entry, candidates, whole in zip(content.images, names, below, strict=True):
         image = finder.find(candidates, (entry.height, entry.width), identify(whole))

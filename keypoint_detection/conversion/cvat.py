@@ -26,7 +26,6 @@ from keypoint_detection.conversion.label_set import (
     name_split,
     round_px,
 )
-from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.destinations import shorten_path
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, DataError
@@ -62,8 +61,7 @@ def read(source: Path, reading: Reading) -> LabelSet:
     folder = path.parent
     roots = [reading.image_root] if reading.image_root else [folder, folder / "images"]
     names = _name_images(root, roots)
-    bounds = ImageBounds.of_file(path, reading.image_root, reading.outside_images)
-    finder = ImageFinder(roots, [[name] for name in names], bounds, reading, problems)
+    finder = ImageFinder(roots, [[name] for name in names], reading.bound_images(path), reading, problems)
     categories = _read_categories(root, reading.keypoints)
     if len({element.get("task_id") for element in root.findall("image")}) > 1:
         finder.advice = (

@@ -56,7 +56,7 @@ class ImageFinder:
     folders, the same number of them for all. A name that does not fit in is missing rather than another image.
 
     Args:
-        roots: folders in which to look, the best first.
+        roots: folders in which to look if the user gives none, the best first.
         wanted: all names in the labels; each is a sequence of names that the file may have, the best first.
         bounds: which files may be read.
         reading: the user's options.
@@ -73,6 +73,7 @@ class ImageFinder:
         problems: Problems,
         reached: dict[str, str] | None = None,
     ) -> None:
+        roots = [reading.image_root] if reading.image_root else roots
         self.roots = list({os.path.abspath(root): root for root in reversed(roots)}.values())[::-1]
         self.bounds = bounds
         self.reading = reading

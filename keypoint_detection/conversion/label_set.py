@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keypoint_detection.data.coco_keypoints import Coordinates
-from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
+from keypoint_detection.data.image_bounds import ImageBounds, MissingImages, OutsideImages
 from keypoint_detection.types import NOT_LABELLED
 
 Pixels = NDArray[np.uint8]
@@ -125,6 +125,10 @@ class Reading:
     keypoints: list[str]
     missing_images: MissingImages
     outside_images: OutsideImages
+
+    def bound_images(self, file: Path, info: Any = None) -> ImageBounds:
+        """Return which images a file of labels may name; `info` is its description of itself."""
+        return ImageBounds.of_file(file, self.image_root, self.outside_images, info)
 
 
 class Format(NamedTuple):

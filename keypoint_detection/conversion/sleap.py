@@ -28,7 +28,7 @@ from keypoint_detection.conversion.label_set import (
     make_instance,
 )
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.image_bounds import ImageBounds, allow_outside
+from keypoint_detection.data.image_bounds import allow_outside
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.extras import how_to_install
@@ -53,25 +53,16 @@ def read(source: Path, reading: Reading) -> LabelSet:
     Raises:
         DataError: it is not such a file, contains no labels, or images and videos are missing.
     """
-    try:
-        # Only what the package finds on disk is opened: the file may name any address.
-        content = _import_sleap_io(source).load_slp(str(source), open_videos=False)
-    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise DataError(f"{source}: cannot be read as a SLEAP file ({error}).") from error
+    content = _load(source)
     problems = Problems()
-    labelled = {id(one.video) for one in content.labeled_frames if one.user_instances or one.is_negative}
-    # Others need not be there.
-    videos = [video for video in content.videos if id(video) in labelled]
-    for video in videos:
-        if not isinstance(video.filename, list) and os.path.realpath(video.filename) == os.path.realpath(source):
-            video.filename = os.path.abspath(source)  # its images are inside
+    videos = _list_labelled_videos(content, source)
     names = [
         [str(name)]
         for video in videos
         for name in (video.filename if isinstance(video.filename, list) else [video.filename])
     ]
-    bounds = ImageBounds.of_file(source, reading.image_root, reading.outside_images, dict(content.provenance))
-    finder = ImageFinder([reading.image_root or source.parent], names, bounds, reading, problems)
+    bounds = reading.bound_images(source, dict(content.provenance))
+    finder = ImageFinder([source.parent], names, bounds, reading, problems)
     groups = _name_videos(videos)
     sources = {id(video): _open(video, group, finder, problems) for video, group in zip(videos, groups, strict=True)}
     problems.raise_if_any(source)
@@ -104,6 +95,24 @@ def read(source: Path, reading: Reading) -> LabelSet:
         for index, one in enumerate(content.skeletons)
     ]
     return LabelSet(categories, list(images.values()), notes)
+
+
+def _load(source: Path) -> Any:
+    try:
+        # Only what the package finds on disk is opened: the file may name any address.
+        return _import_sleap_io(source).load_slp(str(source), open_videos=False)
+    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(f"{source}: cannot be read as a SLEAP file ({error}).") from error
+
+
+def _list_labelled_videos(content: Any, source: Path) -> list[Any]:
+    """List the videos with labels; others need not be there."""
+    labelled = {id(one.video) for one in content.labeled_frames if one.user_instances or one.is_negative}
+    videos = [video for video in content.videos if id(video) in labelled]
+    for video in videos:
+        if not isinstance(video.filename, list) and os.path.realpath(video.filename) == os.path.realpath(source):
+            video.filename = os.path.abspath(source)  # its images are inside
+    return videos
 
 
 def _read_instance(one: Any, category: int, invisible: int) -> tuple[Instance, int]:

@@ -32,7 +32,6 @@ from keypoint_detection.conversion.label_set import (
 )
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.coco_keypoints import MAX_KEYPOINT_TYPES
-from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_text, read_yaml
 from keypoint_detection.images import IMAGE_SUFFIXES
@@ -84,9 +83,8 @@ def read(source: Path, reading: Reading) -> LabelSet:
     images: list[LabelledImage] = []
     seen: set[Path] = set()
     listed = {split: list(_list_images(config, split, problems)) for split in SPLITS}
-    bounds = ImageBounds.of_file(config.path, reading.image_root, reading.outside_images)
     names = [[str(path.absolute())] for paths in listed.values() for path in paths]
-    finder = ImageFinder([config.root], names, bounds, reading, problems)
+    finder = ImageFinder([config.root], names, reading.bound_images(config.path), reading, problems)
     for split in SPLITS:
         for path in listed[split]:
             if path in seen:  # `val` often names the training images

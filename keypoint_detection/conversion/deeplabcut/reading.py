@@ -146,9 +146,8 @@ def _read_rows(
     folder = table.path.parent
     is_in_project = folder.absolute().parent.name == IMAGE_FOLDER
     project = folder.absolute().parent.parent if is_in_project else folder
-    roots = [reading.image_root] if reading.image_root else [folder, project]
     bounds = ImageBounds(reading.image_root or project, reading.outside_images)
-    finder = ImageFinder(roots, [[name] for name, _ in table.rows], bounds, reading, problems)
+    finder = ImageFinder([folder, project], [[name] for name, _ in table.rows], bounds, reading, problems)
     images = []
     videos: dict[Path, VideoFrames] = {}
     for name, cells in table.rows:

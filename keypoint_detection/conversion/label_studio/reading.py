@@ -23,7 +23,6 @@ from keypoint_detection.conversion.label_studio.images import (
 )
 from keypoint_detection.conversion.label_studio.regions import WITHOUT_LABEL, WITHOUT_PLACE, DrawnObject, read_objects
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json
 from keypoint_detection.types import DataError
@@ -44,27 +43,15 @@ def read(source: Path, reading: Reading) -> LabelSet:
     key = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
     problems = Problems()
     others: Counter[str] = Counter()
-    chosen: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    n_skipped = n_several = 0
-    for task in tasks:
-        try:
-            kept = [one for one in task.get(key) or [] if not one.get("was_cancelled")]
-        except (AttributeError, TypeError) as error:
-            problems.add("layout", describe_layout(task, error))
-            continue
-        n_skipped += not kept
-        n_several += len(kept) > 1
-        if kept:
-            filled = [one for one in kept if one.get("result")] or kept
-            chosen.append((task, next((one for one in kept if one.get("ground_truth")), filled[0])))
+    chosen, notes_on_choice = _choose_annotations(tasks, key, problems)
     tags = read_tags(source.parent / CONFIG_NAME)
     results = [one.get("result") or [] for _, one in chosen]
     entries = [one for result in results if isinstance(result, list) for one in result if isinstance(one, dict)]
     used = list(dict.fromkeys(str(one["to_name"]) for one in entries if one.get("to_name")))
     views = [(task, view) for task, one in chosen for view in list_views(task, one, tags, used, problems)]
-    roots = [reading.image_root] if reading.image_root else [source.parent, *source.absolute().parents]
-    bounds = ImageBounds.of_file(source, reading.image_root, reading.outside_images)
-    finder = ImageFinder(roots, [list_names(view.address) for _, view in views], bounds, reading, problems)
+    names = [list_names(view.address) for _, view in views]
+    roots = [source.parent, *source.absolute().parents]
+    finder = ImageFinder(roots, names, reading.bound_images(source), reading, problems)
     found: list[tuple[LabelledImage, list[DrawnObject]]] = []
     reshaped: list[str] = []
     for task, view in views:
@@ -90,10 +77,7 @@ def read(source: Path, reading: Reading) -> LabelSet:
     left_out = {reason: others.pop(reason) for reason in (WITHOUT_PLACE, WITHOUT_LABEL) if reason in others}
     notes += [f"Regions of the kind {kind!r} are left out: {count}." for kind, count in others.items()]
     notes += [f"Left out, as {reason}: {count_in_words(count, 'region')}." for reason, count in left_out.items()]
-    notes += [f"Left out, as not labelled or skipped: {count_in_words(n_skipped, 'task')}."] if n_skipped else []
-    if n_several:
-        several = count_in_words(n_several, "task has", "tasks have")
-        notes.append(f"{several} several annotations; the ground truth or the first with labels is read.")
+    notes += notes_on_choice
     notes += ["The file has no annotations: its predictions are read."] if key == "predictions" else []
     return LabelSet(categories, [image for image, _ in found], notes)
 
@@ -106,6 +90,30 @@ def _load(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: no task has 'annotations'. Is this JSON-MIN? Export again as JSON.")
     tasks: list[dict[str, Any]] = content
     return tasks
+
+
+def _choose_annotations(
+    tasks: list[dict[str, Any]], key: str, problems: Problems
+) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[str]]:
+    """Choose one of the annotations of each task that has any; return those tasks with it, and notes."""
+    chosen = []
+    n_skipped = n_several = 0
+    for task in tasks:
+        try:
+            kept = [one for one in task.get(key) or [] if not one.get("was_cancelled")]
+        except (AttributeError, TypeError) as error:
+            problems.add("layout", describe_layout(task, error))
+            continue
+        n_skipped += not kept
+        n_several += len(kept) > 1
+        if kept:
+            filled = [one for one in kept if one.get("result")] or kept
+            chosen.append((task, next((one for one in kept if one.get("ground_truth")), filled[0])))
+    notes = [f"Left out, as not labelled or skipped: {count_in_words(n_skipped, 'task')}."] if n_skipped else []
+    if n_several:
+        several = count_in_words(n_several, "task has", "tasks have")
+        notes.append(f"{several} several annotations; the ground truth or the first with labels is read.")
+    return chosen, notes
 
 
 def _check_size(
