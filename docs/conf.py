@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keypoint_detection
 from keypoint_detection.cli import COMMANDS, run
-from keypoint_detection.commands.detector_cli import CALLBACKS
+from keypoint_detection.commands.training_callbacks import CALLBACKS
 from keypoint_detection.models import backbones
 
 project = "kpd"

@@ -58,8 +58,7 @@ class PredictionWriter(Callback):
         coordinates: the convention of the points: `continuous` or `pixel_index`; by default, that of the labels that
             the detector was trained on.
         overlays: draw the points on every image, or on every frame of a video.
-        resume: resume an interrupted prediction of the same images by the same checkpoint in `folder`; `--resume` for
-            short.
+        resume: resume an interrupted prediction of the same images by the same checkpoint in `folder`.
 
     Raises:
         DataError: no format is given, or there is no folder to resume in.

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -248,6 +249,28 @@ def test_what_cannot_be_done_is_refused(checkpoint, images, options, capsys):
         predict(checkpoint, images, *options)
     assert stop.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) <= 5
+
+
+@pytest.mark.parametrize(
+    ("words", "variable"),
+    [
+        (["--resume"], None),
+        (["--resume", "true"], None),
+        (["--output.resume"], None),
+        (["--config=resuming.yaml"], None),
+        ([], "KPD_PREDICT__RESUME"),
+        ([], "KPD_PREDICT__OUTPUT__RESUME"),
+    ],
+)
+def test_resuming_is_asked_for_by_either_name(tmp_path, monkeypatch, capsys, words, variable):
+    monkeypatch.chdir(tmp_path)
+    Path("resuming.yaml").write_text("output: {resume: true}\n")
+    if variable:
+        monkeypatch.setenv(variable, "true")
+    with pytest.raises(SystemExit) as stop:
+        run(["predict", *words, "--print_config"])
+    assert not stop.value.code
+    assert yaml.safe_load(capsys.readouterr().out)["output"]["resume"] is True
 
 
 def test_files_that_are_there_are_not_overwritten(checkpoint, images, capsys):
