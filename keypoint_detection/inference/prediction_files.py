@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TextIO, TypeAlias
 
 from keypoint_detection.data.image_bounds import allow_outside
 from keypoint_detection.destinations import relate_path
@@ -21,14 +21,36 @@ from keypoint_detection.types import NOT_LABELLED, VISIBLE
 Format: TypeAlias = Literal["csv", "jsonl", "coco", "coco_labels"]
 Record: TypeAlias = dict[str, Any]
 
-FILE_NAMES: dict[str, str] = {
-    "csv": "predictions.csv",
-    "jsonl": "predictions.jsonl",
-    "coco": "coco_results.json",
-    "coco_labels": "coco_labels.json",
-}
 CSV_POINT_COLUMNS = ("channel", "x", "y", "score", "probability", "spread")
 CATEGORY_ID = 1
+
+
+class Predictions(NamedTuple):
+    """What a file of predictions is made from.
+
+    Attributes:
+        records: returns an iterator over the records, starting from the first at each call.
+        channels: channel name to its keypoint types.
+        category: that of the COCO file that the images come from, or one made for the detector.
+        files: the file of each image by its id, for `coco_labels`, which names it relative to its own folder.
+        path: the file.
+    """
+
+    records: Callable[[], Iterable[Record]]
+    channels: Mapping[str, Sequence[str]]
+    category: Mapping[str, Any]
+    files: Mapping[int, str]
+    path: Path
+
+    def instances(self) -> Iterator[dict[str, Any]]:
+        """Yield the instances of all images as COCO results.
+
+        COCO has instances, heatmaps do not: the first instance of an image takes the best detection of each keypoint
+        type, the second takes the next best, and so on. A channel of several types deals its detections out to them by
+        descending score; whoever corrects the labels swaps those that are wrong.
+        """
+        for record in self.records():
+            yield from _instances(record, self.channels, self.category)
 
 
 def write_predictions(
@@ -41,43 +63,65 @@ def write_predictions(
 ) -> None:
     """Write one file of predictions, holding one image at a time in memory.
 
-    COCO has instances, heatmaps do not: the first instance of an image takes the best detection of each keypoint type,
-    the second takes the next best, and so on. A channel of several types deals its detections out to them by descending
-    score; whoever corrects the labels swaps those that are wrong.
-
     Args:
         records: returns an iterator over the records, starting from the first at each call.
         path: the file to write.
-        kind: `csv`, one line per point; `jsonl`, one line per image; `coco`, results as `COCO.loadRes` reads them;
-            `coco_labels`, a data set whose annotations are the predictions, to correct in a labelling tool.
+        kind: the format of the file.
         channels: channel name to its keypoint types.
         category: the category of the COCO file that the images come from; None makes one for the detector.
-        files: the file of each image by its id, for `coco_labels`, which names it relative to its own folder.
+        files: the file of each image by its id.
     """
-    category = category or own_category(channels)
+    predictions = Predictions(records, channels, category or own_category(channels), files, path)
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        if kind == "csv":
-            rows = csv.writer(file)
-            frame = ["frame"] if "frame" in next(iter(records()), {}) else []
-            rows.writerow(["image", *frame, *CSV_POINT_COLUMNS])
-            for record in records():
-                of_image = [make_plain_cell(record["name"]), *(record[column] for column in frame)]
-                for point in record["points"]:
-                    cells = point | {"channel": make_plain_cell(point["channel"])}
-                    rows.writerow([*of_image, *(cells.get(column, "") for column in CSV_POINT_COLUMNS)])
-        elif kind == "jsonl":
-            for record in records():
-                file.write(json.dumps(record, allow_nan=False) + "\n")
-        elif kind == "coco":
-            results = (one for record in records() for one in _instances(record, channels, category))
-            _write_list(file, results, "")
-        else:
-            images = (_image(record, files, path.parent) for record in records())
-            file.write(f'{{"info": {json.dumps(allow_outside(path))}, "images": ')
-            _write_list(file, images, ', "annotations": ')
-            annotations = (one for record in records() for one in _instances(record, channels, category))
-            numbered = ({"id": number, **_as_annotation(one)} for number, one in enumerate(annotations, start=1))
-            _write_list(file, numbered, f', "categories": {json.dumps([category], allow_nan=False)}}}')
+        OUTPUT_FORMATS[kind].write(predictions, file)
+
+
+def _write_csv(predictions: Predictions, file: TextIO) -> None:
+    rows = csv.writer(file)
+    frame = ["frame"] if "frame" in next(iter(predictions.records()), {}) else []
+    rows.writerow(["image", *frame, *CSV_POINT_COLUMNS])
+    for record in predictions.records():
+        of_image = [make_plain_cell(record["name"]), *(record[column] for column in frame)]
+        for point in record["points"]:
+            cells = point | {"channel": make_plain_cell(point["channel"])}
+            rows.writerow([*of_image, *(cells.get(column, "") for column in CSV_POINT_COLUMNS)])
+
+
+def _write_jsonl(predictions: Predictions, file: TextIO) -> None:
+    for record in predictions.records():
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def _write_coco(predictions: Predictions, file: TextIO) -> None:
+    _write_list(file, predictions.instances(), "")
+
+
+def _write_coco_labels(predictions: Predictions, file: TextIO) -> None:
+    images = (_image(record, predictions.files, predictions.path.parent) for record in predictions.records())
+    file.write(f'{{"info": {json.dumps(allow_outside(predictions.path))}, "images": ')
+    _write_list(file, images, ', "annotations": ')
+    numbered = ({"id": number, **_as_annotation(one)} for number, one in enumerate(predictions.instances(), start=1))
+    _write_list(file, numbered, f', "categories": {json.dumps([predictions.category], allow_nan=False)}}}')
+
+
+class OutputFormat(NamedTuple):
+    """A format of predictions.
+
+    Attributes:
+        file_name: the file that it is written to.
+        write: writes it.
+    """
+
+    file_name: str
+    write: Callable[[Predictions, TextIO], None]
+
+
+OUTPUT_FORMATS: dict[Format, OutputFormat] = {
+    "csv": OutputFormat("predictions.csv", _write_csv),
+    "jsonl": OutputFormat("predictions.jsonl", _write_jsonl),
+    "coco": OutputFormat("coco_results.json", _write_coco),
+    "coco_labels": OutputFormat("coco_labels.json", _write_coco_labels),
+}
 
 
 def own_category(channels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -86,7 +130,7 @@ def own_category(channels: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return {"id": CATEGORY_ID, "name": "object", "supercategory": "", "keypoints": names, "skeleton": []}
 
 
-def _write_list(file: Any, entries: Iterable[Any], end: str) -> None:
+def _write_list(file: TextIO, entries: Iterable[Any], end: str) -> None:
     file.write("[")
     for number, entry in enumerate(entries):
         file.write((",\n" if number else "\n") + json.dumps(entry, allow_nan=False))

@@ -11,7 +11,7 @@ from typing import Any
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.unlabelled import UnlabelledFile
 from keypoint_detection.data.video import name_frame, save_frames
-from keypoint_detection.inference.prediction_files import FILE_NAMES, Format, Record, write_predictions
+from keypoint_detection.inference.prediction_files import OUTPUT_FORMATS, Format, Record, write_predictions
 from keypoint_detection.reporting.overlay_files import OverlayStyle, draw_overlays, name_outputs
 from keypoint_detection.reporting.unfinished_records import Unread, count_images, find_records, read_records
 
@@ -64,7 +64,7 @@ def write_results(
     logger.info("Found %s in %s.", count_in_words(n_points, "point"), count_images(numbered(), files))
     images = _find_images(folder, files, numbered()) if "coco_labels" in formats else {}
     for kind in formats:
-        target = folder / FILE_NAMES[kind]
+        target = folder / OUTPUT_FORMATS[kind].file_name
         partial = target.with_name(f".{target.name}.partial")
         write_predictions(records, partial, kind, channels, _find_category(source, channels), images)
         partial.replace(target)

@@ -16,7 +16,7 @@ from torch import Tensor
 from keypoint_detection.confidence import UNCALIBRATED_WARNING
 from keypoint_detection.data.coco_keypoints import Coordinates, offset_px
 from keypoint_detection.data.unlabelled import UnlabelledFile
-from keypoint_detection.inference.prediction_files import FILE_NAMES, Format, Record
+from keypoint_detection.inference.prediction_files import OUTPUT_FORMATS, Format, Record
 from keypoint_detection.inference.results import spread_of
 from keypoint_detection.inference.thresholds import choose_threshold, read_best_f1
 from keypoint_detection.reporting.measuring import is_flip_averaged
@@ -74,7 +74,7 @@ class PredictionWriter(Callback):
         resume: bool = False,
     ) -> None:
         if not format:
-            raise DataError(f"output.format is empty; one or more of {', '.join(FILE_NAMES)} are expected.")
+            raise DataError(f"output.format is empty; one or more of {', '.join(OUTPUT_FORMATS)} are expected.")
         if resume and folder is None:
             raise DataError("output.resume needs the folder of the interrupted prediction: give --output.folder.")
         self.folder = None if folder is None else Path(folder).expanduser()
@@ -108,7 +108,10 @@ class PredictionWriter(Callback):
                 f"{self.folder} contains an interrupted prediction. Resume it with --resume, or give "
                 "another --output.folder."
             )
-        outputs = [*map(FILE_NAMES.__getitem__, self.formats), *((OVERLAY_FOLDER, OVERLAY_VIDEO) * self.overlays)]
+        outputs = [
+            *(OUTPUT_FORMATS[one].file_name for one in self.formats),
+            *((OVERLAY_FOLDER, OVERLAY_VIDEO) * self.overlays),
+        ]
         if "coco_labels" in self.formats and any(file.is_video for file in data.unlabelled):
             outputs.append(FRAME_FOLDER)
         finished = [name for name in outputs if (self.folder / name).exists()]
