@@ -45,6 +45,7 @@ class ChannelReport(NamedTuple):
     relative_pck: tuple[float, ...]
     nme: float
     loss: float
+    # A new field needs a default, NaN, which reports stored in older checkpoints then have.
 
 
 class Metric(NamedTuple):
@@ -120,8 +121,15 @@ METRICS = (
 # The tables, from left to right: how good a detector is, and a closer look.
 COLUMNS = ("n_truths", "average_precision", "error_px_median", "error_px_mean", "detection_rate")
 FURTHER_COLUMNS = (
-    "n_detections", "pck", "relative_pck", "error_px_p95", "score_threshold", "precision", "recall", "f1",
-)  # fmt: skip
+    "n_detections",
+    "pck",
+    "relative_pck",
+    "error_px_p95",
+    "score_threshold",
+    "precision",
+    "recall",
+    "f1",
+)
 
 # Metrics of all channels together that have a single number, by its name.
 OVERALL_METRICS = {metric.name_number("", 0): metric for metric in METRICS if metric.name and not metric.thresholds}
