@@ -10,7 +10,7 @@ from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY
 from keypoint_detection.checkpoints.writing import write_checkpoint
 from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.metrics.calibration import MIN_RIGHT
-from keypoint_detection.reporting.result_table import ResultTable
+from keypoint_detection.reporting.result_table import announce
 from keypoint_detection.training.run_folder import find_run_folder
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,11 @@ class CalibratedCopy(Callback):
             return
         calibration = model.report.fit_calibration()
         if calibration is None:
-            _say_why_not(trainer)
+            line = (
+                f"No calibrated copy was written: a calibration needs {MIN_RIGHT} detections in the right place, and "
+                "there are fewer. Train the detector longer, or on more images, first."
+            )
+            announce(trainer, line, logging.WARNING)
             return
         measured_at = {"epoch": checkpoint.get("epoch", 0) + 1, "step": checkpoint.get("global_step", 0)}
         measured = {"report": model.report.as_state(), CALIBRATION_KEY: calibration.as_state()}
@@ -50,19 +54,6 @@ class CalibratedCopy(Callback):
         write_checkpoint(checkpoint, folder / FILE_NAME)
         reason = "had no calibration" if model.calibration is None else "was calibrated with other settings"
         logger.info("The checkpoint %s; %s is a copy calibrated with these.", reason, folder / FILE_NAME)
-
-
-def _say_why_not(trainer: Trainer) -> None:
-    """Say below the result, if it is shown, that there is no copy."""
-    line = (
-        f"No calibrated copy was written: a calibration needs {MIN_RIGHT} detections in the right place, and there are "
-        "fewer. Train the detector longer, or on more images, first."
-    )
-    table = next((one for one in trainer.callbacks if isinstance(one, ResultTable)), None)  # type: ignore[attr-defined]
-    if table is None:
-        logger.warning(line)
-    else:
-        table.announce(trainer, line)
 
 
 def _take_settings(checkpoint: dict[str, Any], model: LightningModule, data: object) -> bool:

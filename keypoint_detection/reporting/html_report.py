@@ -35,12 +35,10 @@ from keypoint_detection.reporting.measuring import (
     is_flip_averaged,
     measured_part,
 )
-from keypoint_detection.reporting.result_table import ResultTable
+from keypoint_detection.reporting.result_table import announce
 from keypoint_detection.reporting.worst_images import WorstDrawings
 from keypoint_detection.training.run_folder import as_loggable, find_run_folder, find_saved_run
 from keypoint_detection.types import Batch
-
-logger = logging.getLogger(__name__)
 
 FILE_NAME = "report.html"
 # Twice the width at which a common screen shows an image of two panels, so that marks stay sharp.
@@ -76,17 +74,11 @@ class HtmlReport(MeasuringCallback):
         report = find_report(pl_module)
         if not trainer.is_global_zero or report is None:
             return
-        table = next((one for one in trainer.callbacks if isinstance(one, ResultTable)), None)  # type: ignore[attr-defined]
-        # The table has already computed the intervals.
-        report = (table and table.latest) or report
         folder = find_run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILE_NAME
         path.write_bytes(self._render(trainer, pl_module, report, drawn))
-        if table is not None:
-            table.announce(trainer, f"Report:  {path}")
-        else:
-            logger.info("Report: %s", path)
+        announce(trainer, f"Report:  {path}", logging.INFO)
 
     def _render(
         self, trainer: Trainer, pl_module: LightningModule, report: EvaluationReport, drawn: dict[int, bytes]

@@ -88,3 +88,9 @@ class PredictionOverlays(Callback):
         number = self._n_validations + 1
         is_power_of_two = number & (number - 1) == 0
         return is_power_of_two or trainer.should_stop or trainer.state.fn != "fit"
+
+
+def list_overlays(trainer: Trainer) -> list[Path]:
+    """List the files of a run's latest overlays."""
+    callbacks = [one for one in trainer.callbacks if isinstance(one, PredictionOverlays)]  # type: ignore[attr-defined]
+    return [path for callback in callbacks for path in callback.latest]

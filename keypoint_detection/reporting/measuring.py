@@ -17,6 +17,11 @@ def find_report(pl_module: LightningModule) -> EvaluationReport | None:
     return report if isinstance(report, EvaluationReport) else None
 
 
+def replace_report(pl_module: LightningModule, report: EvaluationReport) -> None:
+    """Give a detector its latest report with more in it, such as intervals, for the callbacks that follow."""
+    pl_module.report = report  # type: ignore[assignment]
+
+
 def is_flip_averaged(pl_module: LightningModule) -> bool:
     """Return whether a detector averages its heatmaps with those of mirrored images, as `model.flip_test` says."""
     return getattr(getattr(pl_module, "network", None), "mirrored_channels", None) is not None

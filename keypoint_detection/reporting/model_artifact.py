@@ -1,6 +1,5 @@
 """The best checkpoint as a model artifact of Weights & Biases."""
 
-import math
 from typing import Any
 
 import yaml
@@ -50,8 +49,7 @@ def _metadata(trainer: Trainer, pl_module: LightningModule, best: ChosenCheckpoi
         metadata[best.monitor] = best.score
     validation = read_best_validation(trainer)
     if validation is not None:
-        scalars = validation.report.as_scalars()
-        metadata["metrics"] = {name: value for name, value in scalars.items() if math.isfinite(value)}
+        metadata["metrics"] = validation.defined_numbers()
         metadata["epoch"] = validation.epoch
     saved = find_saved_run(trainer)
     if saved is not None and saved.config_file is not None:

@@ -1,6 +1,7 @@
 """The result of a run as a table for people and as `metrics.json` for programs."""
 
 import json
+import logging
 from pathlib import Path
 
 from jsonargparse.typing import NonNegativeInt
@@ -14,12 +15,14 @@ from keypoint_detection.destinations import shorten_path
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.metrics.result_columns import list_columns, list_rows, name_row
 from keypoint_detection.metrics.table import make_table, print_parts
-from keypoint_detection.reporting.logged_overlays import PredictionOverlays
-from keypoint_detection.reporting.measuring import count_replaced_images, find_report, is_flip_averaged
+from keypoint_detection.reporting.logged_overlays import list_overlays
+from keypoint_detection.reporting.measuring import count_replaced_images, find_report, is_flip_averaged, replace_report
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
 from keypoint_detection.training.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
 from keypoint_detection.training.optional_outputs import optional_output
 from keypoint_detection.training.run_folder import find_run_folder, find_saved_run
+
+logger = logging.getLogger(__name__)
 
 
 class ResultTable(Callback):
@@ -36,8 +39,6 @@ class ResultTable(Callback):
     def __init__(self, n_resamples: NonNegativeInt = 1000, seed: NonNegativeInt = 0) -> None:
         self.n_resamples = n_resamples
         self.seed = seed
-        # The latest measurement with its intervals, for callbacks; None before the first.
-        self.latest: EvaluationReport | None = None
         self._shown: list[Table | str] = []
         self._n_replaced = 0
 
@@ -72,11 +73,11 @@ class ResultTable(Callback):
             return
         if self.n_resamples:
             report = report.with_intervals(self.n_resamples, self.seed)
-        self.latest = report
+            replace_report(pl_module, report)
         path = self._publish(trainer, pl_module, report, f"{title}, {count_in_words(report.n_images, 'image')}", part)
-        self.announce(trainer, f"Metrics: {path}")
+        self.add_line(trainer, f"Metrics: {path}")
 
-    def announce(self, trainer: Trainer, line: str) -> None:
+    def add_line(self, trainer: Trainer, line: str) -> None:
         """Show a line below the table."""
         self._shown.append(line)
         self._show(trainer)
@@ -120,6 +121,15 @@ class ResultTable(Callback):
         return path
 
 
+def announce(trainer: Trainer, line: str, level: int) -> None:
+    """Show a line below the table of a run; without a table, log it at a level."""
+    table = next((one for one in trainer.callbacks if isinstance(one, ResultTable)), None)  # type: ignore[attr-defined]
+    if table is None:
+        logger.log(level, "%s", line)
+    else:
+        table.add_line(trainer, line)
+
+
 def _list_paths(trainer: Trainer) -> list[str]:
     """Say where the checkpoints, the config and the overlays are, and what to type next."""
     best, last = find_best_checkpoint(trainer), find_last_checkpoint(trainer)
@@ -133,9 +143,7 @@ def _list_paths(trainer: Trainer) -> list[str]:
     saved = find_saved_run(trainer)
     if saved is not None and saved.config_file is not None:
         lines.append(f"Saved config     {shorten_path(saved.config_file)}")
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, PredictionOverlays):
-            lines += [f"Overlay          {shorten_path(path)}" for path in callback.latest]
+    lines += [f"Overlay          {shorten_path(path)}" for path in list_overlays(trainer)]
     if checkpoint:
         words = f"--ckpt_path={shorten_path(checkpoint)}{trust_words(trainer.lightning_module.hparams)}"
         lines.append(f"Next             kpd test {words} --data.test=YOUR_FILE.json")

@@ -1,6 +1,5 @@
 """The description of a run in Weights & Biases: data, size of the network, config file."""
 
-import math
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -46,9 +45,9 @@ class WandbRun(Callback):
         validation = read_best_validation(trainer)
         if validation is None:
             return
-        scalars = {name: value for name, value in validation.report.as_scalars().items() if math.isfinite(value)}
+        summary = {"epoch": validation.epoch, "step": validation.step, **validation.defined_numbers()}
         for logger in loggers:
-            write_summary(logger, "best", {"epoch": validation.epoch, "step": validation.step, **scalars})
+            write_summary(logger, "best", summary)
 
     def _describe(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loggers = wandb_loggers(trainer)

@@ -1,6 +1,7 @@
 """Which checkpoints a training keeps, how it writes them, and which of them is the best."""
 
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -40,71 +41,6 @@ class BestCheckpoint(ModelCheckpoint):
         return (is_equal and is_validation_scheduled(trainer)) or bool(super().check_monitor_top_k(trainer, current))
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keep the latest state of a training as `last.ckpt`, so that it can be resumed.
-
-    It is written after every validation, whatever the result, and after every epoch of a training without validation.
-    Every training has one.
-    """
-
-    def __init__(self) -> None:
-        # At the end of an epoch, Lightning counts it as done, even if the training stopped in the middle of it.
-        super().__init__(
-            filename=ModelCheckpoint.CHECKPOINT_NAME_LAST, enable_version_counter=False, save_on_train_epoch_end=False
-        )
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remove what a killed process left of the checkpoints that it was writing."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.is_global_zero and self.dirpath is not None:
-            remove_leftovers(Path(self.dirpath))
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if no validation does."""
-        if not trainer.enable_validation:
-            super().on_validation_end(trainer, pl_module)
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Write checkpoints of a training completely or not at all, and check those that are read.
-
-    Lightning's own way goes through the temporary folder, which is often on another disk: then it copies over the
-    previous file, and a process that is killed in the middle leaves neither. Files behind a URL are left to it.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            CheckpointWriteError: it cannot be written; the message says which one is left.
-        """
-        if _is_remote(path) or storage_options is not None:
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        try:
-            write_checkpoint(checkpoint, Path(path))
-        except CheckpointWriteError as error:
-            left = next(find_intact(Path(path).parent), None)
-            advice = f" {left} is whole: `kpd fit --ckpt_path={left}` resumes from it." if left is not None else ""
-            raise CheckpointWriteError(f"{error}{advice}") from error
-
-    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint.
-
-        Raises:
-            CheckpointError: it is damaged.
-        """
-        if not _is_remote(path):
-            read_checkpoint(str(path))
-        # Not the one just read: it is mapped, and would have to stay on its disk during a whole training.
-        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
-        return loaded
-
-
-def _is_remote(path: _PATH) -> bool:
-    return "://" in str(path)
-
-
 class ChosenCheckpoint(NamedTuple):
     """The best checkpoint of a training, according to the callback that chose it.
 
@@ -142,15 +78,79 @@ class MeasuredCheckpoint(NamedTuple):
     report: EvaluationReport
     rows: dict[str, Tensor]
 
+    def defined_numbers(self) -> dict[str, float]:
+        """Return the numbers of the report that are defined, by their names in `as_scalars`."""
+        return {name: value for name, value in self.report.as_scalars().items() if math.isfinite(value)}
+
 
 def find_best_checkpoint(trainer: Trainer) -> ChosenCheckpoint | None:
-    """Find the best checkpoint according to the first callback that monitors a metric; None without one."""
+    """Find the best checkpoint of a training; None if no callback chooses one.
+
+    The first callback that monitors a metric chooses, whichever further ones there are: by default `BestCheckpoint`. It
+    watches mAP averaged over validations, as the detector logs it; of equal values, the latest wins.
+    """
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
             score = callback.best_model_score
             path = Path(callback.best_model_path) if callback.best_model_path else None
             return ChosenCheckpoint(path, callback.monitor, callback.mode, None if score is None else float(score))
     return None
+
+
+def read_best_validation(trainer: Trainer) -> MeasuredCheckpoint | None:
+    """Read the validation stored in the best checkpoint; None if there is none.
+
+    Callbacks ask at the end of a training; only the first has to wait for the file.
+    """
+    best = find_best_checkpoint(trainer)
+    if best is None or best.path is None or not best.path.is_file():
+        return None
+    return _read_validation(best.path, best.path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read_validation(path: Path, changed_ns: int) -> MeasuredCheckpoint | None:
+    """Read the validation in a checkpoint, once for each version of the file."""
+    validation = read_checkpoint(str(path)).get(VALIDATION_KEY)
+    if validation is None:
+        return None
+    try:
+        report = EvaluationReport.from_state(validation["report"])
+    except (TypeError, LookupError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its validation cannot be read ({error}).") from error
+    # Copies, because these outlive the call and would keep the whole file mapped.
+    rows = {name: values.clone() for name, values in validation.get("rows", {}).items()}
+    return MeasuredCheckpoint(validation["epoch"], validation["step"], report, rows)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keep the latest state of a training as `last.ckpt`, so that it can be resumed.
+
+    It is written after every validation, whatever the result, and after every epoch of a training without validation.
+    Every training has one.
+    """
+
+    def __init__(self) -> None:
+        # At the end of an epoch, Lightning counts it as done, even if the training stopped in the middle of it.
+        super().__init__(
+            filename=ModelCheckpoint.CHECKPOINT_NAME_LAST, enable_version_counter=False, save_on_train_epoch_end=False
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remove what a killed process left of the checkpoints that it was writing."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero and self.dirpath is not None:
+            remove_leftovers(Path(self.dirpath))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if no validation does."""
+        if not trainer.enable_validation:
+            super().on_validation_end(trainer, pl_module)
+
+
+def find_last_checkpoint(trainer: Trainer) -> LastCheckpoint | None:
+    """Find the callback that keeps `last.ckpt`; None if checkpoints are switched off."""
+    return next((one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
 
 
 def forget_later_checkpoints(trainer: Trainer) -> None:
@@ -203,26 +203,41 @@ def _let_replace(callback: ModelCheckpoint, paths: set[str]) -> None:
     callback.file_exists = exists  # type: ignore[method-assign, assignment]
 
 
-def find_last_checkpoint(trainer: Trainer) -> LastCheckpoint | None:
-    """Find the callback that keeps `last.ckpt`; None if checkpoints are switched off."""
-    return next((one for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), None)
+class WholeFiles(TorchCheckpointIO):
+    """Write checkpoints of a training completely or not at all, and check those that are read.
+
+    Lightning's own way goes through the temporary folder, which is often on another disk: then it copies over the
+    previous file, and a process that is killed in the middle leaves neither. Files behind a URL are left to it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointWriteError: it cannot be written; the message says which one is left.
+        """
+        if _is_remote(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        try:
+            write_checkpoint(checkpoint, Path(path))
+        except CheckpointWriteError as error:
+            left = next(find_intact(Path(path).parent), None)
+            advice = f" {left} is whole: `kpd fit --ckpt_path={left}` resumes from it." if left is not None else ""
+            raise CheckpointWriteError(f"{error}{advice}") from error
+
+    def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        if not _is_remote(path):
+            read_checkpoint(str(path))
+        # Not the one just read: it is mapped, and would have to stay on its disk during a whole training.
+        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        return loaded
 
 
-def read_best_validation(trainer: Trainer) -> MeasuredCheckpoint | None:
-    """Read the validation stored in the best checkpoint; None if there is none."""
-    best = find_best_checkpoint(trainer)
-    if best is None or best.path is None or not best.path.is_file():
-        return None
-    validation = read_checkpoint(str(best.path)).get(VALIDATION_KEY)
-    if validation is None:
-        return None
-    try:
-        report = EvaluationReport.from_state(validation["report"])
-    except (TypeError, LookupError, AttributeError) as error:
-        raise CheckpointError(f"{best.path}: its validation cannot be read ({error}).") from error
-    return MeasuredCheckpoint(
-        validation["epoch"],
-        validation["step"],
-        report,
-        validation.get("rows", {}),
-    )
+def _is_remote(path: _PATH) -> bool:
+    return "://" in str(path)

@@ -10,8 +10,9 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
-from keypoint_detection.checkpoints.files import CheckpointError
+from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint
 from keypoint_detection.cli import run
+from keypoint_detection.training import checkpointing
 from keypoint_detection.training.checkpointing import BestCheckpoint, WholeFiles, read_best_validation
 
 GOLDEN = Path(__file__).parents[1] / "assets" / "golden" / "run" / "checkpoints" / "best.ckpt"
@@ -94,3 +95,23 @@ def test_a_stored_report_that_lacks_numbers_is_refused(tmp_path):
     trainer = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu", callbacks=[best])
     with pytest.raises(CheckpointError, match=r"best\.ckpt: its validation cannot be read \(.*'nme'"):
         read_best_validation(trainer)
+
+
+def test_the_best_checkpoint_is_read_once_at_the_end_of_a_training(discs, tmp_path, monkeypatch):
+    read: list[Path] = []
+
+    def note(reference):
+        read.append(Path(reference).resolve())
+        return read_checkpoint(reference)
+
+    monkeypatch.setattr(checkpointing, "read_checkpoint", note)
+    monkeypatch.chdir(tmp_path)
+    cli = run(["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}", "--trainer.max_epochs=1"])
+    (best,) = Path().glob("runs/*/checkpoints/best.ckpt")
+    assert {path.name for path in best.parents[1].iterdir()} >= {"metrics.json", "predictions.npz"}
+    assert read == [best.resolve()]
+
+    # Another file in its place is not taken for the one that was read.
+    content = torch.load(best, weights_only=True)
+    torch.save(content | {"validation": content["validation"] | {"epoch": 5}}, best)
+    assert read_best_validation(cli.trainer).epoch == 5
