@@ -90,8 +90,8 @@ def convert(
         test_fraction: share of the images to write as the test part.
         group_by: what must not be in two parts: image, folder, a folder level (2 for the one above), or a regular
             expression to find in the image's name, such as '^(.*)_[0-9]+', whose parentheses mark the group; time
-            divides each video into parts of time, with a gap between them. By default, the video if the source gives it
-            (and time if there are too few), otherwise the image.
+            divides each video into parts of time, with a gap between them. By default, the video if the source gives
+            it, otherwise images in one folder whose names differ only in a running number; time if there are too few.
         seed: seed for drawing these parts.
         image_root: folder of the source's images; by default, they are looked for beside it.
         missing_images: what to do about images that the labels name but that do not exist: error, or skip to leave them

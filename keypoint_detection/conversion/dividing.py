@@ -1,22 +1,17 @@
 """Dividing images into parts for training, validation and test, so that no group of images is in two."""
 
 import math
-import re
-from pathlib import Path
 
 import numpy as np
 
 from keypoint_detection.conversion.label_set import LabelledImage
 from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.splitting import name_groups
+from keypoint_detection.data.grouping import BY_TIME, guess_group, name_groups, number_in_time
+from keypoint_detection.data.splitting import GAP
 from keypoint_detection.types import DataError
 
-# The value of `group_by` that divides each video in time.
-BY_TIME = "time"
 # A part that differs from its wish by more than this share of it is told.
 TOLERANCE = 1 / 3
-# The share of a video's images left out between two parts of it: neighbours show the same moment.
-GAP = 0.05
 
 
 def divide_images(
@@ -25,15 +20,14 @@ def divide_images(
     """Set the `split` of every image to train, val or test.
 
     Groups are drawn in random order; each part takes groups until another one would bring it no closer to its fraction,
-    but at least one. If there are too few videos for that, each is divided in time.
+    but at least one. If there are too few videos for that, or those guessed are too unequal, each is divided in time.
 
     Args:
         images: the images; those between two parts of one video are removed.
         val_fraction: share of the images to validate on.
         test_fraction: share of the images to test on.
-        group_by: a folder level or a regular expression, see `name_groups`; `folder` for level 1, `image` to make each
-            image its own group; `time` to divide each video in time. None: the groups in the source, such as videos;
-            otherwise `image`.
+        group_by: see `name_groups`; `folder` for level 1; `time` to divide each video in time. None: the groups in the
+            source, such as videos; otherwise `names`.
         seed: seed of the draw.
 
     Returns:
@@ -53,8 +47,10 @@ def divide_images(
     wanted = {"val": val_fraction * len(images), "test": test_fraction * len(images)}
     parts = [split for split, number in wanted.items() if number]
     n_images = len(images)
-    are_videos = any(image.group for image in images)
-    if group_by == BY_TIME or (group_by is None and are_videos and len(groups) <= len(parts)):
+    is_guessed = group_by is None and not all(image.group for image in images)
+    sizes = [len(group) for group in groups.values()]
+    are_few = len(groups) <= len(parts) or (is_guessed and max(sizes) > len(images) / 2)
+    if group_by == BY_TIME or (group_by is None and are_few and max(sizes) > 1):
         kept = [one for group in groups.values() for one in _divide_in_time(group, val_fraction, test_fraction)]
         images[:] = kept
         videos = count_in_words(len(groups), "video is", "videos are each")
@@ -89,7 +85,7 @@ def _divide_in_time(group: list[LabelledImage], val_fraction: float, test_fracti
     Raises:
         DataError: it has too few images for that.
     """
-    ordered = sorted(group, key=lambda image: [int(digits) for digits in re.findall(r"\d+", Path(image.name).name)])
+    ordered = [group[index] for index in np.argsort(number_in_time([image.name for image in group]))]
     shares = {"val": val_fraction, "test": test_fraction}
     sizes = {split: max(1, round(share * len(ordered))) for split, share in shares.items() if share}
     n_gap = math.ceil(GAP * len(ordered))
@@ -138,15 +134,10 @@ def _take(order: list[str], groups: dict[str, list[LabelledImage]], wanted: floa
 
 
 def _name_groups(images: list[LabelledImage], group_by: int | str | None) -> list[str]:
-    if group_by == BY_TIME:
-        return [image.group or image.name.rpartition("/")[0] for image in images]
-    if group_by is None:
-        return [image.group or image.name for image in images]
-    names = [image.name for image in images]
-    if group_by == "image":
-        return names
+    if group_by is None or group_by == BY_TIME:
+        return [image.group or guess_group(image.name) for image in images]
     try:
-        return name_groups(names, 1 if group_by == "folder" else group_by)
+        return name_groups([image.name for image in images], 1 if group_by == "folder" else group_by)
     except DataError as error:
         # The option has a different name here than in a training.
         raise DataError(str(error).replace("data.group_by", "group_by")) from error

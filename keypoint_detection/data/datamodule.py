@@ -29,6 +29,7 @@ from keypoint_detection.data.checks.labels import check_coordinates
 from keypoint_detection.data.checks.parts import make_part
 from keypoint_detection.data.coco_keypoints import CocoKeypoints, Coordinates
 from keypoint_detection.data.dataset import KeypointsDataset, Sample, collate
+from keypoint_detection.data.grouping import BY_IMAGE, BY_NAMES, BY_TIME, number_groups
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.data.image_cache import CacheKind, ImageCache, open_cache
 from keypoint_detection.data.image_files import check_images, leave_out_unreadable
@@ -38,7 +39,7 @@ from keypoint_detection.data.splitting import (
     Split,
     SplitOptions,
     check_folds,
-    number_groups,
+    describe_split,
     split_images,
     take_fraction,
 )
@@ -92,11 +93,14 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         n_folds: divide the training images into this many parts of about equal size, of which one is held out for
             validation and the others are trained on, instead of `val` and `val_fraction`.
         fold: which of the parts is held out, from 0 to n_folds - 1. `kpd summarize` pools the results of all.
-        group_by: images that belong together, such as the frames of one video, are never on both sides of a split: 1
-            for the folder that an image is in, 2 for the one above it, or a regular expression searched for in the file
-            name, e.g. 'mouse([0-9]+)'. By default, images are not grouped.
-        train_fraction: share of the training images to use, drawn by `split_seed` and `seed_everything` in whole
-            groups; a larger part always contains the smaller ones. The validation images stay the same.
+        group_by: images that belong together, such as the frames of one video, are not on both sides of a split:
+            `names` for those in one folder whose names differ only in a running number; 1 for the folder that an image
+            is in, 2 for the one above it; a regular expression searched for in the file name, e.g. 'mouse([0-9]+)';
+            `image` to split at random; `time` to divide each of the groups of `names` in time, leaving out neighbours,
+            as `names` does if there are too few groups.
+        train_fraction: share of the training images to use, drawn by `split_seed` and `seed_everything`, in whole
+            groups if `group_by` is a folder level or an expression; a larger part always contains the smaller ones. The
+            validation images stay the same.
         image_size: height and width in pixels that every image is resized to. If left out, images keep their size,
             which must then be the same for all. Smaller is faster; larger finds smaller things.
         resize: how images are resized: `letterbox` keeps the aspect ratio and adds bars, `stretch` does not.
@@ -142,7 +146,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         split_seed: NonNegativeInt = 0,
         n_folds: PositiveInt | None = None,
         fold: NonNegativeInt | None = None,
-        group_by: PositiveInt | str | None = None,
+        group_by: PositiveInt | str | None = BY_NAMES,
         train_fraction: ClosedUnitInterval = 1.0,
         image_size: tuple[PositiveInt, PositiveInt] | None = None,
         resize: ResizeMode = "letterbox",
@@ -303,7 +307,9 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             raise DataError(
                 f"{whose}, but data.n_folds validates on folds of the training images; leave one of them out."
             )
-        groups = number_groups(self._table(path), self.image_root, self.group_by)
+        # Guessed groups may be few and large, of which no small part could be drawn.
+        group_by = BY_IMAGE if self.group_by in (BY_NAMES, BY_TIME) else self.group_by
+        groups = number_groups(self._table(path), self.image_root, group_by)
         indices = np.arange(len(groups)) if val else self._split(path).train
         seeds = (self.split_seed, int(os.environ.get(SEED_VARIABLE, 0)))
         return indices[take_fraction(groups[indices], self.train_fraction, seeds)]
@@ -315,6 +321,14 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
 
     def _split(self, path: Path) -> Split:
         return split_images(self._table(path), self.image_root, self.split_options)
+
+    def describe_split(self) -> str | None:
+        """Say which groups of the training file are held out; None if there is a validation file, or no groups."""
+        train, val, _ = self._find_files()
+        if train is None or val is not None:
+            return None
+        described = describe_split(self._table(train), self.image_root, self.split_options)
+        return None if described is None else "{} {}".format(*described)
 
     def _dataset(
         self,
@@ -358,9 +372,10 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         """Return the ids of the images of `val` or `test` and their groups, (I, 2); no rows if they are not grouped."""
         dataset = self._datasets[part]
         table = dataset.table
-        if self.group_by is None:
-            return np.empty((0, 2), dtype=np.int64)
         groups = number_groups(table, self.image_root, self.group_by)
+        # Of a single group that is guessed, images are all there is to resample.
+        if len(np.unique(groups)) in (1 if self.group_by in (BY_NAMES, BY_TIME) else 0, len(groups)):
+            return np.empty((0, 2), dtype=np.int64)
         return np.stack([table.image_ids[dataset.indices], groups[dataset.indices]], axis=1)
 
     def image_files(self, part: str, image_ids: Sequence[int]) -> dict[int, str]:

@@ -1,21 +1,36 @@
 """Which images are trained on and which are held out: by group, by fold, and a growing part of them.
 
-Pure functions of the groups and a seed: every process and every later measurement arrives at the same split. A group is
-never divided. If every image is a group of its own, the splits are as even as possible.
+Pure functions of the groups and a seed: every process and every later measurement arrives at the same split. If every
+image is a group of its own, the splits are as even as possible. Groups that are guessed, and too few or too unequal to
+hold out whole ones, are divided in time: images next to each other are not on both sides.
 """
 
-import re
+import math
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.coco_keypoints import CocoKeypoints
+from keypoint_detection.data.grouping import (
+    BY_NAMES,
+    BY_TIME,
+    Integers,
+    list_file_names,
+    name_groups,
+    number_groups,
+    number_in_time,
+)
 from keypoint_detection.types import DataError
 
-Integers = NDArray[np.int64]
+# When a group is divided in time, this share of its images is left out, half on each side of those held out and rounded
+# up: they show the same moment. Groups of fewer images than the minimum have none to spare.
+GAP = 0.05
+MIN_IMAGES_FOR_GAP = 10
+# What a message lists of the groups held out.
+N_NAMES = 3
 
 # Distinct from the seeds of the split itself: what a training leaves out is independent of what is held out.
 FRACTION_STREAM = 1
@@ -26,7 +41,7 @@ class Split(NamedTuple):
 
     Attributes:
         train: (N,) those to train on.
-        val: (M,) those held out.
+        val: (M,) those held out; the others, if there are any, lie between both in time.
     """
 
     train: Integers
@@ -37,7 +52,7 @@ class SplitOptions(NamedTuple):
     """How images are held out, as configured in `data`.
 
     Attributes:
-        group_by: the images that stay together, see `name_groups`; None: every image by itself.
+        group_by: the images that stay together, see `name_groups`.
         val_fraction: the share to hold out, in (0, 1), if there are no folds.
         seed: same seed, same split.
         n_folds: number of folds; None: a share is held out.
@@ -64,73 +79,101 @@ def split_images(table: CocoKeypoints, image_root: str | None, options: SplitOpt
     """
     groups = number_groups(table, image_root, options.group_by)
     try:
-        if options.n_folds is None or options.fold is None:
-            return keep_aside(groups, options.val_fraction, options.seed)
-        return hold_out_fold(groups, options.n_folds, options.fold, options.seed)
+        if _is_divided_in_time(groups, options):
+            return divide_in_time(groups, number_in_time(list_file_names(table, image_root)), options)
+        return _hold_out_groups(groups, options)
     except DataError as error:
         raise DataError(f"{table.path}: {error}") from error
 
 
-def number_groups(table: CocoKeypoints, image_root: str | None, group_by: int | str | None) -> Integers:
-    """Number the group of each image of a file, (I,); without `group_by` every image is a group of its own.
+def describe_split(table: CocoKeypoints, image_root: str | None, options: SplitOptions) -> tuple[int, str] | None:
+    """Say which groups are held out; None if every image is a group of its own.
 
     Args:
         table: the file's content.
         image_root: the folder that the file names are relative to; None for that of the file.
-        group_by: a folder level or a regular expression, see `name_groups`.
+        options: how images are held out.
+
+    Returns:
+        The number of images held out, and a sentence that follows it.
 
     Raises:
-        DataError: an image has no such folder, or the expression is wrong or does not match its file name.
+        DataError: they cannot be held out like that.
     """
-    if group_by is None:
-        return np.arange(len(table.image_ids))
-    root = Path(image_root) if image_root is not None else table.path.parent
-    paths = [Path(path.decode()) for path in table.image_paths]
-    files = [path.relative_to(root) if path.is_relative_to(root) else path for path in paths]
+    names = np.array(name_groups(list_file_names(table, image_root), options.group_by))
+    split = split_images(table, image_root, options)
+    held_out, n_groups = np.unique(names[split.val]), len(np.unique(names))
+    if n_groups == len(names):
+        return None
+    listed = ", ".join(held_out[:N_NAMES].tolist()) + (", …" if len(held_out) > N_NAMES else "")
+    text = f"of {count_in_words(len(names), 'image')} {agree(len(split.val), 'is', 'are')} held out"
+    if not _is_divided_in_time(number_groups(table, image_root, options.group_by), options):
+        return len(split.val), f"{text}: {len(held_out)} of {n_groups} groups, {listed} (data.group_by)."
+    n_between = len(names) - len(split.train) - len(split.val)
+    between = f", and {count_in_words(n_between, 'image')} next to them left out" if n_between else ""
+    return len(split.val), (
+        f"{text}, with consecutive numbers in {listed}{between} (data.group_by). If these are frames of a video, "
+        "expect larger errors on other videos; if images are unrelated, --data.group_by=image splits them at random."
+    )
+
+
+def _is_divided_in_time(groups: Integers, options: SplitOptions) -> bool:
+    """Whether groups are divided: if the user says so, or if they are guessed and whole ones make no fair split.
+
+    Fair means that at least half of the wanted images are held out, and at most half of all.
+    """
+    if options.group_by != BY_NAMES:
+        return options.group_by == BY_TIME
+    n_folds = options.n_folds
+    wanted = len(groups) * (options.val_fraction if n_folds is None else 1 / n_folds)
     try:
-        names = name_groups([file.as_posix() for file in files], group_by)
-    except DataError as error:
-        raise DataError(f"{table.path}: {error}") from error
-    numbers: Integers = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64).reshape(-1)
-    return numbers
+        splits = [_hold_out_groups(groups, options._replace(fold=fold)) for fold in range(n_folds or 1)]
+    except DataError:
+        return len(np.unique(groups)) < len(groups) and len(groups) >= (n_folds or 2)
+    return not all(wanted / 2 <= len(split.val) <= max(wanted, len(groups) / 2) for split in splits)
 
 
-def name_groups(file_names: Sequence[str], group_by: int | str) -> list[str]:
-    r"""Name the group that each file belongs to.
+def _hold_out_groups(groups: Integers, options: SplitOptions) -> Split:
+    if options.n_folds is None or options.fold is None:
+        return keep_aside(groups, options.val_fraction, options.seed)
+    return hold_out_fold(groups, options.n_folds, options.fold, options.seed)
+
+
+def divide_in_time(groups: Integers, ranks: Integers, options: SplitOptions) -> Split:
+    """Hold out consecutive images of each group, and leave out their neighbours.
 
     Args:
-        file_names: as in the COCO file, with forward slashes.
-        group_by: 1 for the folder that a file is in, 2 for the one above it, and so on; or a regular expression
-            searched for in the name, where the text of its groups counts (or of the whole match if it has none).
+        groups: (I,) the group of each image.
+        ranks: (I,) the order of the images in time.
+        options: the share to hold out, which begins at a random place, or the fold: the folds follow each other.
 
     Raises:
-        DataError: a file has no such folder, or the expression is wrong or does not match.
-
-    >>> name_groups(["a/cam0/1.png", "a/cam1/1.png"], 1), name_groups(["mouse3_017.png"], r"mouse(\d+)")
-    (['a/cam0', 'a/cam1'], ['3'])
+        DataError: nothing would be left to train on, or nothing is held out.
     """
-    names = [_name_group(PurePosixPath(file), group_by) for file in file_names]
-    missing = [file for file, name in zip(file_names, names, strict=True) if name is None]
-    if missing:
-        what = f"have fewer than {group_by} folders" if isinstance(group_by, int) else "do not match it"
+    role = np.zeros(len(groups), dtype=np.int64)  # 0: train, 1: left out, 2: held out
+    generator = np.random.default_rng(options.seed)
+    for number, group in enumerate(np.unique(groups).tolist()):
+        members = np.flatnonzero(groups == group)
+        members = members[ranks[members].argsort()]
+        n_images = len(members)
+        if options.n_folds is None or options.fold is None:
+            size = round(n_images * options.val_fraction)
+            start = int(generator.integers(n_images - size + 1))
+        else:
+            # Short groups are not all held out by the same folds.
+            fold = (options.fold + number) % options.n_folds
+            start = n_images * fold // options.n_folds
+            size = n_images * (fold + 1) // options.n_folds - start
+        n_gap = math.ceil(GAP / 2 * n_images) if size and n_images >= MIN_IMAGES_FOR_GAP else 0
+        role[members[max(0, start - n_gap) : start + size + n_gap]] = 1
+        role[members[start : start + size]] = 2
+    split = Split(np.flatnonzero(role == 0), np.flatnonzero(role == 2))
+    if not len(split.train) or not len(split.val):
         raise DataError(
-            f"data.group_by={group_by!r}: {len(missing)} of {len(names)} file names {what}, e.g. {missing[0]!r}. Every "
-            "image needs a group: give a folder level (1 for the folder that an image is in, 2 for the one above it) "
-            r"or a regular expression that matches every file name, such as '(session\d+)'."
+            f"{count_in_words(len(groups), 'image')} cannot be divided in time into training and validation: give "
+            "data.val, or set data.group_by=image to split them at random."
         )
-    return [name for name in names if name is not None]
-
-
-def _name_group(file: PurePosixPath, group_by: int | str) -> str | None:
-    """Name the group of a file; None if it has none."""
-    if isinstance(group_by, int):
-        parents = [str(parent) for parent in file.parents if parent.name]
-        return parents[group_by - 1] if group_by <= len(parents) else None
-    try:
-        match = re.search(group_by, str(file))
-    except re.error as error:
-        raise DataError(f"data.group_by={group_by!r} is not a regular expression: {error}.") from error
-    return None if match is None else "/".join(text or "" for text in match.groups()) or match[0]
+    return split
 
 
 def keep_aside(groups: Integers, fraction: float, seed: int) -> Split:

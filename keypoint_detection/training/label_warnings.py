@@ -8,6 +8,7 @@ import numpy as np
 from keypoint_detection.channels import mirror_channels
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.checks.groups import check_shared_groups
 from keypoint_detection.data.checks.labels import check_channels, check_counts, check_distances
 from keypoint_detection.data.checks.parts import Part, Requirements, make_part
 from keypoint_detection.data.datamodule import KeypointsDataModule
@@ -25,8 +26,11 @@ def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
         model: defines the channels and how close two points may be.
     """
     requirements = _requirements_of(data, model)
-    for part in _parts_by_file(data, model):
+    parts = list(_parts_by_file(data, model))
+    for part in parts:
         _warn([*check_channels(part), *check_distances(part, requirements)])
+    if (held_out := data.describe_split()) is not None:
+        logger.info("%s", held_out)
     _warn_of_sides(data)
     _warn_of_channels_without_twin(data, model)
     files = [set(dataset.table.image_paths[dataset.indices].tolist()) for dataset in data.parts.values()]
@@ -35,6 +39,8 @@ def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
             "%s trained on and validated on (%s): the result says nothing about other images.",
             *(count_in_words(len(shared), "image is", "images are"), shared[0].decode()),
         )
+    else:
+        _warn(check_shared_groups(parts))
 
 
 def warn_of_crowded_images(data: KeypointsDataModule, model: KeypointDetector) -> None:

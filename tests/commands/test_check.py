@@ -103,7 +103,7 @@ def test_the_report_is_written_into_a_new_folder_beside_the_text(labels, tmp_pat
     assert len(json.loads((tmp_path / "new/report.json").read_text())["parts"]) == 1
 
 
-@pytest.mark.parametrize(("settings", "level"), [("", "warning"), (", group_by: 1", "note")])
+@pytest.mark.parametrize(("settings", "level"), [(", group_by: image", "warning"), ("", "note")])
 def test_groups_of_the_config_make_a_random_split_safe(tmp_path, monkeypatch, capsys, settings, level):
     monkeypatch.chdir(tmp_path)
     frames = {f"{i}.jpg": draw(0, (120, 160), spot=(20 + i, 60)) for i in range(12)}

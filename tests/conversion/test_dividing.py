@@ -21,7 +21,7 @@ def count(images: list[LabelledImage]) -> Counter[str]:
 
 def test_fractions_of_single_images_are_met():
     images = make_images({"a": 60, "b": 40})
-    divide_images(images, 0.2, 0.1, None, seed=0)
+    divide_images(images, 0.2, 0.1, "image", seed=0)
     assert count(images) == {"train": 70, "val": 20, "test": 10}
 
 
@@ -47,9 +47,9 @@ def test_what_the_source_groups_stays_together_unless_the_user_says_otherwise():
 
 def test_the_seed_decides_and_the_order_of_the_images_does_not():
     one, other, third = make_images({"a": 50}), make_images({"a": 50})[::-1], make_images({"a": 50})
-    divide_images(one, 0.2, 0, None, seed=1)
-    divide_images(other, 0.2, 0, None, seed=1)
-    divide_images(third, 0.2, 0, None, seed=2)
+    divide_images(one, 0.2, 0, "image", seed=1)
+    divide_images(other, 0.2, 0, "image", seed=1)
+    divide_images(third, 0.2, 0, "image", seed=2)
     validated = [{image.name for image in images if image.split == "val"} for images in (one, other, third)]
     assert validated[0] == validated[1] != validated[2]
 
@@ -109,3 +109,20 @@ def test_a_part_far_from_its_wish_is_told():
     notes = divide_images(images, 0.2, 0, "time", seed=0)
     assert count(images) == {"train": 78, "val": 21}
     assert len(notes) == 1
+
+
+def test_images_whose_names_differ_in_a_running_number_stay_together_if_the_source_has_no_groups():
+    images = [
+        LabelledImage(f"{mouse}_{index:03}.png", (1, 1), Path("x")) for mouse in "abcdefghij" for index in range(4)
+    ]
+    divide_images(images, 0.2, 0.1, None, seed=0)
+    assert count(images) == {"train": 28, "val": 8, "test": 4}
+    assert len({(image.name[0], image.split) for image in images}) == 10
+
+
+def test_the_frames_of_a_single_video_are_divided_in_time_if_their_names_show_it():
+    images = make_images({"a": 100})
+    (note,) = divide_images(images, 0.2, 0, None, seed=0)
+    assert [image.name for image in images if image.split == "val"] == [f"a/a_{index}.png" for index in range(80, 100)]
+    assert count(images) == {"train": 75, "val": 20}
+    assert "divided in time" in note

@@ -27,7 +27,7 @@ def make(path, **options):
 
 
 def test_validation_is_kept_aside_by_a_seed(discs):
-    first, again, other = (make(discs, val_fraction=0.25, split_seed=seed) for seed in (1, 1, 2))
+    first, again, other = (make(discs, val_fraction=0.25, split_seed=seed, group_by="image") for seed in (1, 1, 2))
     for data in (first, again, other):
         data.setup("fit")
     train, val = sorted(ids(first.train_dataloader())), ids(first.val_dataloader())
@@ -35,6 +35,31 @@ def test_validation_is_kept_aside_by_a_seed(discs):
     assert sorted(train + val) == list(range(10, 22))
     assert ids(again.val_dataloader()) == val
     assert ids(other.val_dataloader()) != val
+
+
+def test_images_that_differ_in_a_running_number_are_held_out_in_one_piece(discs):
+    data = make(discs, val_fraction=0.25)
+    data.setup("fit")
+    train, val = sorted(ids(data.train_dataloader())), ids(data.val_dataloader())
+    assert val == list(range(val[0], val[0] + 3))
+    assert set(train) == set(range(10, 22)) - set(range(val[0] - 1, val[0] + 4))
+    assert data.describe_split().startswith("3 of 12 images are held out, with consecutive numbers in images/0*, and ")
+    assert data.held_out_groups("val").shape == (0, 2)
+
+
+def test_whole_groups_are_held_out_and_resampled_by_default(tmp_path):
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "mouse", "keypoints": ["tip"]}]}
+    for number, name in enumerate(f"{video}_{frame}.png" for video in "abcde" for frame in range(3)):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+        content["images"].append({"id": number, "file_name": name, "width": 16, "height": 16})
+        content["annotations"].append({"id": number, "image_id": number, "category_id": 1, "keypoints": [4, 4, 2]})
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    data = make(tmp_path / "train.json", channels=["tip"])
+    data.setup("fit")
+    held_out = data.held_out_groups("val")
+    assert len(held_out) == 3
+    assert len(set(held_out[:, 1])) == 1
+    assert "3 of 15 images are held out: 1 of 5 groups" in data.describe_split()
 
 
 def test_augmentation_never_touches_the_validation_part(discs):
@@ -268,11 +293,11 @@ def test_a_path_is_a_plain_value_in_checkpoints(discs):
 def test_the_folds_hold_out_every_image_once(discs):
     held_out = []
     for fold in range(5):
-        data = make(discs, n_folds=5, fold=fold)
+        data = make(discs, n_folds=5, fold=fold, group_by="image")
         data.setup("fit")
         val = ids(data.val_dataloader())
         assert sorted(val + ids(data.train_dataloader())) == list(range(10, 22))
-        alone = make(discs, n_folds=5, fold=fold)
+        alone = make(discs, n_folds=5, fold=fold, group_by="image")
         alone.setup("validate")
         assert ids(alone.val_dataloader()) == val
         held_out += val
@@ -293,7 +318,7 @@ def test_a_part_of_the_training_images_leaves_validation_as_it_is(discs, monkeyp
     parts = {}
     for fraction, seed in ((1.0, 0), (0.5, 0), (0.25, 0), (0.25, 0), (0.25, 1)):
         monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
-        data = make(discs, n_folds=3, fold=0, train_fraction=fraction)
+        data = make(discs, n_folds=3, fold=0, train_fraction=fraction, group_by="image")
         data.setup("fit")
         parts.setdefault((fraction, seed), set()).update(ids(data.train_dataloader()))
         assert len(ids(data.val_dataloader())) == 4
@@ -306,7 +331,7 @@ def test_a_part_of_the_training_images_leaves_validation_as_it_is(discs, monkeyp
     ("options", "text"),
     [
         ({"n_folds": 2, "fold": 0, "val": "val.json"}, r"data\.val is val\.json, but data\.n_folds validates on folds"),
-        ({"n_folds": 13, "fold": 0}, r"discs-0\.json: data\.n_folds is 13.*only 12 image\(s\)"),
+        ({"n_folds": 13, "fold": 0, "group_by": "image"}, r"discs-0\.json: data\.n_folds is 13.*only 12 image\(s\)"),
         ({"group_by": "x"}, r"discs-0\.json: data\.group_by='x': 12 of 12 file names do not match it"),
         ({"group_by": 2}, r"discs-0\.json: .*fewer than 2 folders, e\.g\. 'images/0-0\.png'"),
         ({"group_by": 1}, r"discs-0\.json: 1 group\(s\) of images cannot be split"),

@@ -1,13 +1,20 @@
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from keypoint_detection.data.coco_keypoints import CocoKeypoints, read_coco
 from keypoint_detection.data.splitting import (
+    SplitOptions,
     check_folds,
+    describe_split,
+    divide_in_time,
     hold_out_fold,
     keep_aside,
-    name_groups,
+    split_images,
     take_fraction,
 )
 from keypoint_detection.types import DataError
@@ -126,23 +133,93 @@ def test_a_fraction_is_taken_of_groups_that_are_not_numbered_in_a_row() -> None:
     assert take_fraction(np.array([4, 9, 4, 9]), 0.5, (0,)).tolist() in ([0, 2], [1, 3])
 
 
-def test_groups_are_folders_or_what_a_pattern_finds() -> None:
-    files = ["day1/cam0/a_01.png", "day1/cam1/a_02.png", "day2/cam0/b_01.png"]
-    assert name_groups(files, 1) == ["day1/cam0", "day1/cam1", "day2/cam0"]
-    assert name_groups(files, 2) == ["day1", "day1", "day2"]
-    assert name_groups(files, r"([ab])_\d") == ["a", "a", "b"]
-    assert name_groups(files, "cam0|cam1") == ["cam0", "cam1", "cam0"]
-    assert name_groups(files, r"(day\d).*(cam\d)") == ["day1/cam0", "day1/cam1", "day2/cam0"]
+def options(group_by: int | str | None = "names", n_folds: int | None = None, fold: int | None = None) -> SplitOptions:
+    return SplitOptions(group_by, 0.2, 0, n_folds, fold)
+
+
+def table_of(names: list[str], tmp_path: Path) -> CocoKeypoints:
+    labels = {
+        "images": [{"id": i, "file_name": name, "width": 8, "height": 8} for i, name in enumerate(names)],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, "keypoints": [4, 4, 2]} for i in range(len(names))],
+        "categories": [{"id": 1, "name": "thing", "keypoints": ["tip"]}],
+    }
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "train.json").write_text(json.dumps(labels))
+    return read_coco(tmp_path / "train.json", coordinates="continuous")
+
+
+def test_whole_guessed_groups_are_held_out(tmp_path: Path) -> None:
+    table = table_of([f"{video}_{frame:03d}.png" for video in "abcde" for frame in range(4)], tmp_path)
+    split = split_images(table, None, options())
+    assert len(split.val) == 4
+    assert len(split.train) == 16
+    assert len(set(split.val // 4)) == 1
+    held_out = "abcde"[split.val[0] // 4]
+    assert describe_split(table, None, options()) == (
+        4,
+        f"of 20 images are held out: 1 of 5 groups, {held_out}* (data.group_by).",
+    )
+
+
+def test_folds_of_guessed_groups_hold_out_each_group_once(tmp_path: Path) -> None:
+    table = table_of([f"{video}_{frame:03d}.png" for video in "abcde" for frame in range(4)], tmp_path)
+    folds = [split_images(table, None, options(n_folds=5, fold=fold)).val for fold in range(5)]
+    assert [len(set(fold // 4)) for fold in folds] == [1] * 5
+    assert sorted(np.concatenate(folds)) == list(range(20))
 
 
 @pytest.mark.parametrize(
-    ("group_by", "text"),
-    [
-        (2, "2 of 3 file names have fewer than 2 folders, e.g. 'a.png'"),
-        (r"x(\d)", r"1 of 3 file names do not match it, e.g. 'a.png'"),
-        ("(", "is not a regular expression"),
-    ],
+    "names", [[f"img{i}.png" for i in range(40)], [*(f"img{i}.png" for i in range(39)), "one.png"]]
 )
-def test_files_without_a_group_are_named(group_by: int | str, text: str) -> None:
-    with pytest.raises(DataError, match=text):
-        name_groups(["a.png", "x1/b.png", "x2/y/c.png"], group_by)
+def test_a_single_video_is_divided_in_time_with_neighbours_left_out(names: list[str], tmp_path: Path) -> None:
+    table = table_of(names, tmp_path)
+    split = split_images(table, None, options())
+    assert len(split.val) == 8
+    assert split.val.tolist() == list(range(split.val[0], split.val[0] + 8))
+    # A fortieth of 40 or 39 images, rounded up, on each side that has images.
+    neighbours = {int(split.val[0]) + offset for offset in (-1, 8)} & set(range(39 if "one.png" in names else 40))
+    assert set(split.train) == set(range(40)) - set(split.val) - neighbours
+    count, text = describe_split(table, None, options()) or (0, "")
+    assert count == 8
+    between = "1 image" if len(neighbours) == 1 else "2 images"
+    assert f"of 40 images are held out, with consecutive numbers in *, and {between} next to them left out" in text
+
+
+def test_unrelated_names_are_split_at_random_as_without_groups(tmp_path: Path) -> None:
+    table = table_of(
+        [f"{name}.png" for name in ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]], tmp_path
+    )
+    split = split_images(table, None, options())
+    assert split.val.tolist() == split_images(table, None, options("image")).val.tolist()
+    assert split.val.tolist() == split_images(table, None, options(None)).val.tolist()
+    assert len(split.val) == 2
+    assert len(split.train) == 7
+    assert describe_split(table, None, options()) is None
+
+
+def test_folds_in_time_follow_each_other_and_hold_out_every_image_once() -> None:
+    groups, ranks = np.repeat([0, 1], [50, 23]), np.concatenate([np.arange(50)[::-1], np.arange(23)])
+    splits = [divide_in_time(groups, ranks, options("time", 5, fold)) for fold in range(5)]
+    assert sorted(np.concatenate([split.val for split in splits])) == list(range(73))
+    for split in splits:
+        assert not set(split.train) & set(split.val)
+        for group, n_gap in ((0, 2), (1, 1)):
+            held_out = np.sort(ranks[split.val[groups[split.val] == group]])
+            assert (np.diff(held_out) == 1).all()
+            trained = ranks[split.train[groups[split.train] == group]]
+            assert np.abs(trained[:, None] - held_out).min() == n_gap + 1
+
+
+def test_the_seed_says_where_the_held_out_images_begin() -> None:
+    starts = {
+        int(divide_in_time(np.zeros(50, int), np.arange(50), options("time")._replace(seed=seed)).val[0])
+        for seed in range(10)
+    }
+    assert len(starts) > 5
+
+
+def test_groups_too_short_to_divide_are_refused() -> None:
+    with pytest.raises(DataError, match=r"2 images cannot be divided in time .* set data\.group_by=image"):
+        divide_in_time(np.array([0, 0]), np.arange(2), options("time"))

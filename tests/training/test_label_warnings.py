@@ -94,3 +94,19 @@ def test_channels_that_no_mirror_maps_to_each_other_are_said(discs, caplog, pyte
         "Heatmaps are not averaged with those of mirrored images: by data.flip_pairs, channel 'a' becomes red, right"
     )
     assert any(one.startswith(start) for one in messages) == said
+
+
+def test_frames_of_one_video_in_both_files_are_said(discs, tmp_path, caplog, pytestconfig):
+    content = json.loads(discs.read_text())
+    for name, is_in in (("train", lambda index: index % 3), ("val", lambda index: not index % 3)):
+        images = [one for index, one in enumerate(content["images"]) if is_in(index)]
+        (tmp_path / f"{name}.json").write_text(json.dumps({**content, "images": images, "annotations": [
+            one for one in content["annotations"] if one["image_id"] in {image["id"] for image in images}
+        ]}))  # fmt: skip
+    words = [f"--data.{name}={tmp_path}/{name}.json" for name in ("train", "val")]
+    (message,) = warnings_of(
+        caplog, pytestconfig.rootpath / TINY, *words, f"--data.image_root={discs.parent}", "--model.channels=[red]"
+    )
+    assert "4 of 4 val images have names that differ from those of train images only in a running number" in message
+    assert "images/0*" in message
+    assert "leave the val file out (data.group_by=names)" in message

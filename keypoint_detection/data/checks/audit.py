@@ -13,6 +13,7 @@ from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.brightness import check_brightness
 from keypoint_detection.data.checks.entries import check_entries
 from keypoint_detection.data.checks.findings import Finding, findings_of_problems, shorten_list
+from keypoint_detection.data.checks.groups import check_shared_groups
 from keypoint_detection.data.checks.labels import check_labels
 from keypoint_detection.data.checks.likeness import ScannedPart, check_copies, check_part_likeness, check_split_likeness
 from keypoint_detection.data.checks.missing import advise_on_missing
@@ -23,7 +24,7 @@ from keypoint_detection.data.checks.sizes import check_object_sizes, measure_siz
 from keypoint_detection.data.coco_keypoints import CocoKeypoints, Coordinates, examine_coco
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.data.image_files import compare_sizes
-from keypoint_detection.data.splitting import SplitOptions, split_images
+from keypoint_detection.data.splitting import SplitOptions, describe_split
 from keypoint_detection.images import ImageError, ImageScan
 from keypoint_detection.types import DataError
 
@@ -100,7 +101,9 @@ def audit(data: DataDescription, track: Track) -> Audit:
         parts.append(part)
         seen += read
         findings += found
-    findings += check_split_likeness(seen)
+    alike = check_split_likeness(seen)
+    # Names are a guess, where images show it.
+    findings += alike or check_shared_groups(parts)
     return Audit(sorted(findings, key=lambda finding: finding.rank), parts)
 
 
@@ -157,18 +160,18 @@ def _check_part(
     thumbnails[seen.indices] = seen.thumbnails
     findings += [*check_shift(part, thumbnails), *check_copies(seen), *check_brightness(seen)]
     if name in ("", "train"):
-        is_split_at_random = data.split is not None and data.split.group_by is None
+        is_split_at_random = data.split is not None and not any(one.kind == "split" for one in findings)
         findings += [*check_part_likeness(seen, is_split_at_random), *_describe_sizes(part, data.requirements)]
     return part, [seen], findings
 
 
 def _check_split(table: CocoKeypoints, image_root: str | None, options: SplitOptions) -> list[Finding]:
-    """Find out whether the images can be divided as configured."""
+    """Say which groups are held out, or why the images cannot be divided as configured."""
     try:
-        split_images(table, image_root, options)
+        text = describe_split(table, image_root, options)
     except DataError as error:
         return [Finding("error", "split", str(table.path), 1, str(error))]
-    return []
+    return [] if text is None else [Finding("note", "split", str(table.path), *text)]
 
 
 def _describe_sizes(part: Part, requirements: Requirements) -> list[Finding]:

@@ -18,8 +18,8 @@ from keypoint_detection.images import ImageScan
 # If this share of the images shows the scene of another one, all are taken for one recording.
 SCENE_SHARE = 0.5
 NO_GROUPS = (
-    "The names suggest no groups to split by: keep the frames of one video, or images taken in one go, on one side; "
-    "data.group_by says which belong together"
+    "The names suggest no groups to split by: keep the frames of one video, or images taken in one go, on one side, or "
+    "divide them in time, as data.group_by=time does if the validation file is left out"
 )
 
 
