@@ -20,14 +20,7 @@ from keypoint_detection.conversion.deeplabcut.tables import (
 )
 from keypoint_detection.conversion.frames import VideoFrames
 from keypoint_detection.conversion.image_finder import ImageFinder, tidy_name
-from keypoint_detection.conversion.label_set import (
-    Category,
-    Instance,
-    LabelledImage,
-    LabelSet,
-    Reading,
-    make_instance,
-)
+from keypoint_detection.conversion.label_set import Category, Instance, LabelledImage, LabelSet, Reading, make_instance
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.image_bounds import ImageBounds
 from keypoint_detection.data.problems import Problems

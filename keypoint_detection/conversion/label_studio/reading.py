@@ -5,14 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from keypoint_detection.conversion.image_finder import ImageFinder
-from keypoint_detection.conversion.label_set import (
-    Category,
-    Instance,
-    LabelledImage,
-    LabelSet,
-    Reading,
-    make_instance,
-)
+from keypoint_detection.conversion.label_set import Category, Instance, LabelledImage, LabelSet, Reading, make_instance
 from keypoint_detection.conversion.label_studio.images import (
     CONFIG_NAME,
     describe_layout,
