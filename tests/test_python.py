@@ -1,4 +1,4 @@
-"""The package as it is used from Python: what docs/python.md says."""
+"""The package as it is used from Python: what docs/how-to/python.md says."""
 
 import json
 import re
@@ -15,7 +15,7 @@ import keypoint_detection
 from keypoint_detection import KeypointDetector, KeypointsDataModule, Predictor
 from keypoint_detection.models.backbones import Unet
 
-PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "python.md"
 QUICK = {"fast_dev_run": True, "logger": False, "accelerator": "cpu", "enable_progress_bar": False}
 
 

@@ -386,7 +386,7 @@ def test_there_are_configs_to_test():
 
 
 def test_a_newcomer_gets_the_recommended_recipe(discs):
-    # What docs/accuracy.md measured; the config to start from, and Python, have the same.
+    # What docs/explanation/accuracy.md measured; the config to start from, and Python, have the same.
     assert yaml.safe_load((ROOT / "configs" / "base.yaml").read_text())["model"] == {"lr": 0.001}
     words = ["--data.image_size=[32, 32]", "--data.num_workers=0", "--trainer.fast_dev_run=true"]
     cli = run(["fit", f"--data.train={discs}", *words, "--trainer.accelerator=cpu"])
