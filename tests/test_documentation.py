@@ -34,13 +34,13 @@ ADDED = {
     "fit": ON_CPU,
     "validate": ON_CPU,
     "test": ON_CPU,
-    "predict": ON_CPU,
+    "predict": f"{ON_CPU} --output.score_threshold=0",
     "synthesize": "--n_train=8 --n_test=2 --height=64 --width=80",
     "check": "--n_images=2",
     "summarize": "--n_resamples=10",
 }
 # What is added to a training too: to a new one, to a resumed one, and unless the command speaks of it already.
-NEW, RESUMED = "--trainer.max_steps=2 --data.image_size='[32, 48]'", "--trainer.max_steps={}"
+NEW, RESUMED = "--trainer.max_steps=2 --data.image_size='[32, 48]' --model.score_threshold=0", "--trainer.max_steps={}"
 ADDED_UNLESS = {
     "logger": "--trainer.logger=false",
     "backbone": "--model.backbone=Unet --model.backbone.n_channels=4 --model.backbone.n_downsampling_layers=1",
@@ -211,7 +211,7 @@ def desk(calibrated_checkpoint, tmp_path, monkeypatch):
     folder = tmp_path / "desk"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    labels = json.loads(write_discs(folder / "data", 12).read_text())
+    labels = json.loads(write_discs(folder / "data", 24).read_text())
     # The detector knows what is red.
     labels["categories"][0] |= {"name": "mouse", "keypoints": ["spot", "left_ear", "right_ear"]}
     for number, image in enumerate(labels["images"]):
