@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-GENERATOR_VERSION = 3  # raise it whenever the same options would give different images or labels
+GENERATOR_VERSION = 4  # raise it whenever the same options would give different images or labels
 RECORD = "synthetic.json"  # records what a folder holds
 SMALLEST_SIDE = 64  # pixels; the corners of smaller boxes run together
 JPEG_QUALITY = 93

@@ -1,45 +1,27 @@
-"""Draw a box scene: exact perspective and occlusion, soft shadows, textures, and the flaws of a real camera."""
+"""Draw a box scene: exact perspective and occlusion, simple light and textures, and the flaws of a real camera."""
 
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
-from keypoint_detection.boxes.scene import Ball, Camera, Face, Scene, intersect_ball
-from keypoint_detection.boxes.textures import (
-    DECAL_BOX,
-    Floats,
-    Ground,
-    Noises,
-    paint,
-    paste_decal,
-    sample_decal,
-    sample_ground,
-    sample_noises,
-)
+from keypoint_detection.boxes.scene import BOX_PARTS, Array, Face, Floats, Scene, aim, sample_colour
 
-Array = npt.NDArray[np.float64]
-Owners = npt.NDArray[np.int16]
-Pixels = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
 
 SUPERSAMPLING = 2  # samples per pixel in each direction
-GROUND = -1  # the owner of a sample that shows no face and no ball
-COARSE_NOISE, FINE_NOISE = 256, 512  # texels along a noise tile, for images of up to 256 pixels and for larger ones
-FACE_TEXELS, CLUTTER_TEXELS, GROUND_TEXELS = 10, 4, 36  # number of cells along each side that light is computed on
-GROUND_HALF_M = 1.3  # half the side of the lit square of ground: nothing beyond it casts a shadow
-GROUND_AXES = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
-LIGHT_ZOOM = 6  # light maps are interpolated to this multiple before they are read
-SKY_RAYS, SUN_RAYS = 15, 5
-NO_HIT_M = 1e-3  # a shadow ray must travel this far, or a face would shade itself
-SHADOW_REACH = 2.5  # no visible shadow falls further than this multiple of the size of what casts it
-SLANT = 1.3  # surfaces are seen at an angle, so a pixel covers this much more of them
-FARTHEST_M = 50.0
-HAZE_M = 2.6  # beyond about this distance the ground's texture is finer than a pixel and fades to its mean
-SHOULDER = 0.7  # linear light above this share of white is compressed
-GROUND_BOUNCE = 0.35
-DECAL_SHARE = 0.6
+GROUND_M = 40.0  # side of the ground, which reaches beyond what any camera sees
+GROUND = Face("ground", *np.array([[-0.5, -0.5, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]]) * GROUND_M)
+TILE_M, TEXELS = 2.2, 512  # side of a texture; it repeats beyond, seldom twice in an image
+SIDE_SHARE = 0.25  # of the sky's light, more or less on faces at right angles to the lamp
+PENUMBRA_M = 0.03  # shadows in the box fade over this distance
+RIM_M = 0.005  # the thickness of the cardboard
+RIM_SHADES = {"wall": 0.8, "floor": 1.0, "flap": 1.3, "carton": 1.25}  # folds are dark, cuts are pale
+PRINT_SIZE, PRINTED_SHARE = (96, 128), 0.6  # texels along the height and the length of a wall; share of the walls
+INKS = [(70, 38, 22), (40, 40, 45), (150, 30, 28), (30, 60, 120)]
+FLOORS = [(150, 115, 80), (115, 82, 55), (180, 153, 120), (148, 145, 140), (82, 92, 124), (130, 68, 62), (90, 115, 92)]
 
 
 class Rendering(NamedTuple):
@@ -49,279 +31,195 @@ class Rendering(NamedTuple):
     is_box: Bools
 
 
-class Fragments(NamedTuple):
-    """The pixels in which a thing shows: (N,) numbers counted row by row, and the share of each that it fills."""
+class Samples(NamedTuple):
+    """What half-pixel samples show, (2 height, 2 width): a face's index or -1, the ground, and where on it, 0 to 1."""
 
-    pixels: Pixels
-    shares: Floats
+    owners: npt.NDArray[np.int16]
+    s: Floats
+    t: Floats
 
 
-class Look(NamedTuple):
-    """What all surfaces of an image share.
+class Light(NamedTuple):
+    """A lamp, far away in a (3,) direction, its (3,) linear colour, and that of the light from everywhere else."""
 
-    Attributes:
-        noises: noise tiles.
-        ground: the ground.
-        directions: (R, 3) unit directions towards the light, the sky's first.
-        colours: (3, 3) colours of the light from the sky, from the sun, and off other surfaces.
-    """
-
-    noises: Noises
-    ground: Ground
-    directions: Floats
-    colours: Floats
+    direction: Array
+    lamp: Floats
+    sky: Floats
 
 
 def render(scene: Scene, rng: np.random.Generator) -> Rendering:
     """Draw a scene; `rng` chooses materials, light and sensor."""
-    owners = rasterise(scene)
-    look = sample_look(rng, scene.size)
-    height, width = scene.size
-    cells = owners.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING)
-    samples = np.ascontiguousarray(cells.transpose(1, 3, 0, 2)).reshape(SUPERSAMPLING**2, height * width)
-    shown = [int(i) for i in np.flatnonzero(np.bincount(owners.ravel() - GROUND)) + GROUND]
-    light_maps = compute_light_maps(scene, [i for i in shown if 0 <= i < len(scene.faces)], look)
-    colours = np.zeros((height * width, 3), np.float32)
-    for i in shown:
-        pixels, shares = find_fragments(samples, i)
-        if i == GROUND:
-            seen = shade_ground(scene, pixels, look, light_maps[i])
-        elif i < len(scene.faces):
-            seen = shade_face(scene, scene.faces[i], pixels, look, light_maps[i], rng)
+    samples = rasterise(scene)
+    owners, s, t = samples.owners.ravel(), samples.s.ravel(), samples.t.ravel()
+    light = sample_light(rng)
+    colours = np.empty((owners.size, 3), np.float32)
+    for i in np.flatnonzero(np.bincount(owners + 1)) - 1:  # those that can be seen
+        at = np.flatnonzero(owners == i)
+        if i < 0:
+            light_on_ground = light.sky + light.lamp * draw_lamplight(scene, light, rng).reshape(-1, 1)[at]
+            colours[at] = paint_ground(s[at], t[at], rng) * light_on_ground
         else:
-            seen = shade_ball(scene, scene.balls[i - len(scene.faces)], pixels, look)
-        colours[pixels] += shares * seen
-    is_box = np.array([face.is_box for face in scene.faces] + [False] * (len(scene.balls) + 1))[owners]  # -1: the last
-    return Rendering(expose(colours.reshape(height, width, 3), rng), is_box)
+            face = scene.faces[i]
+            is_front = bool(face.normal @ (scene.camera.position - face.origin) > 0)
+            light_on_face = receive_light(scene, face, is_front, s[at], t[at], light)
+            colours[at] = paint_face(face, is_front, s[at], t[at], rng) * light_on_face
+    height, width = (n * SUPERSAMPLING for n in scene.size)
+    is_box = np.array([face.part in BOX_PARTS for face in [*scene.faces, GROUND]])[owners]  # -1 is the last
+    return Rendering(expose(colours.reshape(height, width, 3), rng), is_box.reshape(height, width))
 
 
-def find_fragments(samples: Owners, owner: int) -> Fragments:
-    """Find the pixels in which an owner shows, given the (4, N) owners of the samples of N pixels.
-
-    Colours are computed once per fragment and edges come from the shares: a quarter of the work of colouring samples.
-    """
-    counts = (samples == owner).sum(axis=0, dtype=np.uint8)
-    pixels = np.flatnonzero(counts)
-    return Fragments(pixels, counts[pixels, None].astype(np.float32) / len(samples))
-
-
-def rasterise(scene: Scene) -> Owners:
-    """Find what each sample shows: (2 height, 2 width) index of a face, then of a ball, or GROUND."""
-    x, y = sample_positions(scene.size)
-    camera = scene.camera
-    to_ground = camera.plane_map(*GROUND_AXES)
-    assert to_ground is not None, "the camera is above the ground"
-    nearest = linear(to_ground[2], x, y[:, None])  # inverse depths
-    owners = np.full(nearest.shape, GROUND, np.int16)
+def rasterise(scene: Scene) -> Samples:
+    """Find what each sample shows."""
+    x, y = ((np.arange(n * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING for n in reversed(scene.size))
+    nearest = scene.camera.intersect(GROUND, x, y[:, None])  # s/z, t/z, 1/z
+    owners = np.full(nearest.shape[1:], -1, np.int16)
     for i, face in enumerate(scene.faces):
-        window = find_window(camera.project(face.corners)[0], nearest.shape)
-        to_face = camera.plane_map(face.origin, face.along, face.across)
-        if to_face is None or not nearest[window].size:
-            continue
-        s, t, inverse_depth = (linear(row, x[window[1]], y[window[0], None]) for row in to_face)
-        cut = np.float32(face.taper) * t
-        is_nearer = (inverse_depth > nearest[window]) & (t >= 0) & (t <= inverse_depth)
-        is_nearer &= (s >= cut) & (s <= inverse_depth - cut)
-        nearest[window][is_nearer] = inverse_depth[is_nearer]
-        owners[window][is_nearer] = i
-    for i, ball in enumerate(scene.balls, start=len(scene.faces)):
-        cube = ball.centre + ball.radius * np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, 8).T
-        window = find_window(camera.project(cube)[0], nearest.shape)
-        depth = intersect_ball(camera, ball, x[window[1]], y[window[0], None])
-        is_nearer = depth * nearest[window] < 1  # NaN, a miss, is not
-        nearest[window][is_nearer] = 1 / depth[is_nearer]
-        owners[window][is_nearer] = i
-    return owners
+        corners = scene.camera.project(face.corners)[0] * SUPERSAMPLING
+        left, top = np.clip(np.floor(corners.min(axis=0)), 0, owners.shape[::-1]).astype(int)
+        right, bottom = np.clip(np.ceil(corners.max(axis=0)), 0, owners.shape[::-1]).astype(int)
+        hit = scene.camera.intersect(face, x[left:right], y[top:bottom, None])
+        is_nearer = hit[2] > nearest[2, top:bottom, left:right]
+        np.copyto(nearest[:, top:bottom, left:right], hit, where=is_nearer)
+        owners[top:bottom, left:right][is_nearer] = i
+    s, t, inverse_depth = nearest
+    depth = 1 / np.maximum(inverse_depth, np.float32(1 / GROUND_M))  # what is above the horizon is not on the ground
+    return Samples(owners, s * depth, t * depth)
 
 
-def sample_positions(size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Return the x of the sample columns and the y of the sample rows, in continuous pixels."""
-    x, y = ((np.arange(n * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING for n in reversed(size))
-    return x, y
-
-
-def linear(row: Array, x: Floats, y: Floats) -> Floats:
-    """Evaluate row @ (x, y, 1) in single precision."""
-    a, b, c = row.astype(np.float32)
-    return np.asarray(a * x + (b * y + c))
-
-
-def find_window(corners: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return the rows and columns of samples that contain the convex hull of (N, 2) pixels."""
-    low = np.floor(corners.min(axis=0) * SUPERSAMPLING).astype(int)
-    high = np.ceil(corners.max(axis=0) * SUPERSAMPLING).astype(int)
-    (left, top), (right, bottom) = np.clip(low, 0, shape[::-1]), np.clip(high, 0, shape[::-1])
-    return slice(top, bottom), slice(left, right)
-
-
-def sample_look(rng: np.random.Generator, size: tuple[int, int]) -> Look:
-    """Draw textures, and light: a lamp or window of random size and warmth, and what comes from everywhere else."""
-    noises = sample_noises(rng, COARSE_NOISE if max(size) <= COARSE_NOISE else FINE_NOISE)
-    golden = np.pi * (3 - np.sqrt(5))  # a spiral of this angle spreads directions evenly
-    up = (np.arange(SKY_RAYS) + 0.5) / SKY_RAYS
-    turns = golden * np.arange(SKY_RAYS) + rng.uniform(0, 2 * np.pi)
-    sky = np.stack([np.sqrt(1 - up**2) * np.cos(turns), np.sqrt(1 - up**2) * np.sin(turns), up], axis=1)
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(32, 75))
-    sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-    suns = sun + rng.uniform(0.04, 0.22) * rng.standard_normal((SUN_RAYS, 3))
-    suns /= np.linalg.norm(suns, axis=1, keepdims=True)
+def sample_light(rng: np.random.Generator) -> Light:
+    """Draw light of random direction, strength and warmth."""
+    direction = -aim(rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(35, 75)), 0.0)[2]
     warmth = rng.uniform(-0.12, 0.3)
-    sun_colour = np.array([1 + 0.6 * warmth, 1, 1 - warmth]) * rng.uniform(0.5, 1.7)
-    sky_colour = np.array([1 - 0.3 * warmth, 1, 1 + 0.3 * warmth]) * rng.uniform(0.45, 0.8)
-    bounce_colour = 0.24 * np.array([1.0, 0.72, 0.48]) * (sky_colour + 0.5 * sun_colour)  # off brown cardboard
-    colours = np.stack([sky_colour, sun_colour, bounce_colour]).astype(np.float32)
-    return Look(noises, sample_ground(rng), np.concatenate([sky, suns]).astype(np.float32), colours)
+    lamp = np.array([1 + 0.6 * warmth, 1, 1 - warmth]) * rng.uniform(0.3, 1.5)
+    sky = np.array([1 - 0.3 * warmth, 1, 1 + 0.3 * warmth]) * rng.uniform(0.45, 0.8)
+    return Light(direction, lamp.astype(np.float32), sky.astype(np.float32))
 
 
-def compute_light_maps(scene: Scene, shown: list[int], look: Look) -> dict[int, Floats]:
-    """Compute the light on the ground and on the visible side of the shown faces, by casting rays.
-
-    Returns:
-        (n, n, 3) light, keyed by the number of the face or GROUND.
-    """
-    ground = Face("sheet", *np.array([[-1, -1, 0], [2, 0, 0], [0, 2, 0], [0, 0, 0]]) * GROUND_HALF_M)
-    surfaces = [(GROUND, ground, GROUND_TEXELS)]
-    for i in shown:
-        surfaces.append((i, scene.faces[i], FACE_TEXELS if scene.faces[i].is_box else CLUTTER_TEXELS))
-    points, normals = [], []
-    for _, face, count in surfaces:
-        cells = (np.arange(count) + 0.5) / count
-        points.append((face.origin + cells[:, None, None] * face.across + cells[:, None] * face.along).reshape(-1, 3))
-        normals.append(np.broadcast_to(facing_normal(scene.camera, face), (count * count, 3)))
-    received = receive_light(scene, np.concatenate(points), np.concatenate(normals), look)
-    parts = np.split(received, np.cumsum([count * count for _, _, count in surfaces])[:-1])
-    return {i: enlarge(part.reshape(n, n, 3)) for part, (i, _, n) in zip(parts, surfaces, strict=True)}
-
-
-def enlarge(cells: Floats) -> Floats:
-    """Interpolate (n, n, 3) cells linearly, so that reading the nearest one is accurate enough."""
-    size = (LIGHT_ZOOM * len(cells),) * 2
-    layers = [Image.fromarray(np.ascontiguousarray(layer)) for layer in np.moveaxis(cells, 2, 0)]
-    return np.stack([np.asarray(layer.resize(size, Image.Resampling.BILINEAR)) for layer in layers], axis=2)
+def receive_light(scene: Scene, face: Face, is_front: bool, s: Floats, t: Floats, light: Light) -> Floats:
+    """Return the (N, 3) or (3,) light at (N,) positions on the front or back of a face."""
+    normal = face.normal if is_front else -face.normal
+    # Two faces of a corner that the lamp does not reach differ in shade, as they do in a room.
+    sideways = np.cross(light.direction, (0, 0, 1))
+    sky = light.sky * np.float32(0.65 + 0.35 * normal[2] + SIDE_SHARE * (normal @ sideways))
+    lamp = light.lamp * np.float32(np.maximum(normal @ light.direction, 0))
+    if face.part == "floor" or (face.part == "wall" and not is_front):
+        # It is darker in the box, and most so at its bottom. The lamp shines in through the opening.
+        assert scene.keypoints is not None
+        opening, ray = scene.keypoints[0].tolist(), (light.direction / light.direction[2]).tolist()
+        up = opening[2] * (1 - t if face.part == "wall" else np.ones_like(t))  # from here to the opening
+        sky = sky * (0.85 - 0.5 / opening[2] * up)[:, None]
+        for axis in (0, 1):
+            a, b, c = (float(vector[axis]) for vector in (face.along, face.across, face.origin))
+            leaves_at = abs(a * s + b * t + c + ray[axis] * up)
+            lamp = lamp * np.clip(0.5 + (opening[axis] - leaves_at) / PENUMBRA_M, 0, 1)[:, None]
+    return sky + lamp
 
 
-def facing_normal(camera: Camera, face: Face) -> Array:
-    """Return the face's unit normal on the side that the camera sees."""
-    return face.normal * np.sign(face.normal @ (camera.position - face.origin))
-
-
-def receive_light(scene: Scene, points: Array, normals: Array, look: Look) -> Floats:
-    """Return the (N, 3) light that reaches (N, 3) points with (N, 3) normals."""
-    cosines = np.maximum(look.directions @ normals.T.astype(np.float32), 0)  # (R, N)
-    cosines *= ~find_blocked(scene, points.astype(np.float32), look.directions)
-    sky = cosines[:SKY_RAYS].sum(axis=0) / look.directions[:SKY_RAYS, 2].sum()
-    sun = cosines[SKY_RAYS:].mean(axis=0)
-    up = normals[:, 2].astype(np.float32)
-    # What hides the sky is seldom black: it reflects some light itself.
-    bounced = np.maximum((1 + up) / 2 - sky, 0)
-    from_below = (1 - up) / 2 * np.float32(GROUND_BOUNCE)
-    return np.asarray(np.stack([sky + from_below, sun, bounced], axis=1) @ look.colours)
-
-
-def find_blocked(scene: Scene, points: Floats, directions: Floats) -> Bools:
-    """Find which rays in (R, 3) directions from (N, 3) points hit a face or a ball: (R, N)."""
-    blocked = np.zeros((len(directions), len(points)), np.bool_)
+def draw_lamplight(scene: Scene, light: Light, rng: np.random.Generator) -> Floats:
+    """Draw the lamp's light on the ground, 0 to 1: what all samples would receive if nothing hid the ground."""
+    height, width = scene.size
+    image = Image.new("L", (width, height), 255)
     for face in scene.faces:
-        if face.part == "sheet":
-            continue  # the shadow of paper is not worth computing
-        offset = points - face.origin.astype(np.float32)
-        reach = SHADOW_REACH * (np.linalg.norm(face.along) + np.linalg.norm(face.across))
-        near = np.flatnonzero(np.einsum("nc,nc->n", offset, offset) < reach**2)
-        if not len(near):
-            continue
-        to_plane = np.linalg.inv(np.stack([face.along, face.across, face.normal], axis=1)).astype(np.float32)
-        start, step = to_plane @ offset[near].T, to_plane @ directions.T
-        with np.errstate(divide="ignore", invalid="ignore"):  # a parallel ray gives inf or NaN, which hits nothing
-            distance = start[2] * (-1 / step[2])[:, None]
-            s, t = start[0] + distance * step[0, :, None], start[1] + distance * step[1, :, None]
-        is_hit = (distance > NO_HIT_M) & (s > 0) & (s < 1) & (t > 0) & (t < 1)
-        blocked[:, near] |= is_hit
-    for ball in scene.balls:
-        offset = ball.centre.astype(np.float32) - points
-        near = np.flatnonzero((offset**2).sum(axis=1) < (2 * SHADOW_REACH * ball.radius) ** 2)
-        along = directions @ offset[near].T
-        misses_by = (offset[near] ** 2).sum(axis=1) - along**2
-        blocked[:, near] |= (along > 0) & (misses_by < np.float32(ball.radius**2))
-    return blocked
+        on_ground = face.corners - face.corners[:, 2:] * light.direction / light.direction[2]
+        corners, depths = scene.camera.project(on_ground)
+        if depths.min() > 0:
+            ImageDraw.Draw(image).polygon([tuple(corner) for corner in corners], fill=0)
+    blurred = image.filter(ImageFilter.GaussianBlur(height * rng.uniform(0.003, 0.015)))
+    enlarged = blurred.resize((width * SUPERSAMPLING, height * SUPERSAMPLING), Image.Resampling.BILINEAR)
+    return np.asarray(enlarged, np.float32) * float(light.direction[2] / 255)
 
 
-def find_centres(pixels: Pixels, size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Return the continuous x and y of the centres of (N,) pixels."""
-    rows, columns = np.divmod(pixels.astype(np.int32), size[1])
-    x, y = (index.astype(np.float32) + np.float32(0.5) for index in (columns, rows))
-    return x, y
+@lru_cache(maxsize=2)
+def make_noise(stretch: int) -> Floats:
+    """Make a texture, mean 0 and deviation 1, that falls off as 1/f: clouds or, if stretched, the grain of wood."""
+    spectrum = np.fft.rfft2(np.random.default_rng(0).standard_normal((TEXELS, TEXELS)))
+    frequencies = np.hypot(np.fft.fftfreq(TEXELS)[:, None], stretch * np.fft.rfftfreq(TEXELS))
+    frequencies[0, 0] = np.inf  # no mean
+    texture = np.fft.irfft2(spectrum / frequencies)
+    return np.asarray(texture[..., None] / texture.std(), np.float32)
 
 
-def locate(to_plane: Array, pixels: Pixels, scene: Scene) -> tuple[Floats, Floats, Floats]:
-    """Return s, t and the depth in metres of a plane at (N,) pixels."""
-    x, y = find_centres(pixels, scene.size)
-    s, t, inverse_depth = (linear(row, x, y) for row in to_plane)
-    # The centre of a pixel that a face only partly fills may lie beyond the face's horizon.
-    depth = 1 / np.maximum(inverse_depth, np.float32(1 / FARTHEST_M))
-    return s * depth, t * depth, depth
+def read_texture(texture: npt.NDArray[Any], x: Floats, y: Floats) -> npt.NDArray[Any]:
+    """Read a texture, which repeats, at (N,) positions in metres: (N, channels)."""
+    columns, rows = ((c * (TEXELS / TILE_M)).astype(np.int32) & (TEXELS - 1) for c in (x, y))
+    return texture.reshape(TEXELS**2, -1).take(rows * TEXELS + columns, axis=0)
 
 
-def read_light(light_map: Floats, s: Floats, t: Floats) -> Floats:
-    """Read the (N, 3) light at positions on a surface; beyond its rim, the light is that of the rim."""
-    side = len(light_map)
-    column = np.clip(s * np.float32(side), 0, side - 1).astype(np.int32)
-    row = np.clip(t * np.float32(side), 0, side - 1).astype(np.int32)
-    return np.asarray(light_map[row, column])
+def paint_face(face: Face, is_front: bool, s: Floats, t: Floats, rng: np.random.Generator) -> Floats:
+    """Return the (N, 3) linear reflectance at positions on a face; `rng` chooses what is printed on it."""
+    length, height = float(np.linalg.norm(face.along)), float(np.linalg.norm(face.across))
+    x, y = s * length, t * height
+    shade = 1 + 0.07 * read_texture(make_noise(1), x + float(rng.uniform(0, TILE_M)), y)
+    cut = face.taper * length * t
+    shade[np.minimum(np.minimum(x - cut, length - cut - x), height - y) < RIM_M] *= RIM_SHADES[face.part]
+    if face.part == "flap":
+        shade[y < RIM_M] *= 0.7  # the crease of the hinge
+    colours = shade * face.colour.astype(np.float32)
+    if face.part == "wall" and is_front and rng.random() < PRINTED_SHARE:
+        rows, columns = (np.clip(c * n, 0, n - 1).astype(int) for c, n in zip((1 - t, s), PRINT_SIZE, strict=True))
+        ink = draw_print(rng)[rows, columns]
+        colours += ink[:, 3:] * (ink[:, :3] ** 2 - colours)
+    return colours
 
 
-def shade_ground(scene: Scene, pixels: Pixels, look: Look, light_map: Floats) -> Floats:
-    """Return the (N, 3) linear colours of pixels that show the ground."""
-    to_ground = scene.camera.plane_map(*GROUND_AXES)
-    assert to_ground is not None, "the camera is above the ground"
-    x, y, depth = locate(to_ground, pixels, scene)
-    clearness = np.exp(-((depth / np.float32(HAZE_M)) ** 4))
-    pixel = depth * np.float32(SLANT / scene.camera.focal_px)
-    shade = 1 + (look.ground.shade(x, y, pixel, look.noises) - 1) * clearness
-    s, t = (c / np.float32(2 * GROUND_HALF_M) + np.float32(0.5) for c in (x, y))
-    return np.asarray(read_light(light_map, s, t) * (np.maximum(shade, 0)[:, None] * look.ground.colour))
+def draw_print(rng: np.random.Generator) -> Floats:
+    """Draw a label with a bar code, or an arrow, to be printed on a wall: (height, width, 4) from 0 to 1, RGBA."""
+    left, top = (int(rng.integers(6, n // 2)) for n in reversed(PRINT_SIZE))
+    is_label = rng.random() < 0.5
+    ink = (25, 25, 30) if is_label else INKS[rng.integers(len(INKS))]
+    image = Image.new("RGBA", PRINT_SIZE[::-1], (*ink, 0))
+    pen = ImageDraw.Draw(image)
+    if is_label:
+        pen.rectangle((left - 4, top - 4, left + 52, top + 40), fill=(236, 234, 228))
+        bars = [(left + x, top + 18, left + x + int(rng.integers(3)), top + 36) for x in range(0, 48, 4)]
+    else:
+        pen.polygon([(left + 2, top + 18), (left + 13, top), (left + 24, top + 18)], fill=ink)
+        bars = [(left + 9, top + 18, left + 17, top + 34), (left, top + 38, left + 46, top + 42)]
+    lines = [(left + 28 * (not is_label), top + y, left + int(rng.integers(32, 48)), top + y + 2) for y in (0, 6, 12)]
+    for bar in bars + lines:
+        pen.rectangle(bar, fill=ink)
+    return np.asarray(image, np.float32) / 255
 
 
-def shade_face(
-    scene: Scene, face: Face, pixels: Pixels, look: Look, light_map: Floats, rng: np.random.Generator
-) -> Floats:
-    """Return the (N, 3) linear colours of pixels that show a face; `rng` chooses what is printed on it."""
-    to_face = scene.camera.plane_map(face.origin, face.along, face.across)
-    assert to_face is not None, "a face seen edge-on owns no samples"
-    s, t, depth = locate(to_face, pixels, scene)
-    s, t = np.clip(s, 0, 1), np.clip(t, 0, 1)
-    length, height = (np.float32(np.linalg.norm(edge)) for edge in (face.along, face.across))
-    pixel = depth * np.float32(SLANT / scene.camera.focal_px)
-    surface = paint(face, s * length, t * height, pixel, look.noises, rng.random())
-    is_outside = face.normal @ facing_normal(scene.camera, face) > 0
-    if face.part == "wall" and is_outside and rng.random() < DECAL_SHARE:
-        width_px = (DECAL_BOX[2] - DECAL_BOX[0]) * float(length / pixel.mean())
-        paste_decal(surface, sample_decal(rng), s, t, width_px)
-    return np.asarray(read_light(light_map, s, t) * surface)
+def paint_ground(s: Floats, t: Floats, rng: np.random.Generator) -> Floats:
+    """Return the (N, 3) linear reflectance at positions on the ground; `rng` chooses the floor and the litter on it."""
+    # Planks, tiles or something plain.
+    n_rows, n_columns, stretch = ((12, 2, 12), (8, 8, 1), (1, 1, 1))[rng.choice(3, p=[0.35, 0.2, 0.45])]
+    colour = np.array(FLOORS[rng.integers(len(FLOORS))]) * rng.uniform(0.75, 1.15)
+    image = Image.new("RGB", (TEXELS, TEXELS))
+    pen = ImageDraw.Draw(image)
+    length, width = TEXELS / n_columns, TEXELS / n_rows
+    for row in range(n_rows):
+        start = -length * rng.random() if stretch > 1 else 0.0
+        for left in np.arange(start, TEXELS, length):
+            fill, seam = as_ink(colour * rng.uniform(0.92, 1.08)), as_ink(0.7 * colour)
+            pen.rectangle((left, row * width, left + length, (row + 1) * width), fill=fill, outline=seam)
+    for _ in range(rng.integers(3, 25)):
+        fill = as_ink(255 * np.sqrt(sample_colour(rng)))
+        x, y, radius = *rng.uniform(0, TEXELS, 2), rng.uniform(2, 25)
+        if rng.random() < 0.6:
+            pen.regular_polygon((x, y, radius), int(rng.integers(3, 9)), rng.uniform(0, 360), fill=fill)
+        else:
+            pen.line([(x, y), tuple(rng.normal((x, y), 3 * radius))], fill=fill, width=int(rng.integers(1, 5)))
+
+    angle = rng.uniform(0, 2 * np.pi)
+    cos, sin = GROUND_M * float(np.cos(angle)), GROUND_M * float(np.sin(angle))
+    x, y = cos * (s - 0.5) + sin * (t - 0.5), cos * (t - 0.5) - sin * (s - 0.5)
+    shade = 1 + float(rng.uniform(0.05, 0.18)) * read_texture(make_noise(stretch), x + float(rng.uniform(0, TILE_M)), y)
+    return (read_texture(np.asarray(image), x, y) / np.float32(255)) ** 2 * shade
 
 
-def shade_ball(scene: Scene, ball: Ball, pixels: Pixels, look: Look) -> Floats:
-    """Return the (N, 3) linear colours of pixels that show a ball."""
-    x, y = find_centres(pixels, scene.size)
-    depth = intersect_ball(scene.camera, ball, x, y)
-    # At the rim a pixel's centre may miss the ball: its outline there is as far away as its centre.
-    depth = np.where(np.isnan(depth), (ball.centre - scene.camera.position) @ scene.camera.rotation[2], depth)
-    normals = (scene.camera.rays(x, y) * depth).T @ scene.camera.rotation + scene.camera.position - ball.centre
-    towards_sun = look.directions[SKY_RAYS:].mean(axis=0)
-    facing = np.maximum(normals @ towards_sun / np.linalg.norm(normals, axis=1), 0)
-    # The light above the ball is used for all of it: a ball is small compared to the shadows that fall on it.
-    above = ball.centre[None] + (0, 0, 1.05 * ball.radius)
-    received = receive_light(scene, above, np.array([[0.0, 0, 1]]), look)
-    return np.asarray((0.4 + 0.8 * facing[:, None]) * received * ball.colour, np.float32)
+def as_ink(colour: Array) -> tuple[int, ...]:
+    """Turn a (3,) colour from 0 to 255 into what Pillow draws with."""
+    return tuple(int(value) for value in colour)
 
 
 def expose(colours: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Turn (height, width, 3) linear light into an image, as a camera with its flaws does."""
-    bright = colours * np.float32(rng.uniform(0.5, 1.0) / np.quantile(colours[::4, ::4], 0.93))
-    # A soft shoulder: highlights roll off instead of clipping.
-    above = np.maximum(bright - SHOULDER, 0)
-    display = np.minimum(bright, SHOULDER) + above * (1 - SHOULDER) / (above + 1 - SHOULDER)
-    # A square root is close to the sRGB curve, and fast.
-    image = Image.fromarray((255 * np.sqrt(display) + np.float32(0.5)).astype(np.uint8))
+    """Turn samples of linear light, (2 height, 2 width, 3), into an image, as a camera with its flaws does."""
+    pixels = (colours[::2, ::2] + colours[1::2, ::2] + colours[::2, 1::2] + colours[1::2, 1::2]) / 4
+    bright = pixels * np.float32(rng.uniform(0.5, 1.0) / np.quantile(pixels[::4, ::4], 0.93))
+    # The square root is close to the sRGB curve; the hyperbolic tangent rolls highlights off instead of clipping them.
+    image = Image.fromarray((255 * np.sqrt(np.tanh(bright))).astype(np.uint8))
     blurred = np.asarray(image.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.6))))
     noise = np.float32(rng.uniform(0.5, 3.5)) * rng.standard_normal((*blurred.shape[:2], 1), dtype=np.float32)
     return np.asarray(np.clip(blurred + noise + 0.5, 0, 255).astype(np.uint8))

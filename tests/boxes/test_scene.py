@@ -3,7 +3,6 @@ import pytest
 
 from keypoint_detection.boxes.scene import (
     KEYPOINT_NAMES,
-    Ball,
     Camera,
     Face,
     Scene,
@@ -36,12 +35,6 @@ def crosses_triangles(start: np.ndarray, step: np.ndarray, triangles: np.ndarray
     q = np.cross(offset, edge1)
     u, v, k = (offset * p).sum(axis=1) / det, q @ step / det, (edge2 * q).sum(axis=1) / det
     return bool(((u >= 0) & (v >= 0) & (u + v <= 1) & (k > 0) & (k < 1 - 1e-6)).any())
-
-
-def passes_through_ball(start: np.ndarray, step: np.ndarray, ball: Ball) -> bool:
-    """Is the point of the segment that is nearest to the ball's centre inside the ball?"""
-    k = np.clip((ball.centre - start) @ step / (step @ step), 0, 1)
-    return bool(np.linalg.norm(start + k * step - ball.centre) < ball.radius)
 
 
 def test_camera_projects_as_computed_by_hand():
@@ -83,11 +76,11 @@ def test_names_match_the_keypoints():
     assert (KEYPOINT_NAMES[3], KEYPOINT_NAMES[4], KEYPOINT_NAMES[11]) == ("box_corner3", "flap_corner0", "flap_corner7")
 
 
-def test_points_behind_a_face_or_ball_are_occluded_and_outside_ones_are_not_labelled():
+def test_points_behind_a_face_are_occluded_and_outside_ones_are_not_labelled():
     lid = Face("carton", np.array([0, 0, 1.0]), np.array([0.5, 0, 0]), np.array([0, 0.5, 0]), GREY)
-    ball = Ball(np.array([-0.3, 0, 1.0]), 0.1, GREY)
+    other = Face("carton", np.array([-0.4, -0.1, 1.0]), np.array([0.2, 0, 0]), np.array([0, 0.2, 0]), GREY)
     keypoints = np.array([[0.3, 0.3, 0.5], [0.3, 0.3, 1.5], [-0.3, 0, 0.5], [-0.3, 0, 1.2], [3, 0, 0], [-0.3, -0.3, 0]])
-    scene = Scene(look_down(2.0, 100.0, (100.0, 100.0)), (200, 200), [lid], [ball], keypoints)
+    scene = Scene(look_down(2.0, 100.0, (100.0, 100.0)), (200, 200), [lid, other], keypoints)
     points, flags = label_keypoints(scene)
     assert flags.tolist() == [1, 2, 1, 2, 0, 2]
     np.testing.assert_allclose(points[0], [120, 80])  # 0.3 m at 1.5 m depth, y upwards
@@ -103,7 +96,6 @@ def test_occlusion_agrees_with_ray_casting():
                 continue
             start, step = scene.camera.position, keypoint - scene.camera.position
             is_hidden = crosses_triangles(start, step, triangles)
-            is_hidden |= any(passes_through_ball(start, step, ball) for ball in scene.balls)
             assert flag == (1 if is_hidden else 2)
             n_flags[int(flag)] += 1
     assert n_flags[1] > 20
