@@ -21,12 +21,20 @@ pixel and (0.5, 0.5) its centre. A name states its frame where it could be mista
 network's input, `points_image` in pixels of the original image.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from math import nan
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+# With type parameters, which the one of `typing` takes only from Python 3.11 on.
+from typing_extensions import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+Values = TypeVar("Values")
+Changed = TypeVar("Changed")
 
 # The visibility flag of the COCO keypoint format. Padding is marked NOT_LABELLED too.
 NOT_LABELLED = 0
@@ -50,33 +58,64 @@ class DataFiles(NamedTuple):
     test: "Path | None"
 
 
+class GroundTruths(NamedTuple, Generic[Values]):
+    """Points and all that is known of each: tensors or NumPy arrays of one leading shape (...).
+
+    They are the rows of a file or an image, (P,), or padded, (B, C, K). Whatever passes them on treats all attributes
+    alike, so that a new one concerns only this class, `PADDING`, and the modules that read and use it.
+
+    Attributes:
+        points: (..., 2) float32; the holder tells the frame.
+        visibility: (...) int64; 0 padding or not labelled, 1 occluded, 2 visible.
+        instances: (...) int64, the index in the image of the annotation that a point belongs to; -1 for padding.
+        box_sizes: (...) float32, the longer side of that annotation's box in image pixels; NaN if it has none.
+        areas: (...) float32, the area of that annotation in square image pixels; NaN if it has none.
+    """
+
+    points: Values
+    visibility: Values
+    instances: Values
+    box_sizes: Values
+    areas: Values
+
+    def map(self, change: Callable[[Values], Changed]) -> "GroundTruths[Changed]":
+        """Change every attribute in the same way."""
+        return GroundTruths(*map(change, self))
+
+
+# What fills the slots of a batch that hold no point.
+PADDING = GroundTruths(points=0.0, visibility=NOT_LABELLED, instances=-1, box_sizes=nan, areas=nan)
+
+
 class Batch(NamedTuple):
     """Images and their ground truth, as the loaders deliver them.
 
     Attributes:
         images: (B, 3, H, W) uint8 RGB.
-        points: (B, C, K, 2) float32, input pixels; padded.
-        visibility: (B, C, K) int64; 0 padding or not labelled, 1 occluded, 2 visible.
+        truths: (B, C, K), padded; the points are in input pixels.
         image_ids: (B,) int64, the ids in the COCO file; unique in a data set.
         input_to_image: (B, 2, 3) float32, the affine map from input pixels to pixels of the original image.
         image_sizes: (B, 2) int64, (height, width) of the original image in pixels.
-        instances: (B, C, K) int64, the index in the image of the annotation that a point belongs to; -1 for padding.
-        box_sizes: (B, C, K) float32, the longer side of that annotation's box in image pixels; NaN if it has none.
-        areas: (B, C, K) float32, the area of that annotation in square image pixels; NaN if it has none.
         failures: the id of each image that could not be read, and why. In training another one replaces it; in
             measuring the batch lacks it.
     """
 
     images: "Tensor"
-    points: "Tensor"
-    visibility: "Tensor"
+    truths: "GroundTruths[Tensor]"
     image_ids: "Tensor"
     input_to_image: "Tensor"
     image_sizes: "Tensor"
-    instances: "Tensor"
-    box_sizes: "Tensor"
-    areas: "Tensor"
     failures: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def points(self) -> "Tensor":
+        """The true points, (B, C, K, 2) input pixels; padded."""
+        return self.truths.points
+
+    @property
+    def visibility(self) -> "Tensor":
+        """The visibility of the points, (B, C, K)."""
+        return self.truths.visibility
 
 
 class Failure(NamedTuple):

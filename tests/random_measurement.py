@@ -1,6 +1,7 @@
 """A report of random points, for whatever shows reports."""
 
 import torch
+from ground_truths import make_truths
 
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
@@ -15,14 +16,10 @@ def measure_random_points(
     points = 100 * torch.rand(n_images, C, 1, 2, generator=generator)
     batch = Batch(
         images=torch.zeros(n_images, 3, 8, 8, dtype=torch.uint8),
-        points=points,
-        visibility=torch.full((n_images, C, 1), 2 * has_truths),
+        truths=make_truths(points, visibility=torch.full((n_images, C, 1), 2 * has_truths)),
         image_ids=torch.arange(n_images),
         input_to_image=torch.eye(3)[:2].expand(n_images, 2, 3),
         image_sizes=torch.full((n_images, 2), 100),
-        instances=torch.zeros(n_images, C, 1, dtype=torch.int64),
-        box_sizes=torch.full((n_images, C, 1), torch.nan),
-        areas=torch.full((n_images, C, 1), torch.nan),
     )
     scores = torch.rand(n_images, C, 1, generator=generator).clamp(min=0.01) * has_detections
     metrics = KeypointMetrics(channels, [2.0, 4.0])

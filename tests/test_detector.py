@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ground_truths import make_truths
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import nn
@@ -34,17 +35,12 @@ class Strided(Backbone):
 
 def make_batch(points: list[list[float]], size=(32, 48)) -> Batch:
     """One image with the points in one channel; the original image is twice as large as the input."""
-    n = len(points)
     return Batch(
         images=torch.zeros(1, 3, *size, dtype=torch.uint8),
-        points=torch.tensor(points).view(1, 1, n, 2),
-        visibility=torch.full((1, 1, n), 2),
+        truths=make_truths(torch.tensor(points).view(1, 1, -1, 2)),
         image_ids=torch.tensor([1]),
         input_to_image=torch.tensor([[[2.0, 0, 0], [0, 2.0, 0]]]),
         image_sizes=torch.tensor([[2 * size[0], 2 * size[1]]]),
-        instances=torch.zeros(1, 1, n, dtype=torch.int64),
-        box_sizes=torch.full((1, 1, n), torch.nan),
-        areas=torch.full((1, 1, n), torch.nan),
     )
 
 
@@ -94,7 +90,8 @@ def test_a_new_head_starts_from_the_share_of_keypoints_in_the_first_batch():
 
 
 def test_a_trained_head_and_one_without_points_start_as_they_are():
-    nothing = make_batch([[10.0, 20.0]])._replace(visibility=torch.zeros(1, 1, 1, dtype=torch.int64))
+    nothing = make_batch([[10.0, 20.0]])
+    nothing.visibility.zero_()
     untouched = KeypointDetector(["a"], SMALL, lr=1e-12)
     fit_one_step(untouched, nothing)
     assert untouched.network.head.bias.tolist() == pytest.approx([-4])

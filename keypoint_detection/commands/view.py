@@ -94,7 +94,7 @@ def make_samples(fiftyone: Any, table: CocoKeypoints, predictors: Mapping[str, P
         # FiftyOne expects shares of the width and the height.
         scale = np.array([width, height])
         rows = slice(table.offsets[index], table.offsets[index + 1])
-        types, points = table.types[rows], table.points[rows]
+        types, points = table.types[rows], table.truths.points[rows]
         true = {str(one): points[types == number] / scale for number, one in enumerate(table.keypoint_types)}
         sample = fiftyone.Sample(filepath=path)
         sample[GROUND_TRUTH] = _as_keypoints(fiftyone, true, None)

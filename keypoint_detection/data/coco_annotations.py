@@ -14,7 +14,7 @@ from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_file import AnnotationEntry, CocoFile
 from keypoint_detection.data.coco_images import CocoImages
 from keypoint_detection.data.problems import Problems
-from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE
+from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE, GroundTruths
 
 logger = logging.getLogger(__name__)
 
@@ -46,21 +46,13 @@ class LabelledPoints(NamedTuple):
 
     Attributes:
         n_points: (I,) int64, how many points each image has.
-        points: (P, 2) float32, as in the file.
-        visibility: (P,) int64, 1 or 2.
         types: (P,) int64.
-        instances: (P,) int64, the index in the image of the annotation that the point belongs to.
-        box_sizes: (P,) float32, the longer side of that annotation's box; NaN if it has none.
-        areas: (P,) float32, the area of that annotation; NaN if it has none.
+        truths: (P,), with coordinates as in the file.
     """
 
     n_points: NDArray[np.int64]
-    points: NDArray[np.float32]
-    visibility: NDArray[np.int64]
     types: NDArray[np.int64]
-    instances: NDArray[np.int64]
-    box_sizes: NDArray[np.float32]
-    areas: NDArray[np.float32]
+    truths: GroundTruths[NDArray[Any]]
 
 
 class _Annotation(NamedTuple):
@@ -234,12 +226,14 @@ def _join(parts: list[_Part], n_images: int) -> LabelledPoints:
     extents = column("extents")
     return LabelledPoints(
         n_points=np.bincount(images[owners], minlength=n_images),
-        points=column("points")[rows],
-        visibility=column("visibility")[rows].astype(np.int64),
         types=column("types")[rows].astype(np.int64),
-        instances=instances[owners],
-        box_sizes=extents[owners, 0],
-        areas=extents[owners, 1],
+        truths=GroundTruths(
+            points=column("points")[rows],
+            visibility=column("visibility")[rows].astype(np.int64),
+            instances=instances[owners],
+            box_sizes=extents[owners, 0],
+            areas=extents[owners, 1],
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from keypoint_detection.data.coco_file import CategoryEntry, CocoFile, NotPlainJ
 from keypoint_detection.data.coco_images import CocoImages, read_images
 from keypoint_detection.data.image_bounds import ImageBounds, MissingImages, OutsideImages
 from keypoint_detection.data.problems import Problems
+from keypoint_detection.types import GroundTruths
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +54,8 @@ class CocoKeypoints(NamedTuple):
         image_paths: (I,) UTF-8 bytes, the files of the images.
         image_sizes: (I, 2) int64, (height, width) of the images according to the file; 0 if not given.
         offsets: (I + 1,) int64; the points of image i are the rows offsets[i] to offsets[i + 1].
-        points: (P, 2) float32 continuous image pixels.
-        visibility: (P,) int64, 1 or 2: unlabelled points are left out.
         types: (P,) int64, indices into `keypoint_types`.
-        instances: (P,) int64, the index in the image of the annotation that the point belongs to.
-        box_sizes: (P,) float32, the longer side of that annotation's box in pixels; NaN if it has none.
-        areas: (P,) float32, the area of that annotation in square pixels; NaN if it has none.
+        truths: (P,), the points in continuous image pixels; unlabelled ones are left out.
     """
 
     path: Path
@@ -67,12 +64,8 @@ class CocoKeypoints(NamedTuple):
     image_paths: NDArray[np.bytes_]
     image_sizes: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    points: NDArray[np.float32]
-    visibility: NDArray[np.int64]
     types: NDArray[np.int64]
-    instances: NDArray[np.int64]
-    box_sizes: NDArray[np.float32]
-    areas: NDArray[np.float32]
+    truths: GroundTruths[NDArray[Any]]
 
 
 class ExaminedCoco(NamedTuple):
@@ -178,7 +171,7 @@ def _read(
 ) -> CocoKeypoints:
     keypoint_types, categories = types
     labelled = read_annotations(file, images, categories, problems)
-    labelled.points[:] += np.float32(offset_px(coordinates))
+    labelled.truths.points[:] += np.float32(offset_px(coordinates))
     return CocoKeypoints(
         path=path,
         keypoint_types=keypoint_types,
@@ -186,12 +179,8 @@ def _read(
         image_paths=np.array(images.paths, dtype=np.bytes_),
         image_sizes=np.array(images.sizes, dtype=np.int64).reshape(-1, 2),
         offsets=np.concatenate([[0], np.cumsum(labelled.n_points)]).astype(np.int64),
-        points=labelled.points,
-        visibility=labelled.visibility,
         types=labelled.types,
-        instances=labelled.instances,
-        box_sizes=labelled.box_sizes,
-        areas=labelled.areas,
+        truths=labelled.truths,
     )
 
 

@@ -13,7 +13,6 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, OpenUnitInte
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -280,7 +279,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         if not dataset.used_points().any():
             raise DataError(
                 f"{files.train}: not a single labelled keypoint (v=1 or v=2) is left to train on. The file has "
-                f"{len(dataset.table.points)}; they are excluded by the channels, visible_only, the borders of the "
+                f"{len(dataset.table.types)}; they are excluded by the channels, visible_only, the borders of the "
                 f"images, or the split ({len(dataset)} of {len(dataset.table.image_ids)} images)."
             )
         if self.transform is not None:
@@ -480,12 +479,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         """Move every tensor of a batch while the previous one is being processed; say which images it lacks."""
         if isinstance(batch, Batch):
             self._note_failures(batch.failures)
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in batch._asdict().items()
-            if isinstance(value, Tensor)
-        }
-        return batch._replace(**moved)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)  # type: ignore[no-any-return]
 
     def _note_failures(self, failures: Sequence[tuple[int, str]]) -> None:
         """Say once of each image that it cannot be read."""

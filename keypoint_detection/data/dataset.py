@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -15,7 +16,7 @@ from keypoint_detection.data.image_cache import ImageCache
 from keypoint_detection.data.reader import ImageReader
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.images import ImageError, ResizeMode, read_sizes
-from keypoint_detection.types import VISIBLE, Batch, DataError
+from keypoint_detection.types import PADDING, VISIBLE, Batch, DataError, GroundTruths
 
 # What becomes of an image that cannot be read: an error, another image in its place, or one less in the batch.
 Unreadable = Literal["raise", "replace", "leave out"]
@@ -28,12 +29,8 @@ class Sample(NamedTuple):
 
     Attributes:
         image: (3, H, W) uint8 RGB.
-        points: (P, 2) float32 input pixels.
+        truths: (P,), the points in input pixels.
         channels: (P,) int64, the channel of each point; a point that is in two channels has two rows.
-        visibility: (P,) int64, 1 or 2.
-        instances: (P,) int64, the index of the point's annotation in the image.
-        box_sizes: (P,) float32 image pixels or NaN.
-        areas: (P,) float32 square image pixels or NaN.
         image_id: the id in the COCO file.
         input_to_image: (2, 3) float32.
         image_size: (height, width) of the original image.
@@ -43,12 +40,8 @@ class Sample(NamedTuple):
     """
 
     image: Tensor
-    points: Tensor
+    truths: GroundTruths[Tensor]
     channels: Tensor
-    visibility: Tensor
-    instances: Tensor
-    box_sizes: Tensor
-    areas: Tensor
     image_id: int
     input_to_image: Tensor
     image_size: tuple[int, int]
@@ -130,16 +123,16 @@ class KeypointsDataset(Dataset[Sample]):
 
     def used_points(self) -> NDArray[np.bool_]:
         """Tell which points of the table this data set uses, (P, C) by channel."""
-        table = self.table
-        is_used = np.zeros(len(table.points), dtype=bool)
+        table, points = self.table, self.table.truths.points
+        is_used = np.zeros(len(points), dtype=bool)
         for position, index in enumerate(self.indices):
             rows = slice(table.offsets[index], table.offsets[index + 1])
             is_used[rows] = True
             if self.image_sizes is not None:
                 height, width = self.image_sizes[position]
-                is_used[rows] = ((table.points[rows] >= 0) & (table.points[rows] <= (width, height))).all(axis=1)
+                is_used[rows] = ((points[rows] >= 0) & (points[rows] <= (width, height))).all(axis=1)
         if self.visible_only:
-            is_used &= table.visibility == VISIBLE
+            is_used &= table.truths.visibility == VISIBLE
         used: NDArray[np.bool_] = self.type_in_channel[table.types] & is_used[:, None]
         return used
 
@@ -179,15 +172,10 @@ class KeypointsDataset(Dataset[Sample]):
     def _blank(self, position: int) -> Sample:
         """Return a blank image without points in place of one that cannot be read."""
         size = self.reader.image_size or (1, 1)
-        rows, nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
         return Sample(
             image=torch.zeros(3, *size, dtype=torch.uint8),
-            points=torch.zeros(0, 2),
-            channels=rows,
-            visibility=rows,
-            instances=rows,
-            box_sizes=nothing,
-            areas=nothing,
+            truths=self.table.truths.map(lambda values: torch.from_numpy(values[:0])),
+            channels=torch.zeros(0, dtype=torch.int64),
             image_id=int(self.table.image_ids[self.indices[position]]),
             input_to_image=torch.eye(2, 3),
             image_size=size,
@@ -198,19 +186,16 @@ class KeypointsDataset(Dataset[Sample]):
         table, index = self.table, int(self.indices[position])
         rows = np.arange(table.offsets[index], table.offsets[index + 1])
         if self.visible_only:
-            rows = rows[table.visibility[rows] == VISIBLE]
-        shown = self.reader.read(table.image_paths[index].decode(), table.points[rows], seed)
+            rows = rows[table.truths.visibility[rows] == VISIBLE]
+        shown = self.reader.read(table.image_paths[index].decode(), table.truths.points[rows], seed)
         types = self._mirror(table.types[rows]) if shown.is_mirrored else table.types[rows]
         slots, channel_indices = np.nonzero(self.type_in_channel[types] & shown.is_inside[:, None])
         rows = rows[slots]
+        truths = table.truths.map(lambda values: torch.from_numpy(values[rows]))
         return Sample(
             image=shown.image,
-            points=shown.points[torch.from_numpy(slots)],
+            truths=truths._replace(points=shown.points[torch.from_numpy(slots)]),
             channels=torch.from_numpy(channel_indices),
-            visibility=torch.from_numpy(table.visibility[rows]),
-            instances=torch.from_numpy(table.instances[rows]),
-            box_sizes=torch.from_numpy(table.box_sizes[rows]),
-            areas=torch.from_numpy(table.areas[rows]),
             image_id=int(table.image_ids[index]),
             input_to_image=shown.input_to_image,
             image_size=shown.image_size,
@@ -267,11 +252,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """
     failures = tuple(failure for sample in samples for failure in sample.failures)
     found = [sample for sample in samples if not sample.is_missing]
-    if found:
-        return _stack(found)._replace(failures=failures)
-    # A batch of no images, with all the right shapes.
-    nothing = {name: value[:0] for name, value in _stack(samples[:1])._asdict().items()}
-    return Batch(**nothing)._replace(failures=failures)
+    batch = _stack(found or samples[:1])._replace(failures=failures)
+    # A batch of no images has all the right shapes, too.
+    return batch if found else apply_to_collection(batch, Tensor, lambda tensor: tensor[:0])
 
 
 def _stack(samples: Sequence[Sample]) -> Batch:
@@ -285,11 +268,11 @@ def _stack(samples: Sequence[Sample]) -> Batch:
     counts = torch.stack([torch.bincount(sample.channels, minlength=C) for sample in samples])  # (B, C)
     K = int(counts.max()) if counts.numel() else 0
 
-    rows = torch.cat([torch.full((len(sample.points),), i) for i, sample in enumerate(samples)])
+    rows = torch.cat([torch.full((len(sample.channels),), i) for i, sample in enumerate(samples)])
     channels = torch.cat([sample.channels for sample in samples])
     slots = _slot_numbers(rows * C + channels)
 
-    def scatter(values: list[Tensor], fill: float) -> Tensor:
+    def pad(values: tuple[Tensor, ...], fill: float) -> Tensor:
         flat = torch.cat(values)
         padded = torch.full((B, C, K, *flat.shape[1:]), fill, dtype=flat.dtype)
         padded[rows, channels, slots] = flat
@@ -297,14 +280,10 @@ def _stack(samples: Sequence[Sample]) -> Batch:
 
     return Batch(
         images=torch.stack([sample.image for sample in samples]),
-        points=scatter([sample.points for sample in samples], 0.0),
-        visibility=scatter([sample.visibility for sample in samples], 0),
+        truths=GroundTruths(*map(pad, zip(*(sample.truths for sample in samples), strict=True), PADDING)),
         image_ids=torch.tensor([sample.image_id for sample in samples]),
         input_to_image=torch.stack([sample.input_to_image for sample in samples]),
         image_sizes=torch.tensor([sample.image_size for sample in samples]),
-        instances=scatter([sample.instances for sample in samples], -1),
-        box_sizes=scatter([sample.box_sizes for sample in samples], float("nan")),
-        areas=scatter([sample.areas for sample in samples], float("nan")),
     )
 
 

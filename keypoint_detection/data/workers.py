@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.fabric.utilities.seed import pl_worker_init_function
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -33,9 +34,8 @@ class ToSharedMemory:
     def __call__(self, samples: Any) -> Batch | ImageBatch:
         """Make the batch of some samples."""
         batch: Batch | ImageBatch = self.collate(samples) if self.collate else samples
-        for value in batch if get_worker_info() is not None else ():
-            if isinstance(value, Tensor):
-                value.share_memory_()  # type: ignore[no-untyped-call]
+        if get_worker_info() is not None:
+            apply_to_collection(batch, Tensor, Tensor.share_memory_)
         return batch
 
 

@@ -104,9 +104,10 @@ class KeypointMetrics(Metric):
         # All points stay in input pixels and keep their map: it is applied later in float64, so that the result does
         # not depend on the size of the batch.
         self.affine_rows.append(batch.input_to_image.detach().float().flatten(1))
-        truth = is_truth.nonzero()  # (M, 3): image, channel, slot; ordered
-        self.truth_rows.append(torch.stack([truth[:, 1], batch.instances[is_truth]], dim=1))
-        values = [batch.points[is_truth], batch.box_sizes[is_truth, None], batch.areas[is_truth, None]]
+        places = is_truth.nonzero(as_tuple=True)  # image, channel, slot: (M,) each; ordered
+        truths = batch.truths.map(lambda values: values[places])
+        self.truth_rows.append(torch.stack([places[1], truths.instances], dim=1))
+        values = [truths.points, truths.box_sizes[:, None], truths.areas[:, None]]
         self.truth_values.append(torch.cat(values, dim=1).float())
         self.detection_rows.append(is_detection.nonzero()[:, 1:2])
         kept = [
@@ -133,22 +134,13 @@ class KeypointMetrics(Metric):
         Args:
             with_losses: losses will be given.
         """
-        C = len(self.channels)
-        nothing = Batch(
-            images=torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
-            points=torch.zeros(1, C, 0, 2),
-            visibility=torch.zeros(1, C, 0, dtype=torch.int64),
-            image_ids=torch.zeros(1, dtype=torch.int64),
-            input_to_image=torch.eye(2, 3)[None],
-            image_sizes=torch.ones(1, 2, dtype=torch.int64),
-            instances=torch.zeros(1, C, 0, dtype=torch.int64),
-            box_sizes=torch.zeros(1, C, 0),
-            areas=torch.zeros(1, C, 0),
-        )
-        metric = KeypointMetrics(self.channels, self.thresholds_px, self.relative_thresholds, self.oks_sigmas)
-        losses = torch.zeros(1, C) if with_losses else None
-        metric.update(Detections(torch.zeros(1, C, 0, 2), torch.zeros(1, C, 0)), nothing, losses)
-        return set(metric.compute().as_scalars())
+        # An image in which nothing is labelled or found.
+        rows = self._empty_states() | {
+            "image_rows": torch.tensor([[0, 1, 1, 0, 0]]),
+            "affine_rows": torch.eye(2, 3).view(1, 6),
+            "loss_rows": torch.zeros(int(with_losses), len(self.channels)),
+        }
+        return set(self.pool([rows]).as_scalars())
 
     def compute(self) -> EvaluationReport:
         """Evaluate all images added so far, in all processes.
@@ -174,7 +166,7 @@ class KeypointMetrics(Metric):
         metric = KeypointMetrics(self.channels, self.thresholds_px, self.relative_thresholds, self.oks_sigmas)
         for name, empty in metric._empty_states().items():
             states: list[Tensor] = getattr(metric, name)
-            states += [rows[name].to(empty.dtype) for rows in evaluations]
+            states += [rows[name].to(empty) for rows in evaluations]
         return metric._evaluate()
 
     def _evaluate(self) -> EvaluationReport:

@@ -131,9 +131,8 @@ def _keep(trainer: Trainer, batches: Sequence[_Processed]) -> str:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             continue
         path = _choose_path(find_run_folder(trainer), trainer.global_rank, position)
-        arrays: dict[str, Any] = {
-            name: value.cpu().numpy() for name, value in batch._asdict().items() if isinstance(value, Tensor)
-        }
+        named = {"images": batch.images, **batch.truths._asdict(), **batch._asdict()}
+        arrays: dict[str, Any] = {name: one.cpu().numpy() for name, one in named.items() if isinstance(one, Tensor)}
         with optional_output(trainer, "copies of the batch"):
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(path, file_names=np.array(names), **arrays)

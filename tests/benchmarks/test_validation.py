@@ -7,6 +7,7 @@ import statistics
 import time
 
 import torch
+from ground_truths import make_truths
 
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import Unet
@@ -22,14 +23,14 @@ def make_batch() -> Batch:
     shape = (N_IMAGES, len(CHANNELS), 1)
     return Batch(
         images=torch.randint(0, 255, (N_IMAGES, 3, *SIZE), generator=generator, dtype=torch.uint8),
-        points=torch.rand(*shape, 2, generator=generator) * torch.tensor([SIZE[1], SIZE[0]]),
-        visibility=torch.full(shape, 2),
+        truths=make_truths(
+            torch.rand(*shape, 2, generator=generator) * torch.tensor([SIZE[1], SIZE[0]]),
+            box_sizes=torch.full(shape, 100.0),
+            areas=torch.full(shape, 5000.0),
+        ),
         image_ids=torch.arange(N_IMAGES),
         input_to_image=torch.tensor([[2.5, 0, 0], [0, 2.5, 0]]).expand(N_IMAGES, 2, 3),
         image_sizes=torch.tensor([[480, 640]]).expand(N_IMAGES, 2),
-        instances=torch.zeros(shape, dtype=torch.int64),
-        box_sizes=torch.full(shape, 100.0),
-        areas=torch.full(shape, 5000.0),
     )
 
 

@@ -33,7 +33,8 @@ def outcome(read, path):
         table = read(path)
     except DataError as error:
         return str(error)
-    return [(one.dtype, one.shape, one.tobytes()) if isinstance(one, np.ndarray) else one for one in table]
+    columns = (*table._replace(truths=None), *table.truths)
+    return [(one.dtype, one.shape, one.tobytes()) if isinstance(one, np.ndarray) else one for one in columns]
 
 
 def slots(node):
@@ -102,11 +103,11 @@ def test_annotations_of_several_parts_are_joined_by_image(write_coco, monkeypatc
     ]
     table = read_coco(write_coco(images=images, annotations=annotations), coordinates="continuous")
     assert table.offsets.tolist() == [0, 4, 4, 10]
-    assert table.points[:, 0].tolist() == [1, 1, 2, 4, 0, 3, 3, 5, 5, 6]
+    assert table.truths.points[:, 0].tolist() == [1, 1, 2, 4, 0, 3, 3, 5, 5, 6]
     assert table.types.tolist() == [0, 1, 0, 0, 0, 0, 1, 0, 1, 0]
-    assert table.visibility.tolist() == [2, 1, 2, 2, 2, 2, 1, 2, 1, 2]
-    assert table.instances.tolist() == [0, 0, 1, 2, 0, 1, 1, 2, 2, 3]
-    assert table.areas.tolist() == [2, 2, 3, 5, 1, 4, 4, 6, 6, 7]
+    assert table.truths.visibility.tolist() == [2, 1, 2, 2, 2, 2, 1, 2, 1, 2]
+    assert table.truths.instances.tolist() == [0, 0, 1, 2, 0, 1, 1, 2, 2, 3]
+    assert table.truths.areas.tolist() == [2, 2, 3, 5, 1, 4, 4, 6, 6, 7]
 
 
 def test_problems_are_listed_in_the_order_of_the_file(write_coco):
@@ -126,5 +127,5 @@ def test_problems_are_listed_in_the_order_of_the_file(write_coco):
 
 def test_a_plain_file_is_read_once_and_not_again_with_the_slow_parser(discs):
     with mock.patch.object(coco_keypoints, "load_leniently") as lenient:
-        assert len(read_coco(discs, coordinates="continuous").points) == 33
+        assert len(read_coco(discs, coordinates="continuous").truths.points) == 33
     assert not lenient.called

@@ -16,24 +16,24 @@ def annotation(keypoints, **more):
 def test_labelled_points_are_read_and_unlabelled_ones_left_out(write_coco):
     path = write_coco(annotations=[annotation([1.25, 2, 2, 0, 0, 0], bbox=[0, 0, 4, 9], area=20)])
     table = read_coco(path, coordinates="continuous")
-    assert table.points.tolist() == [[1.25, 2]]
-    assert table.visibility.tolist() == [2]
+    assert table.truths.points.tolist() == [[1.25, 2]]
+    assert table.truths.visibility.tolist() == [2]
     assert table.types.tolist() == [0]
-    assert table.box_sizes.tolist() == [9]
-    assert table.areas.tolist() == [20]
+    assert table.truths.box_sizes.tolist() == [9]
+    assert table.truths.areas.tolist() == [20]
 
 
 def test_missing_boxes_and_areas_are_nan(write_coco):
     table = read_coco(write_coco(), coordinates="continuous")
-    assert len(table.points) == 2
-    assert np.isnan(table.box_sizes).all()
-    assert np.isnan(table.areas).all()
+    assert len(table.truths.points) == 2
+    assert np.isnan(table.truths.box_sizes).all()
+    assert np.isnan(table.truths.areas).all()
 
 
 def test_pixel_indices_move_to_the_centres_of_their_pixels(write_coco):
     path = write_coco()
-    assert read_coco(path, coordinates="continuous").points.tolist() == [[1, 2], [3, 4]]
-    assert read_coco(path, coordinates="pixel_index").points.tolist() == [[1.5, 2.5], [3.5, 4.5]]
+    assert read_coco(path, coordinates="continuous").truths.points.tolist() == [[1, 2], [3, 4]]
+    assert read_coco(path, coordinates="pixel_index").truths.points.tolist() == [[1.5, 2.5], [3.5, 4.5]]
 
 
 def test_equal_names_of_several_categories_are_told_apart(write_coco):
@@ -52,7 +52,7 @@ def test_equal_names_of_several_categories_are_told_apart(write_coco):
     table = read_coco(path, coordinates="continuous")
     assert tuple(map(str, table.keypoint_types)) == ("cat/nose", "cat/tail", "dog/tail", "dog/nose", "ear")
     assert table.types.tolist() == [0, 1, 2, 3, 4]
-    assert table.instances.tolist() == [0, 0, 1, 1, 1]
+    assert table.truths.instances.tolist() == [0, 0, 1, 1, 1]
 
 
 def test_unnamed_keypoints_get_names_from_their_category(write_coco):
@@ -75,7 +75,7 @@ def test_rows_follow_the_order_of_the_images(write_coco):
     table = read_coco(path, coordinates="continuous")
     assert table.image_ids.tolist() == [7, 3]
     assert table.offsets.tolist() == [0, 2, 4]
-    assert table.points[:, 0].tolist() == [5, 6, 1, 2]
+    assert table.truths.points[:, 0].tolist() == [5, 6, 1, 2]
 
 
 def test_all_problems_are_listed_together(write_coco):
@@ -171,14 +171,14 @@ def test_pycocotools_reads_the_same_points(discs):
             for one in reference.loadAnns(reference.getAnnIds([image_id]))
             for x, y in np.reshape(one["keypoints"], (-1, 3))[:, :2]
         ]
-        found = table.points[table.offsets[index] : table.offsets[index + 1]]
+        found = table.truths.points[table.offsets[index] : table.offsets[index + 1]]
         np.testing.assert_allclose(found, np.reshape(expected, (-1, 2)), atol=1e-5)
 
 
 def test_a_byte_order_mark_does_no_harm(write_coco):
     path = write_coco()
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert len(read_coco(path, coordinates="continuous").points) == 2
+    assert len(read_coco(path, coordinates="continuous").truths.points) == 2
     assert json.loads(path.read_text(encoding="utf-8-sig"))
 
 
@@ -208,8 +208,8 @@ def test_odd_boxes_and_sizes_count_as_absent(write_coco):
     )
     table = read_coco(path, coordinates="continuous")
     assert table.image_sizes.tolist() == [[0, 0]]
-    assert np.isnan(table.box_sizes).all()
-    assert np.isnan(table.areas).all()
+    assert np.isnan(table.truths.box_sizes).all()
+    assert np.isnan(table.truths.areas).all()
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ PETS = {
 
 def test_only_picked_categories_count(write_coco):
     path = write_coco(**PETS)
-    assert len(read_coco(path, coordinates="continuous").points) == 4
+    assert len(read_coco(path, coordinates="continuous").truths.points) == 4
     table = read_coco(path, picked=["dog"], coordinates="continuous")
-    assert table.points.tolist() == [[3, 3], [4, 4]]
+    assert table.truths.points.tolist() == [[3, 3], [4, 4]]
     assert tuple(map(str, table.keypoint_types)) == ("dog/nose", "ear")
 
 
@@ -258,4 +258,4 @@ def test_what_is_wrong_with_a_file_leaves_the_rest_readable(write_coco):
     wrong = [annotation([1, 1, 2]), annotation([1, 1, 2, 2, 2, 2])]
     table, problems, *_ = examine_coco(write_coco(annotations=wrong), None, "continuous", None, "error", "error")
     assert {kind: len(messages) for kind, messages in problems.by_kind.items()} == {"length": 1}
-    assert table.points.tolist() == [[1, 1], [2, 2]]
+    assert table.truths.points.tolist() == [[1, 1], [2, 2]]

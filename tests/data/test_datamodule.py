@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from keypoint_detection.boxes.data_set import SyntheticBoxes
 from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.data.datamodule import KeypointsDataModule
-from keypoint_detection.types import DataError
+from keypoint_detection.types import PADDING, DataError
 
 CHANNELS = {"red": ["red"], "sides": ["left", "right"]}
 
@@ -98,6 +98,16 @@ def test_channels_that_are_left_out_come_from_the_file(discs):
     data.setup("fit")
     assert next(iter(data.val_dataloader())).points.shape[1] == 3
     assert set(data.describe()["train"]["points"]) == {"red", "left", "right"}
+
+
+def test_all_of_a_batch_moves_to_the_device(discs):
+    data = make(discs)
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    tensors = [one for one in (*moved, *moved.truths) if isinstance(one, torch.Tensor)]
+    assert (len(tensors), {one.device.type for one in tensors}) == (4 + len(PADDING), {"meta"})
+    assert type(moved) is type(batch)
 
 
 def test_the_description_counts_images_and_points(discs):

@@ -25,13 +25,13 @@ def table(discs):
 
 
 def points_of(sample, channel):
-    return sample.points[sample.channels == channel]
+    return sample.truths.points[sample.channels == channel]
 
 
 def test_a_channel_collects_its_types_and_a_type_may_be_in_two(table):
     sample = KeypointsDataset(table, CHANNELS, image_size=None, resize_mode="letterbox", visible_only=False)[0]
-    red, left, right = table.points[:3].tolist()
-    assert len(sample.points) == 4
+    red, left, right = table.truths.points[:3].tolist()
+    assert len(sample.truths.points) == 4
     assert sorted(points_of(sample, 0).tolist()) == sorted([left, right])
     assert points_of(sample, 1).tolist() == [red]
     assert points_of(sample, 2).tolist() == [left]
@@ -39,7 +39,7 @@ def test_a_channel_collects_its_types_and_a_type_may_be_in_two(table):
 
 def test_a_picture_without_annotations_is_a_negative(table):
     sample = KeypointsDataset(table, CHANNELS, image_size=None, resize_mode="letterbox", visible_only=False)[2]
-    assert sample.points.shape == (0, 2)
+    assert sample.truths.points.shape == (0, 2)
     assert sample.image.shape == (3, 48, 64)
 
 
@@ -55,7 +55,7 @@ def test_the_map_to_the_picture_leads_back_to_the_label(table):
     sample = dataset[0]
     assert sample.image.shape == (3, 100, 90)
     back = apply_affine(points_of(sample, 1)[None], sample.input_to_image[None])[0, 0]
-    assert back.tolist() == pytest.approx(table.points[0].tolist(), abs=1e-4)
+    assert back.tolist() == pytest.approx(table.truths.points[0].tolist(), abs=1e-4)
     x, y = points_of(sample, 1)[0].int().tolist()
     assert sample.image[:, y, x].tolist() == pytest.approx([255, 0, 0], abs=8)
 
@@ -72,7 +72,7 @@ def test_a_mirror_exchanges_the_types_of_a_pair(table):
         resize_mode="letterbox",
         visible_only=False,
     )[0]
-    red, left, right = table.points[:3]
+    red, left, right = table.truths.points[:3]
     assert points_of(sample, 0)[0].tolist() == pytest.approx([64 - right[0], right[1]])
     assert points_of(sample, 1)[0].tolist() == pytest.approx([64 - left[0], left[1]])
     assert points_of(sample, 2)[0].tolist() == pytest.approx([64 - red[0], red[1]])
@@ -88,7 +88,7 @@ def test_an_empty_list_of_pairs_allows_mirrors_and_exchanges_nothing(table):
         resize_mode="letterbox",
         visible_only=False,
     )
-    assert points_of(dataset[0], 2)[0, 0].item() == pytest.approx(64 - table.points[1, 0])
+    assert points_of(dataset[0], 2)[0, 0].item() == pytest.approx(64 - table.truths.points[1, 0])
 
 
 TWO_CATEGORIES = {"left": ["left"], "right": ["right"], "red": ["red"]}
@@ -149,9 +149,9 @@ def test_points_that_leave_the_picture_are_dropped_not_clamped(table):
         resize_mode="letterbox",
         visible_only=False,
     )
-    expected = sum(22 <= point[0] <= 42 for point in table.points[0::3].tolist())
+    expected = sum(22 <= point[0] <= 42 for point in table.truths.points[0::3].tolist())
     assert 0 < expected < 11
-    assert sum(len(dataset[index].points) for index in range(len(dataset))) == expected
+    assert sum(len(dataset[index].channels) for index in range(len(dataset))) == expected
 
 
 def test_labels_outside_of_their_picture_are_dropped(write_coco):
@@ -171,10 +171,10 @@ def test_occluded_points_can_be_left_out(write_coco):
     channels = {"nose": ["nose"], "tail": ["tail"]}
     assert KeypointsDataset(table, channels, image_size=None, resize_mode="letterbox", visible_only=False)[
         0
-    ].visibility.tolist() == [2, 1]
+    ].truths.visibility.tolist() == [2, 1]
     assert KeypointsDataset(table, channels, visible_only=True, image_size=None, resize_mode="letterbox")[
         0
-    ].visibility.tolist() == [2]
+    ].truths.visibility.tolist() == [2]
 
 
 def test_a_batch_pads_points_and_keeps_their_order(table):
@@ -189,9 +189,9 @@ def test_a_batch_pads_points_and_keeps_their_order(table):
         [[2, 2], [2, 0], [2, 0]],
     ]
     assert batch.points[0, 0].tolist() == points_of(dataset[0], 0).tolist()
-    assert batch.instances[0].tolist() == [[0, 0], [0, -1], [0, -1]]
-    assert batch.box_sizes[0, 0].tolist() == [30, 30]
-    assert batch.areas[1].isnan().all()
+    assert batch.truths.instances[0].tolist() == [[0, 0], [0, -1], [0, -1]]
+    assert batch.truths.box_sizes[0, 0].tolist() == [30, 30]
+    assert batch.truths.areas[1].isnan().all()
     assert batch.image_ids.tolist() == [10, 12, 11]
     assert batch.image_sizes.tolist() == [[48, 64]] * 3
 

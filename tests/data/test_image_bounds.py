@@ -85,7 +85,7 @@ def test_missing_images_are_left_out_with_their_labels_on_request(write, caplog)
         read_coco(path, coordinates="continuous")
     with caplog.at_level(logging.INFO):
         table = read_coco(path, coordinates="continuous", missing_images="skip")
-    assert (table.image_ids.tolist(), table.points.tolist()) == ([1], [[2, 2]])
+    assert (table.image_ids.tolist(), table.truths.points.tolist()) == ([1], [[2, 2]])
     assert f"{path}: left out, as missing: 2 of 3 images, e.g. 'gone.png', 'also.png'." in caplog.text
 
 

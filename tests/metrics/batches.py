@@ -1,6 +1,7 @@
 """Small batches for the tests of the metric."""
 
 import torch
+from ground_truths import make_truths
 
 from keypoint_detection.types import Batch, Detections
 
@@ -24,20 +25,22 @@ def make_batch(
     K = max([1, *(len(row) for row in points.values())])
     batch = Batch(
         images=torch.zeros(B, 3, 4, 4, dtype=torch.uint8),
-        points=torch.zeros(B, C, K, 2),
-        visibility=torch.zeros(B, C, K, dtype=torch.long),
+        truths=make_truths(
+            torch.zeros(B, C, K, 2),
+            visibility=torch.zeros(B, C, K, dtype=torch.long),
+            instances=torch.full((B, C, K), -1),
+            box_sizes=torch.full((B, C, K), box_size),
+            areas=torch.full((B, C, K), area),
+        ),
         image_ids=torch.tensor(image_ids),
         input_to_image=torch.tensor([[2.0, 0.0, 10.0], [0.0, 2.0, 0.0]]).repeat(B, 1, 1),
         image_sizes=torch.tensor([[30, 40]]).repeat(B, 1),
-        instances=torch.full((B, C, K), -1),
-        box_sizes=torch.full((B, C, K), box_size),
-        areas=torch.full((B, C, K), area),
     )
     for (b, c), row in points.items():
         for k, point in enumerate(row):
             batch.points[b, c, k] = torch.tensor(point)
             batch.visibility[b, c, k] = 2
-            batch.instances[b, c, k] = (instances or {}).get((b, c), 0)
+            batch.truths.instances[b, c, k] = (instances or {}).get((b, c), 0)
     if detections is None:
         detections = {key: [(2 * x + 10 + noise, 2 * y, 0.9) for x, y in row] for key, row in points.items()}
     D = max([1, *(len(row) for row in detections.values())])

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from ground_truths import make_truths
 
 from keypoint_detection.confidence import Calibration
 from keypoint_detection.metrics import KeypointMetrics
-from keypoint_detection.types import Batch, Detections
+from keypoint_detection.types import Batch, Detections, GroundTruths
 
 CALIBRATION = Calibration((2.0, 8.0), (0.5, 1.0), (0.5, 1.0), (-1.0, 0.0), 2.0)
 
@@ -28,14 +29,14 @@ def make_image(image_id: int) -> tuple[Detections, Batch, torch.Tensor]:
         visibility.zero_()  # rank 1 sees no point at all
     batch = Batch(
         images=torch.zeros(1, 3, 2, 2, dtype=torch.uint8),
-        points=points,
-        visibility=visibility,
+        truths=make_truths(
+            points,
+            visibility=visibility,
+            box_sizes=torch.where(torch.rand(1, C, K, generator=generator) < 0.5, torch.nan, 60.0),
+        ),
         image_ids=torch.tensor([image_id]),
         input_to_image=torch.tensor([[[1.7, 0.1, 3.0], [-0.1, 1.7, 5.0]]]),
         image_sizes=torch.tensor([[170, 180 + image_id]]),
-        instances=torch.zeros(1, C, K, dtype=torch.long),
-        box_sizes=torch.where(torch.rand(1, C, K, generator=generator) < 0.5, torch.nan, 60.0),
-        areas=torch.full((1, C, K), torch.nan),
     )
     found = torch.rand(1, C, D, 2, generator=generator) * 170
     n = min(K, D)
@@ -55,17 +56,22 @@ def join(image_ids: list[int]) -> tuple[Detections, Batch, torch.Tensor]:
     samples = [make_image(image_id) for image_id in image_ids]
     K = max(batch.points.shape[2] for _, batch, _ in samples)
 
-    def pad(tensor: torch.Tensor, name: str) -> torch.Tensor:
-        if name not in ("points", "visibility", "instances", "box_sizes", "areas"):
-            return tensor
+    def pad(tensor: torch.Tensor) -> torch.Tensor:
         padded = tensor.new_zeros(1, tensor.shape[1], K, *tensor.shape[3:])
         padded[:, :, : tensor.shape[2]] = tensor
         return padded
 
-    names = (name for name in Batch._fields if name != "failures")
-    batch = Batch(*(torch.cat([pad(getattr(b, name), name) for _, b, _ in samples]) for name in names))
-    # Every fifth image comes with one that could not be read.
-    batch = batch._replace(failures=tuple((1000 + image_id, "gone") for image_id in image_ids if image_id % 5 == 0))
+    batches = [batch._replace(truths=batch.truths.map(pad)) for _, batch, _ in samples]
+    batch = Batch(
+        truths=GroundTruths(*map(torch.cat, zip(*(one.truths for one in batches), strict=True))),
+        **{
+            name: torch.cat([getattr(one, name) for one in batches])
+            for name in Batch._fields
+            if name not in ("truths", "failures")
+        },
+        # Every fifth image comes with one that could not be read.
+        failures=tuple((1000 + image_id, "gone") for image_id in image_ids if image_id % 5 == 0),
+    )
     detections = Detections(*(torch.cat(tensors) for tensors in zip(*(d[:3] for d, _, _ in samples), strict=True)))
     return detections, batch, torch.cat([losses for _, _, losses in samples])
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ground_truths import make_truths
 from rich.console import Console
 
 from keypoint_detection.cli import run
@@ -22,14 +23,10 @@ def report_of(offset: float, n_images: int = 4):
     visibility = torch.tensor([2, 0]).view(1, 2, 1).expand(n_images, 2, 1)
     batch = Batch(
         images=torch.zeros(n_images, 3, 40, 40, dtype=torch.uint8),
-        points=points,
-        visibility=visibility,
+        truths=make_truths(points, visibility=visibility),
         image_ids=torch.arange(n_images),
         input_to_image=torch.eye(3)[:2].expand(n_images, 2, 3),
         image_sizes=torch.full((n_images, 2), 40),
-        instances=torch.zeros(n_images, 2, 1, dtype=torch.int64),
-        box_sizes=torch.full((n_images, 2, 1), torch.nan),
-        areas=torch.full((n_images, 2, 1), torch.nan),
     )
     metrics = KeypointMetrics(["a", "b"], [2.0, 4.0])
     metrics.update(

@@ -2,6 +2,7 @@ import csv
 from types import SimpleNamespace
 
 import torch
+from ground_truths import make_truths
 
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.reporting.worst_images import WorstImages
@@ -14,14 +15,10 @@ def test_the_worst_come_first_in_the_list_and_are_drawn(tmp_path):
     truth = torch.full((n, 1, 1, 2), 20.0)
     batch = Batch(
         images=torch.zeros(n, 3, 40, 40, dtype=torch.uint8),
-        points=truth,
-        visibility=torch.full((n, 1, 1), 2),
+        truths=make_truths(truth),
         image_ids=torch.arange(n) + 100,
         input_to_image=torch.eye(3)[:2].expand(n, 2, 3),
         image_sizes=torch.full((n, 2), 40),
-        instances=torch.zeros(n, 1, 1, dtype=torch.int64),
-        box_sizes=torch.full((n, 1, 1), torch.nan),
-        areas=torch.full((n, 1, 1), torch.nan),
     )
     scores = torch.full((n, 1, 1), 0.9)
     scores[2] = 0  # nothing was found in image 102

@@ -147,7 +147,7 @@ def _check_part(
         findings += _check_split(table, data.image_root, data.split)
     part = make_part(name, table, sizes, channels, data.requirements.visible_only)
     findings += [*check_labels(part, data.requirements), *check_object_sizes(part, data.requirements)]
-    if not len(table.points):
+    if not len(table.truths.points):
         findings.append(Finding("error", "no_points", str(table.path), 1, "file has no labelled point (v=1 or v=2)."))
     elif name in ("", "train") and not part.in_channels.any():
         findings.append(

@@ -49,7 +49,7 @@ def check_augmentation(
         sampled = _sample(labelled[part.sizes[labelled].all(axis=1)], N_SAMPLES)
         counts = np.array(
             [
-                [len(data[Draw(int(index), SEED + int(index))].points) for data in (plain, augmented)]
+                [len(data[Draw(int(index), SEED + int(index))].channels) for data in (plain, augmented)]
                 for index in sampled
             ]
         ).reshape(-1, 2)

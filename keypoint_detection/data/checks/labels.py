@@ -42,7 +42,7 @@ def are_shares(points: NDArray[np.floating[Any]]) -> bool:
 
 def check_coordinates(part: Part) -> list[Finding]:
     """Find coordinates that are not pixels of their images: shares of a side, percent, swapped axes, outside."""
-    points, source = part.table.points, str(part.path)
+    points, source = part.table.truths.points, str(part.path)
     # Whether a point is outside can be told only where the size of its image is known.
     is_known: NDArray[np.bool_] = part.sizes[part.owners].min(axis=1) > 0
     examples = _describe(part, np.flatnonzero(is_known))
@@ -151,7 +151,7 @@ def check_distances(part: Part, requirements: Requirements) -> list[Finding]:
 
 def _find_close_pairs(part: Part, requirements: Requirements) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return (N, 2) the rows of too close points of one channel and image, and (N,) their distances in input px."""
-    points_input = part.table.points * part.scales(requirements)[part.owners]
+    points_input = part.table.truths.points * part.scales(requirements)[part.owners]
     rows, channels = np.nonzero(part.in_channels)
     groups = part.owners[rows] * len(part.channels) + channels
     order = np.argsort(groups, kind="stable")

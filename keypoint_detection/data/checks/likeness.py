@@ -158,4 +158,4 @@ def _advise(names: Sequence[str]) -> str:
 
 def _labels_of(table: CocoKeypoints, index: int) -> bytes:
     rows = slice(table.offsets[index], table.offsets[index + 1])
-    return table.points[rows].tobytes() + table.types[rows].tobytes()
+    return table.truths.points[rows].tobytes() + table.types[rows].tobytes()

@@ -59,7 +59,7 @@ class Part(NamedTuple):
 
     def describe_point(self, row: int) -> str:
         """Name a point for a message: type, coordinates, image."""
-        x, y = self.table.points[row]
+        x, y = self.table.truths.points[row]
         name = str(self.table.keypoint_types[self.table.types[row]])
         return f"{name} at ({x:g}, {y:g}) in {self.describe_image(int(self.owners[row]))}"
 
@@ -92,7 +92,7 @@ def make_part(
     owners = np.repeat(np.arange(len(table.image_ids)), np.diff(table.offsets))
     limits = sizes[owners][:, ::-1]
     is_known = limits.min(axis=1) > 0
-    is_outside: NDArray[np.bool_] = ((table.points < 0) | (table.points > limits)).any(axis=1) & is_known
-    is_used = ~is_outside & (table.visibility == VISIBLE) if visible_only else ~is_outside
+    is_outside: NDArray[np.bool_] = ((table.truths.points < 0) | (table.truths.points > limits)).any(axis=1) & is_known
+    is_used = ~is_outside & (table.truths.visibility == VISIBLE) if visible_only else ~is_outside
     in_channels = types_in_channels(table.keypoint_types, channels)[table.types] & is_used[:, None]
     return Part(name, table, sizes, channels, owners, is_outside, in_channels)

@@ -54,7 +54,7 @@ def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.in
     rows = np.flatnonzero(is_known[owners] & is_known[partner[owners]])
     if len(np.unique(owners[rows])) < MIN_IMAGES:
         return ""
-    points, limits = part.table.points[rows], part.sizes[partner[owners[rows]]][:, ::-1]
+    points, limits = part.table.truths.points[rows], part.sizes[partner[owners[rows]]][:, ::-1]
     n_outside = int(part.is_outside[rows].sum())
     n_outside_there = int(((points < 0) | (points > limits)).any(axis=1).sum())
     if n_outside >= MIN_OUTSIDE and n_outside_there < OUTSIDE_RATIO * n_outside:
@@ -94,7 +94,7 @@ def _compare_rarity(
     is_readable = part.sizes[other[owners]].min(axis=1) > 0
     rows, owners = rows[is_readable], owners[is_readable]
     there, elsewhere = (
-        rarity[(images, *_cells(part.table.points[rows], part.sizes[images], side))]
+        rarity[(images, *_cells(part.table.truths.points[rows], part.sizes[images], side))]
         for images in (partner[owners], other[owners])
     )
     labelled, members = np.unique(owners, return_inverse=True)

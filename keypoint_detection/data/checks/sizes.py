@@ -81,9 +81,9 @@ def _measure_objects(
     """Return the longer side of every object (of its points or its box), and its points' distances to their nearest."""
     table = part.table
     rows = np.flatnonzero(~part.is_outside)
-    points = table.points[rows] * (1 if scales is None else scales[part.owners[rows]])
-    boxes = table.box_sizes[rows] * (1 if scales is None else scales[part.owners[rows]].max(axis=1))
-    keys = part.owners[rows] * (1 + int(table.instances.max(initial=0))) + table.instances[rows]
+    points = table.truths.points[rows] * (1 if scales is None else scales[part.owners[rows]])
+    boxes = table.truths.box_sizes[rows] * (1 if scales is None else scales[part.owners[rows]].max(axis=1))
+    keys = part.owners[rows] * (1 + int(table.truths.instances.max(initial=0))) + table.truths.instances[rows]
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
     if not len(starts):
         return np.zeros(0), np.zeros(0)

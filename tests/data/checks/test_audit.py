@@ -27,7 +27,7 @@ def only(audit, kind):
 def test_a_sound_data_set_is_clean(path):
     audit = run_audit(path)
     assert kinds(audit) == {}
-    assert len(audit.parts[0].table.points) == 2 * N
+    assert len(audit.parts[0].table.truths.points) == 2 * N
 
 
 def test_a_truncated_image_is_an_error(path):
