@@ -51,8 +51,8 @@ logger = logging.getLogger(__name__)
 
 # The precisions in which only the network computes in fewer bits.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-# Share of the latest validation in the smoothed mAP, which chooses the best checkpoint: with 6 to 20 images, single
-# validations differ by more than the checkpoints do, and the highest of many is a lucky one.
+# Share of the latest validation in the smoothed mAP: with 6 to 20 images, single validations differ by more than the
+# checkpoints do.
 LATEST_SHARE = 0.4
 # Share of a heatmap that Gaussians may fill on average.
 LARGEST_SHARE = 0.5

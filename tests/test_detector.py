@@ -233,9 +233,13 @@ def test_the_names_of_logged_metrics_are_known_before_they_are_measured():
     assert {"val/mAP", "val/AP/b/d=4", "val/error_px/median", "val/loss", "train/loss", "train/loss/a"} < names
 
 
-def test_the_map_that_chooses_the_best_checkpoint_is_averaged_with_those_before(discs, tmp_path, monkeypatch, recwarn):
+def test_the_map_that_may_choose_the_best_checkpoint_is_averaged_with_those_before(
+    discs, tmp_path, monkeypatch, recwarn
+):
     monkeypatch.chdir(tmp_path)
+    chosen_by = "{class_path: BestCheckpoint, init_args: {monitor: val/mAP_smoothed}}"
     words = ["fit", "--config", TINY, f"--data.train={discs}", f"--data.val={discs}", "--model.lr_scheduler=constant"]
+    words += [f"--trainer.callbacks=[{chosen_by}]"]
 
     def train(folder: str, *others: str) -> tuple[list[float], list[float], Path]:
         logger = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={folder}"]

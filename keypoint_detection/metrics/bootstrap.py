@@ -61,5 +61,7 @@ def percentile_interval(values: Tensor, level: float) -> tuple[Tensor, Tensor]:
     """
     if not 0 < level < 1:
         raise ValueError(f"the level of an interval must lie between 0 and 1, found {level:g}; 0.95 is usual.")
+    if not values[0].numel():  # without thresholds, there are no statistics
+        return values[0], values[0]
     tail = (1 - level) / 2
     return values.nanquantile(tail, dim=0), values.nanquantile(1 - tail, dim=0)

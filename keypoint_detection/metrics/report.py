@@ -16,7 +16,7 @@ from keypoint_detection.metrics.calibration import (
     fit_calibration,
     measure_confidence,
 )
-from keypoint_detection.metrics.catalogue import DEFINITIONS, METRICS, ChannelReport
+from keypoint_detection.metrics.catalogue import DEFINITIONS, METRICS, ChannelReport, Metric
 from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 
 # The share of the resamples inside an interval.
@@ -192,6 +192,20 @@ class EvaluationReport(NamedTuple):
     def overall_in_resamples(self, multiplicities: Tensor) -> ChannelValues:
         """Compute the numbers of all channels together, given how often each image counts, (I, R)."""
         return _join([part.overall for part in self._compute_parts(multiplicities)])
+
+    def share_surpassing(self, other: "EvaluationReport", metric: Metric, n_resamples: int, seed: int) -> float:
+        """Compute in which share of the resamples of the images a number is better than in another report.
+
+        Args:
+            other: a report on the same images.
+            metric: a metric of all channels together that is better if it is higher or lower.
+            n_resamples: number of resamples.
+            seed: the same seed gives the same share.
+        """
+        groups = torch.arange(self.n_images)
+        resamples = resample_groups(groups, n_resamples, torch.Generator().manual_seed(seed))
+        own, others = (one.overall_in_resamples(resamples)[metric.field] for one in (self, other))
+        return float((own > others if metric.better == "max" else own < others).double().mean())
 
     def _compute_parts(self, multiplicities: Tensor) -> "list[_Values]":
         """Compute every number for a few resamples at a time, so that sums over detections stay in the cache."""

@@ -18,11 +18,19 @@ from keypoint_detection.metrics.table import make_table, print_parts
 from keypoint_detection.reporting.logged_overlays import list_overlays
 from keypoint_detection.reporting.measuring import count_replaced_images, find_report, is_flip_averaged, replace_report
 from keypoint_detection.tracking.tables import log_table, wandb_loggers
-from keypoint_detection.training.checkpointing import find_best_checkpoint, find_last_checkpoint, read_best_validation
+from keypoint_detection.training.checkpointing import (
+    describe_choice,
+    find_best_checkpoint,
+    find_last_checkpoint,
+    read_best_validation,
+)
 from keypoint_detection.training.optional_outputs import optional_output
 from keypoint_detection.training.run_folder import find_run_folder, find_saved_run
 
 logger = logging.getLogger(__name__)
+
+# With fewer images, their interval rarely contains the error on others.
+MIN_IMAGES = 10
 
 
 class ResultTable(Callback):
@@ -56,6 +64,7 @@ class ResultTable(Callback):
         if validation is not None:
             title = f"Validation, epoch {validation.epoch} of {max(trainer.current_epoch, validation.epoch)}"
             self._publish(trainer, pl_module, validation.report, title, "val")
+            self._shown.append(describe_choice(trainer, validation.step))
         elif (report := find_report(pl_module)) is not None:
             self._publish(trainer, pl_module, report, "Validation, the latest", "val")
         else:
@@ -75,6 +84,8 @@ class ResultTable(Callback):
             report = report.with_intervals(self.n_resamples, self.seed)
             replace_report(pl_module, report)
         path = self._publish(trainer, pl_module, report, f"{title}, {count_in_words(report.n_images, 'image')}", part)
+        if report.n_images < MIN_IMAGES:
+            self._shown.append(f"Fewer than {MIN_IMAGES} images cannot tell how large the errors on others are.")
         self.add_line(trainer, f"Metrics: {path}")
 
     def add_line(self, trainer: Trainer, line: str) -> None:

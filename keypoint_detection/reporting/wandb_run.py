@@ -20,8 +20,9 @@ class WandbRun(Callback):
 
     The data set (files, SHA-256, images, points per channel; also shown in a table), the number of parameters and the
     run folder are added to the run's config, and the resolved config to its files. Weights & Biases itself records
-    commit, diff and package versions. The summary of the metric that chooses `best.ckpt` is its best value, and
-    so is that of `val/mAP`, if `val/mAP_smoothed` chooses; `best` in the summary holds every number of that checkpoint.
+    commit, diff and package versions. `best` in the summary holds every number of `best.ckpt`. If the best value of a
+    metric chooses that, the summary of the metric is its best value (for `val/mAP_smoothed`, that of `val/mAP` too);
+    otherwise its last.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,7 +65,7 @@ class WandbRun(Callback):
         saved = find_saved_run(trainer)
         for logger in loggers:
             describe_run(logger, description)
-            if best is not None:
+            if best is not None and not best.prefers_latest:
                 # Sweeps compare the metric itself.
                 for metric in {best.monitor, best.monitor.removesuffix(SMOOTHED_SUFFIX)}:
                     summarise_by(logger, metric, best.mode)

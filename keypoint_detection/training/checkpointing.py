@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jsonargparse.typing import ClosedUnitInterval
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -14,21 +15,50 @@ from torch import Tensor
 
 from keypoint_detection.checkpoints.files import VALIDATION_KEY, CheckpointError, find_intact, read_checkpoint
 from keypoint_detection.checkpoints.writing import CheckpointWriteError, remove_leftovers, write_checkpoint
+from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.lightning_internals import is_validation_scheduled
+from keypoint_detection.metrics.catalogue import OVERALL_METRICS, Metric
 from keypoint_detection.metrics.report import EvaluationReport
+
+# Bootstrap resamples that decide whether an earlier checkpoint is certain to be better.
+N_RESAMPLES = 1000
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep the best state of a training as `best.ckpt`, the latest of equally good ones.
+    """Keep the state of a training that is worth using as `best.ckpt`: the latest, unless an earlier one was better.
+
+    With few validation images, the best of many validations is a lucky one, on other images often worse than the last,
+    whose learning rate has come to rest. An earlier state is therefore kept only if it is certain to be better.
 
     Args:
-        monitor: the validation metric that decides. With few validation images, the highest of many `val/mAP` is a
-            lucky one; `val/mAP_smoothed` averages it with those before.
+        monitor: the validation metric that decides.
         mode: whether a higher value is better (`max`) or a lower one (`min`).
+        certainty: the share of the bootstrap resamples of the validation images in which the best state so far must be
+            better than a later one for that one not to replace it. 0 keeps the best of all validations, the latest of
+            equals; so do metrics of single channels and `val/mAP_smoothed`.
     """
 
-    def __init__(self, monitor: str = "val/mAP_smoothed", mode: Literal["max", "min"] = "max") -> None:
+    def __init__(
+        self, monitor: str = "val/mAP", mode: Literal["max", "min"] = "max", certainty: ClosedUnitInterval = 0.975
+    ) -> None:
         super().__init__(monitor=monitor, mode=mode, filename="best", enable_version_counter=False)
+        self.certainty = float(certainty)
+        # The best validation so far, which may be better than that of the checkpoint by chance.
+        self._peak: dict[str, Any] | None = None
+
+    @property
+    def prefers_latest(self) -> bool:
+        """Whether a later state replaces an earlier one unless that is certain to be better."""
+        return self.certainty > 0 and self._metric is not None
+
+    @property
+    def _metric(self) -> Metric | None:
+        return OVERALL_METRICS.get(str(self.monitor).removeprefix("val/"))
+
+    @property
+    def peak_score(self) -> float | None:
+        """The best value so far; None if it is that of the checkpoint."""
+        return None if self._peak is None else float(self._peak["score"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if the metric is known: a resumed training may end an epoch before it has measured anything."""
@@ -36,9 +66,42 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Decide whether to save: also if a validation that is due finds the same, such as an mAP that is still 0."""
+        """Decide whether to save; a validation that only a stop causes is not compared."""
+        model, metric = trainer.lightning_module, self._metric
+        if not self.certainty or metric is None or not isinstance(model, KeypointDetector):
+            return self._is_best(trainer, current)
+        rows = (model.latest_validation or {}).get("rows")
+        if not rows or current is None or current.isnan():
+            return self._is_best(trainer, current)
+        if self.best_model_score is not None and not is_validation_scheduled(trainer):
+            return False
+        is_worse = False
+        if self._peak is None or not self._is_better(self._peak["score"], current):
+            self._peak = {"score": current.detach().cpu(), "rows": rows}
+        else:
+            peak, latest = (model.val_metrics.pool([one]) for one in (self._peak["rows"], rows))
+            share = peak.share_surpassing(latest, metric, N_RESAMPLES, seed=0)
+            is_worse = share >= self.certainty
+        return bool(trainer.strategy.reduce_boolean_decision(not is_worse))
+
+    def _is_best(self, trainer: Trainer, current: Tensor | None) -> bool:
+        """Whether a value is the best, or equal to it in a validation that is due, such as an mAP that is still 0."""
         is_equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
         return (is_equal and is_validation_scheduled(trainer)) or bool(super().check_monitor_top_k(trainer, current))
+
+    def _is_better(self, value: Tensor, other: Tensor) -> bool:
+        return bool(value > other.cpu()) if self.mode == "max" else bool(value < other.cpu())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what Lightning keeps, and the best validation so far."""
+        return {**super().state_dict(), "peak": self._peak}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what a checkpoint has; those of older versions do not have the best validation."""
+        super().load_state_dict(state_dict)
+        self._peak = state_dict.get("peak")
+        if self._peak is not None:
+            self._peak = {"score": torch.as_tensor(self._peak["score"]), "rows": dict(self._peak["rows"])}
 
 
 class ChosenCheckpoint(NamedTuple):
@@ -49,18 +112,22 @@ class ChosenCheckpoint(NamedTuple):
         monitor: the metric that decides.
         mode: `min` or `max`, whichever is better.
         score: its value for that file; None before the first one.
+        peak: its best value so far; None before the first one.
+        prefers_latest: whether a later state replaces it unless it is certain to be worse.
     """
 
     path: Path | None
     monitor: str
     mode: str
     score: float | None
+    peak: float | None
+    prefers_latest: bool
 
     def is_surpassed_by(self, value: float) -> bool:
-        """Whether a value of the metric is better than that of the file; NaN never is."""
+        """Whether a value of the metric is better than all before; NaN never is."""
         if math.isnan(value):
             return False
-        return self.score is None or (value > self.score if self.mode == "max" else value < self.score)
+        return self.peak is None or (value > self.peak if self.mode == "max" else value < self.peak)
 
 
 class MeasuredCheckpoint(NamedTuple):
@@ -86,15 +153,36 @@ class MeasuredCheckpoint(NamedTuple):
 def find_best_checkpoint(trainer: Trainer) -> ChosenCheckpoint | None:
     """Find the best checkpoint of a training; None if no callback chooses one.
 
-    The first callback that monitors a metric chooses, whichever further ones there are: by default `BestCheckpoint`. It
-    watches mAP averaged over validations, as the detector logs it; of equal values, the latest wins.
+    The first callback that monitors a metric chooses, whichever further ones there are: by default `BestCheckpoint`.
     """
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
-            score = callback.best_model_score
+            score = None if callback.best_model_score is None else float(callback.best_model_score)
             path = Path(callback.best_model_path) if callback.best_model_path else None
-            return ChosenCheckpoint(path, callback.monitor, callback.mode, None if score is None else float(score))
+            peak = callback.peak_score if isinstance(callback, BestCheckpoint) else None
+            is_latest = isinstance(callback, BestCheckpoint) and callback.prefers_latest
+            chosen = (path, callback.monitor, callback.mode, score)
+            return ChosenCheckpoint(*chosen, score if peak is None else peak, is_latest)
     return None
+
+
+def describe_choice(trainer: Trainer, step: int) -> str:
+    """Say what the best checkpoint was chosen by, and what that means for its errors on other images.
+
+    Args:
+        trainer: the trainer after the training.
+        step: optimiser steps that the checkpoint was trained for.
+    """
+    best = find_best_checkpoint(trainer)
+    assert best is not None
+    if not best.prefers_latest:
+        return f"best.ckpt has the best {best.monitor} of all validations, so expect larger errors on other images."
+    if step >= trainer.global_step:
+        return "best.ckpt is the final state: these images did not choose it."
+    return (
+        f"best.ckpt is of step {step}: every later state was certain to be worse in {best.monitor}. These images chose "
+        "it, so expect slightly larger errors on others."
+    )
 
 
 def read_best_validation(trainer: Trainer) -> MeasuredCheckpoint | None:

@@ -9,6 +9,7 @@ from metrics.processes import fill, join, make_metric
 
 from keypoint_detection.metrics import ChannelReport, EvaluationReport, KeypointMetrics
 from keypoint_detection.metrics.bootstrap import resample_images
+from keypoint_detection.metrics.catalogue import OVERALL_METRICS
 
 
 def test_a_report_names_every_value_of_a_channel() -> None:
@@ -80,3 +81,30 @@ def test_worst_images_come_first() -> None:
     assert rows[1].max_error_px == rows[1].mean_error_px == 10
     # The detection of score 0.1 lies below the best score threshold and is not held against its image.
     assert {row.image_id: row.n_false_positives for row in rows} == {1: 0, 2: 1, 3: 0, 4: 1, 5: 0}
+
+
+def test_the_share_of_resamples_in_which_one_report_is_better_is_that_of_the_differences():
+    images, metric = [0, 1, 5, 6, 9], OVERALL_METRICS["error_px/mean"]
+    one, other = make_metric(), make_metric()
+    for image_id in images:
+        detections, batch, losses = join([image_id])
+        one.update(detections, batch, losses)
+        # Worse in most images, better in none.
+        other.update(detections._replace(points=detections.points + 4.0 * (image_id > 1)), batch, losses)
+    reports = [one.compute(), other.compute()]
+    assert reports[0].share_surpassing(reports[0], metric, 200, seed=0) == 0
+    resamples = resample_images(5, 200, torch.Generator().manual_seed(0))
+    errors = [
+        [float(report.overall_in_resamples(column[:, None])[metric.field]) for column in resamples.T]
+        for report in reports
+    ]
+    expected = sum(a < b for a, b in zip(*errors, strict=True)) / 200
+    assert 0.5 < expected < 1
+    assert reports[0].share_surpassing(reports[1], metric, 200, seed=0) == pytest.approx(expected)
+
+
+def test_without_relative_thresholds_there_are_still_intervals() -> None:
+    metric = fill(KeypointMetrics(["a", "b", "c"], [2, 4], relative_thresholds=()), [[0, 1, 5, 6]])
+    intervals = metric.compute().with_intervals(20, seed=0).intervals
+    assert "error_px/mean" in intervals
+    assert not [name for name in intervals if "r=" in name]

@@ -31,10 +31,20 @@ def test_every_validation_writes_a_line_where_there_is_no_progress_bar(lines):
         assert re.match(pattern, line), line
         assert re.search(r"\d s left$", line)
     assert "best so far" in found[0]
-    # The best checkpoint has the highest mAP averaged over validations: 0.4 of the latest and 0.6 of those before.
+    latest = [float(re.search(r", mAP ([\d.]+)", line)[1]) for line in found]
+    for number, line in enumerate(found):
+        is_best = latest[number] > max([-1.0, *latest[:number]])
+        assert ("best so far" in line) == is_best
+
+
+def test_the_metric_that_chooses_the_best_checkpoint_is_in_the_line(lines):
+    chosen_by = "--trainer.callbacks=[{class_path: BestCheckpoint, init_args: {monitor: val/mAP_smoothed}}]"
+    found = [line for line in lines("--trainer.max_epochs=3", chosen_by) if line.startswith("epoch")]
+    # The highest mAP averaged over validations: 0.4 of the latest and 0.6 of those before.
     latest, averaged = (
         [float(re.search(rf", {name} ([\d.]+)", line)[1]) for line in found] for name in ("mAP", "averaged mAP")
     )
+    assert len(averaged) == 3
     expected = latest[0]
     for number, line in enumerate(found):
         expected += 0.4 * (latest[number] - expected)

@@ -90,10 +90,13 @@ def test_losses_and_metrics_have_stable_names(trained: Logged) -> None:
     assert "diverged" not in summary
 
 
-def test_the_summary_of_map_is_the_best_value(trained: Logged) -> None:
-    best = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"]
-    (score,) = [state["best_model_score"] for name, state in best.items() if name.startswith("BestCheckpoint")]
-    assert trained.content["summary"]["val/mAP"] == {"max": pytest.approx(float(score))}
+def test_the_summary_of_map_is_the_last_value_and_the_best_checkpoint_has_its_own(trained: Logged) -> None:
+    last, best = (
+        torch.load(trained.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["validation"]["report"]
+        for name in ("last", "best")
+    )
+    assert trained.content["summary"]["val/mAP"] == pytest.approx(last["overall"]["mean_average_precision"])
+    assert trained.content["summary"]["best"]["mAP"] == pytest.approx(best["overall"]["mean_average_precision"])
 
 
 def test_the_resolved_config_is_a_file_of_the_run(trained: Logged) -> None:

@@ -1,17 +1,23 @@
 """Which state of a training is kept as the best, and that it is kept whatever happens."""
 
 import errno
+import functools
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from metrics.batches import make_batch
 
 from keypoint_detection.checkpoints.files import CheckpointError, read_checkpoint
 from keypoint_detection.cli import run
+from keypoint_detection.detector import KeypointDetector
+from keypoint_detection.metrics import KeypointMetrics
+from keypoint_detection.models.backbones import Unet
 from keypoint_detection.training import checkpointing
 from keypoint_detection.training.checkpointing import BestCheckpoint, WholeFiles, read_best_validation
 
@@ -29,6 +35,59 @@ def test_of_equally_good_states_the_latest_is_kept(discs, tmp_path, monkeypatch)
     (state,) = [state for name, state in checkpoint["callbacks"].items() if name.startswith("BestCheckpoint")]
     assert state["best_model_score"] == 0
     assert checkpoint["epoch"] == 2
+
+
+def keep(monkeypatch, offsets_px, **options):
+    """Let a callback choose among validations of six images whose points are so far off, (validation, image).
+
+    Returns which validations it saved, and the callback.
+    """
+    monkeypatch.setattr(checkpointing, "is_validation_scheduled", lambda trainer: True)
+    model = KeypointDetector(["a"], functools.partial(Unet, n_channels=2, n_downsampling_layers=1), max_keypoints=1)
+    strategy = SimpleNamespace(reduce_boolean_decision=bool)
+    callback, saved = BestCheckpoint(**options), []
+    for number, offsets in enumerate(offsets_px):
+        metric = KeypointMetrics(["a"], [2.0, 4.0, 8.0])
+        points = {(image, 0): [(5.0, 5.0)] for image in range(len(offsets))}
+        found = {(image, 0): [(20.0 + offset, 10.0, 0.5)] for image, offset in enumerate(offsets)}
+        metric.update(*make_batch(list(range(len(offsets))), points, found, n_channels=1))
+        report = metric.compute()
+        model.latest_validation = {"rows": report.measurements.rows}
+        score = torch.tensor(report.overall.mean_average_precision)
+        if callback.check_monitor_top_k(SimpleNamespace(lightning_module=model, strategy=strategy), score):
+            saved.append(number)
+            callback.best_model_score, callback.best_k_models = score, {"best.ckpt": score}
+            callback.kth_best_model_path = "best.ckpt"
+    return saved, callback
+
+
+GOOD, HALF_GOOD, BAD = [0.1] * 6, [0.1, 0.1, 0.1, 0.1, 0.1, 3.0], [5.0] * 6
+
+
+def test_a_later_state_is_kept_unless_it_is_certain_to_be_worse(monkeypatch):
+    # One image of six does not make a difference, all of them do.
+    saved, _ = keep(monkeypatch, [BAD, GOOD, HALF_GOOD, BAD, BAD])
+    assert saved == [0, 1, 2]
+    saved, callback = keep(monkeypatch, [BAD, GOOD, HALF_GOOD, BAD, BAD], certainty=0)
+    assert callback.peak_score is None
+    assert saved == [0, 1]
+
+
+def test_small_losses_do_not_add_up(monkeypatch):
+    worse = [[0.1] * (6 - n) + [5.0] * n for n in range(7)]
+    saved, callback = keep(monkeypatch, worse)
+    # Each is compared with the first, the best, and not with the one before.
+    assert saved[:2] == [0, 1]
+    assert saved[-1] < 6
+    assert callback.peak_score == 1
+
+
+def test_a_resumed_training_compares_with_the_best_validation_before(monkeypatch):
+    _, before = keep(monkeypatch, [GOOD])
+    resumed = BestCheckpoint()
+    resumed.load_state_dict(before.state_dict())
+    assert resumed.peak_score == before.peak_score == 1
+    assert resumed.state_dict()["peak"]["rows"].keys() == before.state_dict()["peak"]["rows"].keys()
 
 
 def fill_up_disk(monkeypatch, n_checkpoints):
