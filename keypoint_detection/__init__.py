@@ -1,6 +1,6 @@
 """Train, evaluate and trust heatmap keypoint detectors.
 
-Importing the package by itself loads nothing heavy: torch is loaded by the modules that use it, Lightning by those that
+Importing the package alone loads nothing heavy: torch is loaded by the modules that use it, Lightning by those that
 train.
 """
 

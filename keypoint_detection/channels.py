@@ -24,7 +24,7 @@ class KeypointType(NamedTuple):
     is_unique: bool = False
 
     def answers_to(self, text: str) -> bool:
-        """Whether a channel or a pair refers to this type, by its name or as `category/name`.
+        """Whether a channel or a pair refers to this type by `name`, by its plain name or as `category/name`.
 
         >>> KeypointType("person", "nose").answers_to("nose"), KeypointType("person", "nose").answers_to("dog/nose")
         (True, False)
@@ -63,7 +63,7 @@ def resolve_channels(
         channels: channel name to the keypoint types it collects; a list means one channel per type; None means one
             channel for each keypoint name in the file.
         keypoint_types: the types in the file.
-        source: the file, for the error message.
+        source: path of the file, for the error message.
 
     Raises:
         DataError: a channel names a type that is not in the file.
@@ -108,7 +108,7 @@ def mirror_channels(channels: Mapping[str, Sequence[str]], flip_pairs: Sequence[
     if flip_pairs is None:
         raise DataError(
             "it is not known which keypoint types swap in a mirrored image; train with data.flip_pairs, e.g. "
-            "[[left_ear, right_ear]], or [] if no type has a twin"
+            "[[left_ear, right_ear]], or [] if no type has a mirrored counterpart"
         )
     types = [frozenset(texts) for texts in channels.values()]
     twins = [frozenset(_mirror_type(text, flip_pairs) for text in texts) for texts in channels.values()]
@@ -117,8 +117,8 @@ def mirror_channels(channels: Mapping[str, Sequence[str]], flip_pairs: Sequence[
         candidates = [other for other, collected in enumerate(types) if collected == twin]
         if not candidates:
             raise DataError(
-                f"by data.flip_pairs, channel {name!r} becomes {', '.join(sorted(twin))} when mirrored, which no "
-                "channel collects; give model.channels both of each pair, alone or together"
+                f"according to data.flip_pairs, channel {name!r} becomes {', '.join(sorted(twin))} when mirrored, "
+                "which no channel collects; list both types of each pair in model.channels, in one channel or in two"
             )
         # Channels that collect the same types each get a twin of their own.
         rank = [other for other, collected in enumerate(types) if collected == types[index]].index(index)
@@ -134,7 +134,7 @@ def choose_mirrored_channels(
     Args:
         channels: channel name to the keypoint types it collects.
         flip_pairs: the types that swap when an image is mirrored; None if unknown.
-        flip_test: whether to average; None does where it is possible.
+        flip_test: whether to average; None means wherever possible.
 
     Returns:
         What `mirror_channels` returns; None to not average.

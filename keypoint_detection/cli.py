@@ -1,4 +1,4 @@
-"""The `kpd` command: it answers at once where it can; everything else loads torch and Lightning first."""
+"""The `kpd` command: it answers immediately where it can; everything else loads torch and Lightning first."""
 
 import gc
 import importlib
@@ -39,15 +39,15 @@ COMMANDS = {
     "test": Command("training", "measure a checkpoint on a test file"),
     "predict": Command("training", "find keypoints in images, folders and videos"),
     "check": Command("check", "find what is wrong with a data set before training on it"),
-    "export": Command("export", "write a detector as one file that takes images and returns points"),
-    "summarize": Command("summarize", "pool the folds of a cross-validation, or draw a learning curve of several runs"),
+    "export": Command("export", "export a detector as one file that takes images and returns points"),
+    "summarize": Command("summarize", "compare runs, pool the folds of a cross-validation, or draw a learning curve"),
     "suggest": Command("suggest", "choose the images to label next"),
     "view": Command("view", "look at labels and predictions side by side in FiftyOne"),
     "convert": Command("convert", "convert DeepLabCut, SLEAP, Label Studio, CVAT and YOLO labels to COCO and back"),
     "synthesize": Command("synthesize", "draw a data set of cardboard boxes with labelled corners"),
 }
 
-# What other programs call them.
+# The names that other programs use for these commands.
 SYNONYMS = {
     **dict.fromkeys(("train", "training", "finetune", "fine-tune", "learn", "resume"), "fit"),
     **dict.fromkeys(("val", "valid", "validation", "calibrate"), "validate"),
@@ -98,10 +98,10 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
     """Run a command as the console script does.
 
     Args:
-        args: the words after `kpd`; by default, those of the process.
+        args: the arguments after `kpd`; by default, those of the process.
 
     Returns:
-        What a training or measuring command ran with: trainer, model, data module and config; None for the others.
+        For training and measuring commands, their trainer, model, data module and config; None for the others.
 
     Raises:
         SystemExit: help was requested (0), or the arguments or the data are wrong (2).
@@ -131,14 +131,14 @@ def run(args: Sequence[str] | None = None) -> "DetectorCLI | None":
         with trusting(modules):
             cli: DetectorCLI | None = module.run(words)
     except RecursionError as error:
-        # Files that are nested too deeply are refused by name; what is left are values of options.
+        # Files that are nested too deeply have been refused by name; the rest are option values.
         sys.stderr.write(f"kpd {words[0]}: error: a value is nested too deeply, in an option or in a file.\n")
         raise SystemExit(USAGE_ERROR) from error
     return cli
 
 
 def main() -> None:
-    """Run the console script: whatever happens, its user reads a few lines, and no traceback unless KPD_DEBUG is 1.
+    """Run the console script: whatever happens, the user sees a few lines, with no traceback unless KPD_DEBUG is 1.
 
     Raises:
         SystemExit: as `run`; or something failed unexpectedly (1), or Ctrl-C (130) or a closed pipe (141) ended it.
@@ -157,25 +157,25 @@ def main() -> None:
         if is_debugging():
             raise
         if find_rank() and is_of_another_process(error):
-            raise SystemExit(FAILURE) from error  # the first process says so
+            raise SystemExit(FAILURE) from error  # the first process reports it
         complain(describe_failure(error, sys.argv[1:]))
         raise SystemExit(FAILURE) from error
 
 
 def _has_lost_stdout() -> bool:
-    """Whether nobody reads the output any more, as with `kpd check … | head`; the rest of it is then dropped."""
+    """Whether the reader of the output is gone, as with `kpd check … | head`; the rest is then dropped."""
     descriptor = sys.stdout.fileno()
     poll = select.poll()
     poll.register(descriptor, 0)
     is_lost = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
     if is_lost:
-        # Python would complain when it flushes the output once more at its end.
+        # Python would complain when it flushes the output again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     return is_lost
 
 
 def _import_command(name: str) -> ModuleType:
-    """Import a module, and all that it needs, without looking for garbage in what stays: a sixth of the start."""
+    """Import a module and all its dependencies without garbage collection, which takes a sixth of the start-up."""
     if name not in sys.modules and gc.isenabled():
         gc.disable()
         try:
@@ -195,10 +195,10 @@ def _check_working_folder(command: str) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Make glibc, where it is the C library, reuse freed memory rather than return it to the system.
+    """Make glibc, where it is the C library, reuse freed memory instead of returning it to the system.
 
-    A training step on a CPU allocates and frees gigabytes, which the system would otherwise have to clear every time: a
-    quarter of the step. `tests/benchmarks/test_training_step.py` measures it.
+    A training step on a CPU allocates and frees gigabytes, which the system would otherwise have to clear every time,
+    taking a quarter of the step. `tests/benchmarks/test_training_step.py` measures it.
     """
     import ctypes
 
@@ -209,7 +209,7 @@ def _keep_freed_memory() -> None:
 
 
 def _split_trust(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take `--trust=MODULE`, which every command has, out of the words of a command.
+    """Take `--trust=MODULE`, which every command accepts, out of the arguments of a command.
 
     >>> _split_trust(["predict", "--trust=mine", "--ckpt_path=a.ckpt"])
     (['predict', '--ckpt_path=a.ckpt'], ['mine'])

@@ -1,4 +1,4 @@
-"""What a peak's score and shape say about its point: how likely it is to be right, and how far off it may be."""
+"""What a peak's score and shape say about its point: how likely it is to be right, and how far off it could be."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,18 +13,18 @@ UNCALIBRATED_WARNING = (
     "The checkpoint has no calibration, so points have neither probability nor spread. "
     "`kpd validate --ckpt_path=… --data.val=…` writes a copy that has one, if enough points are right."
 )
-# Closer to 0 or 1 than this, scores carry no more information: float32 hardly tells them from 0 and 1.
+# Closer to 0 or 1 than this, scores carry no more information: float32 hardly distinguishes them from 0 and 1.
 _CLOSEST_SCORE = 1e-6
 
 
 class Calibration(NamedTuple):
-    """What a validation found out about the scores and shapes of peaks, as plain numbers; see `metrics.calibration`.
+    """What a validation determined about the scores and shapes of peaks, as plain numbers; see `metrics.calibration`.
 
     Attributes:
         thresholds_px: distances in pixels of the original image within which a point counts as right; ascending.
         of_log_score: for each threshold, the factor of the logarithm of the score; 0 or more.
         of_log_rest: for each threshold, the factor of minus the logarithm of 1 minus the score; 0 or more.
-        intercepts: for each threshold, what is added to those two terms to give the log-odds.
+        intercepts: for each threshold, the constant added to those two terms to give the log-odds.
         peak_factor: the factor that turns the covariance of a peak into that of its point's errors.
     """
 
@@ -56,7 +56,7 @@ class Calibration(NamedTuple):
         found: list[Tensor] = []
         for slope, rest_slope, intercept in zip(self.of_log_score, self.of_log_rest, self.intercepts, strict=True):
             one = torch.sigmoid(slope * score + rest_slope * rest + intercept)
-            # Each threshold is fitted by itself, and the curves of two that nearly agree may cross.
+            # Each threshold is fitted separately, and two curves that nearly agree may cross.
             found.append(torch.maximum(one, found[-1]) if found else one)
         return torch.stack(found, dim=-1) * (scores > 0)[..., None]
 
@@ -72,7 +72,7 @@ class Calibration(NamedTuple):
 
 
 def calibrate(detections: Detections, calibration: Calibration | None) -> Detections:
-    """Apply a calibration; without one, leave out what only a calibration makes meaningful."""
+    """Apply a calibration; without one, leave out what would be meaningless."""
     return detections._replace(covariances=None) if calibration is None else calibration.apply(detections)
 
 

@@ -6,8 +6,8 @@ def count_in_words(number: int, one: str, many: str | None = None) -> str:
 
     Args:
         number: how many there are.
-        one: what one of them is called, with its verb where there is one.
-        many: what several, or none, are called; left out, the same with an s.
+        one: the singular, with its verb if it has one.
+        many: the plural, also used for zero; by default, the singular with an s.
 
     >>> count_in_words(1, "image"), count_in_words(0, "image"), count_in_words(2, "box is", "boxes are")
     ('1 image', '0 images', '2 boxes are')
@@ -20,8 +20,8 @@ def agree(number: int, one: str, many: str | None = None) -> str:
 
     Args:
         number: how many there are.
-        one: the words for one.
-        many: the words for several, or none; left out, the same with an s.
+        one: the singular.
+        many: the plural, also used for zero; by default, the singular with an s.
 
     >>> agree(1, "channel has", "channels have"), agree(2, "channel has", "channels have")
     ('channel has', 'channels have')

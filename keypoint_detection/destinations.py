@@ -1,4 +1,4 @@
-"""Where results are written, checked before they are computed."""
+"""Check where results will be written before they are computed."""
 
 import os
 from pathlib import Path, PurePath
@@ -10,7 +10,7 @@ def refuse_unwritable(path: Path, option: str) -> None:
     """Refuse a file or folder that could not be written.
 
     Args:
-        path: it may be there already, and folders above it may be missing.
+        path: path of the output; it may already exist, and its parent folders may be missing.
         option: the option that names it, for the message, e.g. `--output`.
 
     Raises:
@@ -21,16 +21,16 @@ def refuse_unwritable(path: Path, option: str) -> None:
     if place != path.absolute() and not place.is_dir():
         reason = f"{place} is a file"
     elif not os.access(place, os.W_OK):
-        reason = f"you may not write to {place}"
+        reason = f"you have no write permission in {place}"
     if reason:
         raise DataError(f"{option}: {path} cannot be written ({reason}); give another {option}.")
 
 
 def path_below(name: str) -> Path:
-    """Make a path that stays below any folder from the name of a file that may lie elsewhere.
+    """Turn a file name that may point elsewhere into a path that stays below any folder it is joined to.
 
     Args:
-        name: such as `../images/a.png` or `/data/a.png`; drive, root and `..` are left out.
+        name: a name such as `../images/a.png` or `/data/a.png`; drive, root and `..` are left out.
 
     >>> path_below("../images/a.png").as_posix()
     'images/a.png'

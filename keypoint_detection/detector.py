@@ -49,7 +49,7 @@ import_through(import_named)
 
 logger = logging.getLogger(__name__)
 
-# The precisions in which only the network computes in fewer bits.
+# The precisions in which only the network uses fewer bits.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 # Share of the latest validation in the smoothed mAP: with 6 to 20 images, single validations differ by more than the
 # checkpoints do.
@@ -61,7 +61,7 @@ NEVER = sys.maxsize
 
 
 class Predictions(NamedTuple):
-    """What the detector predicts for one batch, for callbacks to draw and to write.
+    """The detector's predictions for one batch, for callbacks to draw and write.
 
     Attributes:
         logits: (B, C, h, w).
@@ -77,35 +77,35 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
 
     Args:
         channels: channel name to the keypoint types it collects, e.g. {corner: [corner0, corner1], flap: [flap0]}; a
-            list of types means one channel each. If left out, every type in the training file gets its own channel.
+            list of types means one channel each. By default, every type in the training file gets its own channel.
         backbone: the network from image to features.
         lr: maximum learning rate.
         optimizer: optimiser class and its parameters; the learning rate is `lr`.
-        lr_scheduler: `cosine` rises for a twentieth of the training and then falls to a hundredth; `constant`; or a
-            torch scheduler class, stepped once per epoch, or after every validation if it waits for progress
-            (lightning.pytorch.cli.ReduceLROnPlateau).
-        encoder_lr_factor: factor of the learning rate of the encoder; less than 1 keeps more of what it has already
+        lr_scheduler: `cosine` rises during the first twentieth of the training and then falls to a hundredth;
+            `constant`; or a torch scheduler class, stepped once per epoch, or after every validation if it waits for
+            progress (lightning.pytorch.cli.ReduceLROnPlateau).
+        encoder_lr_factor: factor applied to the encoder's learning rate; less than 1 keeps more of what it has already
             learned.
-        freeze_encoder_steps: number of steps at the start of a training that leave the encoder unchanged.
+        freeze_encoder_steps: number of steps at the start of training during which the encoder stays unchanged.
         decay_norms_and_biases: apply the optimiser's weight decay to normalisation layers and biases too.
         loss: `bce` binary cross-entropy, `mse` squared error of the probabilities, or `focal` (Li et al. 2020), between
             predicted and Gaussian heatmaps.
         heatmap_sigma: standard deviation of the Gaussians in input pixels. Smaller is sharper and harder to learn.
-        max_keypoints: maximum number of detections per channel in one image. If left out, it is the largest number of
-            points of a channel in an image of the training file.
-        score_threshold: detections that score less are dropped; keep it low, so that AP sees the whole curve. No score
-            reaches 1.
+        max_keypoints: maximum number of detections per channel in one image. By default, the largest number of points
+            of a channel in any image of the training file.
+        score_threshold: detections with lower scores are dropped; keep it low, so that AP covers the whole curve. No
+            score reaches 1.
         min_distance_px: minimum distance between two detections of a channel, in input pixels.
         ap_thresholds_px: distances in pixels of the original image within which a detection counts as right.
         oks_sigmas: also measure OKS-AP, with one sigma per channel or those of the 17 COCO person keypoints (`coco17`).
             It is defined for one keypoint type per channel, at most one annotated instance per image, and annotations
             with areas.
         flip_test: average the heatmaps with those of the mirrored image when measuring, predicting and exporting: more
-            precise, at twice the runtime. Left out, it is done if `data.flip_pairs` are given and no channel lacks a
-            twin; `true` refuses data for which it cannot be done.
+            precise, at twice the runtime. By default, this is done if `data.flip_pairs` is given and every channel has
+            a mirrored counterpart; `true` makes it an error if it cannot be done.
         init_from: checkpoint of a trained detector to start a new training from, a path or
-            wandb://entity/project/name:alias. Weights of its backbone and head are taken where name and shape match;
-            the rest start afresh and are listed. A backbone of which less than half matches is refused.
+            wandb://entity/project/name:alias. Weights of its backbone and head are copied where name and shape match;
+            the rest start afresh and are listed. A backbone is refused if less than half of it matches.
 
     Raises:
         ValueError: channels have no types, or empty or repeated names; thresholds do not increase; no score could reach
@@ -168,12 +168,12 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         self.test_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
         # The latest measurement, for callbacks; None before the first.
         self.report: EvaluationReport | None = None
-        # The latest validation of the training, with its epoch (counted from 1) and step, as plain values.
+        # The latest validation during training, with its epoch (counted from 1) and step, as plain values.
         self.latest_validation: dict[str, Any] | None = None
         self.init_from = init_from
         self._is_initialised = False
         self.flip_test = flip_test
-        # The pairs that the training data had, for test data that gives none.
+        # The pairs of the training data, for test data without any.
         self._flip_pairs: Sequence[Sequence[str]] | None = None
 
     # --- the network -------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
     # --- training ----------------------------------------------------------------------------------------------------
 
     def initialise(self) -> None:
-        """Load the weights of `init_from`, or the backbone's pretrained ones; once, and not when a training resumes.
+        """Load the weights of `init_from`, or the backbone's pretrained ones; once, and not when a run is resumed.
 
         Raises:
             ValueError: the weights cannot be read, or belong to another backbone.
@@ -211,7 +211,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         self._is_initialised = True
 
     def setup(self, stage: str) -> None:
-        """Refuse what does not go together, and store the types that swap when an image is mirrored.
+        """Refuse incompatible settings, and store the types that swap when an image is mirrored.
 
         Raises:
             MisconfigurationException: the precision would round the ground truth, or the data has other channels.
@@ -221,16 +221,16 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         channels = getattr(data, "channels", None)
         if channels and complete_channels(channels) != self.channels:
             raise MisconfigurationException(
-                f"the data module has the channels {channels}, and the model {self.channels}. Give channels to the "
+                f"the data module has the channels {channels}, and the model {self.channels}. Set channels on the "
                 "model only: the data module takes them from it."
             )
         self.take_flip_pairs(getattr(data, "flip_pairs", None))
 
     def take_flip_pairs(self, flip_pairs: Sequence[Sequence[str]] | None) -> None:
-        """Store the types that swap when an image is mirrored, which `flip_test` needs.
+        """Store the types that swap when an image is mirrored, for `flip_test`.
 
         Args:
-            flip_pairs: the data's pairs; None takes those stored in the checkpoint.
+            flip_pairs: the data's pairs; None uses those stored in the checkpoint.
 
         Raises:
             DataError: `flip_test` is true, but no pairs are known or a channel has no twin.
@@ -245,7 +245,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             self.initialise()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Freeze the encoder, and start a new head from the share of the heatmaps that the first batch fills."""
+        """Freeze the encoder, and initialise a new head from the share of the heatmaps that the first batch fills."""
         if (encoder := self._frozen_part()) is not None:
             encoder.eval()  # its normalisation layers keep their statistics
         if self.trainer.global_step == 0 and batch_idx == 0 and self.network.has_new_head:
@@ -264,7 +264,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
                 bias.copy_(prior_logits(share.cpu()))  # not every device supports float64
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss of one batch, the mean over images, channels and cells."""
+        """Compute the loss of one batch: the mean over images, channels and cells."""
         targets = self._targets(batch)
         per_map = heatmap_loss(self.loss, self(batch.images), targets)
         loss = per_map.mean()
@@ -324,8 +324,8 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         if self.lr_scheduler == "cosine":
             if math.isinf(n_steps):
                 logger.warning(
-                    "Nothing says how many steps this training takes: the learning rate stays at its maximum instead "
-                    "of falling. Give --trainer.max_steps too, as many as the time allows."
+                    "The number of training steps is not set: the learning rate stays at its maximum instead of "
+                    "falling. Also set --trainer.max_steps, to as many as the time allows."
                 )
             schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, n_steps))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -333,13 +333,13 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             monitor = getattr(scheduler, "monitor", "val/loss")
-            # Lightning would step it after the validation's checkpoint, and a resumed training would miss a step.
+            # Lightning would step it after the validation's checkpoint, and a resumed run would miss a step.
             return {
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "frequency": NEVER},
             }
-        # Lightning's interval "epoch" steps only after the epoch's checkpoint: a resumed training would miss a step.
-        # When the length of a training is given in steps, the loader does not exist yet.
+        # Lightning's interval "epoch" steps only after the epoch's checkpoint: a resumed run would miss a step. If the
+        # length of training is given in steps, the loader does not exist yet.
         self.trainer.fit_loop.setup_data()
         n_batches = int(self.trainer.num_training_batches)
         check_length(scheduler, n_steps * self.trainer.accumulate_grad_batches / n_batches)
@@ -397,13 +397,13 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         self._finish(self.test_metrics, "test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the format's version, and the latest validation, so that a checkpoint says how good it is."""
+        """Store the format's version, and the latest validation, so that a checkpoint records how good it is."""
         checkpoint[FORMAT_KEY] = FORMAT
         if self.latest_validation is not None:
             checkpoint[VALIDATION_KEY] = self.latest_validation
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the training's latest validation, so that saving again keeps it, and its flip pairs.
+        """Restore the latest validation, so that saving again keeps it, and the flip pairs.
 
         Raises:
             MisconfigurationException: the weights do not fit the network.
@@ -416,12 +416,12 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
 
     @property
     def calibration(self) -> Calibration | None:
-        """The calibration from the training's latest validation; None if that could not determine one."""
+        """The calibration from the latest validation during training; None if that could not determine one."""
         state = (self.latest_validation or {}).get(CALIBRATION_KEY)
         return None if state is None else Calibration.from_state(state)
 
     def logged_names(self) -> set[str]:
-        """List the metrics that a training logs, for callbacks to watch."""
+        """List the metrics that training logs, for callbacks to monitor."""
         names = {f"val/{name}" for name in self.val_metrics.names(with_losses=True)}
         names |= {f"val/{SMOOTHED_KEY}", "train/loss", *(f"train/loss/{name}" for name in self.channels)}
         return names | ({"train/loss_floor"} if self.loss == "bce" else set())
@@ -441,19 +441,19 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             self._step_plateaus()
 
     def _step_plateaus(self) -> None:
-        """Tell the schedules that wait for progress what the validation found."""
+        """Pass the result of the validation to schedules that wait for progress."""
         for config in self.trainer.lr_scheduler_configs:
             value = self.trainer.callback_metrics.get(str(config.monitor))
             if isinstance(config.scheduler, ReduceLROnPlateau) and value is not None:
                 config.scheduler.step(float(value))
 
     def _note_validation(self, report: EvaluationReport) -> None:
-        """Keep a validation of the training for its checkpoints, and average its mAP with those before it."""
+        """Keep a validation during training for the checkpoints, and average its mAP with the previous ones."""
         assert report.measurements is not None
         mean_ap = report.overall.mean_average_precision
         previous = (self.latest_validation or {}).get(SMOOTHED_KEY, math.nan)
         smoothed = mean_ap if math.isnan(previous) else previous + LATEST_SHARE * (mean_ap - previous)
-        # A stop causes one more validation, which a training without interruption would not have.
+        # A stop causes one more validation, which an uninterrupted run would not have.
         counted = smoothed if is_validation_scheduled(self.trainer) else previous
         self.log(f"val/{SMOOTHED_KEY}", smoothed if math.isnan(counted) else counted)
         calibration = report.fit_calibration()
@@ -468,14 +468,14 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a Trainer precision in which Lightning would convert the points of a batch too.
+    """Refuse a Trainer precision in which Lightning would also convert the points of a batch.
 
     Raises:
         MisconfigurationException: the precision is neither float32 nor mixed.
     """
     if precision not in PRECISIONS:
         raise MisconfigurationException(
-            f"--trainer.precision={precision} would round the ground truth along with the network; one of "
+            f"--trainer.precision={precision} would round not only the network but the ground truth too; one of "
             f"{', '.join(PRECISIONS)} is expected. bf16-mixed is as fast and keeps points in float32."
         )
 

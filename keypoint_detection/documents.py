@@ -1,7 +1,7 @@
-"""Read text, JSON and YAML files from anywhere: each file is read to its end, or refused in one sentence.
+"""Read text, JSON and YAML files from untrusted sources: each is read completely, or refused in one sentence.
 
-A file may be another kind of file under a familiar name, may never end (a device or a pipe), or may be made to exhaust
-its reader: a thousand brackets, or a few lines of YAML that stand for billions of values.
+A file can be of another kind than its name suggests, can be endless (a device or a pipe), or can be made to exhaust its
+reader: a thousand brackets, or a few lines of YAML that stand for billions of values.
 """
 
 import json
@@ -26,24 +26,24 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Text has no zero bytes; the beginning shows whether a file is text without reading gigabytes.
 N_PEEKED_BYTES = 4096
 MAX_YAML_CHARACTERS = 1_000_000
-# With every alias written out; the largest configs have some thousands.
+# With every alias expanded; the largest configs have a few thousand.
 MAX_YAML_VALUES = 1_000_000
-# An escape in JSON or YAML that is half of a character; most are beside their other half.
+# An escape in JSON or YAML that is half of a character; most occur beside their other half.
 HALF_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
-# The one in C, where it is installed, is ten times as fast.
+# The loader in C, where it is installed, is ten times faster.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TOO_DEEP = "it is nested too deeply"
 
 
 def refuse_special_file(path: Path, expected: str) -> None:
-    """Refuse what is not a file with an end: folders, devices, pipes and sockets, which could be read forever.
+    """Refuse anything but regular files: folders, and devices, pipes and sockets, which could be read forever.
 
     Args:
-        path: it may be missing, which is left to whoever opens it.
+        path: path of the file; a missing file is left to the caller to report.
         expected: what is expected instead, for the message.
 
     Raises:
-        DataError: it is there, and not a regular file.
+        DataError: it exists but is not a regular file.
     """
     try:
         mode = os.stat(path).st_mode
@@ -92,21 +92,21 @@ def read_text(path: Path, expected: str) -> str:
 
 
 def read_json(path: Path, expected: str) -> Any:
-    """Read a JSON file; NaN and Infinity are read too.
+    """Read a JSON file; NaN and Infinity are accepted too.
 
     Args:
         path: path of the file.
         expected: what the file should be, for the messages.
 
     Raises:
-        DataError: there is no such file, it is not JSON, or a text in it cannot be written to any file.
+        DataError: there is no such file, it is not JSON, or it contains text that cannot be written to a file.
     """
     text = read_text(path, expected)
     try:
         content = json.loads(text)
     except RecursionError as error:
         raise DataError(f"{path}: {TOO_DEEP}; expected {expected}.") from error
-    except ValueError as error:  # also for integers of thousands of digits
+    except ValueError as error:  # raised for integers of thousands of digits as well
         raise DataError(f"{path}: not valid JSON ({error}); expected {expected}.") from error
     _refuse_halves(path, text, content)
     return content
@@ -120,7 +120,7 @@ def read_yaml(path: Path, expected: str) -> Any:
         expected: what the file should be, for the messages.
 
     Raises:
-        DataError: there is no such file, it is not YAML, or stands for more values than it could need.
+        DataError: there is no such file, it is not YAML, or expands to more values than any config needs.
     """
     text = read_text(path, expected)
     try:
@@ -135,7 +135,7 @@ def parse_yaml(text: str) -> Any:
     """Parse YAML of bounded size; aliases, which stand for copies, count as often as they are used.
 
     Raises:
-        ValueError: it is not YAML, is too large, or has a key twice in one mapping; the message has the line.
+        ValueError: it is not YAML, is too large, or has a key twice in one mapping; the message gives the line.
     """
     if len(text) > MAX_YAML_CHARACTERS:
         raise ValueError(f"it has {len(text)} characters; no settings need more than {MAX_YAML_CHARACTERS}")
@@ -154,7 +154,7 @@ def parse_yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ValueError(f"{place}this is not YAML: {error.problem or error.context}") from error
-    # Among them what the constructors of dates and numbers raise: IndexError for `!!int ''`, KeyError for `!!bool x`.
+    # Including errors of the constructors of dates and numbers: IndexError for `!!int ''`, KeyError for `!!bool x`.
     except (yaml.YAMLError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"this is not YAML: {error}") from error
 
@@ -162,7 +162,7 @@ def parse_yaml(text: str) -> Any:
 def _count_values(node: yaml.Node, counted: dict[int, float]) -> float:
     """Count the values below a node; infinitely many if it contains itself."""
     if id(node) not in counted:
-        counted[id(node)] = float("inf")  # until it is known: an alias inside a node may mean the node itself
+        counted[id(node)] = float("inf")  # until it is known: an alias inside a node can refer to the node itself
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
         counted[id(node)] = 1 + sum(_count_values(child, counted) for child in flat)
@@ -170,7 +170,7 @@ def _count_values(node: yaml.Node, counted: dict[int, float]) -> float:
 
 
 def _refuse_repeated_keys(root: yaml.Node) -> None:
-    """Refuse keys that a mapping has twice, of which only the last would count."""
+    """Refuse duplicate keys in a mapping, of which only the last would count."""
     waiting, seen = [root], set[int]()
     while waiting:
         node = waiting.pop()

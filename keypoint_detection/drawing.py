@@ -13,12 +13,12 @@ from keypoint_detection.images import ImageError, read_pixels
 from keypoint_detection.marks import FONT_PX, RADIUS, ROW_PX, Pen, colour_of, draw_legend, fit_radius, load_font
 from keypoint_detection.types import NOT_LABELLED, OCCLUDED, Batch
 
-# Callbacks draw predictions from this score on, unless the user says otherwise: those below are mostly noise.
+# Callbacks draw predictions with at least this score, unless the user sets another: those below are mostly noise.
 DRAWN_SCORE = 0.1
-# Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay where they are.
-# Marks and text grow with larger ones: at a scale of 1 they suit an image whose shorter side is the last number.
+# Small images are enlarged by a whole number, so that marks are finer than a pixel and edges stay sharp. Marks and text
+# grow with larger ones: at a scale of 1, they suit an image whose shorter side is the last number.
 MIN_HEIGHT_PX, MAX_WIDTH_PX, FULL_SCALE_PX = 480, 4000, 360
-# Opacity of a heatmap at its maximum; one whose maximum is below the limit is shown fainter.
+# Opacity of a heatmap at its maximum; a heatmap whose maximum is below the limit is fainter.
 HEATMAP_OPACITY, FAINT = 0.75, 0.02
 # The legend of many channels shrinks in steps until it takes at most this share of the height; text stays legible.
 LEGEND_SHARE, LEGEND_STEP = 0.15, 0.9
@@ -57,7 +57,7 @@ class Heatmaps(NamedTuple):
 
     Attributes:
         values: (C, h, w) in [0, 1].
-        image_to_cells: (2, 3) the affine map from pixels of the image to cells; it neither turns nor shears.
+        image_to_cells: (2, 3) the affine map from pixels of the image to cells; without rotation or shear.
     """
 
     values: NDArray[np.floating]
@@ -81,7 +81,7 @@ def draw_overlay(
         points: in pixels of `image`.
         channels: their names, for the legend.
         heatmaps: drawn over a second copy of the image, each scaled to its maximum.
-        min_score: predictions that score less are not drawn; the legend says so.
+        min_score: predictions with lower scores are not drawn; the legend says so.
 
     Returns:
         An RGB image with the legend at the bottom; a small `image` is enlarged by a whole number.
@@ -112,7 +112,7 @@ def draw_overlay(
 
 
 class Drawable(NamedTuple):
-    """One image of a batch with its ground truth and what the detector predicts for it, on the CPU.
+    """One image of a batch with its ground truth and predictions, on the CPU.
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB, as the network sees the image.
@@ -151,7 +151,7 @@ class Drawable(NamedTuple):
         return draw_overlay(self.pixels, self.points, channels, heatmaps, min_score=min_score)
 
     def draw_file(self, path: str | None, max_side_px: int, channels: Sequence[str], min_score: float) -> Image.Image:
-        """Draw the image in a file; if it has none, or no longer has, as the network saw it."""
+        """Draw the image from its file; if there is none, or no longer, draw it as the network saw it."""
         if path is not None:
             with suppress(ImageError):
                 return self.draw_original(read_pixels(path), max_side_px, channels, min_score)
@@ -201,7 +201,7 @@ def _blend_heatmaps(pixels: NDArray[np.uint8], heatmaps: Heatmaps, factor: int) 
     colours = np.array([colour_of(channel) for channel in range(len(shares))], np.float32).reshape(-1, 3)
     mixed = np.einsum("chw,cd->hwd", shares, colours) / np.maximum(shares.sum(axis=0), 1e-6)[..., None]
     opacity = 1 - np.prod(1 - HEATMAP_OPACITY * shares, axis=0)
-    # The nearest cell for every pixel, without interpolation: what is shown is what the network returned.
+    # The nearest cell for every pixel, without interpolation: this shows exactly what the network returned.
     (x_scale, _, x_start), (_, y_scale, y_start) = heatmaps.image_to_cells
     height, width = pixels.shape[:2]
     rows = (((np.arange(height) + 0.5) / factor) * y_scale + y_start).astype(int).clip(0, values.shape[1] - 1)
@@ -241,7 +241,7 @@ class LabelledPanel(NamedTuple):
 def draw_contact_sheet(rows: Sequence[Sequence[LabelledPanel]], channels: Sequence[str], heading: str) -> Image.Image:
     """Draw rows of labelled images, each fitted into a cell of the same size, and a legend of the channels.
 
-    Occluded points are struck through, which the legend says if there are any.
+    Occluded points are struck through; if there are any, the legend says so.
 
     Args:
         rows: the images of each row.
@@ -282,7 +282,7 @@ def _draw_cell(panel: LabelledPanel) -> Image.Image:
     for channel, slot in np.argwhere(is_labelled):
         x, y = map(float, points[channel, slot])
         if panel.visibility[channel, slot] == OCCLUDED:
-            pen.strike(x, y, int(channel))  # below the outline, whose shape stays clear
+            pen.strike(x, y, int(channel))  # below the outline, so that its shape stays clear
         pen.outline(x, y, int(channel))
     font = load_font(FONT_PX)
     title = panel.title

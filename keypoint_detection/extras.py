@@ -1,6 +1,6 @@
-"""Packages that only some features need, and how to install them."""
+"""Optional packages for some features, and how to install them."""
 
-# As in pyproject.toml, whose extras can be named only in a clone: the program may have been installed from elsewhere.
+# As in pyproject.toml, whose extras can be named only in a clone: the program may be installed in another way.
 EXTRAS = {
     "onnx": ("onnx>=1.16", "onnxscript>=0.6.2", "onnxruntime>=1.19"),
     "video": ("av>=17",),
@@ -10,7 +10,7 @@ EXTRAS = {
 
 
 def how_to_install(extra: str) -> str:
-    """Return the command that installs what a feature needs, wherever this program came from.
+    """Return the command that installs what a feature needs, however this program was installed.
 
     >>> how_to_install("video")
     "pip install 'av>=17'"

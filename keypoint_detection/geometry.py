@@ -1,7 +1,7 @@
 """Affine maps between the frames that points live in, as (2, 3) matrices acting on (x, y).
 
-Nothing here is a matrix product on points: in mixed precision, torch would compute it in half precision, which rounds
-coordinates to whole pixels.
+Points are never multiplied by `@`: in mixed precision, torch would use half precision, which rounds coordinates to
+whole pixels.
 """
 
 import torch

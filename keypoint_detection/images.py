@@ -1,4 +1,4 @@
-"""Read images of every kind upright, as arrays; needs only NumPy and Pillow."""
+"""Read images of every kind as upright arrays; needs only NumPy and Pillow."""
 
 import hashlib
 import io
@@ -18,8 +18,8 @@ from keypoint_detection.types import DataError
 ResizeMode = Literal["letterbox", "stretch"]
 T = TypeVar("T")
 
-# What the names of images end in, in lower case. Pillow's own list also has what it only recognises, such as .h5, .mpg
-# and .pdf; HEIC needs a plug-in, but a file of it is an image all the same.
+# The suffixes of images, in lower case. Pillow's own list also has formats that it only recognises, such as .h5, .mpg
+# and .pdf; HEIC needs a plug-in, but is an image format nonetheless.
 IMAGE_KINDS = (
     "apng avif avifs bmp bw dds dib dng gif heic heif icb ico j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx mpo pbm pcx "
     "pfm pgm png pnm ppm psd qoi ras rgb rgba sgi tga tif tiff vda vst webp"
@@ -35,23 +35,23 @@ GREY_LEVELS_16_PER_8_BIT = 257
 
 
 EXIF_ORIENTATION = 0x0112
-# The orientations that turn an image on its side: height and width swap when it is shown.
+# The orientations that turn an image on its side, so that height and width swap when it is shown.
 EXIF_SIDEWAYS = (5, 6, 7, 8)
-# What Pillow raises for files it cannot read: SyntaxError for broken PNG chunks, ValueError for bad headers, and in the
-# rarer formats whatever their bytes lead to.
+# What Pillow raises for files it cannot read: SyntaxError for broken PNG chunks, ValueError for bad headers, and other
+# errors in rarer formats.
 UNREADABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, struct.error),
     *(LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError),
 )
-# The formats of images. Pillow knows others, some of which are programs: it passes EPS files to Ghostscript.
+# The formats of images. Pillow knows more, some of which are programs: it passes EPS files to Ghostscript.
 COMMON_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM")
 OTHER_FORMATS = (
     *("TIFF", "WEBP", "JPEG2000", "AVIF", "HEIF", "MPO", "TGA", "PCX", "SGI", "QOI", "DIB", "ICO", "DDS", "PSD", "SUN"),
 )
 
 
-# How long to wait before an image is read again, in seconds: a network disk may be back, and a file that is being
-# replaced complete.
+# How long to wait before retrying to read an image, in seconds: a network disk may return, and a file being replaced
+# may become complete.
 DELAYS_S = (0.5, 1.0, 2.0, 4.0)
 DELAYS_OF_DAMAGED_S = DELAYS_S[:1]
 
@@ -61,7 +61,7 @@ class ImageError(OSError):
 
 
 class _UnsupportedError(ValueError):
-    """An image is complete, but of a kind that would be misread; the message says why and what to do."""
+    """An image is complete, but of a kind that would be misread; the message gives the reason and the fix."""
 
 
 class ImageSizes(NamedTuple):
@@ -80,7 +80,7 @@ def read_sizes(path: str) -> ImageSizes:
     """Read the size of an image from its header.
 
     Raises:
-        ImageError: the file is missing or not an image; damage after the header is left to `read_pixels`.
+        ImageError: the file is missing or not an image; damage after the header is only found by `read_pixels`.
     """
     try:
         with _open(path) as file:
@@ -116,7 +116,9 @@ def _unreadable(path: str, error: BaseException) -> ImageError:
     if isinstance(error, FileNotFoundError):
         return ImageError(f"{path}: no such file.")
     if isinstance(error, Image.DecompressionBombError):
-        return ImageError(f"{path}: larger than Pillow reads ({str(error).split(',')[0]}). Save it at a smaller size.")
+        return ImageError(
+            f"{path}: larger than Pillow can read ({str(error).split(',')[0]}). Save it at a smaller size."
+        )
     if isinstance(error, DataError):
         return ImageError(str(error))
     if isinstance(error, _UnsupportedError):
@@ -128,13 +130,13 @@ def _unreadable(path: str, error: BaseException) -> ImageError:
 
 
 def read_patiently(read: Callable[[], T]) -> T:
-    """Read an image; if that fails, try again for some seconds, longer if the fault is the disk's than the file's.
+    """Read an image; if that fails, retry for some seconds, longer for errors of the disk than for those of the file.
 
     Args:
-        read: reads it, without drawing random numbers.
+        read: function that reads it without drawing random numbers.
 
     Raises:
-        ImageError: the file can still not be read.
+        ImageError: the file still cannot be read.
     """
     n_tried = 0
     while True:
@@ -164,7 +166,7 @@ class StoredImage(NamedTuple):
 
 
 def read_stored(path: str, scale: Callable[[tuple[int, int]], float]) -> StoredImage:
-    """Read an image of any mode as it is stored, a JPEG only as large as needed, which is much faster.
+    """Read an image of any mode as it is stored, and a JPEG only as large as needed, which is much faster.
 
     Args:
         path: the file.
@@ -234,7 +236,7 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _refuse_ambiguous(image: Image.Image) -> None:
-    """Refuse an image that could be read in several ways, most of them wrong."""
+    """Refuse an image that could be interpreted in several ways, most of them wrong."""
     if image.mode == "F":
         raise _UnsupportedError(
             "the values are floating-point numbers, whose range is not known; save them as 8-bit or 16-bit integers."
@@ -251,7 +253,7 @@ def _convert(image: Image.Image) -> Image.Image:
 
 
 class ImageScan(NamedTuple):
-    """What reading a whole image file revealed.
+    """The result of reading a whole image file.
 
     Attributes:
         sizes: the sizes of the image.
@@ -265,7 +267,7 @@ class ImageScan(NamedTuple):
 
 
 def scan_image(path: str, side: int) -> ImageScan:
-    """Read all of an image to see whether it is readable, at the cost of a small one.
+    """Read all of an image to check that it is readable, at the cost of a small one.
 
     JPEG files are decoded at an eighth of their size if that is enough for the thumbnail. All of their data are still
     read, so truncated files are found just as `read_pixels` finds them.

@@ -1,9 +1,9 @@
-"""What the package reads or changes inside Lightning, where there is no public way."""
+"""Everything that the package reads or changes inside Lightning for lack of a public API."""
 
 import math
 from typing import Any, NamedTuple
 
-# The hyper-parameter that names the function which makes a module from the others; Lightning only calls its own.
+# The hyper-parameter that names the function that makes a module from the others; Lightning only calls its own.
 _INSTANTIATOR = "_instantiator"
 
 
@@ -24,27 +24,27 @@ def command_parsers(cli: Any) -> dict[str, Any]:
 
 
 def brings_checkpoint_io(strategy: object) -> bool:
-    """Whether a strategy of a Trainer was made with a plugin that writes checkpoints, which is then the only one."""
+    """Whether a Trainer's strategy was given its own plugin for writing checkpoints, which is then the only one."""
     return getattr(strategy, "_checkpoint_io", None) is not None
 
 
 def cluster_environment(trainer: Any) -> object:
-    """Return what a Trainer knows about the cluster that it runs on; not every strategy makes this public."""
+    """Return what a Trainer knows about its cluster; not every strategy makes this public."""
     environment: object = trainer._accelerator_connector.cluster_environment
     return environment
 
 
 def drop_minimum_length(trainer: Any) -> None:
-    """Let a training of Lightning's stop now, however few epochs and steps it has made."""
+    """Let Lightning's training stop now, however few epochs and steps it has completed."""
     trainer.fit_loop.min_epochs = None
     trainer.fit_loop.epoch_loop.min_steps = None
 
 
 class DescribesEpochs:
-    """A RichProgressBar that describes an epoch itself; Lightning's own counts from 0 and knows no length in steps."""
+    """A RichProgressBar that describes an epoch itself; Lightning's counts from 0 and ignores a length in steps."""
 
     def describe_epoch(self, epoch: int) -> str:
-        """Return what stands in front of the bar during an epoch of training.
+        """Return the text in front of the bar during an epoch of training.
 
         Args:
             epoch: counted from 0.
@@ -58,30 +58,30 @@ class DescribesEpochs:
 def has_settings_of_config(module: Any) -> bool:
     """Whether the hyper-parameters of a model or data module are the settings of a config file, hence plain values.
 
-    Otherwise it was made from Python, and they are the objects that it got.
+    Otherwise it was created in Python, and they are the objects it was given.
     """
     return _INSTANTIATOR in module.hparams
 
 
 def rebuild_from_settings(model: Any) -> None:
-    """Have checkpoints of a model from Python rebuild it from its hyper-parameters, like one from a config file."""
+    """Make checkpoints of a model from Python rebuild it from its hyper-parameters, like one from a config file."""
     model.hparams[_INSTANTIATOR] = "lightning.pytorch.cli.instantiate_module"
 
 
 def log_hyperparameters(model: Any) -> None:
-    """Have loggers get the hyper-parameters of a model that are saved already.
+    """Pass the hyper-parameters of a model that are already saved on to loggers.
 
-    `save_hyperparameters` decides it too, but is called before it is known whether the model comes from Python.
+    `save_hyperparameters` decides this too, but is called before it is known whether the model was created in Python.
     """
     model._log_hyperparams = True
 
 
 class Progress(NamedTuple):
-    """How far a training has come.
+    """The progress of training.
 
     Attributes:
         n_epochs: finished epochs.
-        n_steps: steps of the optimiser.
+        n_steps: optimiser steps.
     """
 
     n_epochs: int
@@ -98,16 +98,16 @@ def trained_so_far(checkpoint: dict[str, Any]) -> Progress:
 
 
 def has_extra_epoch(checkpoint: dict[str, Any]) -> bool:
-    """Whether its training ends with one more epoch, in which SWA only measures statistics of batch normalisation."""
+    """Whether training ends with one more epoch, in which SWA only measures the statistics of batch normalisation."""
     averages = any(key.startswith("StochasticWeightAveraging") for key in checkpoint["callbacks"])
     return averages and any(name.endswith("running_mean") for name in checkpoint["state_dict"])
 
 
 class Position(NamedTuple):
-    """Where a training stands among its batches.
+    """The position of training among its batches.
 
     Attributes:
-        epoch: the current one, counted from 0; behind the last batch of an epoch, the next.
+        epoch: the current one, counted from 0; after the last batch of an epoch, the next one.
         n_batches: the number of its batches already processed.
     """
 
@@ -116,7 +116,7 @@ class Position(NamedTuple):
 
 
 def find_position(trainer: Any) -> Position:
-    """Return where the training of a Trainer stands."""
+    """Return the current position of a Trainer's training."""
     progress = trainer.fit_loop.epoch_progress.current
     is_begun = progress.ready > progress.processed
     n_batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed if is_begun else 0
@@ -125,15 +125,15 @@ def find_position(trainer: Any) -> Position:
 
 
 def seconds_left(trainer: Any) -> float:
-    """Return the seconds until a time limit ends a training; infinite if there is none."""
-    # Callbacks that limit the time have a method of this name.
+    """Return the seconds until a time limit ends training; infinite if there is none."""
+    # Callbacks that limit the time have a method with this name.
     timers = [one for one in trainer.callbacks if hasattr(one, "time_remaining")]
     left = (timer.time_remaining() for timer in timers)
     return min((seconds for seconds in left if seconds is not None), default=math.inf)
 
 
 def is_at_end(trainer: Any) -> bool:
-    """Whether the current batch is the last one of the training: by its steps, its time, or its epochs."""
+    """Whether the current batch is the last one of training, by the limit on steps, time, or epochs."""
     if 0 <= trainer.max_steps <= trainer.global_step or seconds_left(trainer) <= 0:
         return True
     ends_epoch = trainer.fit_loop.epoch_loop.batch_idx + 1 >= trainer.num_training_batches
@@ -141,16 +141,17 @@ def is_at_end(trainer: Any) -> bool:
 
 
 def is_validation_scheduled(trainer: Any) -> bool:
-    """Whether the training would validate after this batch by itself, and not only because something stops it.
+    """Whether training would validate after this batch in any case, and not only because something stops it.
 
-    At its end it always does. Before, this follows the condition of Lightning's epoch loop, which a stop overrides.
+    At the end of training it always does. Before, this follows the condition of Lightning's epoch loop, which a stop
+    overrides.
     """
     if is_at_end(trainer):
         return True
     every_n_epochs = trainer.check_val_every_n_epoch
     if every_n_epochs is not None and (trainer.current_epoch + 1) % every_n_epochs:
         return False
-    if trainer.val_check_batch is None:  # an interval of time, which only a validation itself shows to be over
+    if trainer.val_check_batch is None:  # an interval of time: only a validation itself shows that it is over
         return bool(trainer.validating)
     if math.isinf(trainer.val_check_batch):
         return bool(trainer.is_last_batch)
@@ -160,7 +161,7 @@ def is_validation_scheduled(trainer: Any) -> bool:
 
 
 def is_between_batches(trainer: Any) -> bool:
-    """Whether the training has processed every batch that it began, so that its state is that after a batch."""
+    """Whether training has finished every batch that it began, so that its state is that after a batch."""
     progress = trainer.fit_loop.epoch_loop.batch_progress.current
     return bool(progress.started == progress.processed)
 
@@ -172,26 +173,26 @@ def is_between_steps(trainer: Any) -> bool:
 
 
 def is_in_validation(trainer: Any) -> bool:
-    """Whether a validation of the training has begun and not yet ended."""
+    """Whether a validation during training has begun but not yet ended."""
     progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
     return bool(trainer.validating and not (progress.is_last_batch and progress.current.completed))
 
 
 def is_validation_due(trainer: Any) -> bool:
-    """Whether the batch just processed is one that a validation follows, which has not begun."""
+    """Whether the batch just processed is to be followed by a validation that has not begun."""
     progress = trainer.fit_loop.epoch_loop.batch_progress.current
     is_new = progress.completed < progress.processed == progress.ready
     return bool(is_new and trainer.enable_validation and is_validation_scheduled(trainer))
 
 
 def mark_validation_due(checkpoint: dict[str, Any], has_begun: bool) -> None:
-    """Change a checkpoint so that a training resumed from it begins with a whole validation.
+    """Change a checkpoint so that a run resumed from it begins with a complete validation.
 
-    Lightning takes up a validation after as many batches as it had seen, without what they gave, and takes one that had
-    not begun to be over. To have it begin one, it must seem to have stopped in its first batch.
+    Lightning resumes a validation after as many batches as it had processed, without their results, and treats one that
+    had not begun as finished. To make it start one, the validation must seem to have stopped in its first batch.
 
     Args:
-        checkpoint: what Lightning is about to save.
+        checkpoint: the content that Lightning is about to save.
         has_begun: whether the validation is under way.
     """
     loops = checkpoint["loops"]["fit_loop"]
@@ -205,27 +206,27 @@ def mark_validation_due(checkpoint: dict[str, Any], has_begun: bool) -> None:
 
 
 def forget_marked_batch(trainer: Any) -> None:
-    """Take the batch in which a validation only seemed to have stopped out of the count of all batches."""
+    """Remove from the count of all batches the one in which a validation only seemed to have stopped."""
     trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
 
 
 def count_last_step(checkpoint: dict[str, Any]) -> None:
-    """Count the step before a validation that is over for the loggers, of which Lightning takes note only later.
+    """Count, for the loggers, the step before a finished validation, which Lightning counts only later.
 
-    It corrects this in resumed trainings, but not if the validation was out of turn.
+    Lightning corrects this in resumed runs, but not if the validation was an extra one.
     """
     checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
 
 
 def find_metrics(trainer: Any) -> dict[str, Any]:
-    """Return what callbacks can watch, including the means over an epoch whose last batch has been processed."""
+    """Return the metrics that callbacks can monitor, including the means over an epoch whose last batch is done."""
     results = trainer.fit_loop.epoch_loop._results
     means = results.metrics(on_step=False)["callback"] if trainer.is_last_batch else {}
     return {**trainer.callback_metrics, **means}
 
 
 def find_epoch_sums(trainer: Any) -> dict[str, dict[str, Any]]:
-    """Return what the means over the current epoch that a model logs are computed from, by name."""
+    """Return the intermediate values of the means that a model logs over the current epoch, by name."""
     return {
         key: {"value": one.value.cpu(), "n": one.cumulated_batch_size.cpu()}
         for key, one in trainer.fit_loop.epoch_loop._results.items()
@@ -234,7 +235,7 @@ def find_epoch_sums(trainer: Any) -> dict[str, dict[str, Any]]:
 
 
 def restore_epoch_sums(trainer: Any, sums: dict[str, dict[str, Any]]) -> None:
-    """Add to the means over the current epoch what was logged before the training was stopped."""
+    """Add the values logged before training was stopped to the means over the current epoch."""
     for key, one in trainer.fit_loop.epoch_loop._results.items():
         if key in sums and _is_epoch_mean(one):
             one.value = one.value + sums[key]["value"].to(one.value.device)

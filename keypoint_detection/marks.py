@@ -1,4 +1,4 @@
-"""Marks of points, in the colour and shape of their channel, and the legend that explains them."""
+"""Draw marks for points, in the colour and shape of their channel, and the legend that explains them."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe & Ito's palette, which people with every kind of colour vision can tell apart, without its black and grey.
+# Okabe & Ito's palette, which can be distinguished with any kind of colour vision, without its black and grey.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 
-# At a scale of 1, in pixels: the radius of a mark, the size of the text, and the height of a row of the legend.
+# In pixels, at a scale of 1: the radius of a mark, the size of the text, and the height of a row of the legend.
 RADIUS, FONT_PX, ROW_PX = 5, 14, 20
 # Marks that would touch each other shrink to this share, but not below this radius, at which shapes are still legible.
 SMALLEST_SHARE, SMALLEST_PX = 0.5, 4
 # Neighbouring channels differ in shape too. As the numbers of colours and shapes share no divisor, every combination
-# occurs before one comes again, then with white edges. The corners of outlines, in radii; a ring has none.
+# occurs before the first is repeated, then with white edges. The corners of outlines, in radii; a ring has none.
 OUTLINES: tuple[tuple[tuple[float, float], ...] | None, ...] = (
     None,
     ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
@@ -26,7 +26,7 @@ OUTLINES: tuple[tuple[tuple[float, float], ...] | None, ...] = (
     ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
     ((0, 1.2), (1.1, -0.8), (-1.1, -0.8)),
 )
-# The ends of the strokes of crosses, in radii: upright, slanting, of three, of three half ones up and down.
+# The ends of the strokes of crosses, in radii: upright, slanting, three strokes, three half strokes up and down.
 CROSSES: tuple[tuple[tuple[float, float, float, float], ...], ...] = (
     ((-1, 0, 1, 0), (0, -1, 0, 1)),
     ((-0.8, -0.8, 0.8, 0.8), (-0.8, 0.8, 0.8, -0.8)),
@@ -58,7 +58,7 @@ def load_font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def fit_radius(points: NDArray[np.floating], scale: float) -> float:
-    """Return the radius of marks at points (N, 2): smaller if half of them would touch each other."""
+    """Return the radius of marks at points (N, 2), reduced if half of the marks would touch another."""
     if len(points) < 2:
         return RADIUS * scale
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.diag(np.full(len(points), np.inf))
@@ -70,9 +70,9 @@ class Pen(NamedTuple):
     """Draws marks on an image.
 
     Attributes:
-        draw: of the image.
-        radius: of the marks in pixels.
-        width: of their lines in pixels; black edges are as wide on each side.
+        draw: Pillow's drawing interface of the image.
+        radius: radius of the marks in pixels.
+        width: width of their lines in pixels; black edges are as wide on each side.
     """
 
     draw: ImageDraw.ImageDraw
@@ -113,13 +113,13 @@ class Pen(NamedTuple):
 def draw_legend(
     headings: Sequence[str], names: Sequence[str], width: int, scale: float, *, outlines: bool, crosses: bool
 ) -> Image.Image:
-    """Draw what the marks mean, and the marks of all channels with their names.
+    """Draw the meaning of the marks, and the marks of all channels with their names.
 
     Args:
-        headings: what is shown; each stays in one row.
-        names: of the channels.
-        width: of the legend in pixels.
-        scale: of marks and text.
+        headings: headings that say what is shown; each stays in one row.
+        names: names of the channels.
+        width: width of the legend in pixels.
+        scale: scale of marks and text.
         outlines: whether channels are marked by outlines.
         crosses: whether channels are marked by crosses.
     """

@@ -1,4 +1,4 @@
-"""Figures of what was measured, in colours that people with every kind of colour vision can tell apart."""
+"""Draw figures of measurements, in colours that can be distinguished with any kind of colour vision."""
 
 import io
 import math
@@ -31,7 +31,7 @@ LEFT, RIGHT, TOP, BOTTOM = 0.65, 0.1, 0.75, 0.6
 GAP_ACROSS, GAP_DOWN = 0.35, 0.75
 ASPECT = 0.85
 
-# The learning curve, a file of its own: its size, the colour of single trainings, the number of points along the fit.
+# The learning curve, a separate file: its size, the colour of single runs, the number of points along the fit.
 CURVE_INCHES, CURVE_DPI = (6.4, 4.4), 150
 POINT_COLOUR = "#767676"
 N_CURVE = 200
@@ -39,7 +39,7 @@ N_CURVE = 200
 # The reliability diagram is square.
 RELIABILITY_MARKERS = "os^Dvp*"
 RELIABILITY_INCHES = 4.2
-# Areas of the markers, in square points: that of an empty bin, and what all detections together add.
+# Areas of the markers, in square points: the area for an empty bin, and the area that all detections together add.
 MIN_MARKER, MAX_MARKER = 12, 240
 # A legend's own padding.
 LEGEND_MARGIN = 0.1
@@ -70,7 +70,7 @@ def plot_precision_recall(report: EvaluationReport) -> "Figure":
     """Draw interpolated precision over recall: a panel per channel, a line per distance threshold.
 
     Args:
-        report: with its measurements.
+        report: a report that has its measurements.
     """
     measurements = _measurements_of(report)
     with _style():
@@ -101,7 +101,7 @@ def plot_cumulative_errors(report: EvaluationReport) -> "Figure":
     """Draw the share of points within a given error: a panel per channel, with all channels together in grey.
 
     Args:
-        report: with its measurements.
+        report: a report that has its measurements.
     """
     measurements = _measurements_of(report)
     everything = cumulative_errors(measurements, None)
@@ -134,7 +134,7 @@ def as_svg(figure: "Figure") -> bytes:
     """Write a figure as SVG, which stays sharp at any size."""
     buffer = io.BytesIO()
     with _style(), warnings.catch_warnings():
-        # What matters is the reader's fonts, not those of this machine.
+        # The reader's fonts matter, not those of this machine.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph .* missing from.*")
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
@@ -221,13 +221,13 @@ def _measurements_of(report: EvaluationReport) -> Measurements:
 
 
 def reliability_diagram(curves: Sequence[ReliabilityCurve]) -> "Figure":
-    """Draw true over claimed probability of being right: a line per threshold, on the diagonal if the claim holds.
+    """Draw true over claimed probability of being right: a line per threshold, on the diagonal if well calibrated.
 
     The more detections a bin has, the larger its marker. See Guo et al. 2017, figure 1,
     https://arxiv.org/abs/1706.04599.
 
     Args:
-        curves: `EvaluationReport.reliability_curves`; may be empty.
+        curves: `EvaluationReport.reliability_curves`; can be empty.
     """
     from matplotlib.figure import Figure
 
@@ -268,8 +268,8 @@ def draw_learning_curve(
 
     Args:
         curve: sizes, mean errors with intervals, and the fit with its forecast, if there is one.
-        points: (images, error) of every training.
-        error_label: what the error is, with its unit.
+        points: (images, error) of every run.
+        error_label: name of the error, with its unit.
         path: the file to write.
     """
     from matplotlib.figure import Figure
@@ -281,7 +281,7 @@ def draw_learning_curve(
         axes.set(xscale="log", yscale="log", xlabel="training images", ylabel=error_label)
         _draw_fit(axes, curve)
         sizes, errors = zip(*points, strict=True)
-        axes.scatter(sizes, errors, s=18, color=POINT_COLOUR, zorder=3, label="single trainings")
+        axes.scatter(sizes, errors, s=18, color=POINT_COLOUR, zorder=3, label="single runs")
         _draw_estimates(axes, curve.sizes, curve.errors, fmt="o", color=LINE_COLOURS[0], label="mean, 95 % interval")
         ticks = list(curve.sizes)
         if curve.forecast is not None:
@@ -315,6 +315,6 @@ def _draw_fit(axes: "Axes", curve: LearningCurve) -> None:
 
 def _draw_estimates(axes: "Axes", sizes: Sequence[float], estimates: Sequence[Estimate], **style: str) -> None:
     values = np.array(estimates).T
-    # The estimate from a few trainings may lie outside the range of its resamples.
+    # The estimate from a few runs can lie outside the range of its resamples.
     spread = np.array([values[0] - values[1], values[2] - values[0]]).clip(0)
     axes.errorbar(sizes, values[0], spread, capsize=3, zorder=4, **style)  # type: ignore[arg-type]

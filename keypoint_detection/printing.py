@@ -1,18 +1,19 @@
-"""Text from files and names of files, on its way to a terminal, a log or a spreadsheet."""
+"""Make text from files and file names safe for a terminal, a log or a spreadsheet."""
 
 import logging
 import re
 import sys
 
-# What would move the cursor, colour or hide text, or reverse its direction; and halves of characters, which stand for
-# bytes of a file name that are not UTF-8 and which no stream can write. Line feeds and tabs are the package's own.
+# Characters that would move the cursor, colour or hide text, or reverse its direction; and halves of characters, which
+# represent bytes of a file name that are not UTF-8, and which no stream can write. Line feeds and tabs are allowed: the
+# package writes them itself.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# How a cell begins that a spreadsheet takes for a formula.
+# The beginning of a cell that a spreadsheet treats as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def make_printable(text: str) -> str:
-    r"""Replace characters that control a terminal by their escapes.
+    r"""Replace characters that control a terminal with escape sequences.
 
     >>> make_printable("a\x1b[2Kb")
     'a\\x1b[2Kb'
@@ -21,7 +22,7 @@ def make_printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    r"""Return the beginning of what an error says, without a full stop; the name of its class if it says nothing.
+    r"""Return the first line of an error's message, without a full stop; the name of its class if it has no message.
 
     >>> first_line(ValueError("No such project.\nTry another one."))
     'No such project'
@@ -30,10 +31,10 @@ def first_line(error: BaseException) -> str:
 
 
 def make_plain_cell(name: str) -> str:
-    """Put an apostrophe before a name that a spreadsheet would take for a formula, and run.
+    """Put an apostrophe before a name that a spreadsheet would run as a formula.
 
-    For files that people open and the package does not read again. Numbers stay as they are, and so do all names that
-    begin with a letter or a digit.
+    For files that people open, and that the package does not read back. Numbers stay unchanged, and so do all names
+    that begin with a letter or a digit.
 
     >>> make_plain_cell("=HYPERLINK(1).png"), make_plain_cell("a=b.png")
     ("'=HYPERLINK(1).png", 'a=b.png')

@@ -1,4 +1,4 @@
-"""Images as tensors: read, and resized to the network's input with the exact affine map back to the image."""
+"""Read images as tensors, and resize them to the network's input with the exact affine map back to the image."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from keypoint_detection.images import LETTERBOX_GREY, ResizeMode, fit_size, read
 
 def read_image(path: str) -> Tensor:
     """Read an image of any mode as (3, H, W) uint8 RGB, upright; see `read_pixels`."""
-    # Not made contiguous: interleaved channels are resized twice as fast, to the same values.
+    # Not made contiguous: interleaved channels are resized twice as fast, with the same result.
     return torch.from_numpy(read_pixels(path)).permute(2, 0, 1)
 
 
@@ -22,8 +22,8 @@ class Placement(NamedTuple):
 
     Attributes:
         inner: the size of the resized image.
-        top: the rows above it.
-        left: the columns to the left of it.
+        top: number of rows above it.
+        left: number of columns to its left.
         to_source: (3, 3) the affine map from the input to the image.
     """
 
@@ -58,7 +58,7 @@ def interpolate(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     batch = image[None]
     if batch.is_contiguous(memory_format=torch.channels_last):
-        # Of one image, torch sees that its channels are interleaved only by the stride of the batch.
+        # For a single image, torch recognises interleaved channels only by the stride of the batch.
         batch = batch.as_strided(batch.shape, (image.numel(), *image.stride()))
     return F.interpolate(batch, size=list(size), mode="bilinear", align_corners=False, antialias=True)[0]
 

@@ -25,7 +25,7 @@ def test_nothing_lies_below_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_folder_that_is_read_only_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    with pytest.raises(DataError, match="you may not write to"):
+    with pytest.raises(DataError, match="you have no write permission in"):
         refuse_unwritable(tmp_path / "out.json", "--output")
 
 

@@ -43,7 +43,7 @@ def assert_is_damaged(content, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         resume(tmp_path / "mutant.ckpt")
     assert caught.value.code == 2
-    assert "the state of the training in the checkpoint is damaged" in capsys.readouterr().err
+    assert "the training state in the checkpoint is damaged" in capsys.readouterr().err
 
 
 def test_a_head_without_a_row_for_each_of_its_channels_is_not_taken(tmp_path, caplog):

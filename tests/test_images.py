@@ -92,7 +92,7 @@ def test_a_broken_picture_is_named(tmp_path):
 def test_an_image_beyond_pillows_limit_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     Image.new("L", (20, 10)).save(tmp_path / "big.png")
-    with pytest.raises(ImageError, match=r"big.png: larger than Pillow reads .*200 pixels"):
+    with pytest.raises(ImageError, match=r"big.png: larger than Pillow can read .*200 pixels"):
         read_image(str(tmp_path / "big.png"))
 
 

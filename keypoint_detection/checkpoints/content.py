@@ -12,31 +12,31 @@ from torch import Tensor
 from keypoint_detection.images import ResizeMode
 
 # Key of the version of the format, and the version that is written; checkpoints of the first versions have none. Raise
-# it with every new setting: checkpoints of this version lack none, those of older ones get its default below.
+# it with every new setting: checkpoints of this version lack no setting, and older ones get the default below.
 FORMAT_KEY = "kpd_format"
 FORMAT = 1
 
 MODEL_KEY = "hyper_parameters"
 DATA_KEY = "datamodule_hyper_parameters"
 OWN_PACKAGE = "keypoint_detection."
-# What no setting exceeds that a detector can work with.
+# Upper bounds on the settings of any usable detector.
 LARGEST = 1e9
 LARGEST_SIDE_PX = 2**14
 LARGEST_AREA_PX = 2**26
-# Of a transform: the side of a square of that area, and more than any angle.
+# For a transform: the side of a square of that area, and more than any angle.
 LARGEST_ARGUMENT = 2**13
 LARGEST_SIGMA_PX = 1000
 MOST_THRESHOLDS = 100
 MOST_WORKERS = 1024
 MOST_KEYPOINTS = 100_000
-# The types of weights; those of fewer bits lack much of torch's arithmetic.
+# The types that weights can have; torch supports little arithmetic on types of fewer bits.
 DTYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 }
-# What msgspec's names of types are called in messages to those who set them.
+# How messages to users name msgspec's types.
 PLAIN_WORDS = {"array": "a list", "int": "a whole number", "float": "a number", "str": "a text", "object": "settings"}
-# Settings are written by people: more entries, or deeper ones, are forged to take for ever.
+# Settings are written by people: more entries, or deeper nesting, must be forged to stall the reader.
 MAX_ENTRIES = 100_000
 MAX_DEPTH = 32
 
@@ -103,7 +103,7 @@ Scheduler: TypeAlias = ClassSettings | Literal["cosine", "constant"] | UnsetType
 
 
 class _Settings(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Settings by name; a default is what older versions, which lacked the setting, did. UNSET: not always stored."""
+    """Settings by name; a default is the behaviour of versions that lacked the setting; UNSET: not always stored."""
 
     instantiator: str | UnsetType = field(default=UNSET, name="_instantiator")
     own_class: str | UnsetType = field(default=UNSET, name="_class_path")
@@ -251,14 +251,14 @@ class _Training(Struct):
 
 
 def check_plain(settings: Any, place: str) -> None:
-    """Refuse what is not text, numbers, and lists and mappings of them, or too much of it.
+    """Refuse anything but text, numbers, and lists and mappings of them, or too many of these.
 
     Args:
-        settings: those of a checkpoint, before anything else looks through them.
+        settings: settings of a checkpoint that nothing else has read yet.
         place: its key, for the message.
 
     Raises:
-        ValueError: there is something else.
+        ValueError: they contain anything else.
     """
     waiting, n_left = [(settings, 0)], MAX_ENTRIES
     while waiting:
@@ -277,8 +277,8 @@ def check_plain(settings: Any, place: str) -> None:
 def check_content(content: dict[str, Any]) -> None:
     """Check what every reader of a checkpoint relies on, and fill in the settings that older versions lacked.
 
-    `check_plain` must have passed its settings. Data settings of a data module that is not kpd's are removed: they
-    mean something else.
+    `check_plain` must have passed its settings. Settings of a data module that is not kpd's are removed: they have
+    other meanings.
 
     Raises:
         ValueError: something is missing, unknown or of the wrong kind; the message says what and where.
@@ -286,7 +286,8 @@ def check_content(content: dict[str, Any]) -> None:
     version = content.get(FORMAT_KEY, 0)
     if isinstance(version, int) and version > FORMAT:
         raise ValueError(
-            f"a newer version of kpd wrote it (format {version}; this version reads up to {FORMAT}): update kpd"
+            f"it was written by a newer version of kpd (format {version}; this version reads up to {FORMAT}): update "
+            "kpd"
         )
     _convert(content, _Checkpoint)
     _complete(content[MODEL_KEY], ModelSettings, MODEL_KEY, version)
@@ -303,21 +304,21 @@ def check_content(content: dict[str, Any]) -> None:
 
 
 def check_resumable(content: Mapping[str, Any]) -> None:
-    """Check what a training needs beyond the detector to be resumed.
+    """Check everything beyond the detector that resuming a training run needs.
 
     Raises:
         ValueError: something is missing or of the wrong kind.
     """
     if "optimizer_states" not in content:
         raise ValueError(
-            "it contains a detector but not the state of its training, so that cannot be resumed. Start a new training "
-            "from its weights: --model.init_from=FILE.ckpt instead of --ckpt_path"
+            "it contains a detector but no training state, so the run cannot be resumed. Start a new training from "
+            "its weights: --model.init_from=FILE.ckpt instead of --ckpt_path"
         )
     _convert(content, _Training)
 
 
 def check_settings(settings: Mapping[str, Any], kind: type[ModelSettings | DataSettings], group: str) -> None:
-    """Refuse settings that a checkpoint could not be loaded with, before anything is trained.
+    """Refuse, before anything is trained, settings that would make a checkpoint unloadable.
 
     Args:
         settings: those of a model or data module, plain values by name.
@@ -352,8 +353,8 @@ def _convert(content: Mapping[str, Any], kind: type) -> None:
         raise ValueError(f"{place}: {what[0].lower()}{what[1:]}{advice}") from error
     except RecursionError as error:
         raise ValueError("it contains itself") from error
-    except Exception as error:  # of tensors, which pass for lists as long as nobody asks for their items
-        raise ValueError(f"it has other kinds of values than a checkpoint of kpd ({error})") from error
+    except Exception as error:  # raised by tensors, which pass for lists until their items are read
+        raise ValueError(f"its values are not of the kinds in a kpd checkpoint ({error})") from error
 
 
 def _complete(stored: dict[str, Any], kind: type[Struct], place: str, version: int) -> None:
@@ -377,13 +378,13 @@ def _check_weights(state: Mapping[str, Tensor]) -> None:
         if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in DTYPES:
             raise ValueError(f"state_dict.{name}: a dense tensor of real numbers expected")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"state_dict.{name}: {tuple(value.shape)} is larger than what is stored of it")
+            raise ValueError(f"state_dict.{name}: {tuple(value.shape)} is larger than the data stored for it")
 
 
 def _check_extent(backbone: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
     """Refuse a network that would be far larger than the weights, before any memory is taken for it."""
     if not backbone["class_path"].startswith(OWN_PACKAGE):
-        return  # its numbers may mean anything
+        return  # its numbers could mean anything
     n_weights = sum(value.numel() for value in state.values())
     for name, value in (backbone.get("init_args") or {}).items():
         for number in value if isinstance(value, list | tuple) else [value]:

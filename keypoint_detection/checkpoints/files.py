@@ -23,7 +23,7 @@ from keypoint_detection.printing import first_line
 if TYPE_CHECKING:
     from wandb import Artifact
 
-# What torch says of a file that is not in its format, or in that of versions before 1.6, when told to map it.
+# torch's message when asked to map a file that is not in its format, or is in that of versions before 1.6.
 NOT_A_TORCH_FILE = "mmap can only be used with files saved with"
 
 logger = logging.getLogger(__name__)
@@ -33,19 +33,19 @@ CONFIG_FILE = "config.yaml"
 CHECKPOINT_FOLDER = "checkpoints"
 # Key of the latest validation when the checkpoint was saved: epoch, step and report.
 VALIDATION_KEY = "validation"
-# In that validation: what it found out about scores and peaks; None if too few points were right.
+# In that validation: the calibration of scores and peaks; None if too few points were right.
 CALIBRATION_KEY = "calibration"
-# In it too: the mean AP averaged over the validations of the training so far.
+# Also in it: the mean AP averaged over the validations of the run so far.
 SMOOTHED_KEY = "mAP_smoothed"
 WANDB_SCHEME = "wandb://"
 # A separate folder in the Weights & Biases cache, which WANDB_CACHE_DIR relocates.
 CACHE_FOLDER = "kpd-checkpoints"
 API_TIMEOUT_S = 20
-# How often a download is repeated that a server answers with an error.
+# How often a download is retried when the server answers with an error.
 N_RETRIES = 3
 # Number of checkpoints to name in place of a damaged one.
 N_OFFERED = 2
-# How a torch file begins, being a zip archive.
+# The first bytes of a torch file, which is a zip archive.
 ZIP_START = b"PK"
 
 
@@ -54,7 +54,7 @@ class CheckpointError(ValueError):
 
 
 def resolve_checkpoint(reference: str) -> Path:
-    """Find the file of a checkpoint, fetching it from Weights & Biases if the reference says so.
+    """Find the file of a checkpoint, downloading it from Weights & Biases if the reference points there.
 
     Downloads are kept: an artifact of a fixed version (`:v3`) is then found without a network, and an alias (`:best`)
     takes a single request to the server.
@@ -96,14 +96,14 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
         What Lightning saved: `state_dict`, `hyper_parameters` and more, on the CPU, as `checkpoints.content` tells.
 
     Raises:
-        CheckpointError: it cannot be found, is damaged, is not a checkpoint that this version can read, or names what
-            is not trusted.
+        CheckpointError: it cannot be found, is damaged, is not a checkpoint that this version can read, or names a
+            class that is not trusted.
     """
     path = resolve_checkpoint(reference)
     try:
         _check_sums(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
-    except Exception as error:  # unpickling a forged file may raise anything
+    except Exception as error:  # unpickling a forged file can raise anything
         reason = explain_unreadable(error)
         raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason}).{_offer_instead(path)}") from error
     settings = content.get("hyper_parameters") if isinstance(content, dict) else None
@@ -126,10 +126,10 @@ def read_checkpoint(reference: str) -> dict[str, Any]:
 
 
 def read_training(reference: str) -> dict[str, Any]:
-    """Read a checkpoint to resume its training.
+    """Read a checkpoint to resume the training run that wrote it.
 
     Raises:
-        CheckpointError: see `read_checkpoint`, or the state of the training is missing or damaged.
+        CheckpointError: see `read_checkpoint`, or the training state is missing or damaged.
     """
     content = read_checkpoint(reference)
     try:
@@ -150,7 +150,7 @@ def find_intact(folder: Path) -> Iterator[Path]:
 
 
 class LoadsCheckedCheckpoints:
-    """A module of Lightning's whose checkpoints are read as data: they are checked, and name only what is trusted."""
+    """A Lightning module whose checkpoints are read as data: they are checked, and can name only trusted classes."""
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **options: Any) -> Self:
@@ -158,8 +158,8 @@ class LoadsCheckedCheckpoints:
 
         Args:
             checkpoint_path: a path, or `wandb://entity/project/name:alias`. Import the modules of your own classes
-                first: the checkpoint cannot have them imported.
-            options: `map_location` and `strict`, see Lightning; others replace stored hyper-parameters.
+                first: a checkpoint cannot cause them to be imported.
+            options: `map_location` and `strict`, see Lightning; any others replace stored hyper-parameters.
 
         Raises:
             CheckpointError: see `read_checkpoint`.
@@ -199,11 +199,11 @@ def _check_sums(path: Path) -> None:
             raise zipfile.BadZipFile("it is not a torch file" if start else "it is empty")
         try:
             with zipfile.ZipFile(file) as archive:
-                # Records that are compressed or overlap, which torch does not write, could take for ever to read.
+                # Compressed or overlapping records, which torch never writes, could take forever to read.
                 if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
                     raise zipfile.BadZipFile
                 broken = archive.testzip()
-        except Exception as error:  # so may reading a damaged archive
+        except Exception as error:  # so can reading a damaged archive
             raise zipfile.BadZipFile("it is incomplete or damaged") from error
     if broken is not None:
         raise zipfile.BadZipFile(f"it is damaged: the checksum of its record {broken!r} is wrong")
@@ -251,7 +251,7 @@ def _find_artifact(reference: str) -> "Artifact":
     except CheckpointError:
         raise
     except Exception as error:
-        # Of many classes: those of an answer that the client does not expect are not its own.
+        # Errors of many classes: unexpected answers raise errors that are not the client's own.
         raise CheckpointError(
             f"{reference} cannot be fetched: {first_line(error)}. Check entity, project, name and alias (they are on "
             "the artifact's page), and that this machine can reach the server."
@@ -259,7 +259,7 @@ def _find_artifact(reference: str) -> "Artifact":
 
 
 def _download(artifact: "Artifact", target: Path, reference: str) -> Path:
-    """Download next to the target and rename, so that there is never a partial checkpoint."""
+    """Download beside the target and rename, so that a partial checkpoint never exists."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as folder:
@@ -270,10 +270,10 @@ def _download(artifact: "Artifact", target: Path, reference: str) -> Path:
             try:
                 os.rename(folder, target)
             except OSError:
-                if _checkpoint_in(target) is None:  # otherwise another process has just fetched it
+                if _checkpoint_in(target) is None:  # otherwise another process has just downloaded it
                     raise
             else:
-                Path(folder).mkdir()  # for TemporaryDirectory to remove
+                Path(folder).mkdir()  # so that TemporaryDirectory has something to remove
     except CheckpointError:
         raise
     except Exception as error:
@@ -286,7 +286,7 @@ def _download(artifact: "Artifact", target: Path, reference: str) -> Path:
 
 @contextmanager
 def _limiting_waits() -> Iterator[None]:
-    """Limit how long a download waits for the next bytes, and how often it tries: the client waits for hours."""
+    """Limit how long a download waits for the next bytes, and how often it is retried: the client waits for hours."""
     from requests.adapters import HTTPAdapter
 
     send = HTTPAdapter.send

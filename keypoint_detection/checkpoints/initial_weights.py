@@ -1,4 +1,4 @@
-"""Start a training from the weights of a trained detector."""
+"""Start training from the weights of a trained detector."""
 
 import logging
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from keypoint_detection.checkpoints.misfits import SMALLEST_SHARE, find_fitting,
 logger = logging.getLogger(__name__)
 
 N_EXAMPLES = 3
-# Batch counters, which match between any two networks and mean nothing.
+# Batch counters, which match between any two networks and so say nothing.
 COUNTER = "num_batches_tracked"
 
 
@@ -25,17 +25,18 @@ def load_initial_weights(
 ) -> None:
     """Copy the weights of a checkpoint into a new detector's backbone and head, and log what was not copied.
 
-    Weights match by name and shape. The head's channels continue those of the same types or name; others start afresh.
+    Weights match by name and shape. Channels of the head continue those with the same types or name; others start
+    afresh.
 
     Args:
         reference: the checkpoint's path, or `wandb://entity/project/name:alias`.
         backbone: changed in place; weights that do not match are left unchanged.
         head: changed in place where channels continue.
-        hyper_parameters: those of the new detector: `channels` and `backbone` in the form that a checkpoint has them.
+        hyper_parameters: those of the new detector: `channels` and `backbone` as stored in a checkpoint.
 
     Raises:
         ValueError: the checkpoint cannot be found or read, or its backbone is a different one: less than half of the
-            smaller of the two matches.
+            smaller network matches.
     """
     try:
         checkpoint = read_checkpoint(reference)
@@ -62,7 +63,7 @@ def load_initial_weights(
         )
     old_channels, new_channels = (complete_channels(settings["channels"]) for settings in (stored, hyper_parameters))
     result = _load_head(head, of_head, old_channels, new_channels, reference)
-    # What of the backbone is not from there has just been said.
+    # Which parts of the backbone are not from there has just been reported.
     logger.info("model.init_from: %s.", result.removeprefix("backbone and ") if differences else result)
 
 
@@ -73,11 +74,11 @@ def _load_head(
     new: Mapping[str, list[str]],
     reference: str,
 ) -> str:
-    """Copy the rows of the channels that continue, and say which do."""
+    """Copy the rows of the channels that continue, and report which do."""
     fresh = head.state_dict()
     sources = _match_channels(old, new)
     names = f"channels {', '.join(new)} (the checkpoint has {', '.join(old)})"
-    # The rows are the channels; what is behind them belongs to the backbone.
+    # The rows are the channels; the inputs belong to the backbone.
     fits = all(name in state and state[name].shape == (len(old), *value.shape[1:]) for name, value in fresh.items())
     if not (sources and fits):
         return f"backbone from {reference}; the head starts afresh, for {names}"
@@ -99,9 +100,9 @@ def _load_head(
 
 
 def _match_channels(old: Mapping[str, list[str]], new: Mapping[str, list[str]]) -> dict[int, int]:
-    """Find the old channel that each new one continues: of the same types, or else of the same name.
+    """Find the old channel that each new one continues: one with the same types, or else with the same name.
 
-    If nothing matches, but there are as many, they are taken for the same ones under other names.
+    If none match but their number is equal, they are taken to be the same channels, renamed.
 
     >>> _match_channels({"a": ["x"], "b": ["y"]}, {"c": ["y"], "a": ["z"], "d": ["w"]})
     {0: 1, 1: 0}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-# Minimum share of a network's weights that fit it; with less, they are those of another network.
+# Minimum share of matching weights; below it, the weights belong to another network.
 SMALLEST_SHARE = 0.5
 
 
@@ -42,12 +42,12 @@ def _is_alike(one: Tensor, other: Tensor) -> bool:
 
 
 def find_not_finite(state: Mapping[str, Tensor]) -> list[str]:
-    """List the weights that contain NaN or infinity, as those of a training that diverged do."""
+    """List the weights that contain NaN or infinity, as they do after training has diverged."""
     return [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
 
 
 def find_fitting(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return those stored weights that a network has under the same name and with the same shape.
+    """Return the stored weights that a network has under the same name and with the same shape.
 
     >>> import torch
     >>> list(find_fitting({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3), "b": torch.zeros(1)}))
@@ -59,7 +59,7 @@ def find_fitting(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 
 
 def explain_misfit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """Say how the weights of a checkpoint differ from those that a network expects; None if they fit.
+    """Describe how the weights of a checkpoint differ from those that a network expects; None if they fit.
 
     Names and shapes differ when another version of the network's class wrote the checkpoint.
     """
@@ -71,9 +71,9 @@ def explain_misfit(stored: Mapping[str, Tensor], expected: Mapping[str, Tensor])
     has, wants = (_describe(part[name]) if name in part else "none" for part in (stored, expected))
     return (
         f"the weights do not fit the network that the checkpoint describes: {len(names)} of "
-        f"{len(stored.keys() | expected.keys())} differ, e.g. {name} has shape {has}, and {wants} is expected. Another "
-        "version of the network wrote them: use that version, or train again with --model.init_from=CHECKPOINT, which "
-        "takes the weights that fit"
+        f"{len(stored.keys() | expected.keys())} differ, e.g. {name} has shape {has}, and {wants} is expected. They "
+        "were written by another version of the network: use that version, or train again with "
+        "--model.init_from=CHECKPOINT, which takes the weights that fit"
     )
 
 

@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 # Which images of the training file were held out for validation.
 SPLIT_SETTINGS = ("val_fraction", "split_seed", "n_folds", "fold", "group_by")
-# The data settings in a checkpoint that say what the network sees, which images were held out, and what a mirrored
-# image shows: measuring reuses them.
+# The data settings in a checkpoint that determine what the network sees, which images were held out, and which types
+# swap when an image is mirrored: measuring reuses them.
 CARRIED_DATA_SETTINGS = (
     "image_size",
     "resize",
@@ -39,7 +39,7 @@ def settings_of(checkpoint: dict[str, Any], with_files: bool) -> dict[str, Any]:
 
     Args:
         checkpoint: what `read_checkpoint` returned.
-        with_files: return all data settings, including the files, to resume a training; otherwise only those that say
+        with_files: return all data settings, including the files, to resume a run; otherwise only those that determine
             what the network saw and which images were held out.
     """
     data = checkpoint.get("datamodule_hyper_parameters", {}) if with_files else carried(checkpoint)
@@ -51,7 +51,7 @@ def read_settings(config: Path) -> dict[str, Any]:
     """Read the settings of a saved config, by option name: those of model, data and trainer, and the seed.
 
     Raises:
-        DataError: it cannot be read as a config, or names something that is not trusted.
+        DataError: it cannot be read as a config, or names a class that is not trusted.
     """
     content = read_yaml(config, "the config of the run that is resumed")
     if not isinstance(content, dict):
@@ -70,19 +70,19 @@ def read_settings(config: Path) -> dict[str, Any]:
             raise CheckpointError(f"{config}: trainer.{name} is {parts!r:.80}; classes and arguments are expected.")
     root, folder = settings.get(f"trainer.{ROOT_SETTING}"), config.parent.parent
     if root is not None and os.path.realpath(os.path.expanduser(str(root))) != os.path.realpath(folder):
-        settings[f"trainer.{ROOT_SETTING}"] = str(folder)  # where the run lies, whoever moved it
+        settings[f"trainer.{ROOT_SETTING}"] = str(folder)  # where the run is now, in case it was moved
     _leave_out_client_settings(settings.get("trainer.logger"), config)
     return settings
 
 
 def _leave_out_client_settings(loggers: Any, config: Path) -> None:
-    """Let a stored logger not say to which server the key of the user's account is sent."""
+    """Keep a stored logger from choosing the server that the user's account key is sent to."""
     for one in loggers if isinstance(loggers, list) else [loggers]:
         for arguments in (one.get("init_args"), one.get("dict_kwargs")) if isinstance(one, dict) else ():
             if isinstance(arguments, dict) and arguments.pop("settings", None) is not None:
                 logger.warning(
-                    "Left out the settings of trainer.logger in %s: they say where the key of your account is sent. If "
-                    "they are your own, give them again: --trainer.logger.settings=…",
+                    "Ignoring the settings of trainer.logger in %s: they decide where the key of your account is "
+                    "sent. If they are your own, give them again: --trainer.logger.settings=…",
                     config,
                 )
 
@@ -99,6 +99,6 @@ def public(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """Return a setting as a file would hold it, to compare it with one that was read."""
+    """Return a setting as it would be stored in a file, to compare it with one read from a file."""
     # Classes in a list are parsed to namespaces.
     return json.loads(json.dumps(value, default=lambda one: one.as_dict() if isinstance(one, Namespace) else str(one)))

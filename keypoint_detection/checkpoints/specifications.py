@@ -16,9 +16,9 @@ def describe_class(cls: type, init_args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def canonical_class_path(path: str) -> str:
-    """Return the path of a class in the module that defines it, among those it may be imported from.
+    """Return the path of a class in the module that defines it, of all paths it can be imported from.
 
-    A path that leads to no imported module is returned unchanged.
+    A path outside all imported modules is returned unchanged.
 
     >>> import json
     >>> canonical_class_path("json.JSONDecoder")
@@ -64,12 +64,12 @@ def as_plain(value: Any) -> Any:
 
 
 def make_plain(settings: MutableMapping[str, Any], backbone: Any, factories: Mapping[str, object]) -> list[str]:
-    """Make the settings of a detector from Python ones that a checkpoint can hold, and warn of those that are lost.
+    """Make settings given in Python storable in a checkpoint, and warn of those that are lost.
 
     Args:
         settings: by name; changed in place.
         backbone: the network among them, with its `init_args`.
-        factories: those that make parts of the detector, by name.
+        factories: factories of parts of the detector, by name.
 
     Returns:
         The names of factories that a checkpoint cannot hold.
@@ -85,7 +85,7 @@ def make_plain(settings: MutableMapping[str, Any], backbone: Any, factories: Map
     for name in [name for name, value in arguments.items() if not is_plain(value)]:
         logger.warning(
             "The argument %s of the backbone is a %s, which a checkpoint cannot hold: a detector loaded from one "
-            "gets the argument's default. Give the backbone names and numbers to make its parts from.",
+            "gets the argument's default. Pass the backbone names and numbers from which it can build its parts.",
             name,
             type(arguments.pop(name)).__name__,
         )

@@ -1,4 +1,4 @@
-"""Where the settings that came with a checkpoint have files written: not everywhere."""
+"""Restrict where settings that came with a checkpoint can have files written."""
 
 import os
 import re
@@ -11,28 +11,28 @@ from jsonargparse import Namespace
 from keypoint_detection.checkpoints.files import CONFIG_FILE, CheckpointError, find_run
 from keypoint_detection.checkpoints.settings import DEFAULT_CACHE_FOLDER, ROOT_SETTING, as_json
 
-# Names of settings of the Trainer's parts that are folders or files, and of those that are read by people.
+# Names of settings of the Trainer's parts that are folders or files, and of those that are only for people to read.
 FOLDER_SETTING = re.compile(r"(path|dir|folder|root|config)$")
-# What a file name is filled in from, e.g. {epoch}, {val/mAP:.2f}: formats such as {step:c} could give a slash.
+# Placeholders allowed in a file name, e.g. {epoch}, {val/mAP:.2f}: formats such as {step:c} could give a slash.
 PATTERN = re.compile(r"\{\w[\w/-]*(\.\w[\w/-]*)*(:0?\d*(\.\d+)?[defg%]?)?\}")
 PROSE = ("notes", "tags", "class_path")
-# The data settings that name folders to write in, and the file by which one that is in use already is recognised.
+# The data settings that name folders to write in, and the file by which a folder already in use is recognised.
 DATA_FOLDERS = {("data", "cache_folder"): "used", ("data", "synthetic", "folder"): "synthetic.json"}
 
 
 def refuse_destinations(names: Collection[str], config: Namespace, given: Collection[tuple[str, str]]) -> None:
-    """Refuse to write where only a file that came with a checkpoint says so.
+    """Refuse to write to places that only a file that came with a checkpoint names.
 
-    A run folder may have its files written in itself, logs also below the working folder, where they are by default,
-    and caches and drawn images where such are already.
+    Files may be written inside the run folder; logs also below the working folder, their default place; caches and
+    drawn images also in folders that already contain some.
 
     Args:
         names: the stored settings, by option name.
         config: the parsed settings of `kpd fit`, with the checkpoint's path.
-        given: the texts that the user wrote, each after the option it belongs to.
+        given: the texts that the user wrote, each with its option.
 
     Raises:
-        CheckpointError: with the first such setting, and the words that allow it.
+        CheckpointError: naming the first such setting, and the option that allows it.
     """
     run = find_run(config.ckpt_path)
     source = config.ckpt_path if run is None else run / CONFIG_FILE
@@ -43,8 +43,8 @@ def refuse_destinations(names: Collection[str], config: Namespace, given: Collec
             is_approved = (place[-1], os.path.normpath(text)) in approved
             if not is_approved and (reason := _reason_against(place, text, config, run)):
                 raise CheckpointError(
-                    f"{source}: its setting {'.'.join(place)} is {text}, {reason}. What comes with a checkpoint does "
-                    f"not decide where files are written: give this setting yourself{hint}."
+                    f"{source}: its setting {'.'.join(place)} is {text}, {reason}. Files that come with a checkpoint "
+                    f"cannot decide where files are written: give this setting yourself{hint}."
                 )
 
 
@@ -52,19 +52,19 @@ def refuse_links(run: Path) -> None:
     """Refuse a run folder in which files would be written through a link to elsewhere, or into a pipe.
 
     Raises:
-        CheckpointError: with the first link, and the words that allow it.
+        CheckpointError: naming the first link, and the option that allows it.
     """
     for folder, folders, files in os.walk(run):
         for path in (Path(folder, name) for name in (*folders, *files)):
             if not (path.is_file() or path.is_dir()) or not _is_below(path, run):
                 raise CheckpointError(
-                    f"{path} leads out of the run folder, or is not a file: what is written there could replace "
-                    f"anything. Delete it, or, if the run is your own, give --config={run / CONFIG_FILE}."
+                    f"{path} leads out of the run folder, or is not a file: writing to it could replace any file. "
+                    f"Delete it, or, if the run is your own, give --config={run / CONFIG_FILE}."
                 )
 
 
 def _reason_against(place: tuple[str, ...], text: str, config: Namespace, run: Path | None) -> str | None:
-    """Say why nothing is written where a stored setting says; None if it may be, or is not a place."""
+    """Explain why nothing is written where a stored setting says; None if it is allowed or no path."""
     path = Path(os.path.expanduser(os.path.expandvars(text)))
     if (marker := DATA_FOLDERS.get(place)) is not None:
         is_unused = place[1:] == ("cache_folder",) and (config.data.cache != "disk" or text == DEFAULT_CACHE_FOLDER)
@@ -77,7 +77,7 @@ def _reason_against(place: tuple[str, ...], text: str, config: Namespace, run: P
     if ".." in path.parts or ("{" in text and ".." in text):
         return "which leads out of its folder"
     if re.search("[{}]", PATTERN.sub("", text)):
-        return "which could become the name of any file"
+        return "which could turn into the name of any file"
     if run is not None and _is_below(path, run):
         return None
     if place[1] == "logger":
@@ -86,12 +86,12 @@ def _reason_against(place: tuple[str, ...], text: str, config: Namespace, run: P
 
 
 def _is_below(path: Path, folder: Path) -> bool:
-    """Whether a path, when all links are followed, is in a folder."""
+    """Whether a path, with all links resolved, is in a folder."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _walk_texts(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the texts among nested settings, each after the names that lead to it."""
+    """Yield the texts in nested settings, each with the names that lead to it."""
     if isinstance(value, dict):
         for key, entry in value.items():
             yield from _walk_texts(entry, (*place, str(key)))

@@ -1,4 +1,4 @@
-"""Which classes the settings in a file may name: a checkpoint is data from anybody, and its words are not the user's.
+"""Which classes the settings in a file may name: a checkpoint can come from anybody, not only from its user.
 
 A stored setting may name a subclass of one of `BASES` that Python has already imported or that is in one of `PACKAGES`.
 Anything else it names is neither imported nor called, unless the user names it too or trusts its module.
@@ -17,9 +17,10 @@ from typing import Any
 
 from keypoint_detection.types import DataError
 
-# Names a module of the user's own; every command has it.
+# The option of every command that names a module of the user's own.
 TRUST_OPTION = "--trust"
-# What a detector and its training are made of. Creating an instance of one of their subclasses runs nothing else.
+# The base classes of everything that makes up a detector and its training. Creating an instance of one of their
+# subclasses runs nothing else.
 BASES = (
     "keypoint_detection.models.backbones.backbone.Backbone",
     "keypoint_detection.boxes.data_set.SyntheticBoxes",
@@ -36,7 +37,7 @@ BASES = (
     "lightning.fabric.plugins.environments.cluster_environment.ClusterEnvironment",
     "lightning.fabric.plugins.io.checkpoint_io.CheckpointIO",
 )
-# Where those subclasses are, and nothing that does more on import than define them.
+# Where those subclasses are; importing these packages does nothing but define them.
 PACKAGES = (
     "keypoint_detection.models",
     "keypoint_detection.data",
@@ -57,7 +58,7 @@ PACKAGES = (
     "lightning.pytorch.strategies",
     "lightning.fabric.plugins",
 )
-# Modules of callbacks that moved, by the names that older runs saved.
+# New modules of callbacks that have moved, by the names that older runs saved.
 MOVED = {
     f"keypoint_detection.callbacks.{old}": f"keypoint_detection.{new}"
     for old, new in {
@@ -67,31 +68,31 @@ MOVED = {
         "result_table": "reporting.result_table",
     }.items()
 }
-# The settings whose values name classes, by themselves or in lists.
+# The settings whose values name classes, singly or in lists.
 CLASS_SETTINGS = {
     *("backbone", "optimizer", "lr_scheduler", "augmentation", "synthetic"),
     *("accelerator", "callbacks", "logger", "plugins", "profiler", "strategy"),
 }
 NOT_A_KIND = (
     "which is not a class that a detector is made of. Nothing else that a checkpoint names is imported or called: do "
-    "not use this file unless whoever made it can explain the name."
+    "not use this file unless its author can explain the name."
 )
 
 
 class UntrustedError(DataError, ImportError):
     """A stored setting names something that kpd does not import or call.
 
-    To jsonargparse, what cannot be imported is an ImportError.
+    An ImportError, as jsonargparse expects for a failed import.
     """
 
 
 @dataclass
 class Trust:
-    """What may be imported in the name of a stored setting, beyond the classes that a detector is made of.
+    """What a stored setting may have imported, beyond the classes that a detector is made of.
 
     Attributes:
-        modules: names of modules, and of everything below them, that the user trusts.
-        names: dotted names among the words of the user.
+        modules: names of modules that the user trusts, with everything below them.
+        names: dotted names in the user's own arguments.
         is_vetting: whether settings that are not the user's are being parsed.
         refused: names that were not imported.
     """
@@ -110,13 +111,13 @@ _trust: ContextVar[Trust] = ContextVar("trust")
 
 
 def current_trust() -> Trust:
-    """Return what is trusted here: without `trusting`, nothing beyond the classes that a detector is made of."""
+    """Return what is trusted at present: outside `trusting`, only the classes that a detector is made of."""
     return _trust.get(Trust())
 
 
 @contextmanager
 def trusting(modules: Iterable[str], *, is_vetting: bool = False) -> Iterator[Trust]:
-    """Trust more modules for a while.
+    """Trust more modules temporarily.
 
     Args:
         modules: their names.
@@ -138,7 +139,7 @@ def refuse_untrusted(settings: Mapping[str, Any], source: str) -> None:
         source: the file that they are from.
 
     Raises:
-        UntrustedError: with the first such name, and what to do if the user trusts it.
+        UntrustedError: naming the first such class, and what to do if the user trusts it.
     """
     for place, name in _named_classes(settings, ()):
         if (reason := _reason_against(name)) is not None:
@@ -146,7 +147,7 @@ def refuse_untrusted(settings: Mapping[str, Any], source: str) -> None:
 
 
 def trust_words(settings: Mapping[str, Any]) -> str:
-    """Return the options, each after a space, with which a command may use the classes that settings name.
+    """Return the options, each after a space, that let a command use the classes that settings name.
 
     >>> trust_words({"backbone": {"class_path": "mine.Net"}, "optimizer": {"class_path": "torch.optim.SGD"}})
     ' --trust=mine'
@@ -158,7 +159,7 @@ def trust_words(settings: Mapping[str, Any]) -> str:
 
 
 def explain_refusal(name: str) -> str:
-    """Say why a stored setting may not name something, and the fix."""
+    """Explain why a stored setting may not name a class, and how to fix it."""
     return f"a stored setting names {name}, {_reason_against(name) or NOT_A_KIND}"
 
 
@@ -166,7 +167,7 @@ def find_class(name: str) -> type:
     """Import a class that a stored setting names.
 
     Raises:
-        UntrustedError: nothing of the kind may be imported, or nothing of this name exists.
+        UntrustedError: it may not be imported, or does not exist.
     """
     if (reason := _reason_against(name)) is not None:
         raise UntrustedError(f"{name} is {reason.removeprefix('which is ')}")
@@ -185,11 +186,11 @@ def find_class(name: str) -> type:
 
 
 def import_named(name: str, import_freely: Callable[[str], Any]) -> Any:
-    """Import what a setting names, whether the user's or, while those are vetted, a stored one.
+    """Import what a setting names: the user's or, while stored settings are being vetted, a stored one.
 
     Args:
         name: a dotted name.
-        import_freely: imports whatever a name leads to.
+        import_freely: imports any name without checks.
 
     Raises:
         UntrustedError: the setting is a stored one that may not name this.
@@ -208,7 +209,7 @@ def import_named(name: str, import_freely: Callable[[str], Any]) -> Any:
 
 
 def _named_classes(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the places and names of classes, and those of functions among their arguments."""
+    """Yield the places and names of classes, and of functions among their arguments."""
     if isinstance(value, Mapping):
         if "class_path" in value:
             yield place, str(value["class_path"])
@@ -225,7 +226,7 @@ def _named_classes(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[s
 
 
 def _reason_against(name: str) -> str | None:
-    """Say why a stored setting may not name this, and the fix; None if it may. Imports nothing."""
+    """Explain why a stored setting may not name this, and how to fix it; None if it may. Imports nothing."""
     name = _present_name(name)
     module = name.rpartition(".")[0]
     if not module or current_trust().covers(name):
@@ -252,12 +253,12 @@ def _present_name(name: str) -> str:
 
 
 def _is_dotted(text: str) -> bool:
-    """Whether a text could be the name of something in a module, as Python itself decides it."""
+    """Whether Python would accept a text as the name of something in a module."""
     return "." in text and all(part.isidentifier() for part in text.split("."))
 
 
 def _may_exist(module: str) -> bool:
-    """Whether a module that is not imported can be one: what imported modules contain otherwise is none."""
+    """Whether a module not yet imported can exist: other contents of imported modules are not modules."""
     parent = module.rpartition(".")[0]
     return hasattr(sys.modules[parent], "__path__") if parent in sys.modules else not parent or _may_exist(parent)
 
@@ -265,7 +266,7 @@ def _may_exist(module: str) -> bool:
 def _loaded(name: str) -> Any:
     """Return what an imported module defines under a dotted name; None if there is nothing."""
     module, _, attribute = name.rpartition(".")
-    # Not `getattr`: some modules import others when asked for an attribute.
+    # Not `getattr`: accessing an attribute makes some modules import others.
     return vars(sys.modules[module]).get(attribute) if module in sys.modules else None
 
 
@@ -286,7 +287,7 @@ def _import_module(name: str) -> Any:
 
 
 def _add_working_folder(name: str) -> None:
-    """Let a module of the user's own be found in the working folder, if it is not found elsewhere."""
+    """Also look in the working folder for a module of the user's own."""
     root, folder = name.partition(".")[0], os.getcwd()
     is_missing = root not in sys.modules and importlib.util.find_spec(root) is None
     if is_missing and folder not in sys.path and PathFinder.find_spec(root, [folder]) is not None:

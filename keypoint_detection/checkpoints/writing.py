@@ -1,4 +1,4 @@
-"""Write checkpoints so that one that can be read always remains."""
+"""Write checkpoints so that a readable one always remains."""
 
 import contextlib
 import fcntl
@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import torch
 
-# The end of the name of a checkpoint that is being written, and what such a name looks like as a whole.
+# The suffix of a checkpoint that is being written, and a pattern for the whole name.
 PARTIAL_SUFFIX = ".kpd-partial"
 PARTIAL_NAME = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)}")
 
@@ -26,13 +26,13 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     machine or the disk in between.
 
     Args:
-        content: what `read_checkpoint` returned, changed, or what Lightning saves.
+        content: what `read_checkpoint` returned, possibly changed, or what Lightning saves.
         path: the file to write; an existing one is replaced.
 
     Raises:
         CheckpointWriteError: it cannot be written, e.g. because the disk is full.
     """
-    # In the same folder: only within a file system does a file replace another in one step.
+    # In the same folder: a file can replace another in one step only within a file system.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +55,9 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed while writing a checkpoint left in a folder."""
+    """Remove partial files left in a folder by processes that were killed while writing a checkpoint."""
     for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
-        # A file that cannot be locked is still being written.
+        # If a file cannot be locked, it is still being written.
         with contextlib.suppress(OSError):
             if PARTIAL_NAME.fullmatch(path.name):
                 with path.open("rb") as file:
@@ -72,7 +72,7 @@ def _lock(file: IO[bytes]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name of a file survive a power cut; not every file system can."""
+    """Make the new name of a file survive a power cut; not every file system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -82,7 +82,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _find_cause(error: BaseException | None) -> OSError | None:
-    """Find the system's error behind one of torch, which only says that something went wrong."""
+    """Find the system error behind a torch error, which only says that something went wrong."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

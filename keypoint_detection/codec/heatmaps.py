@@ -5,10 +5,10 @@ cell is a square of `stride` input pixels, so the centre of the cell in row j, c
 ((i + 0.5) * stride, (j + 0.5) * stride). Only the modules of this folder need to know this.
 
 A keypoint is a Gaussian of height 1 around the point itself, never around the nearest cell, as in Zhang et al. 2020,
-"Distribution-aware coordinate representation for human pose estimation", https://arxiv.org/abs/1910.06278, section
-3.2. Decoding differs from the Taylor step of their section 3.1: a parabola fitted to the logarithms of five cells per
-axis, which is exact for a Gaussian wherever its centre lies in the peak's cell, and averages out a network's noise
-without smoothing the heatmap. At the border, and where another peak is near, three cells do.
+"Distribution-aware coordinate representation for human pose estimation", https://arxiv.org/abs/1910.06278, section 3.2.
+Decoding differs from the Taylor step of their section 3.1: a parabola fitted to the logarithms of five cells per axis,
+which is exact for a Gaussian wherever its centre lies in the peak's cell, and averages out a network's noise without
+smoothing the heatmap. At the border, and where another peak is near, three cells are used.
 """
 
 import math
@@ -27,12 +27,12 @@ from keypoint_detection.types import NOT_LABELLED, Detections
 _REACH_SIGMAS = 6
 # And at least this many cells: decoding looks two cells beyond a peak on the border.
 _REACH_CELLS = 3
-# How many more candidates are fetched if the first ones do not decide the result.
+# Factor by which the candidates are increased if the first ones do not settle the result.
 _GROWTH = 8
 
 
 class NotFiniteError(ValueError):
-    """Heatmaps contain NaN or infinity, as those of a training that diverged do."""
+    """Heatmaps contain NaN or infinity, as they do once training has diverged."""
 
 
 def heatmap_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -54,8 +54,8 @@ def encode(
     The Gaussians are computed in float32 and rounded to `dtype`. Values below 2e-8 are written as 0.
 
     Args:
-        points: (B, C, K, 2) float, input pixels. Of points outside the input, the part that reaches into it is drawn. A
-            labelled NaN makes cells of its heatmap NaN, so that it cannot go unnoticed.
+        points: (B, C, K, 2) float, input pixels. For points outside the input, the part of the Gaussian that reaches
+            into it is drawn. A labelled NaN makes cells of its heatmap NaN, so that it cannot go unnoticed.
         visibility: (B, C, K); where it is 0 (padding, not labelled), the point is ignored, whatever its value.
         size: (height, width) of the input in pixels.
         stride: input pixels per heatmap cell, along each axis.
@@ -110,10 +110,10 @@ def decode(
 ) -> Detections:
     """Find the peaks of heatmaps, to a fraction of a cell.
 
-    A peak is a cell above the threshold that none of its eight neighbours exceeds; of equal neighbours, only the first
-    by column, then row, counts. Its centre is the top of a parabola fitted to the logarithms of five cells per axis,
-    clamped to the peak's cell; for two or four equal cells, that is their common centre. From the highest peak down,
-    peaks too close to one already taken are dropped.
+    A peak is a cell above the threshold that none of its eight neighbours exceeds; among equal neighbours, only the
+    first by column, then row, counts. Its centre is the top of a parabola fitted to the logarithms of five cells per
+    axis, clamped to the peak's cell; for two or four equal cells, that is their common centre. From the highest peak
+    down, peaks too close to one already taken are dropped.
 
     Args:
         heatmaps: (B, C, h, w) probabilities in [0, 1], of any floating-point type.
@@ -123,8 +123,8 @@ def decode(
         min_distance_px: no two detections of a channel are closer than this, in input pixels; 0 keeps all peaks.
 
     Returns:
-        Points in input pixels and scores: the value of the heatmap in the peak's cell, descending, equal scores
-        ordered by column, then row. Unused slots are all zero. `decode_plainly` defines the same in forty lines.
+        Points in input pixels and scores: the value of the heatmap in the peak's cell, descending, equal scores ordered
+        by column, then row. Unused slots are all zero. `decode_plainly` defines the same computation in forty lines.
 
     Raises:
         ValueError: if the heatmaps hold NaN or inf, or an argument is out of range.
@@ -158,7 +158,7 @@ def decode(
 
 
 class _Selection(NamedTuple):
-    """The peaks kept: (N, D, 2) points in cells, (N, D) scores, (N,) whether more peaks could fill slots."""
+    """The peaks kept: (N, D, 2) points in cells, (N, D) scores, (N,) whether further peaks could fill unused slots."""
 
     points: Tensor
     scores: Tensor
@@ -174,7 +174,7 @@ def _select(maps: Tensor, peaks: Peaks, max_keypoints: int, spacing: float) -> _
     scores = centres.new_zeros(len(maps), max_keypoints)
     left = peaks.scores
     for slot in range(min(max_keypoints, left.shape[1])):
-        scores[:, slot], best = left.max(1)  # the first of equal ones
+        scores[:, slot], best = left.max(1)  # the first among equals
         points[:, slot] = centres[every_map, best]
         distances = torch.linalg.vector_norm(centres - points[:, slot, None], dim=2)
         # Two peaks never share a point, so at spacing 0 only the one just taken is dropped.
@@ -196,7 +196,7 @@ def _refine(maps: Tensor, peaks: Peaks) -> Tensor:
 
 def _logarithms(values: Tensor) -> Tensor:
     kind = torch.finfo(values.dtype)
-    # A value that underflowed to 0 was at most the smallest number of its type.
+    # A value that underflowed to 0 was no larger than the smallest number of its type.
     smallest = max(kind.smallest_normal * kind.eps, torch.finfo(torch.float32).tiny)
     return values.float().clamp(min=smallest).log()
 
@@ -256,7 +256,7 @@ def _check_finite(totals: Tensor) -> None:
 
 @dataclass(frozen=True)
 class HeatmapCodec:
-    """Keep what `encode` and `decode` must agree on, so that training and inference cannot drift apart.
+    """Hold the settings that `encode` and `decode` must agree on, so that training and inference cannot drift apart.
 
     Attributes:
         stride: input pixels per heatmap cell.

@@ -1,4 +1,4 @@
-"""How wide the peaks of heatmaps are in every direction: the network's own uncertainty about a position.
+"""The width of heatmap peaks in every direction: the network's own uncertainty about a position.
 
 A network trained on Gaussians that cannot tell where a point lies predicts the mean of the Gaussians it considers
 possible, which is wider and lower than any one of them.
@@ -9,10 +9,10 @@ import math
 import torch
 from torch import Tensor
 
-# The window in which a peak is looked at ends where its weight is below 1.2 %.
+# The window around a peak ends where its weight falls below 1.2 %.
 _REACH_SIGMAS = 3
 # If the weighted variance of a peak is closer than this to that of the window, its width cannot be measured: it is
-# flat, and given nine times the variance of the window.
+# flat, and is assigned nine times the variance of the window.
 _MAX_SHARE = 0.9
 _MIN_SHARE = 0.01
 

@@ -1,8 +1,8 @@
-"""Find the peaks of many heatmaps at once, in whole cells.
+"""Find the peaks of many heatmaps together, in whole cells.
 
 A peak is a cell that none of its eight neighbours exceeds and that exceeds those before it by column, then by row: of
 two equal neighbours, the first is the peak. The search reads each heatmap once, in a few passes over blocks that stay
-in the processor's cache; ties are resolved among the few peaks that it finds.
+in the processor's cache; ties are then resolved among the few peaks found.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 _CELLS_AT_A_TIME = 2**20
 # Cells of a column represented by their largest peak in the first round of the search for the highest peaks.
 _STRIP = 16
-# The lower part of a sorting key is the number of the cell; the upper part, the bits of a float.
+# The lower part of a sorting key is the cell number; the upper part holds the bits of a float.
 _NUMBER_BITS = 31
 _LAST_NUMBER = 2**_NUMBER_BITS - 1
 
@@ -26,8 +26,8 @@ class Peaks(NamedTuple):
     Attributes:
         scores: (N, M) float32, 0 in slots without a peak.
         cells: (N, M, 2) int64, (column, row).
-        totals: (N,) sums over cells, finite if all of the map is.
-        is_cut: (N,) bool, whether lower peaks may have been left out.
+        totals: (N,) sums over cells; finite if the whole map is.
+        is_cut: (N,) bool; whether lower peaks may have been left out.
     """
 
     scores: Tensor
@@ -40,8 +40,8 @@ def find_peaks(maps: Tensor, count: int, threshold: float) -> Peaks:
     """Find the `count` highest cells above the threshold that no neighbour exceeds, in each of (N, h, w) maps."""
     N, height, width = maps.shape
     few = min(N, max(1, _CELLS_AT_A_TIME // (height * width)))
-    # A frame lower than every probability isolates the maps, so that all work can run along one flat line of cells. The
-    # three buffers are reused for each handful of maps: fresh memory would cost as much as the work itself.
+    # A frame lower than every probability separates the maps, so that all work can run along one flat line of cells.
+    # The three buffers are reused for every few maps: fresh memory would cost as much as the work itself.
     rows = math.ceil(height / _STRIP) * _STRIP + 2
     levels = torch.full((few, rows, width + 2), -1.0, device=maps.device)
     buffers = torch.empty(2, levels.numel(), device=maps.device)
@@ -61,8 +61,8 @@ def _find_framed(levels: Tensor, buffers: Tensor, count: int, threshold: float) 
     every_map = torch.arange(N, device=levels.device)[:, None]
     peaks = _keep_local_maxima(levels.view(-1), line, buffers).view_as(levels)[:, 1:-1]
 
-    # First the strips with the highest peaks, then their highest peaks. Both are numbered by columns, so that
-    # equal ones are taken in the same order.
+    # First the strips with the highest peaks, then their highest peaks. Both are numbered column by column, so that
+    # ties are taken in the same order.
     strips = peaks.view(N, n_strips, _STRIP, line).amax(2)  # (N, n_strips, line)
     strip = _highest(strips.mT.flatten(1), torch.arange(n_strips * line, device=levels.device), count)[1]
     column = (strip // n_strips)[..., None].expand(-1, -1, _STRIP).flatten(1)
@@ -96,7 +96,7 @@ def _keep_local_maxima(levels: Tensor, line: int, buffers: Tensor) -> Tensor:
     Returns:
         (n,) the values of the cells kept, 0 in all others; not finite wherever the maps are not.
     """
-    # Maxima over 3x3 cells as four maxima of shifted lines, between two buffers: many times as fast as pooling.
+    # Maxima over 3x3 cells as four maxima of shifted lines, between two buffers: many times faster than pooling.
     one, other = buffers[0, : len(levels)], buffers[1, : len(levels)]
     torch.maximum(levels[:-1], levels[1:], out=one[:-1])
     torch.maximum(one[:-2], one[1:-1], out=other[:-2])  # of three cells in a row, the middle one at +1

@@ -1,7 +1,8 @@
 """The definition of decoding, in plain operations on tensors that can be traced and exported.
 
-`heatmaps.decode` computes the same several times faster, in ways that no exporter can follow; tests hold it to this.
-The two differ only for probabilities so close to 1 that float32 rounds them to 1, while their logits still differ.
+`heatmaps.decode` computes the same result several times faster, in ways that no exporter can follow; tests hold it to
+this definition. The two differ only for probabilities so close to 1 that float32 rounds them to 1, while their logits
+still differ.
 """
 
 import math
@@ -39,7 +40,7 @@ def decode_plainly(
     maps = logits.flatten(0, 1).float()  # (N, h, w)
     # Pooling pads with minus infinity, so that cells on the border count.
     is_peak = (maps == F.max_pool2d(maps, 3, stride=1, padding=1)) & (maps > _logit(score_threshold))
-    # Of equal neighbours, the first by column, then row, counts: one in the column to the left, or the one above.
+    # Among equal neighbours, the first by column, then row, counts: one in the column to the left, or the one above.
     framed = F.pad(maps, (1, 1, 1, 1), value=-torch.inf)
     left = torch.maximum(torch.maximum(framed[:, :-2, :-2], framed[:, 1:-1, :-2]), framed[:, 2:, :-2])
     is_peak &= maps > torch.maximum(left, framed[:, :-2, 1:-1])
@@ -47,7 +48,7 @@ def decode_plainly(
     n_candidates = torch.sym_min(_CANDIDATES_PER_SLOT * max_keypoints, height * width)
     peaks, cells = candidates.topk(n_candidates)  # (N, M)
     column = (cells // height)[..., None]
-    row = cells[..., None] - height * column  # exporters cannot take the remainder of a dynamic size
+    row = cells[..., None] - height * column  # exporters cannot compute the remainder of a dynamic size
     logs = F.logsigmoid(maps)
 
     def read(columns: Tensor, rows: Tensor) -> Tensor:

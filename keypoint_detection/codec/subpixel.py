@@ -1,4 +1,4 @@
-"""The position of a peak to a fraction of a cell, shared by the fast decoder and its definition."""
+"""Locate a peak to a fraction of a cell, for both the fast decoder and its definition."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ def top_of_parabola(read: Callable[[Tensor], Tensor], cell: Tensor, length: int)
     """Place the top of a parabola fitted to cells along an axis, at most half a cell from the peak.
 
     Two parabolas give the slope and the bend: through the peak and the cells beside it (at an end of the axis, the
-    three outermost cells), and through the peak and the cells two away. Each is weighted by the cells it rests on.
+    three outermost cells), and through the peak and the cells two away. Each is weighted by the cells it is based on.
 
     Args:
         read: returns the logarithms of (N, M, n) cells of the axis.
@@ -31,7 +31,7 @@ def top_of_parabola(read: Callable[[Tensor], Tensor], cell: Tensor, length: int)
     slope, bend = (after - before) / 2, 2 * middle - before - after
     far = cell + torch.tensor([-2, 2], device=cell.device)
     far_before, far_after = read(far.clamp(0, length - 1)).unbind(-1)
-    # Far cells well above the parabola belong to another peak; off the axis there are none.
+    # Distant cells well above the parabola belong to another peak; there are none beyond the end of the axis.
     excess = torch.maximum(far_before + 2 * slope, far_after - 2 * slope) - (middle - 2 * bend)
     falls = (far_before < before) & (far_after < after)
     is_one_peak = falls & (excess < _EXCESS) & ((far >= 0) & (far < length)).all(-1)

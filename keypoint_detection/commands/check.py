@@ -1,4 +1,4 @@
-"""The command `kpd check`: find what is wrong with a data set before a training does."""
+"""The command `kpd check`: find what is wrong with a data set before training does."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ def run(words: Sequence[str]) -> None:
     Raises:
         SystemExit: errors were found (1), or the words are wrong (2).
     """
-    # `--json data.json` would otherwise write the report over the data.
+    # Otherwise, `--json data.json` would overwrite the data with the report.
     typed = [f"--json={STANDARD_OUTPUT}" if word == "--json" else word for word in words[1:]]
     own, of_fit = split_fit_words(typed)
     if not call_with_words(check, "kpd check", own, {"of_fit": of_fit}, CONFIG_HELP):
@@ -68,14 +68,14 @@ def check(
     n_images: PositiveInt = 12,
     of_fit: Sequence[str] = (),
 ) -> bool:
-    """Read all labels and images of a data set, and report what would harm a training or its result.
+    """Read all labels and images of a data set, and report what would harm training or its result.
 
     Give a COCO keypoint file, or the options of `kpd fit`: --config FILE.yaml and flags of `data` and `model`, which
-    `kpd fit --help` lists. Errors make a training impossible or worthless, warnings deserve a look, notes are good to
-    know. The exit code is 1 if there are errors.
+    `kpd fit --help` lists. Errors make training impossible or worthless, warnings deserve a look, and notes are for
+    information. The exit code is 1 if there are errors.
 
     Args:
-        file: COCO keypoint file (JSON) to check by itself.
+        file: COCO keypoint file (JSON) to check on its own.
         image_root: folder that the images' file names are relative to; by default, the folder of each file.
         missing_images: whether images whose file is missing are an error, as by default, or left out (skip).
         outside_images: whether images outside that folder are an error, as by default, or checked too (allow).
@@ -93,7 +93,7 @@ def check(
         Whether there are no errors.
 
     Raises:
-        DataError: there is nothing to check, or the name of a file to write has the wrong ending.
+        DataError: there is nothing to check, or the name of an output file has the wrong suffix.
     """
     if sheet is not None and Path(sheet).suffix.lower() not in SHEET_SUFFIXES:
         raise DataError(f"--sheet is {sheet!r}; a name ending in {', '.join(SHEET_SUFFIXES)} is expected.")
@@ -123,7 +123,7 @@ def check(
 
 
 def _refuse_unwritable(targets: Mapping[str, str | None]) -> None:
-    """Refuse files that could not be written, before spending minutes on reading."""
+    """Refuse output files that could not be written, before spending minutes on reading."""
     for option, target in targets.items():
         if target is None:
             continue
@@ -134,7 +134,7 @@ def _refuse_unwritable(targets: Mapping[str, str | None]) -> None:
 
 
 def _describe_file(file: str | None) -> DataDescription:
-    """Describe a file by itself, as a training with the defaults would take it."""
+    """Describe a single file as training with the defaults would read it."""
     if file is None:
         raise DataError("nothing to check: give a COCO keypoint file, or --config with a config of `kpd fit`.")
     if Path(file).suffix.lower() in CONFIG_SUFFIXES:

@@ -1,4 +1,4 @@
-"""The command `kpd convert`: labels of other programs to COCO keypoints and back."""
+"""The command `kpd convert`: convert labels of other programs to COCO keypoints and back."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -88,22 +88,22 @@ def convert(
         output_format: format to write; by default, given by the name of the output, and COCO for a folder; short: --to.
         val_fraction: share of the images to write as the validation part.
         test_fraction: share of the images to write as the test part.
-        group_by: what must not be in two parts: image, folder, a folder level (2 for the one above), or a regular
-            expression to find in the image's name, such as '^(.*)_[0-9]+', whose parentheses mark the group; time
-            divides each video into parts of time, with a gap between them. By default, the video if the source gives
-            it, otherwise images in one folder whose names differ only in a running number; time if there are too few.
-        seed: seed for drawing these parts.
+        group_by: what must not be split between two parts: image, folder, a folder level (2 for the one above), or a
+            regular expression to find in the image's name, such as '^(.*)_[0-9]+', whose parentheses mark the group;
+            time divides each video into consecutive parts, with gaps between them. By default, the video if the source
+            names it, otherwise images in one folder whose names differ only in a running number; time if there are too
+            few groups.
+        seed: seed of the random division into parts.
         image_root: folder of the source's images; by default, they are looked for beside it.
-        missing_images: what to do about images that the labels name but that do not exist: error, or skip to leave them
-            out.
+        missing_images: what to do about labelled images whose file is missing: error, or skip to leave them out.
         outside_images: what to do about images outside image_root or, by default, outside the folder of the labels:
             error, or allow for labels that you trust.
         categories: names of the categories to keep; by default, all.
         keypoints: names of the keypoint types in order, for YOLO without names, or to set the order for Label Studio,
             CVAT and DeepLabCut.
-        coordinates: what the source's numbers mean, if not the usual for its format: in continuous, (0, 0) is the
-            corner of the top-left pixel, in pixel_index its centre (the official COCO persons).
-        images: how images get into the folders of YOLO, DeepLabCut and Label Studio: copy them or link to them.
+        coordinates: convention of the source's coordinates, if not the usual one of its format: in `continuous`, (0, 0)
+            is the corner of the top-left pixel, in `pixel_index` its centre (as in the official COCO person keypoints).
+        images: how to put images into the folders of YOLO, DeepLabCut and Label Studio: copy them or link to them.
 
     Raises:
         ValueError: the source cannot be read, or the output format cannot represent it.
@@ -136,13 +136,13 @@ def convert(
 
 
 def _refuse_shares(labels: LabelSet, path: Path) -> None:
-    """Refuse coordinates that are not pixels: every format that stores shares of a side has been undone by now."""
+    """Refuse coordinates that are not in pixels: formats that store fractions of a side have been converted by now."""
     points = [one.points[one.is_labelled] for image in labels.images for one in image.instances]
     labelled = np.concatenate(points) if points else np.zeros((0, 2))
     if are_shares(labelled):
         raise DataError(
-            f"{path}: all coordinates are between 0 and 1: they look like shares of a side; multiply them by width and "
-            "height."
+            f"{path}: all coordinates are between 0 and 1: they look like fractions of the sides; multiply them by "
+            "width and height."
         )
 
 

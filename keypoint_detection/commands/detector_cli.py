@@ -45,8 +45,8 @@ from keypoint_detection.training.restoring import explain_failed_restoring
 from keypoint_detection.training.resuming import compare
 from keypoint_detection.training.run_folder import SavedRun
 
-# What jsonargparse cannot write to a config file by itself: a parameter of torchvision's transforms, and defaults of
-# Lightning's callbacks StochasticWeightAveraging and Timer.
+# Values that jsonargparse cannot write to a config file itself: a parameter of torchvision's transforms, and defaults
+# of Lightning's callbacks StochasticWeightAveraging and Timer.
 register_type(numbers.Number, serializer=lambda value: value, deserializer=lambda value: _as_number(value))
 register_type(torch.device)
 yaml.SafeDumper.add_multi_representer(StrEnum, lambda dumper, word: dumper.represent_str(str(word.value)))
@@ -60,12 +60,12 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
 
     What it overrides, in the order in which Lightning calls it:
 
-    - `subcommands`: only the parser of the command that runs is made, which saves a second.
-    - `add_arguments_to_parser`, `setup_parser`: defaults of this package, links, and the options of `kpd predict`.
-    - `parse_arguments`: the user's words rank above the settings of a checkpoint, and these above the defaults.
-    - `before_instantiate_classes`: what can be known from the labels need not be set.
+    - `subcommands`: only the parser of the running command is made, which saves a second.
+    - `add_arguments_to_parser`, `setup_parser`: the defaults of this package, links, and the options of `kpd predict`.
+    - `parse_arguments`: the user's arguments rank above the settings of a checkpoint, and these above the defaults.
+    - `before_instantiate_classes`: what can be derived from the labels need not be set.
     - `instantiate_classes`, `instantiate_trainer`: errors in settings and data are found before anything is trained.
-    - `after_fit` and so on: results, and what could not be read, are shown last.
+    - `after_fit` and so on: results and what could not be read are shown last.
     """
 
     request: Request
@@ -89,23 +89,23 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={
                 "logger": DEFAULT_LOGGER,
-                # Lightning's own table shows FLOPs that it does not know and modes that users do not need.
+                # Lightning's own table shows FLOPs that it cannot count and modes that users do not need.
                 "enable_model_summary": False,
                 "callbacks": list_constant_callbacks(stop),
             },
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Name the command, and those arguments of the Trainer's method that are not options.
+        """Name the command, and the arguments of the Trainer's method that are not options.
 
-        Parsers of the other commands, which nobody would use, take a second to make.
+        Making the parsers of the other commands, which would go unused, takes a second.
         """
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Set channels once, on the model, and show the default callbacks like any other setting."""
         parser.link_arguments("model.channels", "data.channels", apply_on="instantiate")
-        # jsonargparse knows how to name a class that is a default, and not one with arguments.
+        # jsonargparse can name a class that is a default, but not one with arguments.
         optimizer = describe_factory(inspect.signature(KeypointDetector).parameters["optimizer"].default)
         parser.set_defaults({"trainer.callbacks": DEFAULT_CALLBACKS, "model.optimizer": optimizer})
 
@@ -124,7 +124,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         if self.command == "predict":
             parser.add_lightning_class_args(PredictionWriter, "output")
             let_stand_alone(parser, "--output.resume", RESUME)
-            # Predictions already written need not be kept in memory.
+            # Predictions that have been written need not be kept in memory.
             parser.set_defaults({"return_predictions": False})
         describe_command(parser, self.command)
 
@@ -159,7 +159,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
             self._refuse(error)
 
     def instantiate_classes(self) -> None:
-        """Create trainer, model and data, and read the data's files, to report errors in them before training."""
+        """Create trainer, model and data module, and read the data files, to report errors before training."""
         try:
             super().instantiate_classes()
             check_precision(str(self.trainer.precision))
@@ -174,7 +174,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         prepare_wandb(self.trainer.loggers)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Create the trainer, with the progress bar, and without callbacks that keep checkpoints if switched off."""
+        """Create the trainer, with the progress bar, and without checkpoint callbacks if they are switched off."""
         trainer = self.config_init[self.subcommand].trainer
         own, always = complete_callbacks(trainer, self.trainer_defaults["callbacks"])
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
@@ -182,7 +182,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         plugins = complete_plugins(trainer)
         try:
             made = super().instantiate_trainer(**{**kwargs, **validations, "callbacks": own, "plugins": plugins})
-        except (TypeError, RuntimeError, LookupError, AttributeError) as error:  # of values that it does not check
+        # Values that the parser does not check.
+        except (TypeError, RuntimeError, LookupError, AttributeError) as error:
             reason = first_line(error)
             raise MisconfigurationException(f"the settings of the trainer cannot be used: {reason}") from error
         explain_failed_restoring(made, _explain_failed_restoring)
@@ -203,7 +204,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
         warn_of_crowded_images(data, self.model)
 
     def after_fit(self) -> None:
-        """Show the result when all else has been said."""
+        """Show the result after everything else."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         finish_wandb(next(one.exit_code for one in callbacks if isinstance(one, GracefulStop)))
         for callback in callbacks:
@@ -213,7 +214,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
     after_validate = after_test = after_fit
 
     def after_predict(self) -> None:
-        """List what could not be read, and let the exit code say so."""
+        """List what could not be read, and set the exit code accordingly."""
         writer = next(one for one in self.trainer.callbacks if isinstance(one, PredictionWriter))  # type: ignore[attr-defined]
         if writer.unread.reasons:
             leave_with_unreadable("kpd predict", *writer.unread)
@@ -225,8 +226,8 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
 
 def _explain_failed_restoring(problem: str) -> MisconfigurationException:
     return MisconfigurationException(
-        f"--ckpt_path: the state of the training in the checkpoint is damaged ({problem}). Start a new training from "
-        "its weights: --model.init_from=FILE.ckpt instead of --ckpt_path."
+        f"--ckpt_path: the training state in the checkpoint is damaged ({problem}). Start a new training from its "
+        "weights: --model.init_from=FILE.ckpt instead of --ckpt_path."
     )
 
 
@@ -234,7 +235,7 @@ class _DetectorParser(ShortErrors, LightningArgumentParser):
     """The parser of `fit`, `validate`, `test` and `predict`."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what a stored setting may not name, rather than how the parser failed for lack of it."""
+        """Report the name that a stored setting may not use, rather than how the parser failed without it."""
         refused = current_trust().refused if self.exit_on_error else []
         super().error(f"--ckpt_path: {explain_refusal(refused[0])}" if refused else message, ex)
 

@@ -1,4 +1,4 @@
-"""The command `kpd export`: one file that takes images and returns points, compared with PyTorch."""
+"""The command `kpd export`: write one file that takes images and returns points, and compare it with PyTorch."""
 
 import tempfile
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from keypoint_detection.printing import complain, say
 from keypoint_detection.types import DataError
 
 N_IMAGES = 16
-# Height and width of the images that are drawn if none are given.
+# Height and width of the drawn images that are used if none are given.
 DRAWN_SIZE = (240, 320)
 
 
@@ -60,11 +60,11 @@ def export(
         output: the file to write; by default, detector.onnx or detector.pt2 in the working folder.
         format: `onnx`, for onnxruntime and others; `torch_export`, for `torch.export.load` without this package.
         precision: precision of the network's weights and arithmetic. `float16` halves the file, is faster on processors
-            that support it, and moves points: the report says how far, and the file is kept whatever it says.
-        heatmaps: add a last output, the heatmaps.
-        images: what to compare on: an image, a folder, a pattern or a COCO file. By default, drawn images.
-        flip_test: average the heatmaps with those of the mirrored image, inside the file: more precise, in twice the
-            time; needs a training with data.flip_pairs. By default, as in the training.
+            that support it, and moves points: the report says how far, and the file is kept in any case.
+        heatmaps: add the heatmaps as a last output.
+        images: images to compare on: an image, a folder, a pattern or a COCO file. By default, images are drawn.
+        flip_test: average the heatmaps with those of the mirrored image, inside the file: more precise, at twice the
+            runtime; needs a detector trained with data.flip_pairs. By default, as in training.
 
     Returns:
         Whether the file is kept: both find the same points to within 0.05 px, or it is in half precision.
@@ -83,7 +83,7 @@ def export(
     examples = _read_examples(images) if images else draw_box_images(N_IMAGES, *DRAWN_SIZE)
     path.parent.mkdir(parents=True, exist_ok=True)
     write = write_onnx if format == "onnx" else write_program
-    # The file appears once it is complete and known to match PyTorch.
+    # The file appears only once it is complete and known to match PyTorch.
     with tempfile.TemporaryDirectory(prefix=".kpd-export-", dir=path.parent) as folder:
         partial = Path(folder) / path.name
         write(detector, partial, precision=precision, heatmaps=heatmaps, version=__version__)
@@ -137,7 +137,7 @@ def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:
 
 
 def _read_examples(source: str) -> list[NDArray[np.uint8]]:
-    """Read the first images that can be read, and name those before them that cannot."""
+    """Read the first readable images, and name the unreadable ones before them."""
     images = find_unlabelled(source, None, "--images", "allow", takes_videos=False)
     examples: list[NDArray[np.uint8]] = []
     failures: list[str] = []

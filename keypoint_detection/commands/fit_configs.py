@@ -1,4 +1,4 @@
-"""The options of `kpd fit` that say what a training reads, for commands that look at its data."""
+"""The options of `kpd fit` that determine what training reads, for commands that examine its data."""
 
 import inspect
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ MODEL_OPTIONS = ("channels", "max_keypoints", "min_distance_px")
 
 
 def split_fit_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split words into those of a command itself and the options of `kpd fit`, each with its value in one word.
+    """Split arguments into those of a command itself and the options of `kpd fit`, each joined with its value.
 
     >>> split_fit_words(["train.json", "--config", "a.yaml", "--data.fold=1", "--json"])
     (['train.json', '--json'], ['--config=a.yaml', '--data.fold=1'])
@@ -62,7 +62,7 @@ def _add_data_options(parser: Parser) -> None:
 
 
 def _keep_data_words(words: Sequence[str]) -> list[str]:
-    """Drop from flags and config files what does not concern the data, so that those of `kpd fit` can be given.
+    """Drop what does not concern the data from flags and config files, so that those of `kpd fit` can be used.
 
     Raises:
         DataError: a config cannot be read.
@@ -77,7 +77,7 @@ def _keep_data_words(words: Sequence[str]) -> list[str]:
 
 
 def _is_of_training(word: str) -> bool:
-    """Whether a flag `--name=value` is for the trainer, or a part of the model that has nothing to do with data."""
+    """Whether a flag `--name=value` is for the trainer, or for a part of the model unrelated to the data."""
     from keypoint_detection.detector import KeypointDetector
 
     name = word.partition("=")[0]
@@ -115,12 +115,12 @@ def _read_config(config: ConfigWord) -> str:
 def read_fit_words(
     command: str, words: Sequence[str], file: str | None
 ) -> "tuple[DataDescription, KeypointsDataModule]":
-    """Describe what a training with these options would read.
+    """Describe what training with these options would read.
 
     Args:
-        command: the one to which the words belong, for errors.
+        command: the command that the words belong to, for errors.
         words: options of `kpd fit`.
-        file: the file to train on, if it is given apart from them.
+        file: the file to train on, if it is given separately.
 
     Raises:
         SystemExit: the words are wrong (2).

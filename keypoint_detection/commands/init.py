@@ -24,7 +24,7 @@ from keypoint_detection.types import DataError
 BASE, QUICKSTART = "base.yaml", "quickstart.yaml"
 # Files beside the labels that are taken for the validation part.
 VALIDATION_NAMES = ("val.json", "valid.json", "validation.json")
-# What suits most images if nothing is known of the objects in them.
+# A size that suits most images if nothing is known about the objects in them.
 USUAL_SIZE = (256, 256)
 # The mark of a side in a name: a word (though not in bright, upright or cleft), or a letter set off by a separator, a
 # capital or the end of the name.
@@ -39,7 +39,7 @@ OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 class LabelDescription(NamedTuple):
-    """What a config says about a file of labels.
+    """The settings of a config that follow from a label file.
 
     Attributes:
         train: path of the training file.
@@ -74,14 +74,14 @@ def init(
 ) -> None:
     """Write a commented config for `kpd fit` that suits a file of labels: kpd init data/train.json.
 
-    It says what depends on the data: files, an image size that suits the objects, and types that swap in a mirrored
+    It sets what depends on the data: files, an image size that suits the objects, and types that swap in a mirrored
     image, guessed from their names. An existing file is never overwritten.
 
     Args:
         file: COCO keypoint file (JSON) to train on.
         val: COCO keypoint file to validate on; by default, val.json beside the training file if there is one, otherwise
             a fifth of the training images is held out.
-        quickstart: write the config of the first example instead, which draws its own data: kpd init --quickstart.
+        quickstart: instead, write the config of the first example, which draws its own data: kpd init --quickstart.
         output: the file to write; by default, base.yaml or quickstart.yaml in the working folder.
         image_root: folder that the images' file names are relative to; by default, the folder of each JSON file.
         coordinates: convention of the labels: in `continuous`, (0, 0) is the outer corner of the top-left pixel; in
@@ -96,7 +96,7 @@ def init(
         raise DataError("give a COCO keypoint file: kpd init data/train.json; or --quickstart for the first example.")
     path = Path(output or (QUICKSTART if quickstart else BASE)).expanduser()
     if path.exists():
-        raise DataError(f"{path} exists already and is left as it is; give another name with --output.")
+        raise DataError(f"{path} already exists and is left unchanged; give another name with --output.")
     refuse_unwritable(path, "--output")
     text = _read_template(QUICKSTART)
     if file is not None:
@@ -147,7 +147,7 @@ def write_config(labels: LabelDescription, name: str) -> str:
 
 
 def _propose_channels(types: Sequence[str]) -> str:
-    """Write channels for types whose names differ by a number, as a comment: what looks alike, the user knows."""
+    """Suggest channels, as a comment, for types whose names differ by a number: only users know which look alike."""
     groups: dict[str, list[str]] = {}
     for one in types:
         groups.setdefault(re.sub(r"[\s_-]*\d+$", "", one) or one, []).append(one)
@@ -165,7 +165,7 @@ def _propose_flip_pairs(types: Sequence[str]) -> str:
 
 
 def guess_flip_pairs(types: Sequence[str]) -> list[list[str]]:
-    """Pair the types whose names differ by their side; no pairs at all if a side lacks its twin.
+    """Pair the types whose names differ by their side; return no pairs if any side lacks its counterpart.
 
     >>> guess_flip_pairs(["nose", "left_ear", "right_ear", "LEye", "REye"])
     [['left_ear', 'right_ear'], ['LEye', 'REye']]

@@ -29,7 +29,7 @@ from keypoint_detection.types import NOT_LABELLED, VISIBLE, DataError
 
 N_COLUMNS = 4
 N_DECIMALS = 4
-# How many frames of all videos are looked at, spread evenly: those in between look the same.
+# How many frames of all videos are examined, evenly spread: those in between look the same.
 N_FRAMES = 1000
 
 
@@ -41,7 +41,7 @@ class _Candidate(NamedTuple):
 
 
 class _Suggestion(NamedTuple):
-    """An image to label: its name and file, and how much the detector doubts what it finds there."""
+    """An image to label: its name and file, and how much the detector doubts its own detections there."""
 
     name: str
     path: Path
@@ -67,20 +67,21 @@ def suggest(
     output: str = "suggested.csv",
     outside_images: OutsideImages = "error",
 ) -> list[str]:
-    """Rank images or frames of videos by how much labelling them would teach, and draw the first on a contact sheet.
+    """Rank images or frames of videos by how much labelling them would help, and draw the best on a contact sheet.
 
-    Images come first in which the detector is in doubt: low scores, a point too many, or points that move when the
-    image is mirrored or shrunk. Images that resemble another suggestion, or one that is labelled, come later. Of
-    videos, up to a thousand frames are looked at, and those suggested are written as images.
+    Images in which the detector is in doubt come first: low scores, superfluous points, or points that move when the
+    image is mirrored or shrunk. Images that resemble another suggestion or a labelled image come later. At most a
+    thousand frames of all videos are examined; those suggested are written as images.
 
     Args:
         ckpt_path: path of the checkpoint, or `wandb://entity/project/name:alias`.
         images: a video, an image, a folder with everything below it, a pattern such as `frames/**/*.jpg`, or a COCO
             file, of which only the images are read.
         n_images: number of images to suggest.
-        labelled: images that are labelled already, e.g. the training file; they are neither suggested nor repeated.
+        labelled: images that are labelled already, e.g. the training file; neither they nor near-copies of them are
+            suggested.
         output: the CSV file to write, with rank, image and doubt; the contact sheet has the same name with .png, and
-            the folder of frames the same without .csv.
+            the folder of frames the same name without .csv.
         outside_images: whether images outside the folder of a COCO file are an error, or read too (allow).
 
     Returns:
@@ -113,7 +114,7 @@ def suggest(
     doubts = measure_doubts([impression for _, impression in seen], threshold)
     has_points = any((scores >= threshold).any() for _, impression in seen for scores in impression.scores)
     if not has_points:
-        complain("kpd suggest: no point was found in any image: the order is by difference alone.\n")
+        complain("kpd suggest: no point was found in any image: they are ranked only by how much they differ.\n")
     chosen = choose_images(
         doubts if has_points else None, thumbnails, np.reshape(of_known, (-1, thumbnails.shape[1])), n_images
     )
@@ -139,7 +140,7 @@ def _report(table: Path, n_chosen: int, n_seen: int, n_wanted: int) -> None:
 
 
 def _refuse_outputs(table: Path, has_videos: bool) -> None:
-    """Refuse files that are there already or cannot be written, before any image is read."""
+    """Refuse output files that already exist or cannot be written, before any image is read."""
     if table.suffix.lower() != ".csv":
         raise DataError(f"--output is {str(table)!r}; a name ending in .csv is expected.")
     for path in (table, table.with_suffix(".png"), *([table.with_suffix("")] * has_videos)):
@@ -205,7 +206,7 @@ def _list_files(source: str, option: str, outside_images: OutsideImages, *, take
     try:
         return find_unlabelled(source, None, option, outside_images, takes_videos=takes_videos)
     except DataError as error:
-        # The option has a different name here than in a training.
+        # The option has a different name here than in `kpd fit`.
         raise DataError(str(error).replace("--data.", "--")) from error
 
 

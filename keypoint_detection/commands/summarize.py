@@ -1,4 +1,4 @@
-"""The command `kpd summarize`: several runs as one result, compared with each other, or as a learning curve."""
+"""The command `kpd summarize`: combine several runs into one result, a comparison or a learning curve."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from keypoint_detection.types import DataError
 
 logger = logging.getLogger(__name__)
 
-# Identifies a summary, so that nothing else is overwritten.
+# Identifies a summary, so that no other file is overwritten.
 KIND = "kpd summary"
 
 
@@ -49,14 +49,14 @@ def summarize(
     """Measure several runs together, with intervals: as one result, side by side, or as a learning curve.
 
     Runs of several folds (`data.n_folds`) are pooled into one table. Runs that measured the same images are compared:
-    a row for each setting, the smallest error first, its seeds averaged. Runs on several parts of the training images
+    one row per setting, averaged over its seeds, the smallest error first. Runs on several parts of the training images
     (`data.train_fraction`) become a curve of the error against the number of images, with a forecast for twice the
-    labels. Folds are pooled first.
+    labels. In all cases, folds are pooled first.
 
     Args:
         runs: run folders, a folder that contains them, or patterns of either: 'runs/*-fit*'.
         output: the JSON file to write. The figure of a learning curve has the same name but ends in .png.
-        error: the error, over all channels, that settings are sorted by and that a learning curve shows.
+        error: the error over all channels by which settings are sorted, and which a learning curve shows.
         n_resamples: bootstrap resamples of the held-out images for the 95 % intervals. If `data.group_by` was given,
             whole groups are drawn.
         seed: seed of the resampling.
@@ -72,7 +72,7 @@ def summarize(
     is_curve = has_fractions(found.runs)
     is_comparison = not is_curve and has_repeated_images(found.runs)
     if not is_comparison and (others := find_other_detectors(found.runs)):
-        logger.warning("These runs are not trainings of one detector: %s.", "; ".join(others))
+        logger.warning("These runs did not train the same detector: %s.", "; ".join(others))
     if is_comparison:
         summary, parts = _compare_settings(found.runs, error, n_resamples, seed)
     elif is_curve:
@@ -176,7 +176,7 @@ def _make_comparison_table(comparison: Comparison, error: ErrorName) -> Table:
     table = Table(title="Settings", title_justify="left", caption_justify="left")
     table.caption = (
         f"the same {comparison.n_images} images; below each number its 95 % interval (bootstrap over the images, "
-        "trainings averaged)"
+        "training runs averaged)"
     )
     table.add_column("setting")
     table.add_column("trainings", justify="right")
@@ -194,7 +194,7 @@ def _make_comparison_table(comparison: Comparison, error: ErrorName) -> Table:
 
 
 def judge(comparison: Comparison, error: ErrorName) -> str:
-    """Say in words whether the first setting can be told from the second; empty if there is only one."""
+    """Say in words whether the first setting differs detectably from the second; empty if there is only one."""
     if comparison.lead is None:
         return ""
     lead, label = comparison.lead, OVERALL_METRICS[error].label
@@ -205,9 +205,9 @@ def judge(comparison: Comparison, error: ErrorName) -> str:
         f"The {label} of {second} minus that of {first} is {lead.value:.3g} (95 % interval {lead.low:.3g} to "
         f"{lead.high:.3g}): "
     )
-    text += f"{first} is better on these images." if lead.low > 0 else "these images cannot tell which is better."
+    text += f"{first} is better on these images." if lead.low > 0 else "these images cannot show which is better."
     if min(setting.n_trainings for setting in comparison.settings[:2]) == 1:
-        text += " One of them was trained only once, and other seeds may turn the order around."
+        text += " One of them was trained only once, and other seeds may reverse the order."
     return text
 
 
@@ -253,7 +253,7 @@ def _describe_training(training: Training) -> dict[str, Any]:
 
 def _make_curve_table(curve: LearningCurve, error: str) -> Table:
     table = Table(title="Learning curve", title_justify="left", caption_justify="left")
-    table.caption = "95 % intervals: bootstrap over held-out images and trainings"
+    table.caption = "95 % intervals: bootstrap over held-out images and training runs"
     for heading in ("training images", "trainings", error, "95 % interval"):
         table.add_column(heading, justify="right")
     for size, n_runs, estimate in zip(curve.sizes, curve.n_runs, curve.errors, strict=True):
@@ -268,17 +268,19 @@ def conclude(curve: LearningCurve) -> str:
     fell = f"{_percent(curve.fell.value)} (95 % interval {_percent(curve.fell.low)} to {_percent(curve.fell.high)})"
     text = f"From {first:g} to {last:g} training images the error fell by {fell}."
     if min(curve.n_runs) == 1:
-        text += " Some sizes were trained only once: these intervals do not include how much trainings vary."
+        text += (
+            " Some sizes were trained only once: these intervals do not include the variation between training runs."
+        )
     if not curve.shows_a_fall:
-        return f"{text} These trainings do not show that more images help; more seeds or held-out images would tell."
+        return f"{text} These runs do not show that more images help; more seeds or held-out images would tell."
     if curve.forecast is None or curve.gain is None:
-        return f"{text} A forecast for twice the labels needs trainings on at least three numbers of images."
+        return f"{text} A forecast for twice the labels needs runs on at least three different numbers of images."
     span = f"{_percent(curve.gain.low)} to {_percent(curve.gain.high)}"
     forecast = f"{curve.forecast.value:.3g} ({curve.forecast.low:.3g}–{curve.forecast.high:.3g})"
     if not curve.determines_gain:
         return (
             f"{text} The effect of twice the labels ({2 * last:g}) is not determined: an error smaller by anything "
-            f"from {span} fits these trainings. More seeds, held-out images or sizes would narrow it down."
+            f"from {span} fits these runs. More seeds, held-out images or sizes would narrow it down."
         )
     gain = f"smaller by {_percent(curve.gain.value)} ({span})"
     return f"{text} With twice the labels ({2 * last:g}) expect {forecast}: {gain}."

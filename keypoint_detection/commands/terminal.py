@@ -1,4 +1,4 @@
-"""What commands that read many images show on the terminal: how far they are, and which images they could not read."""
+"""What commands that read many images show on the terminal: their progress, and which images they could not read."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,10 +12,10 @@ UNREADABLE = 1
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
-    """Show how many of the items have been taken, if there is a terminal.
+    """Show how many of the items have been processed, if there is a terminal.
 
     Args:
-        items: what is iterated over.
+        items: the items to iterate over.
         description: what is done with them, e.g. `Reading images`.
         total: their number.
     """
@@ -28,7 +28,7 @@ def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
 
 
 def leave_with_unreadable(command: str, counted: str, failures: Sequence[str]) -> NoReturn:
-    """List what could not be read, one a line, and let the exit code say so.
+    """List what could not be read, one per line, and set the exit code accordingly.
 
     Args:
         command: what was running, e.g. `kpd predict`.

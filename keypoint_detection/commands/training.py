@@ -23,7 +23,7 @@ from keypoint_detection.training.graceful_stop import GracefulStop
 from keypoint_detection.training.health import TrainingDivergedError
 from keypoint_detection.types import DataError
 
-# What the system answers where a file cannot be written: no space, no quota, read-only.
+# The system's errors for a file that cannot be written: no space, over quota, read-only.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -35,8 +35,8 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
         cli_class: the class of the command line to run.
 
     Raises:
-        SystemExit: help was requested (0), the words, data or checkpoint are wrong (2), the training diverged or
-            its checkpoint cannot be written (1), or a signal ended it (128 plus its number; 0 in a sweep).
+        SystemExit: help was requested (0), the arguments, data or checkpoint are wrong (2), training diverged or its
+            checkpoint cannot be written (1), or a signal ended it (128 plus its number; 0 in a sweep).
     """
     show_log()
     silence_advice()
@@ -48,7 +48,7 @@ def run(words: Sequence[str], cli_class: type[DetectorCLI] = DetectorCLI) -> Det
     except (MisconfigurationException, CheckpointError) as error:
         _leave(words, str(error), error)
     except (TrainingDivergedError, NotFiniteError, CheckpointWriteError) as error:
-        # All processes find a training diverged together.
+        # All processes detect the divergence together.
         if find_rank() == 0 or not isinstance(error, TrainingDivergedError):
             complain(f"kpd {words[0]}: {error}\n")
         finish_wandb(exit_code=1)

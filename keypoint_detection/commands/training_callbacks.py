@@ -1,4 +1,4 @@
-"""What a training or a measurement gets beside the user's settings: callbacks, logger, plugins."""
+"""What training and measuring use besides the user's settings: callbacks, logger, plugins."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ DEFAULT_CALLBACKS: list[dict[str, Any]] = [
     {"class_path": "keypoint_detection.reporting.html_report.HtmlReport"},
 ]
 
-# What `callbacks` can name without its module: short names refer to imported classes.
+# Callbacks that `callbacks` can name without their module: short names refer to imported classes.
 CALLBACKS = (BestCheckpoint, HtmlReport, ModelArtifact, PredictionOverlays, ResultTable, WorstImages)
 
 DEFAULT_LOGGER = {
@@ -42,10 +42,10 @@ DEFAULT_LOGGER = {
 
 
 def list_constant_callbacks(stop: GracefulStop) -> list[Callback]:
-    """List the callbacks that are present whatever the user's own list contains.
+    """List the callbacks that are always present, whatever the user's own list contains.
 
     Args:
-        stop: the one that ends the run when a signal asks for it.
+        stop: the callback that ends the run when a signal asks for it.
     """
     return [
         WandbRun(),
@@ -62,7 +62,7 @@ def list_constant_callbacks(stop: GracefulStop) -> list[Callback]:
 
 
 def complete_callbacks(trainer: Namespace, constant: Sequence[Callback]) -> tuple[list[Callback], list[Callback]]:
-    """Add the progress bar, and leave out what keeps checkpoints, as the settings of the trainer ask for it.
+    """Add the progress bar and leave out checkpoint callbacks, as the settings of the trainer ask.
 
     Args:
         trainer: its settings, with the user's callbacks.
@@ -81,7 +81,7 @@ def complete_callbacks(trainer: Namespace, constant: Sequence[Callback]) -> tupl
 
 
 def complete_plugins(trainer: Namespace) -> list[Any]:
-    """List the plugins of the user, and one that writes whole files unless the user has one that writes them."""
+    """List the user's plugins, and one that writes files atomically unless the user's own write them."""
     given = trainer.plugins
     plugins = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
     is_written = brings_checkpoint_io(trainer.strategy) or any(isinstance(one, CheckpointIO) for one in plugins)

@@ -1,4 +1,4 @@
-"""The help of `kpd fit`, `validate`, `test` and `predict`: the most used options first, the others on pages."""
+"""The help of `kpd fit`, `validate`, `test` and `predict`: the most used options first, others on pages."""
 
 from argparse import SUPPRESS
 from collections.abc import Sequence
@@ -29,6 +29,8 @@ SHOWN = {
     "predict": ("output", "data"),
 }
 TITLES = {
+    "data": "Options of the data",
+    "model": "Options of the detector",
     "trainer": "Options of Lightning's Trainer: length, devices, precision, callbacks, logger",
 }
 PAGES = {
@@ -37,26 +39,26 @@ PAGES = {
     "trainer": "length, devices, precision, callbacks, logger",
 }
 TEXTS = {
-    "config": "YAML file with any of these options; flags and further files after it take precedence",
-    "seed_everything": "seed of the initial network and of everything drawn at random; true: a new one every time",
+    "config": "YAML file with any of these options; flags and files given after it take precedence",
+    "seed_everything": "seed of the initial network and of everything drawn at random; true: another one every time",
     "weights_only": SUPPRESS,
     "return_predictions": SUPPRESS,
     "verbose": SUPPRESS,
 }
 CHECKPOINT = {
-    "fit": "checkpoint of an interrupted training to resume, runs/…/checkpoints/last.ckpt",
+    "fit": "checkpoint of an interrupted training run to resume, runs/…/checkpoints/last.ckpt",
     "others": "checkpoint of a trained detector, a path or wandb://entity/project/name:alias; required",
 }
 
 
 def describe_command(parser: Any, command: str) -> None:
-    """Put this package's words in place of Lightning's, in the help and in commented configs."""
+    """Replace Lightning's wording with this package's, in the help and in commented configs."""
     parser.description = DESCRIPTIONS[command]
     reword_options(parser, {**TEXTS, "ckpt_path": CHECKPOINT.get(command, CHECKPOINT["others"])}, TITLES)
 
 
 def show_help(parser: Any, command: str, words: Sequence[str]) -> None:
-    """Show the page of help that words ask for, and exit; do nothing if they ask for none.
+    """Show the help page that the words ask for, and exit; do nothing if they ask for none.
 
     Args:
         parser: of the command.

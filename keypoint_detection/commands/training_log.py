@@ -1,4 +1,4 @@
-"""What users read of the log of a training: the package's own, and of Lightning's what concerns this run."""
+"""What users see of the log: the package's own messages, and those of Lightning that concern this run."""
 
 import logging
 import re
@@ -9,7 +9,7 @@ from keypoint_detection.ranks import find_rank
 
 
 def show_log() -> None:
-    """Show the package's log on the terminal, unless its user has configured logging; of several processes, once."""
+    """Show the package's log on the terminal, unless the user has configured logging; once for all processes."""
     package = logging.getLogger("keypoint_detection")
     package.setLevel(logging.INFO)
     if find_rank():
@@ -27,14 +27,14 @@ def silence_advice() -> None:
         ".*LeafSpec.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
-        # The normalisation layers of a frozen encoder are meant to be.
+        # The normalisation layers of a frozen encoder are meant to be in eval mode.
         r".*Found \d+ module\(s\) in eval mode at the start of training.*",
         # The order of the images follows from the seed and the epoch, and a resumed epoch continues in it.
         ".*your dataloader is not resumable.*",
         # `SavedRun` finds the checkpoints of a moved run.
         ".*The dirpath has changed from.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
-        # The metrics are those of all processes already.
+        # The metrics already cover all processes.
         ".*It is recommended to use `self.log.*sync_dist=True.*",
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -48,11 +48,11 @@ def _concerns_this_run(record: logging.LogRecord) -> bool:
 
 
 def _explain_end_of_process(record: logging.LogRecord) -> bool:
-    """Reword what Lightning says before it ends all processes because one has ended."""
+    """Reword Lightning's message before it ends all processes because one has ended."""
     if match := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
         record.args = ()
         record.msg = (
-            f"Process {match[1]} of this command ended with code {match[2]}, so the others are ended too. If there is "
-            "no message from it above, it was killed, most likely by the system because memory ran out."
+            f"Process {match[1]} of this command ended with code {match[2]}, so the others are stopped too. If it left "
+            "no message above, it was killed, most likely by the system because memory ran out."
         )
     return True

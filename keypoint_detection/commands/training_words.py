@@ -1,4 +1,4 @@
-"""The words of `kpd fit`, `validate`, `test` and `predict` before they are parsed, and the checkpoint they name."""
+"""The arguments of `kpd fit`, `validate`, `test` and `predict` before they are parsed, and the checkpoint they name."""
 
 import logging
 import os
@@ -31,12 +31,12 @@ RESUME = "--resume"
 
 
 class Request(NamedTuple):
-    """What a command was asked for.
+    """What a command was asked to do.
 
     Attributes:
         words: what the parser reads.
-        texts: the texts that the user wrote, each after its option.
-        stored: the checkpoint that a training resumes, or that is measured.
+        texts: the texts that the user wrote, each with its option.
+        stored: the checkpoint to resume or to measure.
     """
 
     words: list[str]
@@ -56,7 +56,7 @@ def read_request(parser: ShortErrors, command: str, typed: Sequence[str]) -> Req
         SystemExit: the words or the checkpoint are wrong (2).
     """
     options = set(list_option_strings(parser))
-    # The parser reads the variable of an option's first name only.
+    # The parser only reads the environment variable of an option's first name.
     words = [*variables_as_words(command, options - {RESUME}, os.environ), *prepare_words(typed)]
     try:
         refuse_broken_configs(words)
@@ -70,12 +70,12 @@ def read_request(parser: ShortErrors, command: str, typed: Sequence[str]) -> Req
 
 
 def warn_of_lost_settings(stored: Stored, words: Sequence[str]) -> None:
-    """Warn that a training is resumed without the settings of its run, unless words name a config."""
+    """Warn that a run is resumed without its settings, unless the words name a config."""
     if stored.run is None and not gives_config(words):
         logger.warning(
-            "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as seed, length "
-            "or logger, take their defaults, and the run gets a new folder. To resume as before, give the %s of its "
-            "run with --config.",
+            "%s is not in the checkpoints/ folder of a run with its %s: settings not given here, such as seed, "
+            "length or logger, take their defaults, and the run gets a new folder. To resume with the same settings, "
+            "give the %s of its run with --config.",
             *(stored.path, CONFIG_FILE, CONFIG_FILE),
         )
 
@@ -104,7 +104,7 @@ def _read_checkpoint(
 
 
 def _is_given(config: Path, words: Sequence[str]) -> bool:
-    """Whether the user names a config as one of their own."""
+    """Whether the user gives a config of their own."""
     return os.path.realpath(config) in {os.path.realpath(one.source) for one in find_configs(words).values()}
 
 

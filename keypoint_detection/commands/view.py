@@ -55,7 +55,7 @@ def view(
         outside_images: whether images outside that folder are an error, or shown too (allow).
         coordinates: convention of the file: in `continuous`, (0, 0) is the outer corner of the top-left pixel; in
             `pixel_index`, integers name pixels.
-        score_threshold: points that score less are left out. `best_f1` takes the score with the best F1 in each
+        score_threshold: points with lower scores are left out. `best_f1` uses the score with the best F1 in each
             detector's validation.
 
     Raises:
@@ -65,7 +65,7 @@ def view(
     try:
         table = read_table(Path(data), image_root, coordinates, None, missing_images, outside_images)
     except DataError as error:
-        # The options have other names here than in a training.
+        # The options have other names here than in `kpd fit`.
         raise DataError(str(error).replace("--data.", "--")) from error
     paths = [ckpt_path] if isinstance(ckpt_path, str) else ckpt_path
     predictors = {
@@ -91,7 +91,7 @@ def make_samples(fiftyone: Any, table: CocoKeypoints, predictors: Mapping[str, P
     for index, stored in enumerate(table.image_paths):
         path = stored.decode()
         height, width = read_sizes(path).shown
-        # FiftyOne expects shares of the width and the height.
+        # FiftyOne expects fractions of the width and the height.
         scale = np.array([width, height])
         rows = slice(table.offsets[index], table.offsets[index + 1])
         types, points = table.types[rows], table.truths.points[rows]
@@ -126,7 +126,7 @@ def name_fields(paths: Sequence[str]) -> list[str]:
 def _as_keypoints(
     fiftyone: Any, points: Mapping[str, NDArray[np.floating[Any]]], scores: Mapping[str, NDArray[np.float32]] | None
 ) -> Any:
-    """Make one label of the points of each name, as shares of the image size."""
+    """Make one label of the points of each name, as fractions of the image size."""
     return fiftyone.Keypoints(
         keypoints=[
             fiftyone.Keypoint(

@@ -1,10 +1,10 @@
 """The box data sets of the Blender generator that kpd's predecessor was trained on: one JSON file.
 
 `dataset` lists the images: `image_path`, and lists of points such as `corner_keypoints`, `flap_corner_keypoints` and
-`flap_center_keypoints`, each also with `_visible` at its end. A point is [x, y] or [x, y, depth] in shares of the
+`flap_center_keypoints`, each also with `_visible` at its end. A point is [x, y] or [x, y, depth] in fractions of the
 image's width and height, with the origin at the BOTTOM left. Points in a `_visible` list have v=2, points only in the
-full list v=1. The order of the points in an image means nothing, so train them on one channel:
-`model.channels: {corner: [corner0, corner1, …]}`.
+full list v=1. The order of the points in an image means nothing, so train them on one channel: `model.channels:
+{corner: [corner0, corner1, …]}`.
 """
 
 import math
@@ -31,7 +31,7 @@ SUFFIX, VISIBLE_SUFFIX = "_keypoints", "_keypoints_visible"
 # Points in the two lists agree to within the generator's rounding.
 SAME_POINT = 1e-6
 
-# A point as shares of the image size, and its flag.
+# A point in fractions of the image size, and its flag.
 _Flagged = tuple[float, float, int]
 
 
@@ -70,12 +70,12 @@ def read(source: Path, reading: Reading) -> LabelSet:
         for kind, points in kinds.items():
             n_outside += _place(instance, starts[kind], points, image.size)
         image.instances = [instance]
-    notes += [f"Left out, as outside their image: {count_in_words(n_outside, 'point')}."] if n_outside else []
+    notes += [f"Left out: {count_in_words(n_outside, 'point')} outside the image."] if n_outside else []
     return LabelSet([Category(CATEGORY, keypoints)], [image for image, _ in found], notes)
 
 
 def _number(images: list[dict[str, list[_Flagged]]]) -> tuple[dict[str, int], list[str]]:
-    """Name as many keypoint types of each kind as any image has; return where each kind starts, and all names."""
+    """Name the keypoint types of each kind, as many as the fullest image has; return where each starts, and names."""
     starts: dict[str, int] = {}
     names: list[str] = []
     for kind in dict.fromkeys(kind for kinds in images for kind in kinds):
@@ -93,7 +93,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _read_kinds(entry: dict[str, Any], problems: Problems) -> dict[str, list[_Flagged]]:
-    """Read the points of an image by kind; those only in the list of visible ones are added to the full list."""
+    """Read the points of an image by kind; points only in the visible list are added to the full list."""
     kinds: dict[str, list[_Flagged]] = {}
     for key in entry:
         if key.endswith((SUFFIX, VISIBLE_SUFFIX)):

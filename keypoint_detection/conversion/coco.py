@@ -1,4 +1,4 @@
-"""COCO keypoint files, with everything that the other formats may need."""
+"""COCO keypoint files, with everything that the other formats can need."""
 
 import json
 from pathlib import Path, PurePosixPath
@@ -28,18 +28,18 @@ from keypoint_detection.destinations import relate_path
 from keypoint_detection.types import NOT_LABELLED, DataError
 
 ROBOFLOW_FILE = "_annotations.coco.json"
-# What CVAT and COCO itself call their files of keypoints.
+# Names that CVAT and COCO itself give their keypoint files.
 KEYPOINT_FILES = "person_keypoints_"
 
 
 class _File(NamedTuple):
-    """A file of labels.
+    """A label file.
 
     Attributes:
         path: the file.
-        split: its part of the data set; may be empty.
-        roots: the folders that its images may be in, the best first.
-        folder: the name of the folder that only its images are in; empty if there is none.
+        split: its part of the data set; can be empty.
+        roots: the folders that its images could be in, the most likely first.
+        folder: the name of the folder that contains only its images; empty if there is none.
     """
 
     path: Path
@@ -69,7 +69,7 @@ def _find_files(folder: Path) -> list[_File]:
 
 
 def _is_folder_of_coco(source: Path) -> bool:
-    """Whether this is a folder with COCO files, and not a YOLO data set, which may have some too."""
+    """Whether this is a folder with COCO files, and not a YOLO data set, which can contain some too."""
     return source.is_dir() and bool(_find_files(source)) and not (source / "data.yaml").is_file()
 
 
@@ -131,7 +131,7 @@ def _read_file(file: _File, reading: Reading, reached: dict[str, str]) -> LabelS
             images[annotation.image_id].instances.append(instance)
     notes = finder.conclude()
     problems.raise_if_any(path)
-    notes += [f"Left out, as without keypoints: {count_in_words(n_left_out, 'annotation')}."] if n_left_out else []
+    notes += [f"Left out: {count_in_words(n_left_out, 'annotation')} without keypoints."] if n_left_out else []
     categories = [
         Category(name_category(one), one.keypoints, read_edges(one.skeleton, len(one.keypoints), start=1))
         for one in named.values()

@@ -65,8 +65,8 @@ def read(source: Path, reading: Reading) -> LabelSet:
     categories = _read_categories(root, reading.keypoints)
     if len({element.get("task_id") for element in root.findall("image")}) > 1:
         finder.advice = (
-            "Put the images of each task in a folder named after its id (1/, 2/), and give --image_root the folder "
-            "above; or export the tasks one by one."
+            "Put the images of each task in a folder named after its id (1/, 2/), and give the folder above as "
+            "--image_root; or export the tasks one by one."
         )
     images = []
     n_others: Counter[str] = Counter()
@@ -123,7 +123,7 @@ def _parse(path: Path) -> ElementTree.Element:
 
 
 def _read_categories(root: ElementTree.Element, keypoints: list[str]) -> list[Category]:
-    """Read the skeletons that the task declares; what is not declared is taken from the shapes, in order."""
+    """Read the skeletons that the task declares; undeclared ones are taken from the shapes, in order."""
     categories: dict[str, Category] = {}
     loose = Category(LOOSE, list(keypoints))
     for label in root.iter("label"):
@@ -149,7 +149,7 @@ def _read_categories(root: ElementTree.Element, keypoints: list[str]) -> list[Ca
 
 
 def _read_edges(root: ElementTree.Element, categories: dict[str, Category]) -> None:
-    """Read the lines of a skeleton from its drawing, in which they join numbered nodes."""
+    """Read the edges of a skeleton from its drawing, in which they join numbered nodes."""
     for label in root.iter("label"):
         category, drawing = categories.get(label.findtext("name") or ""), label.findtext("svg")
         if category is None or not drawing or label.findtext("parent"):
@@ -260,15 +260,15 @@ def write(labels: LabelSet, output: Path) -> list[str]:
     }
     where = shorten_path(folders.pop()) if len(folders) == 1 else "FOLDER_OF_THE_IMAGES"
     return [
-        "The images stay where they are: in CVAT, make a task of them, then upload this file as annotations in the "
-        f"format CVAT 1.1. `kpd convert` reads it with `--image_root={where}`."
+        "The images stay where they are: in CVAT, create a task from them, then upload this file as annotations in "
+        f"the format CVAT 1.1. `kpd convert` reads it with `--image_root={where}`."
     ]
 
 
 def _declare(entries: ElementTree.Element, category: Category) -> None:
     """Declare a skeleton and its points, with a drawing in which the points are on a circle."""
     angles = 2 * np.pi * np.arange(len(category.keypoints)) / len(category.keypoints)
-    # In percent of the drawing.
+    # As percentages of the drawing.
     xs, ys = (50 + 40 * np.sin(angles)).round(2).tolist(), (50 - 40 * np.cos(angles)).round(2).tolist()
     drawing = ElementTree.Element("svg")
     for a, b in category.skeleton:

@@ -1,4 +1,4 @@
-"""Dividing images into parts for training, validation and test, so that no group of images is in two."""
+"""Divide images into parts for training, validation and test, so that no group of images is split between two parts."""
 
 import math
 
@@ -10,7 +10,7 @@ from keypoint_detection.data.grouping import BY_TIME, guess_group, name_groups, 
 from keypoint_detection.data.splitting import GAP
 from keypoint_detection.types import DataError
 
-# A part that differs from its wish by more than this share of it is told.
+# A part is reported if its size differs from the requested one by more than this share of it.
 TOLERANCE = 1 / 3
 
 
@@ -20,7 +20,8 @@ def divide_images(
     """Set the `split` of every image to train, val or test.
 
     Groups are drawn in random order; each part takes groups until another one would bring it no closer to its fraction,
-    but at least one. If there are too few videos for that, or those guessed are too unequal, each is divided in time.
+    but at least one. If there are too few videos for that, or the guessed ones are too unequal, each is divided in
+    time.
 
     Args:
         images: the images; those between two parts of one video are removed.
@@ -55,19 +56,21 @@ def divide_images(
         images[:] = kept
         videos = count_in_words(len(groups), "video is", "videos are each")
         left_out = count_in_words(n_images - len(kept), "image between the parts is", "images between the parts are")
-        notes = [f"{videos} divided in time, and {left_out} left out: other videos would make a better test."]
+        notes = [
+            f"{videos} divided in time, and {left_out} left out: a whole video of its own would make a better test."
+        ]
         return notes + _note_misses(images, wanted, n_images)
     if len(groups) <= len(parts):
         kind = f"groups by {group_by!r}" if group_by else "images or videos"
         raise DataError(
             f"there are {len(groups)} {kind} ({', '.join(sorted(groups)[:3])}), too few for train, "
-            f"{' and '.join(parts)}. If images of one group may be in two parts, which "
-            "makes the result too good, give --group_by=image."
+            f"{' and '.join(parts)}. If one group may be split between two parts, which makes the result look too "
+            "good, give --group_by=image."
         )
     names = sorted(groups)
     order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
     for position, split in enumerate(parts):
-        n_parts_after = len(parts) - position  # the later ones, and training
+        n_parts_after = len(parts) - position  # the parts after it, and training
         taken = _take(order, groups, wanted[split], len(order) - n_parts_after)
         order = [name for name in order if name not in taken]
         for name in taken:
@@ -80,7 +83,7 @@ def divide_images(
 
 
 def _divide_in_time(group: list[LabelledImage], val_fraction: float, test_fraction: float) -> list[LabelledImage]:
-    """Set the parts of one video, training first, and return its images without those between two parts.
+    """Assign the images of one video to parts, training first, and return them without those between two parts.
 
     Raises:
         DataError: it has too few images for that.
@@ -108,7 +111,7 @@ def _divide_in_time(group: list[LabelledImage], val_fraction: float, test_fracti
 
 
 def _note_misses(images: list[LabelledImage], wanted: dict[str, float], n_images: int) -> list[str]:
-    """Say which parts differ much from what was wished, as happens with few groups."""
+    """Report parts whose sizes differ much from those requested, as happens with few groups."""
     notes = []
     for split, number in wanted.items():
         count = sum(image.split == split for image in images)
@@ -139,5 +142,5 @@ def _name_groups(images: list[LabelledImage], group_by: int | str | None) -> lis
     try:
         return name_groups([image.name for image in images], 1 if group_by == "folder" else group_by)
     except DataError as error:
-        # The option has a different name here than in a training.
+        # The option has a different name here than in `kpd fit`.
         raise DataError(str(error).replace("data.group_by", "group_by")) from error

@@ -21,8 +21,8 @@ from keypoint_detection.data.problems import Problems
 from keypoint_detection.documents import read_json, refuse_special_file
 from keypoint_detection.types import DataError
 
-# Every format. Labels are of the first that recognises them: a folder of one format may also have the COCO files that
-# were made from it, so COCO comes later.
+# Every format. The first format that recognises the labels is used: a folder of one format may also contain COCO files
+# made from it, so COCO comes later.
 FORMATS: dict[str, Format] = {
     "sleap": SLEAP,
     "cvat": CVAT,
@@ -44,17 +44,17 @@ N_LISTED = 10
 
 
 def find_labels(source: Path, name: FormatName | None) -> tuple[Path, FormatName]:
-    """Find where labels are and what format they have; a folder may hold one file of them.
+    """Find where labels are and what format they have; a folder can contain one label file.
 
     Args:
         source: a file or folder.
-        name: of the format, if it is known.
+        name: name of the format, if it is known.
 
     Returns:
         The file or folder to read, and its format.
 
     Raises:
-        DataError: it is missing, of no known format, or a folder with several files that could be meant.
+        DataError: it is missing, of no known format, or a folder with several possible files.
     """
     _refuse_missing(source)
     if name is not None and source.is_file():
@@ -88,7 +88,7 @@ def _choose_file(folder: Path, name: FormatName | None) -> Path:
     if found:
         more = f" and {len(found) - N_LISTED} more" if len(found) > N_LISTED else ""
         listed = ", ".join(path.name for path in found[:N_LISTED])
-        raise DataError(f"{folder}: has {len(found)} files that could be meant: {listed}{more}. Name one of them.")
+        raise DataError(f"{folder}: has {len(found)} possible files: {listed}{more}. Name one of them.")
     if name is None:
         raise _not_recognised(folder)
     raise DataError(f"{folder}: has no *{FORMATS[name].source_suffix} file; {FORMATS[name].title} is read from one.")
@@ -114,7 +114,7 @@ def _recognise(source: Path) -> FormatName | None:
     try:
         content = read_json(source, "a file of labels")
     except DataError:
-        return "coco"  # its reader best explains what is wrong
+        return "coco"  # its reader gives the best explanation
     return next((name for name, one in FORMATS.items() if one.recognises_json(content)), "coco")
 
 
@@ -125,7 +125,7 @@ def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: C
         source: a file or folder.
         name: its format.
         reading: further options for reading it.
-        coordinates: what the numbers in this file mean, if not the usual for its format.
+        coordinates: convention of the file's coordinates, if not the usual one of its format.
 
     Raises:
         DataError: it cannot be read, or contains no keypoints.
@@ -135,18 +135,18 @@ def read_labels(source: Path, name: FormatName, reading: Reading, coordinates: C
     except OverflowError as error:
         raise DataError(f"{source}: has a number that is too large ({error}).") from error
     except DataError as error:
-        # The options have other names here than in a training.
+        # The options have other names here than in `kpd fit`.
         raise DataError(str(error).replace("--data.", "--")) from error
     _refuse_far_points(labels, source)
     shift(labels, offset_px(coordinates or FORMATS[name].coordinates))
     if not any(instance.is_labelled.any() for image in labels.images for instance in image.instances):
         raise DataError(f"{source}: no keypoint is labelled in its {count_in_words(len(labels.images), 'image')}.")
-    refuse_unlabelled_parts(labels.images, f"{source}: {{}}; convert the others alone")
+    refuse_unlabelled_parts(labels.images, f"{source}: {{}}; convert the other parts on their own")
     return labels
 
 
 def _refuse_far_points(labels: LabelSet, source: Path) -> None:
-    """Refuse coordinates that no image has: infinite ones could not even be written to most formats."""
+    """Refuse coordinates that no image can have: infinite ones could not even be written to most formats."""
     problems = Problems()
     for image in labels.images:
         for one in image.instances:
@@ -159,11 +159,11 @@ def _refuse_far_points(labels: LabelSet, source: Path) -> None:
 
 
 def refuse_unlabelled_parts(images: list[LabelledImage], message: str) -> None:
-    """Refuse a part of a data set without a single labelled point, on which nothing could be measured.
+    """Refuse a part of a data set without a single labelled point: nothing could be measured on it.
 
     Args:
         images: all images.
-        message: says what to do about it; {} stands for what is wrong.
+        message: explains the fix; {} stands for what is wrong.
 
     Raises:
         DataError: there is such a part.

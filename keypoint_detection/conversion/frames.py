@@ -15,7 +15,7 @@ from keypoint_detection.types import DataError
 class VideoFrames:
     """Returns frames of a video by number; cheap as long as the numbers increase.
 
-    Decoding from the start finds exactly the frame that was labelled; seeking does not in every file.
+    Decoding from the start finds exactly the frame that was labelled; in some files, seeking does not.
 
     Args:
         path: the video.
@@ -47,14 +47,14 @@ def save_frames(labels: LabelSet, folder: Path) -> int:
     """Write the images that have no file yet as PNG, and set their path and size.
 
     Args:
-        labels: their images are changed.
-        folder: where to write; an image's name is its path below it.
+        labels: labels whose images are updated in place.
+        folder: folder to write to; an image's name is its path below it.
 
     Returns:
         The number of images written.
 
     Raises:
-        DataError: frames cannot be read, or have one name.
+        DataError: frames cannot be read, or two have the same name.
     """
     n_written = 0
     for image in labels.images:

@@ -1,4 +1,4 @@
-"""Finding the images that labels name: moved data sets are found again, but two names never lead to one file."""
+"""Find the images that labels name: moved data sets are found again, but two names never lead to one file."""
 
 import os
 import posixpath
@@ -33,7 +33,7 @@ def tidy_name(name: str) -> str:
 
 
 def identify(name: str) -> str:
-    r"""Return one spelling of a name, with the drive and the folders above that tell it from others.
+    r"""Normalise the spelling of a name, keeping the drive and the parent folders that distinguish it from others.
 
     >>> identify("C:\\data\\a.png"), identify("./frames/1.png"), identify("../1.png")
     ('C:/data/a.png', 'frames/1.png', '../1.png')
@@ -42,7 +42,7 @@ def identify(name: str) -> str:
 
 
 class _Place(NamedTuple):
-    """Where a name leads, how many of its leading folders are left out for that, and how many parts are kept."""
+    """Where a name leads, how many of its leading folders are left out to get there, and how many parts are kept."""
 
     path: Path
     n_dropped: int
@@ -50,17 +50,18 @@ class _Place(NamedTuple):
 
 
 class ImageFinder:
-    """Finds the images of a file of labels, and collects those that are missing.
+    """Finds the images of a label file, and collects those that are missing.
 
     If not a single name exists as written, the data set has been moved: names are then tried without their leading
-    folders, the same number of them for all. A name that does not fit in is missing rather than another image.
+    folders, with the same number dropped for all. A name that does not fit this pattern counts as missing, so that no
+    other image is used in its place.
 
     Args:
-        roots: folders in which to look if the user gives none, the best first.
-        wanted: all names in the labels; each is a sequence of names that the file may have, the best first.
-        bounds: which files may be read.
+        roots: folders in which to look if the user gives none, the most likely first.
+        wanted: all names in the labels; each is a sequence of names that the file could have, the most likely first.
+        bounds: determines which files may be read.
         reading: the user's options.
-        problems: collects what is wrong.
+        problems: collects the problems.
         reached: the source of each file found; shared by the finders of several files.
     """
 
@@ -90,12 +91,12 @@ class ImageFinder:
     def find(
         self, names: Sequence[str], stated_size: tuple[Any, Any] = (None, None), source: str = ""
     ) -> LabelledImage | None:
-        """Find an image by the names that it may have, and read its size.
+        """Find an image by the names that it could have, and read its size.
 
         Args:
-            names: paths relative to one of the folders, the best first; one of those `wanted`.
+            names: paths relative to one of the folders, the most likely first; one of those `wanted`.
             stated_size: (height, width) in pixels, if the labels give it.
-            source: tells equal names apart; by default, the first name.
+            source: distinguishes equal names; by default, the first name.
 
         Returns:
             The image; None if it is missing or unusable, which is recorded.
@@ -131,8 +132,8 @@ class ImageFinder:
             kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "image"
             self.problems.add(
                 "two names",
-                f"{source!r:.120} and {other!r:.120} are two {kind}s in the labels, but only {path} is found for both. "
-                f"{self.advice}",
+                f"{source!r:.120} and {other!r:.120} are two {kind}s in the labels, but both lead to the same file, "
+                f"{path}. {self.advice}",
             )
             return None
         self._n_found += 1
@@ -157,7 +158,7 @@ class ImageFinder:
         missing = list(self._missing)
         listed = ", ".join(f"{name!r:.120}" for name in missing[:N_EXAMPLES])
         if self.reading.missing_images == "skip" and (self._n_found or has_others):
-            return [*notes, f"Left out, as missing: {count_in_words(len(missing), 'image')}, e.g. {listed}."]
+            return [*notes, f"Left out: {count_in_words(len(missing), 'missing image')}, e.g. {listed}."]
         looked = " or ".join(map(str, self.roots[:N_FOLDERS]))
         kind = "video" if all(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in missing) else "image"
         n_images = len(missing) + self._n_found

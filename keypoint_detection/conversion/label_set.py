@@ -1,4 +1,4 @@
-"""Labels between two formats: what every reader returns and every writer takes, and what a format is.
+"""Labels on their way between formats: what every reader returns and every writer takes, and how a format is described.
 
 Coordinates are continuous here, (0, 0) being the outer corner of the top-left pixel, whatever the format uses.
 """
@@ -19,7 +19,7 @@ from keypoint_detection.types import NOT_LABELLED
 Pixels = NDArray[np.uint8]
 
 SPLITS = ("train", "val", "test")
-# What other programs call them, with which the name of a file may end: person_keypoints_val2017.
+# Names that other programs use for them, as at the end of the file name person_keypoints_val2017.
 SPLIT_NAME = re.compile(r"(?:^|[_\W])(?:(train)(?:ing)?|(val)(?:id|idation)?|(test)(?:ing)?)\d*$", re.IGNORECASE)
 # Decimals of pixels in text: a millionth is far below anything visible, and hides the noise of binary fractions.
 DECIMALS = 6
@@ -77,7 +77,7 @@ class LabelledImage:
     Attributes:
         name: relative path that the source uses as its name, with forward slashes.
         size: (height, width) in pixels, upright.
-        path: its file; None for a video frame that is yet to be written.
+        path: its file; None for a video frame that has not been written yet.
         read: returns the pixels if there is no file.
         group: what it was taken from, such as a video; empty if the format does not say.
         split: its part of the data set in the source, such as `val`; empty if there are no parts.
@@ -100,7 +100,7 @@ class LabelSet:
     Attributes:
         categories: the kinds of objects.
         images: the images, in the source's order.
-        notes: what the source contained and this does not, to report to the user.
+        notes: what was in the source but is not here, to report to the user.
         info: where the labels come from, for formats that describe themselves.
     """
 
@@ -116,7 +116,7 @@ class Reading:
 
     Attributes:
         image_root: the folder of the images; None: beside the labels.
-        keypoints: names of the keypoint types, in order, for formats that leave them or their order open; may be empty.
+        keypoints: names of the keypoint types, in order, for formats that leave them or their order open; can be empty.
         missing_images: whether images whose file is missing are an error, or left out.
         outside_images: whether images outside the folder of the labels are an error, or allowed.
     """
@@ -127,7 +127,7 @@ class Reading:
     outside_images: OutsideImages
 
     def bound_images(self, file: Path, info: Any = None) -> ImageBounds:
-        """Return which images a file of labels may name; `info` is its description of itself."""
+        """Return which images a label file may name; `info` is its description of itself."""
         return ImageBounds.of_file(file, self.image_root, self.outside_images, info)
 
 
@@ -136,23 +136,23 @@ class Format(NamedTuple):
 
     Attributes:
         title: its usual name.
-        coordinates: what its numbers mean: in `continuous`, (0, 0) is the corner of the top-left pixel, in
+        coordinates: convention of its coordinates: in `continuous`, (0, 0) is the corner of the top-left pixel, in
             `pixel_index` its centre.
         recognises: whether a file or folder is of this format, by its name, its first line and what is beside it.
         read: returns the labels in the format's own coordinates.
         write: writes labels in the format's own coordinates to a file or folder, and returns notes for the user, e.g.
             on what to do next; None: it is only read.
         recognises_json: whether the content of a JSON file is of this format.
-        source_suffix: what the name of a file of labels ends in, by which it is found in a folder; may be empty.
-        output_suffix: what the name of a single file to write ends in; empty: it is written to a folder.
-        parts: whether training, validation and test images are not distinguished (`none`), are in `files` of their own,
-            or marked `inside` the labels.
+        source_suffix: how the name of a label file ends, by which it is found in a folder; can be empty.
+        output_suffix: how the name of a single output file ends; empty: the format is written to a folder.
+        parts: how training, validation and test images are distinguished: not at all (`none`), by separate `files`, or
+            by marks `inside` the labels.
         skeletons: which categories can have lines between their points: `all`, `one` (if it is the only one) or `none`.
         has_occluded: whether occluded points differ from visible ones.
-        has_equal_names: whether several categories may have one name.
-        image_folder: the folder that the images of a written data set are in; empty: they stay where they are.
+        has_equal_names: whether several categories can have the same name.
+        image_folder: the folder that the images of a written data set are in; empty: the images stay where they are.
         place_image: where in that folder an image is, from its part of the data set and the parts of its name.
-        label_file: the file of labels of an image, which no other image may have; None: no image has its own.
+        label_file: the label file of an image, which no other image may share; None: images have no files of their own.
     """
 
     title: str

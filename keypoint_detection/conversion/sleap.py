@@ -5,7 +5,7 @@ sleap-io converts older files. A point marked "not visible" has an arbitrary pos
 it is read as not labelled, except in files written by kpd, where it is an occluded point (v=1).
 
 Only labels made by people are read, not predictions. sleap-io's own COCO writer is not used: it does not support
-occluded points, writes 0x0 as the size of videos that it cannot open, and does not keep folders of images.
+occluded points, writes 0x0 as the size of videos that it cannot open, and does not preserve image folders.
 """
 
 import os
@@ -48,7 +48,7 @@ def _import_sleap_io(path: Path) -> Any:
 
 
 def read(source: Path, reading: Reading) -> LabelSet:
-    """Read the labels that people made in a SLEAP file.
+    """Read the labels made by people in a SLEAP file.
 
     Raises:
         DataError: it is not such a file, contains no labels, or images and videos are missing.
@@ -86,7 +86,7 @@ def read(source: Path, reading: Reading) -> LabelSet:
     problems.raise_if_any(source)
     if not images:
         raise DataError(f"{source}: no frame has labels made by a person; predictions are not read.")
-    notes += [f"Left out, as only predicted: {count_in_words(n_predicted, 'frame')}."] if n_predicted else []
+    notes += [f"Left out: {count_in_words(n_predicted, 'frame')} with predictions only."] if n_predicted else []
     if n_invisible:
         marked = count_in_words(n_invisible, "point that is", "points that are")
         notes.append(f"Read as not labelled, as SLEAP does: {marked} marked as not visible.")
@@ -99,14 +99,14 @@ def read(source: Path, reading: Reading) -> LabelSet:
 
 def _load(source: Path) -> Any:
     try:
-        # Only what the package finds on disk is opened: the file may name any address.
+        # Only files that this package has found on disk are opened: the labels could name any address.
         return _import_sleap_io(source).load_slp(str(source), open_videos=False)
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{source}: cannot be read as a SLEAP file ({error}).") from error
 
 
 def _list_labelled_videos(content: Any, source: Path) -> list[Any]:
-    """List the videos with labels; others need not be there."""
+    """List the videos with labels; the others need not exist."""
     labelled = {id(one.video) for one in content.labeled_frames if one.user_instances or one.is_negative}
     videos = [video for video in content.videos if id(video) in labelled]
     for video in videos:
@@ -127,7 +127,7 @@ def _read_instance(one: Any, category: int, invisible: int) -> tuple[Instance, i
 
 
 def _name_videos(videos: list[Any]) -> list[str]:
-    """Name each video by as many folders as tell it from the others; a list of images by its folder."""
+    """Name each video by as many parent folders as it takes to distinguish it; a list of images by its folder."""
     parts, paths = [], []
     for number, video in enumerate(videos):
         original = video if video.original_video is None else video.original_video
@@ -150,7 +150,7 @@ def _name_videos(videos: list[Any]) -> list[str]:
 
 
 def _open(video: Any, group: str, finder: ImageFinder, problems: Problems) -> Callable[[int], LabelledImage | None]:
-    """Return a function from the number of a frame to its image, without instances."""
+    """Return a function that maps a frame number to its image, without instances."""
     if isinstance(video.filename, list):
         names = [str(name) for name in video.filename]
 
@@ -172,12 +172,12 @@ def _open(video: Any, group: str, finder: ImageFinder, problems: Problems) -> Ca
 
 
 def _open_embedded(video: Any, finder: ImageFinder, problems: Problems) -> bool:
-    """Open a video whose images are inside the file, or inside another one of its folder."""
+    """Open a video whose images are inside the file, or inside another file in its folder."""
     path = finder.find_file([str(video.filename)], str(video.filename))
     try:
         if path is not None:
             video.replace_filename(str(path), open=True)
-    # sleap-io and h5py raise whatever a broken file leads to.
+    # sleap-io and h5py raise errors of any class on broken files.
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError):
         pass
     if path is not None and video.backend is None:
@@ -186,7 +186,7 @@ def _open_embedded(video: Any, finder: ImageFinder, problems: Problems) -> bool:
 
 
 def _read_crop(video: Any) -> list[int] | None:
-    """Return the window of a video that was labelled, (left, top, right, bottom) in pixels; None for all of it."""
+    """Return the labelled window of a video, (left, top, right, bottom) in pixels; None for all of it."""
     crop = video.backend_metadata.get("crop")
     return None if crop is None else [int(side) for side in crop]
 
@@ -212,7 +212,7 @@ def _common_folder(names: list[str]) -> str:
 
 
 def write(labels: LabelSet, path: Path) -> list[str]:
-    """Write a SLEAP file; one whose name ends in .pkg.slp contains the images, others refer to their files.
+    """Write a SLEAP file; one whose name ends in .pkg.slp contains the images, any other refers to their files.
 
     Returns:
         Notes on what the file does not contain.
@@ -225,7 +225,7 @@ def write(labels: LabelSet, path: Path) -> list[str]:
         sio.Skeleton(nodes=[sio.Node(name) for name in one.keypoints], edges=list(one.skeleton), name=one.name)
         for one in labels.categories
     ]
-    # SLEAP expects the images of a list to be frames of one size.
+    # SLEAP expects all images of a list to have the same size.
     folders: dict[tuple[Path, tuple[int, int]], list[LabelledImage]] = {}
     for image in labels.images:
         assert image.path is not None

@@ -1,4 +1,4 @@
-"""Writing labels in a format: where its files go, and its images with them."""
+"""Write labels in a format: where its files and images go."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from keypoint_detection.types import OCCLUDED, DataError
 
 ImageTransfer: TypeAlias = Literal["copy", "link"]
 
-# The formats that may be a single file, and its suffix.
+# The suffixes of the formats that can be a single file.
 SUFFIXES = {name: one.output_suffix for name, one in FORMATS.items() if one.output_suffix}
 
 
@@ -34,10 +34,10 @@ def write_labels(labels: LabelSet, output: Path, name: OutputName, transfer: Ima
     """Write labels; if that fails, anything already written is removed.
 
     Args:
-        labels: in continuous coordinates; they are changed.
+        labels: labels in continuous coordinates; modified in place.
         output: a file, or a folder that is missing or empty.
         name: the format.
-        transfer: how images get into the folders of a format that needs them there.
+        transfer: how to put images into the folders of a format that needs them there.
 
     Returns:
         Notes for the user: what the format does not contain, and what to do next.
@@ -59,8 +59,8 @@ def write_labels(labels: LabelSet, output: Path, name: OutputName, transfer: Ima
     names = [one.name for one in labels.categories]
     if not output_format.has_equal_names and (repeated := [one for one in names if names.count(one) > 1]):
         raise DataError(
-            f"{len(repeated)} categories are called {repeated[0]!r}, and {output_format.title} tells categories apart "
-            "by their names. Rename one."
+            f"{len(repeated)} categories are called {repeated[0]!r}, and {output_format.title} distinguishes "
+            "categories by their names. Rename one."
         )
     with _removing_on_failure(made):
         if output_format.image_folder:
@@ -91,7 +91,7 @@ def _removing_on_failure(paths: list[Path]) -> Iterator[None]:
 
 
 def _note_losses(labels: LabelSet, output_format: Format, is_file: bool) -> list[str]:
-    """Say what the labels have and the format does not."""
+    """Report what the labels contain and the format cannot hold."""
     notes = []
     has_parts = len({image.split for image in labels.images}) > 1
     if has_parts and (output_format.parts == "none" or (output_format.parts == "files" and is_file)):
@@ -110,7 +110,7 @@ def _note_losses(labels: LabelSet, output_format: Format, is_file: bool) -> list
 def _list_outputs(
     labels: LabelSet, output: Path, output_format: Format, is_file: bool
 ) -> Iterator[tuple[Path, LabelSet]]:
-    """List what to write, and its contents: one file per part of the data set if the format has such."""
+    """List what to write, and its contents: one file per part of the data set if the format has separate files."""
     if is_file or output_format.parts != "files":
         yield output, labels
         return
@@ -126,8 +126,8 @@ def _bring_images(labels: LabelSet, folder: Path, output_format: Format, transfe
         if image.path is None:
             image.name = place.relative_to(folder).as_posix()
             continue
-        if os.path.lexists(place):  # where upper and lower case are the same
-            raise DataError(f"{image.path} would become {place}, as another image does; rename one of them.")
+        if os.path.lexists(place):  # on file systems that ignore case
+            raise DataError(f"{image.path} would become {place}, as would another image; rename one of them.")
         place.parent.mkdir(parents=True, exist_ok=True)
         if transfer == "link":
             os.symlink(image.path.absolute(), place)
@@ -138,8 +138,8 @@ def _bring_images(labels: LabelSet, folder: Path, output_format: Format, transfe
 
 
 def _choose_places(labels: LabelSet, folder: Path, output_format: Format) -> list[Path]:
-    """Choose the path of each image, which no other image may share, nor its label file."""
-    places: dict[Path, None] = {}  # a set in order
+    """Choose the path of each image; no two images may share a path or a label file."""
+    places: dict[Path, None] = {}  # an ordered set
     taken: dict[Path, str] = {}
     for image in labels.images:
         place = folder / _place(image, output_format)

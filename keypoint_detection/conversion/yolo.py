@@ -1,12 +1,12 @@
 """YOLO-pose data sets of Ultralytics: data.yaml, images/ and labels/, one text file per image.
 
 A line is an object: class, then the box (centre and size), then the points, each with x, y and, if `kpt_shape` says 3,
-a visibility as in COCO. Coordinates are shares of the image's width and height, hence continuous. If `kpt_shape` says
-2, a point at (0, 0) or below is not labelled. `kpt_names` (or `node_names`) name the points; without them, give
+a visibility as in COCO. Coordinates are fractions of the image's width and height, hence continuous. If `kpt_shape`
+says 2, a point at (0, 0) or below is not labelled. `kpt_names` (or `node_names`) name the points; without them, give
 --keypoints.
 
 https://docs.ultralytics.com/datasets/pose/. sleap-io reads such data sets too, but makes occluded points visible,
-supports only one class, and takes objects without visibility for outlines.
+supports only one class, and mistakes objects without visibility for outlines.
 """
 
 import os
@@ -37,13 +37,13 @@ from keypoint_detection.documents import read_text, read_yaml
 from keypoint_detection.images import IMAGE_SUFFIXES
 from keypoint_detection.types import VISIBLE, DataError
 
-# The names of the classes in the order of their numbers, which some programs write among the labels.
+# The class names in numerical order, a file that some programs write among the labels.
 CLASS_FILE = "classes.txt"
 N_BOX_CELLS = 5  # class, and the box's centre and size
 WITH_VISIBILITY = 3  # numbers per point
-# Decimals of shares: 1e-8 of an image 10 000 pixels wide is a ten-thousandth of a pixel.
+# Decimals of fractions: 1e-8 of an image 10,000 pixels wide is a ten-thousandth of a pixel.
 SHARE_DECIMALS = 8
-LARGEST_SHARE = 2.0  # points may be outside their image, but not that far
+LARGEST_SHARE = 2.0  # points can be outside their image, but not this far
 
 
 class _Config(NamedTuple):
@@ -108,14 +108,14 @@ def read(source: Path, reading: Reading) -> LabelSet:
 
 
 def _refuse_unlabelled(split: str, paths: list[Path], problems: Problems) -> None:
-    """Refuse a part without any label file, which would be a part of negatives."""
+    """Refuse a part without any label file: it would consist of negatives only."""
     if not paths or any(_label_path(path).is_file() for path in paths):
         return
     beside = paths[0].with_suffix(".txt")
     where = (
         f"there is {beside}; labels are expected in labels/, beside images/"
         if beside.is_file()
-        else "if it is not labelled, take it out of the file"
+        else "if it is not labelled, remove it from the file"
     )
     which = agree(len(paths), "its only image does not have", f"none of its {len(paths)} images has")
     problems.add(
@@ -125,7 +125,7 @@ def _refuse_unlabelled(split: str, paths: list[Path], problems: Problems) -> Non
 
 
 def _refuse_shared_labels(images: set[Path], problems: Problems) -> None:
-    """Refuse images that differ only in their suffix, so that one label file is meant for one of them."""
+    """Refuse images that differ only in their suffix: one label file would apply to several."""
     owners: dict[Path, Path] = {}
     for path in sorted(images):
         other = owners.setdefault(_label_path(path), path)
@@ -142,7 +142,7 @@ def _note_labels_without_image(images: set[Path], lists: set[Path]) -> list[str]
     lost = files - used - lists
     unused = sorted(path for path in lost if path.name != CLASS_FILE)
     counted = count_in_words(len(unused), "label file")
-    return [f"Left out, as without an image: {counted}, e.g. {unused[0]}."] if unused else []
+    return [f"Left out: {counted} without an image, e.g. {unused[0]}."] if unused else []
 
 
 def _read_config(source: Path, reading: Reading) -> _Config:
@@ -160,7 +160,7 @@ def _read_config(source: Path, reading: Reading) -> _Config:
     ):
         raise DataError(
             f"{path}: kpt_shape is {shape!r:.60}; [number of keypoints, 2 or 3] is expected, with at most "
-            f"{MAX_KEYPOINT_TYPES} keypoints. Without it, the data set is one of boxes."
+            f"{MAX_KEYPOINT_TYPES} keypoints. Without it, the data set has boxes only."
         )
     # `path` is often from another machine.
     stated = Path(str(content.get("path") or "."))
@@ -195,7 +195,7 @@ def _read_categories(config: _Config, keypoints: list[str]) -> list[Category]:
 
 
 def _list_entries(content: dict[str, Any], split: str) -> list[str]:
-    """List what a split names: one place or several."""
+    """List the places that a split names: one or several."""
     value = content.get(split)
     return [str(entry) for entry in (value if isinstance(value, list) else [value] if value else [])]
 
@@ -205,7 +205,7 @@ def _list_images(config: _Config, split: str, problems: Problems) -> Iterator[Pa
     for entry in _list_entries(config.content, split):
         place = config.root / entry
         if not place.exists():
-            # Roboflow's exports say ../train/images, from a folder that does not exist.
+            # Roboflow's exports say ../train/images, relative to a folder that does not exist.
             place = config.root / entry.replace("../", "")
         if place.is_dir():
             place = Path(os.path.normpath(place))
@@ -242,8 +242,8 @@ def _read_labels(
         elif np.abs(_shares(values, config)).max() > LARGEST_SHARE:
             problems.add(
                 "share",
-                f"{path}, line {number} has {np.abs(_shares(values, config)).max():g}; shares of the image's width and "
-                "height, from 0 to 1, are expected. Divide pixels by them.",
+                f"{path}, line {number} has {np.abs(_shares(values, config)).max():g}; fractions of the image's width "
+                "and height, from 0 to 1, are expected. Divide pixel coordinates by the width and height.",
             )
         elif values[0] not in range(len(categories)):
             problems.add("class", f"{path}, line {number} has class {cells[0]}; names has {len(categories)}.")
@@ -255,7 +255,7 @@ def _read_labels(
 
 
 def _shares(values: NDArray[np.float64], config: _Config) -> NDArray[np.float64]:
-    """Return the numbers of a row that are shares of the image's sides."""
+    """Return the numbers of a row that are fractions of the image's sides."""
     points = values[N_BOX_CELLS:].reshape(config.n_keypoints, config.n_numbers)[:, :2]
     return np.concatenate([values[1:N_BOX_CELLS], points.ravel()])
 
@@ -301,7 +301,7 @@ def write(labels: LabelSet, folder: Path) -> list[str]:
     (folder / "data.yaml").write_text(text, encoding="utf-8")
     note = (
         f"{count_in_words(n_outside, 'point outside its image is', 'points outside their image are')} written as not "
-        "labelled: Ultralytics leaves such images out."
+        "labelled: Ultralytics skips such images."
     )
     return [note] if n_outside else []
 
@@ -317,7 +317,7 @@ def _make_line(instance: Instance, size: tuple[int, int], n_keypoints: int) -> s
         return ""
     height, width = size
     left, top, box_width, box_height = instance.enclose()
-    # Inside the image, and at least one pixel wide: Ultralytics refuses others.
+    # Inside the image, and at least one pixel wide: Ultralytics refuses other boxes.
     left, right = np.clip([left, max(left + box_width, left + 1)], 0, width).tolist()
     top, bottom = np.clip([top, max(top + box_height, top + 1)], 0, height).tolist()
     shares = [(left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height]

@@ -24,7 +24,7 @@ from keypoint_detection.types import DataError
 # After this many steps the solution of an elastic transform has converged, at every strength that leaves an image
 # recognisable.
 N_ITERATIONS = 50
-# How often an augmentation is tried before a training, enough for most of its random choices to occur.
+# How often an augmentation is tried before training, enough for most of its random choices to occur.
 N_TRIALS = 10
 # The transforms that mirror images.
 FLIPS = (v2.RandomHorizontalFlip, v2.RandomVerticalFlip)
@@ -37,7 +37,7 @@ class ContinuousKeyPoints(tv_tensors.KeyPoints):  # type: ignore[misc, unused-ig
     whereas torchvision's own is up to a pixel off.
 
     Attributes:
-        n_references: how many of the first points only show what a transform does, and are no labels.
+        n_references: how many of the first points are not labels and only show what a transform does.
     """
 
     n_references: int = 0
@@ -66,11 +66,11 @@ def _rotate(
     center: list[float] | None = None,
     fill: Any = None,
 ) -> Any:
-    """Rotate as images are rotated: about the centre, which an expanded canvas of whole pixels shares."""
+    """Rotate as images are rotated: about the centre, which an expanded canvas of whole pixels has in common."""
     flat, (height, width) = points.as_subclass(Tensor), points.canvas_size
     rotated, canvas_size = F.rotate_keypoints(flat, (height, width), angle, center=None if expand else center)
     if expand:
-        # The size that images get; the one torchvision computes for points may differ by a pixel.
+        # The resulting image size; the one that torchvision computes for points can differ by a pixel.
         blank = torch.empty(1, height, width, dtype=torch.uint8)
         canvas_size = tuple(F.rotate_image(blank, angle, expand=True).shape[-2:])
         rotated = rotated + torch.tensor([canvas_size[1] - width, canvas_size[0] - height]) / 2
@@ -81,7 +81,7 @@ def _rotate(
 def _center_crop(points: ContinuousKeyPoints, output_size: list[int]) -> Any:
     """Move points as pixels are moved: images smaller than the crop get the odd pixel at their far end."""
     size = tuple(output_size) * 2 if len(output_size) == 1 else tuple(output_size)
-    # From left and top; a crop removes the excess, rounded as in torchvision.
+    # Offsets from the left and top; a crop removes the excess, rounded as in torchvision.
     moves = [
         (new - old) // 2 if new > old else -round((old - new) / 2)
         for new, old in zip(size, points.canvas_size, strict=True)
@@ -113,8 +113,8 @@ class Augmented(NamedTuple):
 
     Attributes:
         image: (3, H, W) uint8.
-        points: (N, 2) float32 pixels of the augmented image, in the order given; some may be outside it.
-        is_mirrored: whether the image shows its scene as in a mirror, with left and right swapped.
+        points: (N, 2) float32 pixels of the augmented image, in the given order; some may be outside it.
+        is_mirrored: whether the image is mirrored, with left and right swapped.
         to_source: (2, 3) affine map from the augmented image to the given one; if the augmentation is not affine
             (perspective, elastic), the map that agrees with it at three points around the centre.
     """
@@ -146,12 +146,12 @@ def augment(image: Tensor, points: Tensor, transform: Callable[..., Any]) -> Aug
     if moved_points.shape != carried.shape:
         raise ValueError(
             f"an augmentation changed the number of points from {len(carried)} to {len(moved_points)}; leave out "
-            "transforms that remove points (SanitizeKeyPoints): those that leave the image are dropped anyway."
+            "transforms that remove points (SanitizeKeyPoints): points that leave the image are dropped anyway."
         )
     if image_out.dtype != torch.uint8 or image_out.ndim != image.ndim or len(image_out) != len(image):
         raise ValueError(
             f"an augmentation returned an image of {image_out.dtype} and shape {tuple(image_out.shape)}; 8-bit RGB is "
-            "expected. Leave out ToDtype, Normalize and Grayscale(1): the model normalises by itself."
+            "expected. Leave out ToDtype, Normalize and Grayscale(1): the model normalises its own input."
         )
     moved = moved_points[: len(reference)]
     to_source = _affine_through(moved, reference)
@@ -169,7 +169,7 @@ def _affine_through(sources: Tensor, targets: Tensor) -> Tensor:
 def try_augmentation(
     transform: Callable[..., Any], size: Sequence[int], flip_pairs: Sequence[tuple[str, str]] | None
 ) -> None:
-    """Try an augmentation on a grey image before a training; otherwise its reading processes would fail later.
+    """Try an augmentation on a grey image before training; otherwise its worker processes would fail later.
 
     Args:
         transform: the augmentation.
@@ -183,7 +183,7 @@ def try_augmentation(
     if flips and flip_pairs is None:
         raise DataError(
             f"data.augmentation has {' and '.join(flips)}, but it is unknown which keypoint types swap in a mirrored "
-            "image. Give data.flip_pairs, e.g. [[left_ear, right_ear]], or [] if no type has a twin."
+            "image. Give data.flip_pairs, e.g. [[left_ear, right_ear]], or [] if no type has a mirrored counterpart."
         )
     try:
         image = torch.full((3, *size), LETTERBOX_GREY, dtype=torch.uint8)
@@ -193,7 +193,7 @@ def try_augmentation(
         for _ in range(N_TRIALS):
             try:
                 augment(image, torch.zeros(0, 2), transform)
-            except Exception as error:  # the transforms may be the user's, and their arguments anything
+            except Exception as error:  # the transforms can be the user's own, with any arguments
                 raise DataError(
                     f"data.augmentation fails on an image of {size[0]}x{size[1]} (height x width): "
                     f"{first_line(error)}. The transforms are: "
@@ -225,6 +225,6 @@ def default_augmentation(may_flip: bool) -> list[v2.Transform]:
     """List the augmentations that suit most keypoint data.
 
     Args:
-        may_flip: mirror half of the images; correct only if it is known which types swap.
+        may_flip: mirror half of the images; only correct if it is known which types swap.
     """
     return [DefaultAugmentation(flip=may_flip)]

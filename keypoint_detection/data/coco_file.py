@@ -1,8 +1,8 @@
-"""Load the JSON of a COCO keypoint file: only the fields that are used, and annotations one by one.
+"""Load the JSON of a COCO keypoint file: only the fields in use, with annotations one at a time.
 
-A file of 60 000 images takes seconds and most of a gigabyte as Python objects. Fields are therefore picked while the
-text is parsed, whatever else a file contains (segmentations, captions), and an annotation exists only while it is
-processed. Fields may have any type here: their readers report everything wrong with them together.
+As Python objects, a file of 60,000 images takes seconds and most of a gigabyte. Fields are therefore picked out during
+parsing, skipping anything else in the file (segmentations, captions), and an annotation exists only while it is being
+processed. Fields can have any type here: their readers report everything wrong with them together.
 """
 
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ class CocoFile(NamedTuple):
     """The entries of a COCO keypoint file.
 
     Attributes:
-        info: its description of itself, which may be anything.
+        info: its description of itself, which can be anything.
         images: all images.
         annotations: the input of `read_annotations`.
         categories: all categories.
@@ -92,7 +92,8 @@ def load_quickly(path: Path) -> CocoFile:
     """Load a COCO keypoint file, provided that it is plain JSON.
 
     Raises:
-        NotPlainJson: it is not, or is not laid out like a COCO file; `load_leniently` reads it or says what is wrong.
+        NotPlainJson: it is not, or is not laid out like a COCO file; `load_leniently` reads it or reports what is
+            wrong.
         DataError: there is no such file, or it is of another kind.
     """
     shell = msgspec.json.decode(memoryview(read_bytes(path, EXPECTED)), type=_Shell)
@@ -102,7 +103,7 @@ def load_quickly(path: Path) -> CocoFile:
 
 
 def load_leniently(path: Path) -> CocoFile:
-    """Load a COCO keypoint file with Python's own parser, which reads NaN too.
+    """Load a COCO keypoint file with Python's own parser, which also accepts NaN.
 
     Raises:
         DataError: there is no such file, or it is not a COCO keypoint file.

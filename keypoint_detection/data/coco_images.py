@@ -15,9 +15,9 @@ from keypoint_detection.data.problems import Problems
 ID_LIMIT = 2**63
 # For this many files in a folder, listing it once is cheaper than looking up each file.
 N_BEFORE_LISTING = 32
-# Composed and decomposed umlauts: what most systems write, and what macOS does.
+# Composed and decomposed accents: what most systems write, and what macOS writes.
 UNICODE_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
-# File names that can be joined to a folder as they are: no empty part, no part that begins with a dot.
+# File names that can be joined to a folder unchanged: no empty part, no part that begins with a dot.
 PLAIN_NAME = re.compile(r"(?:[^/\\:.][^/\\:]*/)*[^/\\:.][^/\\:]*")
 
 
@@ -29,7 +29,7 @@ class CocoImages(NamedTuple):
         paths: UTF-8 bytes.
         sizes: (height, width) in pixels; (0, 0) if not given.
         missing: names of the files that do not exist.
-        skipped: ids of the images that are left out for that.
+        skipped: ids of the images left out because of that.
     """
 
     ids: list[int]
@@ -51,7 +51,8 @@ class _Folders:
         self._n_questions[folder] += 1
         if self._n_questions[folder] == N_BEFORE_LISTING:
             self._names[folder] = _list_files(folder)
-        # A disk that ignores case, or encodes accents differently, may list a file under another name than it accepts.
+        # A disk that ignores case, or encodes accents differently, may list a file under a name other than the one
+        # requested.
         return name in self._names.get(folder, ()) or os.path.isfile(path)
 
 
@@ -59,7 +60,7 @@ def _list_files(folder: str) -> set[str]:
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name for entry in entries if entry.is_file()}
-    except OSError:  # it does not exist, or it may not be listed although its files may be read
+    except OSError:  # it does not exist, or cannot be listed although its files can be read
         return set()
 
 
@@ -71,9 +72,9 @@ def read_images(
     Args:
         entries: their entries in the file.
         root: the folder that their file names are relative to.
-        bounds: where they may be.
+        bounds: determines where they may be.
         when_missing: whether an image whose file is missing is an error, and kept, or skipped.
-        problems: collects what is wrong.
+        problems: collects the problems.
     """
     images = CocoImages([], [], [], [], set())
     seen: set[int] = set()
@@ -115,7 +116,7 @@ def read_images(
 
 
 def _is_new_id(identifier: Any, file_name: Any, seen: set[int], problems: Problems) -> bool:
-    """Whether an id is valid and new; otherwise the problem is recorded."""
+    """Return whether an id is valid and new; record the problem if it is not."""
     if isinstance(identifier, bool) or not isinstance(identifier, int):
         kind = " (a string)" if isinstance(identifier, str) else ""
         problems.add("image id", f"image {file_name!r} has the id {identifier!r:.80}{kind}; an integer is expected.")

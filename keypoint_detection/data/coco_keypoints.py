@@ -1,4 +1,4 @@
-"""Read COCO keypoint files into flat arrays, and report every problem of a file at once.
+"""Read COCO keypoint files into flat arrays, and report all problems of a file together.
 
 The format: https://cocodataset.org/#format-data (keypoint detection). `categories[].keypoints` names the keypoint
 types, `annotations[].keypoints` has one (x, y, v) triple for each of them.
@@ -30,12 +30,12 @@ N_EXAMPLES = 3
 
 Coordinates = Literal["continuous", "pixel_index"]
 
-# More cannot be channels of a network, and a list of them is a mistake.
+# A network cannot have more channels than this; a longer list is a mistake.
 MAX_KEYPOINT_TYPES = 10_000
 
 
 def offset_px(coordinates: Coordinates) -> float:
-    """Return what continuous coordinates have more than those of a convention.
+    """Return the offset from the coordinates of a convention to continuous coordinates.
 
     >>> offset_px("pixel_index")
     0.5
@@ -45,7 +45,7 @@ def offset_px(coordinates: Coordinates) -> float:
 
 
 class CocoKeypoints(NamedTuple):
-    """A keypoint data set as flat arrays, which loader workers share instead of copying (I images, P labelled points).
+    """A keypoint data set as flat arrays, which loader workers share rather than copy (I images, P labelled points).
 
     Attributes:
         path: the JSON file.
@@ -69,7 +69,7 @@ class CocoKeypoints(NamedTuple):
 
 
 class ExaminedCoco(NamedTuple):
-    """A file as far as it can be read.
+    """The readable part of a file.
 
     Attributes:
         table: the usable part of it.
@@ -105,8 +105,8 @@ def read_coco(
         image_root: the folder that the images' file names are relative to; by default, that of the JSON file.
         coordinates: in `continuous`, (0, 0) is the corner of the top-left pixel; in `pixel_index`, the numbers name
             pixels, so half a pixel is added to reach their centres.
-        picked: the names of the categories whose annotations count; by default, all that have keypoints.
-        missing_images: whether images whose file is missing are an error, or left out, of which the log tells.
+        picked: the names of the categories whose annotations are used; by default, all that have keypoints.
+        missing_images: whether images whose file is missing are an error, or left out, which is logged.
         outside_images: whether images that are not below that folder are an error, or allowed.
 
     Raises:
@@ -126,7 +126,7 @@ def read_coco(
         ]
     examined.problems.raise_if_any(path)
     if names:
-        logger.info("%s: left out, as missing: %d of %d images, e.g. %s.", path, len(names), n_images, listed)
+        logger.info("%s: left out missing images: %d of %d, e.g. %s.", path, len(names), n_images, listed)
     return examined.table
 
 
@@ -185,7 +185,7 @@ def _read(
 
 
 def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:
-    """Name the keypoints of categories that leave them unnamed although their annotations have them (as in WFLW)."""
+    """Name the keypoints of categories that leave them unnamed although their annotations contain them (as in WFLW)."""
     if all(category.keypoints for category in file.categories):
         return file.categories
     n_values: dict[Any, int] = {}
@@ -207,7 +207,7 @@ def _name_keypoints(file: CocoFile) -> list[CategoryEntry]:
 
 
 def name_category(category: CategoryEntry) -> str:
-    """Name a category by its name, or else by its id."""
+    """Return a category's name, or else its id."""
     return str(category.id if category.name is msgspec.UNSET else category.name)
 
 
@@ -220,7 +220,10 @@ def _read_categories(
     for entry in entries:
         identifier, names, name = entry.id, entry.keypoints, name_category(entry)
         if not is_identifier(identifier) or identifier in categories:
-            problems.add("category id", f"category '{name}' has the id {identifier!r:.80}; each needs its own number.")
+            problems.add(
+                "category id",
+                f"category '{name}' has the id {identifier!r:.80}; each category needs a unique integer.",
+            )
             continue
         categories[identifier] = None
         if not names:
@@ -246,7 +249,7 @@ def _read_categories(
             "no category has 'keypoints'; a box or mask data set cannot train a keypoint detector. "
             "Expected e.g. {'id': 1, 'name': 'box', 'keypoints': ['corner0', 'corner1']}.",
         )
-    # Over all categories, so that a type's name does not depend on which of them are picked.
+    # Counted over all categories, so that a type's name does not depend on which are picked.
     counts = Counter(keypoint for _, names in named.values() for keypoint in set(names))
     if picked is not None:
         named = _pick_categories(named, picked, problems)
@@ -268,5 +271,5 @@ def _pick_categories(
                 f"data.categories names {name!r}; the categories with keypoints are {', '.join(map(repr, known))}.",
             )
     if not picked:
-        problems.add("category picked", f"data.categories is empty; it picks among {', '.join(map(repr, known))}.")
+        problems.add("category picked", f"data.categories is empty; choose from {', '.join(map(repr, known))}.")
     return {identifier: entry for identifier, entry in named.items() if entry[0] in picked}

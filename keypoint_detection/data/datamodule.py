@@ -62,7 +62,7 @@ import_through(import_named)
 logger = logging.getLogger(__name__)
 
 
-# Fewer pixels do not show anything that a network could find.
+# With fewer pixels, there is nothing that a network could find.
 SMALLEST_SIDE_PX = 8
 # Where Lightning stores the seed of `seed_everything`.
 SEED_VARIABLE = "PL_GLOBAL_SEED"
@@ -73,7 +73,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
 
     Args:
         train: COCO keypoint file (JSON) to train on.
-        val: COCO keypoint file to validate on. If left out, a part of `train` is held out.
+        val: COCO keypoint file to validate on. By default, a part of `train` is held out.
         test: COCO keypoint file for `kpd test`.
         predict: where `kpd predict` finds points: an image, a video, a folder and everything below it, a pattern such
             as `frames/**/*.jpg`, or a COCO file.
@@ -83,25 +83,25 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         outside_images: what to do about images outside `image_root` or, by default, outside the folder of their JSON
             file (the folder above it, if that is called annotations or labels): `error`, or `allow` for files that you
             trust. Files that kpd itself wrote are read in any case.
-        categories: names of the categories whose annotations count, e.g. [person]; images without them have nothing to
-            find. By default, all that have keypoints.
+        categories: names of the categories whose annotations are used, e.g. [person]; images without them count as
+            empty. By default, all that have keypoints.
         synthetic: draw a data set of cardboard boxes once and use it instead of the files.
         channels: set by `model.channels`, also when used from Python: channel name to the keypoint types it collects.
         val_fraction: share of the training images to hold out for validation if `val` is left out.
         split_seed: seed of that split. The same seed and file give the same split.
-        n_folds: divide the training images into this many parts of about equal size, of which one is held out for
-            validation and the others are trained on, instead of `val` and `val_fraction`.
+        n_folds: divide the training images into this many parts of about equal size, hold one of them out for
+            validation and train on the others, instead of using `val` or `val_fraction`.
         fold: which of the parts is held out, from 0 to n_folds - 1. `kpd summarize` pools the results of all.
-        group_by: images that belong together, such as the frames of one video, are not on both sides of a split:
+        group_by: how to keep images that belong together, such as the frames of one video, on the same side of a split:
             `names` for those in one folder whose names differ only in a running number; 1 for the folder that an image
             is in, 2 for the one above it; a regular expression searched for in the file name, e.g. 'mouse([0-9]+)';
-            `image` to split at random; `time` to divide each of the groups of `names` in time, leaving out neighbours,
-            as `names` does if there are too few groups.
+            `image` to split at random; `time` to divide each of the groups of `names` in time, leaving out neighbours;
+            `names` also does this if there are too few groups.
         train_fraction: share of the training images to use, drawn by `split_seed` and `seed_everything`, in whole
             groups if `group_by` is a folder level or an expression; a larger part always contains the smaller ones. The
             validation images stay the same.
-        image_size: height and width in pixels that every image is resized to. If left out, images keep their size,
-            which must then be the same for all. Smaller is faster; larger finds smaller things.
+        image_size: height and width in pixels that every image is resized to. By default, images keep their size, which
+            must then be the same for all. Smaller is faster; larger finds smaller objects.
         resize: how images are resized: `letterbox` keeps the aspect ratio and adds bars, `stretch` does not.
         coordinates: in `continuous`, (0, 0) is the outer corner of the top-left pixel (CVAT, Label Studio, Roboflow);
             in `pixel_index`, integers name pixels (the official COCO person keypoints).
@@ -109,21 +109,23 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         augment: change the training images at random. Validation and test images are never changed.
         augmentation: torchvision v2 transforms instead of the default ones (shift, scale, rotate, colour, blur, and
             flip if `flip_pairs` is given). Points that leave the image are dropped.
-        flip_pairs: keypoint types that swap in a mirrored image, e.g. [[left_ear, right_ear]]; [] if none do. If left
-            out, images are not mirrored, neither in training nor for `model.flip_test`.
-        batch_size: images per batch and device. Many small steps take a short training further than a few large ones.
-        num_workers: processes that read images; 0 reads in the training process. By default, one less than the cores.
-        on_bad_image: what to do about an image that cannot be read while running, after trying again for some seconds:
-            `error` stops and names it. `skip` goes on: training takes the next image of the file in its place;
-            measuring leaves it out, and the table and metrics.json count such images, which no number includes. Images
-            that cannot be read at the start are left out and listed.
-        cache: keep decoded images at input size, so that all epochs but the first read them much faster: `ram` in
-            memory shared by all processes of the machine, for as long as one of them runs; `disk` in files that later
-            runs reuse. An image whose file changes is read again. Augmentation then starts from the resized images, so
-            the training differs in detail from one without a cache.
+        flip_pairs: keypoint types that swap in a mirrored image, e.g. [[left_ear, right_ear]]; [] if none do. By
+            default, images are not mirrored, neither in training nor for `model.flip_test`.
+        batch_size: images per batch and device. In a short training run, many small steps achieve more than a few large
+            ones.
+        num_workers: processes that read images; 0 reads in the training process. By default, one fewer than there are
+            cores.
+        on_bad_image: what to do about an image that cannot be read during a run, after retrying for some seconds:
+            `error` stops and names it. `skip` continues: training uses the next image of the file in its place;
+            measuring leaves it out of all numbers, and the table and metrics.json report how many images were left out.
+            Images that cannot be read at the start are left out and listed.
+        cache: keep decoded images at input size, so that every epoch after the first reads them much faster: `ram` in
+            memory shared by all processes of the machine until the last of them ends; `disk` in files that later runs
+            reuse. An image whose file changes is read again. Augmentation then starts from the resized images, so the
+            result differs in detail from training without a cache.
         cache_folder: folder of a cache on disk.
-        cache_gb: maximum size of the cache in gigabytes. What does not fit is read from its file every time; a cache
-            that is full when a run begins makes room by dropping its oldest images.
+        cache_gb: maximum size of the cache in gigabytes. Images that do not fit are read from their files in every
+            epoch; a cache that is full when a run begins drops its oldest images.
 
     Raises:
         ValueError: the options contradict each other.
@@ -164,7 +166,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         super().__init__()
         self.save_hyperparameters(logger=False)
         if not has_settings_of_config(self):
-            # These are objects then; a checkpoint cannot hold them.
+            # Then these are objects, which a checkpoint cannot hold.
             self.remove_ignored_hparams(["augmentation", "synthetic"])
             self.hparams.update({name: as_plain(value) for name, value in self.hparams.items()})
         check_settings(self.hparams, DataSettings, "data")
@@ -201,12 +203,12 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         self.cache: CacheKind = cache
         self.cache_folder, self.cache_gb = cache_folder, float(cache_gb)
         self._image_cache: ImageCache | None = None
-        # Where a resumed training continues: its epoch, and the number of batches already processed in it.
+        # Where a resumed run continues: its epoch, and the number of batches already processed in it.
         self._epoch, self._n_batches = 0, 0
         self._datasets: dict[str, KeypointsDataset] = {}
         # The images and videos to find points in.
         self.unlabelled: list[UnlabelledFile] = []
-        # What an interrupted prediction has already finished: positions of files, and numbers of frames in them.
+        # What an interrupted prediction has already finished: positions of files, and frame numbers in them.
         self.predicted: set[tuple[int, int]] = set()
 
     def prepare_data(self) -> None:
@@ -217,9 +219,9 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             FileExistsError: its folder contains something else.
         """
         if self.synthetic is not None and not self._is_drawn:
-            self._find_files()  # refuses files beside it, before anything is drawn
+            self._find_files()  # refuses files given as well, before anything is drawn
             folder = Path(self.synthetic.folder).expanduser()
-            # Only the first process says that there is nothing to draw.
+            # Only the first process reports that there is nothing to draw.
             if getattr(rank_zero_only, "rank", 0) == 0 or not is_drawn(folder, self.synthetic):
                 draw_data_set(self.synthetic)
             self._is_drawn = True
@@ -235,7 +237,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         return self._image_cache
 
     def setup(self, stage: str) -> None:
-        """Read the files that a stage needs; reading them again is free.
+        """Read the files that a stage needs; reading them a second time is free.
 
         Args:
             stage: `fit`, `validate`, `test` or `predict`.
@@ -263,11 +265,11 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
                 check_video(self.unlabelled[0].path)
 
     def _take_channels_of_model(self) -> None:
-        """Read what the model detects, when both are used from Python and only the model was given channels."""
+        """Take the channels from the model, when both are used from Python and only the model was given channels."""
         model = self.trainer.lightning_module if self.trainer is not None else None
         if self.channels is None and (channels := getattr(model, "channels", None)):
             self.channels = channels
-            self._datasets.clear()  # with a channel for each type
+            self._datasets.clear()  # one channel for each type
 
     def _set_up_training(self, files: DataFiles) -> None:
         if files.train is None:
@@ -306,7 +308,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             raise DataError(
                 f"{whose}, but data.n_folds validates on folds of the training images; leave one of them out."
             )
-        # Guessed groups may be few and large, of which no small part could be drawn.
+        # Guessed groups can be so few and large that no small part can be drawn.
         group_by = BY_IMAGE if self.group_by in (BY_NAMES, BY_TIME) else self.group_by
         groups = number_groups(self._table(path), self.image_root, group_by)
         indices = np.arange(len(groups)) if val else self._split(path).train
@@ -322,7 +324,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         return split_images(self._table(path), self.image_root, self.split_options)
 
     def describe_split(self) -> str | None:
-        """Say which groups of the training file are held out; None if there is a validation file, or no groups."""
+        """Describe which groups of the training file are held out; None if there is a validation file, or no groups."""
         train, val, _ = self._find_files()
         if train is None or val is not None:
             return None
@@ -372,7 +374,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         dataset = self._datasets[part]
         table = dataset.table
         groups = number_groups(table, self.image_root, self.group_by)
-        # Of a single group that is guessed, images are all there is to resample.
+        # With a single guessed group, only images can be resampled.
         if len(np.unique(groups)) in (1 if self.group_by in (BY_NAMES, BY_TIME) else 0, len(groups)):
             return np.empty((0, 2), dtype=np.int64)
         return np.stack([table.image_ids[dataset.indices], groups[dataset.indices]], axis=1)
@@ -397,7 +399,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         return self.image_size or next(iter(self._datasets.values())).first_size()
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Make the loader of the training part: shuffled, augmented, and starting where a resumed training stopped."""
+        """Make the loader of the training part: shuffled, augmented, and starting where a resumed run stopped."""
         return self._loader("train", self._epoch_sampler())
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -409,7 +411,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Make the loader of what to find points in; images that keep their own size come one by one."""
+        """Make the loader of the images to find points in; images that keep their own size come one at a time."""
         fitting = (self.image_size, self.resize, self.predicted)
         if any(file.is_video for file in self.unlabelled):
             n_processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
@@ -434,7 +436,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of the training for a checkpoint, epoch and batches processed in it, and its failures."""
+        """Return what a checkpoint stores: the epoch, the batches already processed in it, and unreadable images."""
         if self.trainer is None:
             return {}
         position = find_position(self.trainer)
@@ -455,7 +457,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             int(os.environ.get(SEED_VARIABLE, 0)),
             epoch=self._epoch,
             n_skipped=self._n_batches * self.batch_size,
-            # Overfitting uses the same few batches again and again.
+            # Overfitting reuses the same few batches.
             shuffle=not (trainer and trainer.overfit_batches),  # type: ignore[attr-defined]
         )
 
@@ -469,20 +471,20 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
             worker_init_fn=start_worker,
-            # Otherwise every pass would draw from the generator that the network draws from, too.
+            # Otherwise every pass would draw from the generator that the network uses too.
             generator=torch.Generator().manual_seed(int(os.environ.get(SEED_VARIABLE, 0))),
         )
 
     def transfer_batch_to_device(
         self, batch: Batch | ImageBatch, device: Any, dataloader_idx: int
     ) -> Batch | ImageBatch:
-        """Move every tensor of a batch while the previous one is being processed; say which images it lacks."""
+        """Move every tensor of a batch while the previous one is being processed; report the images it lacks."""
         if isinstance(batch, Batch):
             self._note_failures(batch.failures)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)  # type: ignore[no-any-return]
 
     def _note_failures(self, failures: Sequence[tuple[int, str]]) -> None:
-        """Say once of each image that it cannot be read."""
+        """Report each unreadable image once."""
         is_training = self.trainer is not None and self.trainer.training
         for image_id, reason in failures:
             noted = self.failures.setdefault("train" if is_training else "measure", {})
@@ -493,7 +495,7 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
 
 
 def _warn_of_coordinates(table: CocoKeypoints, indices: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-    """Warn of coordinates that are not pixels of their images: of those at `indices`, (N, 2) `sizes` in pixels."""
+    """Warn of coordinates that are not pixels of the images at `indices`, which have (N, 2) `sizes` in pixels."""
     known_sizes = np.zeros((len(table.image_ids), 2), dtype=np.int64)
     known_sizes[indices] = sizes
     for finding in check_coordinates(make_part("", table, known_sizes, channels={}, visible_only=False)):

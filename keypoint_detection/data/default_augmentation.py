@@ -1,4 +1,4 @@
-"""The augmentation that suits most keypoint data, in a single step with reading the image."""
+"""The augmentation that suits most keypoint data, done in a single step with reading the image."""
 
 import math
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ FLIP_PROBABILITY = 0.5
 
 
 class View(NamedTuple):
-    """One way to look at an image, drawn at random.
+    """A randomly drawn view of an image.
 
     Attributes:
         angle: angle of the rotation in radians.
         scale: magnification of what is seen; 1 keeps its size.
-        shift: shift to the right and down, as shares of the width and the height.
+        shift: shift to the right and down, as fractions of the width and the height.
         is_mirrored: whether left and right are swapped first.
         colour: (3, 3) the matrix that changes (red, green, blue); greys stay grey.
         contrast: contrast factor; 1 keeps it.
@@ -48,7 +48,7 @@ class View(NamedTuple):
             size: (height, width) of both in pixels.
         """
         extent = np.array([size[1], size[0]])
-        # The inverse of: mirror, turn and scale about the centre, shift.
+        # The inverse of: mirror, rotate and scale about the centre, shift.
         cosine, sine = math.cos(self.angle) / self.scale, math.sin(self.angle) / self.scale
         direction = -1 if self.is_mirrored else 1
         matrix = np.array([[direction * cosine, direction * sine, 0], [-sine, cosine, 0], [0, 0, 1]])
@@ -61,10 +61,10 @@ class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
 
     Labelled points stay in view, except those that are too far apart to fit into it.
 
-    As the first of `data.augmentation`, it can be given other strengths, and other transforms can follow it.
+    If it is the first of `data.augmentation`, it can have other strengths, and other transforms can follow it.
 
     Args:
-        flip: mirror half of the images; correct only if `data.flip_pairs` says which types swap.
+        flip: mirror half of the images; only correct if `data.flip_pairs` gives the types that swap.
         degrees: maximum rotation in either direction.
         translate: maximum shift, as a share of the width and the height; where points would leave the image, the range
             that shifts are drawn from is moved until they stay.
@@ -74,9 +74,9 @@ class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
         contrast: maximum share by which its contrast decreases or increases.
         saturation: maximum share by which colours become paler or stronger, if they are changed.
         hue: maximum rotation of the hue, as a share of the full circle, if colours are changed.
-        colour_probability: how often saturation and hue are changed.
-        max_blur_px: maximum standard deviation of the blur in pixels, if there is any.
-        blur_probability: how often an image is blurred.
+        colour_probability: probability that saturation and hue are changed.
+        max_blur_px: maximum standard deviation of the blur, if any, in pixels.
+        blur_probability: probability that an image is blurred.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
         )
 
     def keep_inside(self, view: View, points: NDArray[np.floating], size: tuple[int, int]) -> View:
-        """Shift a view so that it shows as many points as it can, depending on nothing but its own shift.
+        """Shift a view so that it shows as many points as possible, depending only on its own shift.
 
         Args:
             view: as drawn.
@@ -154,15 +154,15 @@ class DefaultAugmentation(v2.Transform):  # type: ignore[misc, unused-ignore]
 
 
 def _limit_shift(shift: float, most: float, low: float, high: float) -> float:
-    """Turn a shift drawn from [-most, most] into one drawn from a range that leaves the points inside.
+    """Turn a shift drawn from [-most, most] into one drawn from a range that keeps the points inside.
 
-    The range is moved before it is cut: points near a border are still shown at many places.
+    The range is moved before it is cut, so points near a border still appear in many places.
 
     Args:
         shift: as drawn.
         most: maximum shift.
-        low: the least shift that leaves all points inside.
-        high: the greatest one; below `low` if the points do not fit.
+        low: the smallest shift that keeps all points inside.
+        high: the largest one; below `low` if the points do not fit.
     """
     low, high = min(low, high), max(low, high)
     low, high = max(low, min(-most, high - 2 * most)), min(high, max(most, low + 2 * most))
@@ -184,13 +184,13 @@ def _turn_colours(saturation: float, hue: float) -> NDArray[np.float64]:
 
 
 def render(pixels: Tensor, to_pixels: NDArray[np.float64], size: tuple[int, int], view: View) -> Tensor:
-    """Render pixels as a view shows them.
+    """Render pixels as seen through a view.
 
     Args:
         pixels: (h, w, 3) uint8.
         to_pixels: (3, 3) the affine map from the view to `pixels`, including everything in between.
         size: (height, width) of the view.
-        view: gives the change of colours.
+        view: determines the change of colours.
 
     Returns:
         (3, *size) uint8.

@@ -1,4 +1,4 @@
-"""Which images belong together, such as the frames of a video: told by their folders and file names."""
+"""Determine from folders and file names which images belong together, such as the frames of a video."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from keypoint_detection.types import DataError
 
 Integers = NDArray[np.int64]
 
-# What `group_by` may be beside a folder level and a regular expression: guess groups from folders and file names; make
+# Values of `group_by` besides a folder level and a regular expression: guess groups from folders and file names; make
 # each image a group; guess groups, and divide each of them in time.
 BY_NAMES = "names"
 BY_IMAGE = "image"
@@ -27,7 +27,7 @@ RUNNING_NUMBER = re.compile(
     r"(?:(?<=\d{4}[-_]\d\d[-_]\d\d)[\W_t]+\d\d?[\W_]\d\d[\W_]\d\d|[\W_]*(?:(?<![a-z])(?:frame|image|img|f))?[\W_]*\d+)$",
     re.I,
 )
-# Cameras that show one scene at the same time.
+# Cameras that record one scene at the same time.
 VIEW = re.compile(r"(?<![a-z])(?:cam|camera|view|left|right|top|side|front|back|bottom)[\W_]?\d{0,2}(?![a-z\d])", re.I)
 
 
@@ -36,7 +36,7 @@ def name_groups(file_names: Sequence[str], group_by: int | str | None) -> list[s
 
     Args:
         file_names: as in the COCO file, with forward slashes.
-        group_by: `names` or `time` to guess, see `guess_group`; `image` or None for each file by itself; 1 for the
+        group_by: `names` or `time` to guess, see `guess_group`; `image` or None for each file on its own; 1 for the
             folder that a file is in, 2 for the one above it, and so on; or a regular expression searched for in the
             name, where the text of its groups counts (or of the whole match if it has none).
 
@@ -115,8 +115,8 @@ def number_groups(table: CocoKeypoints, image_root: str | None, group_by: int | 
         names = name_groups(list_file_names(table, image_root), group_by)
     except DataError as error:
         raise DataError(f"{table.path}: {error}") from error
-    # By name, as runs with a folder level or an expression always had it; guessed groups as they appear, so that images
-    # without a group are split as if there were none.
+    # Numbered by name, as always in runs with a folder level or an expression; guessed groups are numbered as they
+    # appear, so that images without a group are split as if there were no groups.
     ordered = dict.fromkeys(names if group_by in (BY_NAMES, BY_TIME) else sorted(names))
     number_of = {name: number for number, name in enumerate(ordered)}
     return np.array([number_of[name] for name in names], dtype=np.int64)

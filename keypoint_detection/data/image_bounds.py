@@ -1,6 +1,6 @@
-"""Which images a file of labels may name: those below its own folder, unless its user allows others.
+"""Which images a label file may name: those below its own folder, unless the user allows others.
 
-A file from a stranger could name private images, and whoever converts it or shares a run would pass them on.
+A file from a stranger could name private images, and anyone who converts it or shares a run would pass them on.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 MissingImages: TypeAlias = Literal["error", "skip"]
 OutsideImages: TypeAlias = Literal["error", "allow"]
 
-# Folders of label files, whose images are beside them: the data set is the folder above.
+# Folders of label files with the images beside them: the data set is the folder above.
 LABEL_FOLDERS = ("annotations", "labels")
 # The entry of a file's `info` by which kpd recognises its own files.
 MARK = "kpd_folder"
@@ -19,10 +19,10 @@ DIGEST_BYTES = 8
 
 
 class ImageBounds:
-    """Tells which images a file may name.
+    """Determines which images a file may name.
 
     Args:
-        folder: they are below this folder.
+        folder: the folder that must contain them.
         outside: whether images elsewhere are allowed.
     """
 
@@ -38,10 +38,10 @@ class ImageBounds:
         """Return the bounds of a file.
 
         Args:
-            file: the file of labels.
+            file: the label file.
             image_root: the folder that the user gives for its images; None: none.
             outside: whether images elsewhere are allowed.
-            info: the file's description of itself, in which kpd marks what it has written.
+            info: the file's description of itself, in which kpd marks the files it has written.
         """
         if isinstance(info, dict) and info.get(MARK) == _mark(file):
             outside = "allow"
@@ -54,11 +54,11 @@ class ImageBounds:
         """Whether an image may be read; links are not followed, so that linked folders count as below."""
         if self._is_open or Path(os.path.abspath(path)).is_relative_to(self.folder):
             return True
-        # The folder may have been given by a link, and the image by its true name.
+        # The folder may have been given as a link, and the image by its real path.
         return Path(os.path.realpath(path)).is_relative_to(self._real)
 
     def describe_outside(self, name: str) -> str:
-        """Say that an image is elsewhere, and how to allow it."""
+        """Report that an image is elsewhere, and how to allow it."""
         return (
             f"{name!r:.120} is outside {self.folder}. If you trust the file, --data.outside_images=allow reads such "
             "images too."
@@ -66,9 +66,10 @@ class ImageBounds:
 
 
 def allow_outside(file: Path) -> dict[str, str]:
-    """Return the entry for the `info` of a file that kpd writes: its images may be anywhere.
+    """Return the `info` entry for a file written by kpd, whose images may be anywhere.
 
-    It is made of the folder, so that it counts only where the file was written: a file from elsewhere cannot have it.
+    It is derived from the folder, so that it is valid only where the file was written: a file from elsewhere cannot
+    have it.
     """
     return {MARK: _mark(file)}
 

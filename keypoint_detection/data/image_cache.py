@@ -29,7 +29,7 @@ CacheKind = Literal["none", "ram", "disk"]
 
 # Signature of an entry, checksum, (height, width) of the original image, (height, width) of the pixels that follow.
 HEADER = struct.Struct("<4sIIIII8x")
-# Changes with anything that changes pixels: the layout of entries, decoding, resizing.
+# Changed whenever pixels change: the layout of entries, decoding, resizing.
 MARK = b"kpd1"
 SHARED_MEMORY = Path("/dev/shm")
 # Share of the free memory; the rest is for training.
@@ -51,7 +51,7 @@ class CachedImage(NamedTuple):
 
 
 def read_resized(path: str, image_size: tuple[int, int] | None, resize_mode: ResizeMode) -> CachedImage:
-    """Read an image from its file in the form that the cache stores.
+    """Read an image from its file, in the form that the cache stores.
 
     Args:
         path: the file.
@@ -70,7 +70,7 @@ class ImageCache:
     """Read images, each from its file once and from the cache after that, as long as there is room.
 
     The key of an entry is the path, time and size of the image's file and how it is resized. An entry is written beside
-    its final place and moved there, so that no process reads half of it; a damaged one is replaced.
+    its final place and then moved there, so that no process reads half of it; a damaged one is replaced.
 
     Args:
         folder: the folder of the entries.
@@ -122,11 +122,11 @@ class ImageCache:
             entry.parent.mkdir(exist_ok=True)
             _write(entry, header, pixels.data)
         except OSError as error:  # the disk is full, or the folder was removed: training continues without it
-            logger.warning("%s: the image cache cannot take more (%s).", self.folder, error.strerror)
+            logger.warning("%s: no more images can be added to the image cache (%s).", self.folder, error.strerror)
             self._is_full = True
 
     def _reserve(self, n_bytes: int) -> bool:
-        """Count bytes as used, unless they are too many; all processes of the machine share the count."""
+        """Count bytes as used unless they exceed the limit; all processes of the machine share the count."""
         with _locked(self.folder / "used") as file:
             text = file.read()
             used = n_bytes + (int(text) if text.isdigit() else 0)  # not a number: damaged, and repaired by `tidy`
@@ -156,7 +156,7 @@ class ImageCache:
 
 
 def _is_entry(path: Path) -> bool:
-    """Whether a file below the folder of a cache is one of its entries, whole or not: others are never deleted."""
+    """Whether a file below the folder of a cache is one of its entries, complete or not: others are never deleted."""
     name = f"{path.parent.name}/{path.name}"
     return re.fullmatch(r"([0-9a-f]{2})/(\1[0-9a-f]{30}|tmp\w+\.part)", name) is not None
 
@@ -169,7 +169,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _write(entry: Path, header: bytes, pixels: memoryview) -> None:
-    """Write an entry beside its final place and move it there."""
+    """Write an entry beside its final place, then move it there."""
     with tempfile.NamedTemporaryFile(dir=entry.parent, suffix=".part", delete=False) as file:
         try:
             file.write(header)
@@ -198,7 +198,7 @@ def _load(entry: Path) -> CachedImage | None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[Any]:
-    """Open a file for reading and writing, which no other process can do at the same time."""
+    """Open a file for reading and writing, with exclusive access."""
     import fcntl  # not on Windows
 
     with open(path, "a+") as file:
@@ -216,7 +216,7 @@ def _overwrite(file: Any, number: int) -> None:
 def open_cache(
     kind: CacheKind, folder: str, max_gb: float, image_size: tuple[int, int] | None, resize_mode: ResizeMode
 ) -> ImageCache | None:
-    """Open the cache of this machine, or return None if none is wanted; see `ImageCache`.
+    """Open this machine's cache, or return None if none is wanted; see `ImageCache`.
 
     Args:
         kind: `ram` is emptied when the last process that has it open ends; `disk` is kept for later runs.
@@ -272,7 +272,7 @@ def _is_alone(lock: Any) -> bool:
 
 
 def _leave(lock: Any, folder: Path, process: int) -> None:
-    if os.getpid() != process:  # a reading process that was forked from it
+    if os.getpid() != process:  # a worker process that was forked from it
         return
     if _is_alone(lock):
         _empty(folder)

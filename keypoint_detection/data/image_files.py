@@ -1,4 +1,4 @@
-"""Checks on the headers of a data set's images: that the files are images, and that the labels were made on them."""
+"""Checks on the headers of a data set's images: are the files images, and were the labels made on them?"""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from keypoint_detection.types import DataError
 
 logger = logging.getLogger(__name__)
 
-# Opening a file waits for the disk, so threads help even with few cores.
+# Opening files means waiting for the disk, so threads help even with few cores.
 N_THREADS = 16
 
 
@@ -80,7 +80,7 @@ def compare_sizes(
     Args:
         table: the labels.
         indices: (N,) which images of the table.
-        found: (N) the sizes of each image, or why it cannot be read.
+        found: (N) the sizes of each image, or the reason why it cannot be read.
     """
     problems = Problems()
     for index, sizes in zip(indices, found, strict=True):
@@ -105,19 +105,19 @@ def _kind_of_difference(labelled: tuple[int, ...], sizes: ImageSizes) -> str:
 
 
 def describe_difference(name: str, path: str, labelled: tuple[int, ...], sizes: ImageSizes) -> str:
-    """Say how the size in the labels, (height, width), differs from that of the image, why, and what to do."""
+    """Explain how the size in the labels, (height, width), differs from that of the image, why, and what to do."""
     height, width = sizes.shown
     text = f"{name}: the labels are for {labelled[0]}x{labelled[1]} (height x width), {path} has {height}x{width}"
     if labelled == sizes.stored:
         return (
-            f"{text} as shown: the labels give the size before its EXIF rotation. Label Studio spoils the points of "
-            "such images in its COCO export: convert its JSON export instead. Only where drawing shows that the points "
-            "fit the image on its side, remove the rotation from the file's metadata."
+            f"{text} as shown: the labels give the size before its EXIF rotation. Label Studio's COCO export corrupts "
+            "the points of such images: convert its JSON export instead. Remove the rotation from the file's metadata "
+            "only if drawing the points shows that they fit the image on its side."
         )
     if labelled == sizes.shown[::-1]:
         return (
-            f"{text}: height and width are swapped. If they were only written in the wrong order, correct them; draw "
-            "the points on the image to see."
+            f"{text}: height and width are swapped. If they were only written in the wrong order, correct them; to "
+            "check, draw the points on the image."
         )
     return f"{text}: the labels were made at another size. Use the images that were labelled, or scale the labels."
 

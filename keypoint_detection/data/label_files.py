@@ -1,4 +1,4 @@
-"""The COCO files of a data set: where they are, and what is in them."""
+"""Find and read the COCO files of a data set."""
 
 import functools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from keypoint_detection.data.coco_keypoints import CocoKeypoints, Coordinates, r
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.types import DataError, DataFiles
 
-# Training, validation and test file; more are seldom open at once.
+# Training, validation and test file; more are seldom needed together.
 N_TABLES = 3
 
 

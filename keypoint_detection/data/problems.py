@@ -1,4 +1,4 @@
-"""Problems of a file as values: collected by kind and reported together."""
+"""Collect the problems of a file by kind, and report them together."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +10,12 @@ N_EXAMPLES = 3
 
 @dataclass
 class Problems:
-    """Collects the problems of one file by kind, so that a thousand of the same take up one line."""
+    """Collects the problems of one file by kind, so that a thousand of the same kind take up one line."""
 
     by_kind: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, message: str) -> None:
-        """Record a problem; those of one kind are shown together."""
+        """Record a problem; problems of one kind are shown together."""
         self.by_kind.setdefault(kind, []).append(message)
 
     def raise_if_any(self, path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Which images are trained on and which are held out: by group, by fold, and a growing part of them.
+"""Choose the images to train on and those to hold out: by group, by fold, and in growing parts.
 
-Pure functions of the groups and a seed: every process and every later measurement arrives at the same split. If every
-image is a group of its own, the splits are as even as possible. Groups that are guessed, and too few or too unequal to
-hold out whole ones, are divided in time: images next to each other are not on both sides.
+Pure functions of the groups and a seed: every process and every later measurement gets the same split. If every image
+is a separate group, the splits are as even as possible. Guessed groups that are too few or too unequal to hold out
+whole are divided in time, so that neighbouring images are not on both sides.
 """
 
 import math
@@ -25,14 +25,14 @@ from keypoint_detection.data.grouping import (
 )
 from keypoint_detection.types import DataError
 
-# When a group is divided in time, this share of its images is left out, half on each side of those held out and rounded
-# up: they show the same moment. Groups of fewer images than the minimum have none to spare.
+# When a group is divided in time, this share of its images is left out, half on each side of those held out, rounded
+# up: they show the same moment. Groups with fewer images than the minimum have none to spare.
 GAP = 0.05
 MIN_IMAGES_FOR_GAP = 10
-# What a message lists of the groups held out.
+# How many held-out groups a message lists.
 N_NAMES = 3
 
-# Distinct from the seeds of the split itself: what a training leaves out is independent of what is held out.
+# Distinct from the seeds of the split itself: the images that training leaves out are independent of those held out.
 FRACTION_STREAM = 1
 
 
@@ -41,7 +41,7 @@ class Split(NamedTuple):
 
     Attributes:
         train: (N,) those to train on.
-        val: (M,) those held out; the others, if there are any, lie between both in time.
+        val: (M,) those held out; any others lie between the two in time.
     """
 
     train: Integers
@@ -52,11 +52,11 @@ class SplitOptions(NamedTuple):
     """How images are held out, as configured in `data`.
 
     Attributes:
-        group_by: the images that stay together, see `name_groups`.
+        group_by: which images stay together, see `name_groups`.
         val_fraction: the share to hold out, in (0, 1), if there are no folds.
         seed: same seed, same split.
         n_folds: number of folds; None: a share is held out.
-        fold: which of them is held out, from 0; None: a share is.
+        fold: the fold to hold out, from 0; None: a share is held out.
     """
 
     group_by: int | str | None
@@ -87,18 +87,17 @@ def split_images(table: CocoKeypoints, image_root: str | None, options: SplitOpt
 
 
 def describe_split(table: CocoKeypoints, image_root: str | None, options: SplitOptions) -> tuple[int, str] | None:
-    """Say which groups are held out; None if every image is a group of its own.
+    """Describe which groups are held out; None if every image is a separate group.
 
     Args:
         table: the file's content.
         image_root: the folder that the file names are relative to; None for that of the file.
         options: how images are held out.
 
-    Returns:
-        The number of images held out, and a sentence that follows it.
+    Returns: The number of held-out images, and the text that follows it.
 
     Raises:
-        DataError: they cannot be held out like that.
+        DataError: the images cannot be held out in this way.
     """
     names = np.array(name_groups(list_file_names(table, image_root), options.group_by))
     split = split_images(table, image_root, options)
@@ -118,7 +117,7 @@ def describe_split(table: CocoKeypoints, image_root: str | None, options: SplitO
 
 
 def _is_divided_in_time(groups: Integers, options: SplitOptions) -> bool:
-    """Whether groups are divided: if the user says so, or if they are guessed and whole ones make no fair split.
+    """Whether groups are divided: if the user asks for it, or if they are guessed and whole groups make no fair split.
 
     Fair means that at least half of the wanted images are held out, and at most half of all.
     """
@@ -145,7 +144,7 @@ def divide_in_time(groups: Integers, ranks: Integers, options: SplitOptions) -> 
     Args:
         groups: (I,) the group of each image.
         ranks: (I,) the order of the images in time.
-        options: the share to hold out, which begins at a random place, or the fold: the folds follow each other.
+        options: the share to hold out, starting at a random place, or the fold, in consecutive order.
 
     Raises:
         DataError: nothing would be left to train on, or nothing is held out.
@@ -160,7 +159,7 @@ def divide_in_time(groups: Integers, ranks: Integers, options: SplitOptions) -> 
             size = round(n_images * options.val_fraction)
             start = int(generator.integers(n_images - size + 1))
         else:
-            # Short groups are not all held out by the same folds.
+            # So that short groups are not all held out by the same folds.
             fold = (options.fold + number) % options.n_folds
             start = n_images * fold // options.n_folds
             size = n_images * (fold + 1) // options.n_folds - start
@@ -177,7 +176,7 @@ def divide_in_time(groups: Integers, ranks: Integers, options: SplitOptions) -> 
 
 
 def keep_aside(groups: Integers, fraction: float, seed: int) -> Split:
-    """Hold out roughly a share of the images, in whole groups drawn at random.
+    """Hold out roughly a given share of the images, in whole groups drawn at random.
 
     Args:
         groups: (I,) the group of each image.
@@ -224,7 +223,7 @@ def check_folds(n_folds: int | None, fold: int | None) -> None:
 
 
 def hold_out_fold(groups: Integers, n_folds: int, fold: int, seed: int) -> Split:
-    """Hold out one of several parts of about equal size, made of whole groups; each image is in one part.
+    """Hold out one of several parts of about equal size, made of whole groups; each image is in exactly one part.
 
     Args:
         groups: (I,) the group of each image.
@@ -244,7 +243,7 @@ def hold_out_fold(groups: Integers, n_folds: int, fold: int, seed: int) -> Split
         )
     n_images = np.zeros(n_folds, dtype=np.int64)
     fold_of_group = np.zeros(len(sizes), dtype=np.int64)
-    # The largest first, each into the emptiest fold.
+    # The largest group first, each into the emptiest fold.
     for group in order[np.argsort(-sizes[order], kind="stable")]:
         fold_of_group[group] = n_images.argmin()
         n_images[fold_of_group[group]] += sizes[group]
@@ -252,7 +251,7 @@ def hold_out_fold(groups: Integers, n_folds: int, fold: int, seed: int) -> Split
 
 
 def take_fraction(groups: Integers, fraction: float, seeds: Sequence[int]) -> Integers:
-    """Draw roughly a share of the images in whole groups; a larger part contains every smaller one.
+    """Draw roughly a given share of the images in whole groups; a larger part contains every smaller one.
 
     Args:
         groups: (N,) the group of each image.
@@ -269,7 +268,7 @@ def take_fraction(groups: Integers, fraction: float, seeds: Sequence[int]) -> In
 
 
 def _shuffle_groups(groups: Integers, generator: np.random.Generator) -> tuple[Integers, Integers]:
-    """Return the existing groups in random order, and the number of images for every group number."""
+    """Return the existing groups in random order, and the number of images for each group number."""
     return generator.permutation(np.unique(groups)), np.bincount(groups)
 
 

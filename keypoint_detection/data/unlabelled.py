@@ -1,4 +1,4 @@
-"""What to find points in: images, folders, patterns, COCO files and videos, all without labels."""
+"""Images to find points in: images, folders, patterns, COCO files and videos, all without labels."""
 
 import glob
 import logging
@@ -42,7 +42,7 @@ class UnlabelledFile(NamedTuple):
 
     @property
     def is_video(self) -> bool:
-        """Whether it is a video, by its suffix."""
+        """Whether it is a video, judging by its suffix."""
         return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -57,9 +57,9 @@ def find_unlabelled(
         source: an image, a video, a folder (with everything below it), a pattern such as `frames/**/*.jpg`, or a COCO
             file, of which only the images are read.
         image_root: folder that the file names in a COCO file are relative to; None: the folder of the file.
-        option: that gave the source, for the messages, e.g. `data.predict`.
+        option: the option that gave the source, for the messages, e.g. `data.predict`.
         outside_images: whether images of a COCO file outside that folder are an error, or allowed.
-        takes_videos: whether the option takes videos; if not, they are left out too.
+        takes_videos: whether the option accepts videos; if not, they are left out too.
 
     Raises:
         DataError: nothing is found there.
@@ -75,11 +75,11 @@ def find_unlabelled(
         matches = [path] if path.is_file() else map(Path, glob.glob(str(path), recursive=True))
         found = [(file, path.name if path.is_file() else file.as_posix()) for file in matches if file.is_file()]
         kinds = [file.suffix.lower() for file, _ in found]
-        # What is asked for by its suffix is taken for an image, unless it is known to be a video.
+        # A pattern that names its suffix asks for images, unless the suffix is that of a video.
         suffixes = suffixes | ({path.suffix.lower()} - VIDEO_SUFFIXES)
         if not found:
             raise DataError(
-                f"{option}: no file matches the pattern {source!r}. To take several files, give a folder or a pattern "
+                f"{option}: no file matches the pattern {source!r}. To use several files, give a folder or a pattern "
                 "such as 'frames/*.png'."
             )
     else:
@@ -99,7 +99,7 @@ def find_unlabelled(
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file below a folder is hidden, as is what macOS, notebooks and version control leave there."""
+    """Whether a file below a folder is hidden, like the files that macOS, notebooks and version control leave there."""
     return any(part.startswith(".") for part in Path(name).parts)
 
 
@@ -119,11 +119,11 @@ def _log_left_out(source: str, wanted: str, left_out: Counter[str]) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """List the files below a folder: of linked folders too, but none twice; a broken link counts as a file."""
+    """List the files below a folder: including linked folders, but none twice; a broken link counts as a file."""
     visited = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         if os.path.realpath(place) in visited:
-            folders.clear()  # a link that leads back
+            folders.clear()  # a circular link
             continue
         visited.add(os.path.realpath(place))
         folders.sort()
@@ -156,7 +156,7 @@ def _read_coco_images(
 
 
 def _repair(root: Path, name: str) -> Path:
-    """Return the file of a name, which may have been written by Windows."""
+    """Return the file of a name, which may have been written on Windows."""
     path = root / name
     return path if "\\" not in name or path.exists() else root / name.replace("\\", "/")
 
@@ -180,7 +180,7 @@ class UnlabelledImages(Dataset[_Fitted]):
         files: the images to read.
         image_size: (height, width) of the input; None: the image's own.
         resize_mode: how they are resized.
-        skipped: those that are left out, each by the position of its file and 0.
+        skipped: the images to leave out, each given by the position of its file and 0.
     """
 
     def __init__(
@@ -206,16 +206,16 @@ class UnlabelledImages(Dataset[_Fitted]):
 
 
 class UnlabelledFrames(IterableDataset[ImageBatch]):
-    """Read the frames of videos, and images among them, in batches of images of one size.
+    """Read the frames of videos, and any images among the files, in batches of images of one size.
 
-    The processes of a training share the frames; the workers of a loader share the files. What cannot be read is
-    reported, not raised.
+    The training processes share the frames; the workers of a loader share the files. What cannot be read is reported,
+    not raised.
 
     Args:
         files: the videos and images.
         image_size: (height, width) of the input; None: the frame's own.
         resize_mode: how frames are resized.
-        skipped: those that are left out, each by the position of its file and the number of the frame.
+        skipped: the frames to leave out, each given by the position of its file and the number of the frame.
         batch_size: the maximum number of images in a batch.
         n_processes: number of processes that share the frames.
         rank: the index of this one.

@@ -19,7 +19,7 @@ VIDEO_KINDS = (
     "mts mxf nut ogm ogv qt ts vob webm wmv y4m"
 )
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in VIDEO_KINDS.split())
-# What they are read as, by the names of ffmpeg: files that contain their own frames.
+# The formats they are read as, by their names in ffmpeg: files that contain their own frames.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,dv,ivf,h264,hevc,m4v,mjpeg,"
     "yuv4mpegpipe"
@@ -27,12 +27,12 @@ FORMATS = (
 # H.264 with 4:2:0 chroma, which every player supports, needs even sides.
 CODEC, PIXEL_FORMAT = "libx264", "yuv420p"
 USUAL_RATE = Fraction(25)
-# The containers whose header says how long the recording is, even if the file has been cut off since.
+# The containers whose header gives the length of the recording, even if the file was later truncated.
 STATED_DURATION = ("matroska,webm", "asf", "flv")
 MICROSECONDS = 1_000_000
-# In the index of an AVI file, a frame begins with this header.
+# In the index of an AVI file, each frame begins with this header.
 AVI_HEADER_BYTES = 8
-# A recording may end this many frames before its stated duration: audio and video seldom end together.
+# A recording can end this many frames before its stated duration: audio and video seldom end together.
 TOLERATED_FRAMES = 3
 
 
@@ -57,7 +57,7 @@ def _open(path: str, mode: Literal["r", "w"]) -> Any:
         raise DataError(f"{path}: videos need PyAV: {how_to_install('video')}.") from error
     if mode == "r":
         refuse_special_file(Path(path), "a video")
-    # A playlist under the name of a video would read files and addresses of its choice.
+    # A playlist disguised as a video could read files and addresses of its choice.
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"} if mode == "r" else {}
     try:
         return av.open(path, mode, options=options)
@@ -67,7 +67,7 @@ def _open(path: str, mode: Literal["r", "w"]) -> Any:
 
 
 def _find_stream(container: Any, path: str) -> Any:
-    """Return the video among the streams, which may include the picture of an album's cover."""
+    """Return the video among the streams, which can include an album cover."""
     from av.stream import Disposition
 
     stream = container.streams.best("video")
@@ -118,11 +118,11 @@ def read_frames(path: str) -> Iterator[Frame]:
 
 
 class _Order:
-    """Numbers frames, and finds those that were lost: packets that no frame was decoded from.
+    """Numbers frames, and finds lost ones: packets from which no frame was decoded.
 
-    Frames are matched with packets by their time, since packets are in another order. Where that cannot be done, each
-    error counts as a lost frame. Packets that vanish leave a gap in time, which counts only where the file is known to
-    be damaged, since cameras drop frames too; in AVI files, the index lists them.
+    Frames are matched with packets by their time, since packets come in a different order. Where that is impossible,
+    each error counts as a lost frame. Packets that vanish leave a gap in time, which counts only where the file is
+    known to be damaged, since cameras drop frames too; in AVI files, the index lists them.
 
     Args:
         stream: the video stream.
@@ -137,7 +137,7 @@ class _Order:
         self._reason = ""
         self._pending: list[int] = []
         self._latest: int | None = None
-        # Where each packet begins in an AVI file, whose times are only guessed; PyAV tells from 17 on.
+        # Where each packet begins in an AVI file, whose times are only guessed; PyAV gives this from version 17.
         is_avi = stream.container.format.name == "avi"
         entries = (entry for entry in getattr(stream, "index_entries", ()) if entry.size) if is_avi else ()
         self._index = {entry.pos + AVI_HEADER_BYTES: number for number, entry in enumerate(entries)}
@@ -147,7 +147,7 @@ class _Order:
         """Expect a frame from a packet."""
         if packet.pts is not None:
             self._end_s = max(self._end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if not is_video or packet.dts is None:  # what ends a stream has no time
+        if not is_video or packet.dts is None:  # the packet that ends a stream has no time
             return
         n_vanished = self._index.get(packet.pos, self._n_packets) - self._n_packets
         if n_vanished > 0 or packet.is_corrupt:
@@ -165,7 +165,7 @@ class _Order:
         self._n_uncounted += 1
 
     def find_lost(self, pts: int | None) -> Iterator[Frame]:
-        """Yield the frames that should have come before that of a time."""
+        """Yield the frames that should have come before the one at a given time."""
         if pts is None or (self._latest is not None and pts <= self._latest):
             self._has_times = False
         n_skipped = 0
@@ -177,7 +177,8 @@ class _Order:
             n_skipped = max(n_skipped, n_periods - 1)
         self._is_regular &= bool(self._reason) or n_periods == 1
         if n_skipped and not self._reason:
-            # Before the first frame, players show nothing; later, not every packet of this file is a frame of its own.
+            # Before the first frame, players show nothing; after it, some packets of this file do not hold a separate
+            # frame.
             self._has_times, n_skipped = not self.number, 0
         yield from self._lose(n_skipped if self._has_times else self._n_uncounted)
 
@@ -190,13 +191,13 @@ class _Order:
         yield from self._lose(n_lost + n_cut)
 
     def _count_cut(self, container: Any, stream: Any) -> int:
-        """Return the number of frames that the header promises beyond the last packet; about, if it gives a time."""
+        """Return how many frames the header promises beyond the last packet; approximate if it gives a time."""
         rate = stream.average_rate or USUAL_RATE
         container_format = container.format.name
         if container_format.startswith("mov"):
             return max(0, int(stream.frames) - self._n_packets)
         if container_format == "avi":
-            # What the header says is compared with what the size of the file allows: dropped frames are no damage.
+            # The header's figure is limited to what the size of the file allows: dropped frames are not damage.
             is_cut = stream.duration is not None and stream.frames > stream.duration * stream.time_base * rate + 1
             return max(0, int(stream.frames) - self._n_packets) if is_cut else 0
         if container_format in STATED_DURATION and container.duration:
@@ -213,7 +214,7 @@ class _Order:
 
 
 def _turn_upright(frame: Any) -> NDArray[np.uint8]:
-    """Return the pixels of a frame as its display matrix says: phones store videos on their side."""
+    """Return the pixels of a frame rotated by its display matrix: phones store videos on their side."""
     from av.sidedata.sidedata import Type
 
     pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
@@ -237,12 +238,12 @@ def save_frames(path: str, folder: Path, numbers: Collection[int]) -> None:
 
 
 def name_frame(number: int) -> str:
-    """Name the image of a frame; six digits are enough to sort the frames of hours."""
+    """Name the image of a frame; six digits are enough to sort hours of frames."""
     return f"{number:06d}.png"
 
 
 def count_frames(path: str) -> int | None:
-    """Return about how many frames a video has, from its header; None if that does not say."""
+    """Return the approximate number of frames in a video, from its header; None if unknown."""
     with _open(path, "r") as container:
         stream = _find_stream(container, path)
         by_time = (container.duration or 0) / MICROSECONDS * float(stream.average_rate or USUAL_RATE)

@@ -1,4 +1,4 @@
-"""Map pixels into the network's input by one affine map, without aliasing."""
+"""Map pixels into the network's input by a single affine map, without aliasing."""
 
 import math
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from keypoint_detection.images import LETTERBOX_GREY
 from keypoint_detection.resizing import interpolate
 
-# Up to this, a bilinear warp creates no patterns that are not in the image; beyond it, pixels would be skipped.
+# Up to this factor, a bilinear warp creates no false patterns; beyond it, pixels would be skipped.
 LARGEST_SHRINKING_WITHOUT_FILTER = 1.02
 # The weights of grey, ITU-R BT.601, as in torchvision.
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -20,7 +20,7 @@ BLUR_RADIUS = 2
 
 
 def find_shrinking(to_pixels: NDArray[np.float64]) -> tuple[float, float]:
-    """Compute how many pixels of a source fall into one of the result, (along its height, along its width).
+    """Compute how many source pixels fall into one pixel of the result, (along its height, along its width).
 
     Args:
         to_pixels: (3, 3) the affine map from the result to the source.
@@ -47,7 +47,7 @@ def warp(pixels: Tensor, to_pixels: NDArray[np.float64], size: tuple[int, int]) 
             max(1, round(side / max(1.0, by))) for side, by in zip((height, width), shrinking, strict=True)
         )
         source = interpolate(source, (rows, columns))
-    # From pixels of the result to [-1, 1] across the source, which also holds for the reduced one.
+    # From pixels of the result to [-1, 1] across the source; the same for the reduced source.
     to_unit = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]]) @ to_pixels
     x, y = (torch.arange(side, dtype=torch.float32).add_(0.5) for side in size[::-1])
     grid = torch.empty(1, *size, 2)
@@ -70,7 +70,7 @@ def recolour(values: Tensor, colour: NDArray[np.float64], contrast: float) -> Te
         (3, H, W) float32, 0 black to 255 white; some values may be outside this range.
     """
     mean = float(values.mean(dim=(1, 2)) @ torch.tensor(GREY_WEIGHTS)) + LETTERBOX_GREY
-    brightness = float(colour[0].sum())  # what the matrix makes of grey
+    brightness = float(colour[0].sum())  # the value that the matrix gives grey
     offset = brightness * (contrast * LETTERBOX_GREY + (1 - contrast) * mean)
     if np.allclose(colour, np.eye(3) * brightness):
         values *= brightness * contrast

@@ -1,4 +1,4 @@
-"""The processes that read images: how many, how they start and end, and how batches get out of them."""
+"""The worker processes that read images: their number, start and end, and how they hand over batches."""
 
 import atexit
 import multiprocessing
@@ -14,14 +14,14 @@ from torch.utils.data import get_worker_info
 
 from keypoint_detection.types import Batch, ImageBatch
 
-# More workers than this seldom help, and each is another copy of the interpreter.
+# More workers than this seldom help, and each needs another copy of the interpreter.
 MAX_AUTOMATIC_WORKERS = 8
 
 
 class ToSharedMemory:
-    """Make a batch where the main process will read it, if this is a process that reads images.
+    """Make a batch directly in memory shared with the main process, if this is a worker process.
 
-    torch would move it there in a thread of the queue, whose error (shared memory is full) nobody hears: the main
+    torch would move it there in a thread of the queue, whose error (shared memory is full) goes unnoticed: the main
     process would wait for the batch forever.
 
     Args:
@@ -40,10 +40,10 @@ class ToSharedMemory:
 
 
 def start_worker(worker_id: int) -> None:
-    """Seed a reading process as Lightning would, and leave signals to the main process, which stops it in time.
+    """Seed a worker process as Lightning would, and leave signals to the main process, which stops it in time.
 
-    Ctrl-C and a cluster's signals go to all processes. SIGTERM is obeyed the second time: it also ends a process that
-    hangs. Python sends it once at its end, so `_end_workers` comes first.
+    Ctrl-C and a cluster's signals go to all processes. A second SIGTERM is obeyed, so that a hanging process can be
+    ended. Python sends one when it exits, so `_end_workers` runs before.
     """
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
@@ -53,15 +53,15 @@ def start_worker(worker_id: int) -> None:
 
 
 def _end_workers() -> None:
-    """Kill the reading processes that an exception left, which Python would ask to end and then wait for."""
+    """Kill the worker processes left by an exception; Python would ask them to end and then wait for them."""
     if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise an error for each of them
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
 
 
-# Called before what multiprocessing, which torch has imported, does at the end.
+# Called before the exit handler of multiprocessing, which torch has imported.
 atexit.register(_end_workers)
 
 

@@ -1,4 +1,4 @@
-"""What runs a detector: PyTorch or onnxruntime, behind one interface in NumPy."""
+"""Run a detector with PyTorch or onnxruntime, behind one interface in NumPy."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from keypoint_detection.data.coco_keypoints import MAX_KEYPOINT_TYPES, Coordinates
 from keypoint_detection.types import DataError
 
-# No detector is calibrated for more distances.
+# Maximum number of distances that a detector is calibrated for.
 MAX_THRESHOLDS = 1000
 
 
 class Found(NamedTuple):
-    """What was found in one image.
+    """The detections in one image.
 
     Attributes:
         points: (C, D, 2) float32 in continuous pixels of the image as given.
@@ -38,7 +38,7 @@ def as_found(outputs: Mapping[str, NDArray[np.float32]]) -> Found:
 
 
 class Metadata(NamedTuple):
-    """What an exported file says about its detector; for the other attributes, see `Engine`.
+    """The description of a detector in its exported file; for the other attributes, see `Engine`.
 
     Attributes:
         outputs: the names of its outputs, in order; empty if the format names them itself.
@@ -60,7 +60,7 @@ def read_metadata(text: str, path: str) -> Metadata:
         path: path of the file, for the messages.
 
     Raises:
-        DataError: it was not written by `kpd export`, or was changed since.
+        DataError: it was not written by `kpd export`, or has been changed since.
     """
     try:
         content = json.loads(text)
@@ -84,7 +84,7 @@ def read_metadata(text: str, path: str) -> Metadata:
     wrong = [key for key, valid in is_valid.items() if not valid]
     if wrong:
         raise DataError(
-            f"{path}: its metadata was changed since `kpd export` wrote it ({', '.join(wrong)}); export it again."
+            f"{path}: its metadata has been changed since `kpd export` wrote it ({', '.join(wrong)}); export it again."
         )
     return Metadata(channels, coordinates, lowest_score, best_f1, tuple(distances), outputs)
 
@@ -109,7 +109,7 @@ class Engine(Protocol):
         channels: the names of the channels.
         coordinates: the convention of the labels it was trained on.
         lowest_score: minimum score of the points that it returns.
-        best_f1: the score with the best F1 in the validation; None if there was none.
+        best_f1: the score with the best F1 in the validation; None without a validation.
         thresholds_px: distances for which there are probabilities, ascending; empty without a calibration.
     """
 

@@ -21,12 +21,12 @@ SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch_export": ".pt2"}
 # Resizing by ONNX operators came with opset 18, which onnxruntime has supported since 1.14.
 OPSET = 18
 SMALLEST_SIDE_PX = 8
-# What a traced operation records about the code that it came from.
+# The metadata of a traced operation that describe the code it came from.
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 
 
 class _Example(NamedTuple):
-    """What a module is traced with: images, and which of their sizes are dynamic."""
+    """Inputs for tracing a module: images, and which of their sizes are dynamic."""
 
     images: Tensor
     free_sizes: dict[int, Any]
@@ -41,7 +41,7 @@ def write_onnx(
         detector: the detector to write.
         path: the file to write.
         precision: precision of the network's weights and arithmetic.
-        heatmaps: add a last output to the file, the heatmaps.
+        heatmaps: add the heatmaps as a last output.
         version: version of this package.
 
     Raises:
@@ -49,7 +49,7 @@ def write_onnx(
     """
     try:
         import onnx
-        import onnxscript  # noqa: F401  # without it, the exporter fails with an error of its own
+        import onnxscript  # noqa: F401  # without it, the exporter fails with a less helpful error
     except ModuleNotFoundError as error:
         raise DataError(f"exporting to ONNX needs onnx: {how_to_install('onnx')}.") from error
     model = ExportableDetector(detector, getattr(torch, precision), heatmaps, plain_resizing=True).eval()
@@ -87,7 +87,7 @@ def write_program(
             for node in module.graph.nodes:
                 for key in TRACES:
                     node.meta.pop(key, None)
-    # The example is all zeros, and not part of the detector.
+    # The example is all zeros and no part of the detector.
     program.example_inputs = None
     metadata = {METADATA_FILE: _describe(detector, precision, model.output_names, version)}
     torch.export.save(program, path, extra_files=metadata)
@@ -96,7 +96,7 @@ def write_program(
 def _make_example(detector: LoadedDetector) -> _Example:
     height, width = detector.inputs.image_size or (256, 256)
     sizes = [torch.export.Dim("batch"), *(torch.export.Dim(name, min=SMALLEST_SIDE_PX) for name in ("height", "width"))]
-    # Neither the size of the network's input nor a multiple of it, so that no size is taken for a constant.
+    # Neither the size of the network's input nor a multiple of it, so that no size is mistaken for a constant.
     return _Example(torch.zeros(2, height + 16, width + 48, 3, dtype=torch.uint8), dict(enumerate(sizes)))
 
 

@@ -16,7 +16,7 @@ from keypoint_detection.types import Detections
 
 
 class ExportableDetector(nn.Module):
-    """Do everything between an image and its points, in operations that can be exported.
+    """Compute everything from an image to its points, in operations that can be exported.
 
     Args:
         detector: the trained parts.
@@ -31,7 +31,7 @@ class ExportableDetector(nn.Module):
         self.network = copy.deepcopy(detector.network).to(dtype)
         self.heatmaps, self.plain_resizing = heatmaps, plain_resizing
         codec = detector.codec
-        # The exporter takes only plain numbers, which the parser's restricted ones are not.
+        # The exporter accepts only plain numbers, not the parser's restricted ones.
         self.stride, self.max_keypoints = int(codec.stride), int(codec.max_keypoints)
         self.score_threshold, self.min_distance_px = float(codec.score_threshold), float(codec.min_distance_px)
         self.sigma_px = float(codec.sigma_px)

@@ -1,4 +1,4 @@
-"""Rebuild from a checkpoint what finding points needs: network, codec, channels, and how the network saw images."""
+"""Rebuild a detector from a checkpoint: network, codec, channels, and how the network saw images."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ def load_detector(reference: str, *, flip_test: bool | None) -> LoadedDetector:
 
     Args:
         reference: a path, or `wandb://entity/project/name:alias`.
-        flip_test: average the heatmaps with those of the mirrored image; None does as the training did.
+        flip_test: average the heatmaps with those of the mirrored image; None does as in training.
 
     Raises:
         CheckpointError: the checkpoint cannot be found or read, its backbone is invalid, or its weights do not fit.
@@ -101,7 +101,7 @@ def _make_backbone(specification: Mapping[str, Any], reference: str) -> Backbone
         if not issubclass(cls, Backbone):
             raise CheckpointError(f"{class_path} is not a subclass of Backbone.")
         return cls(**dict(specification.get("init_args") or {}))
-    except Exception as error:  # of a class that may be the user's, from arguments that may be anything
+    except Exception as error:  # the class can be the user's own, with any arguments
         name = class_path.rpartition(".")[2]
         raise CheckpointError(f"{reference}: its backbone {name} cannot be created: {error}") from error
 

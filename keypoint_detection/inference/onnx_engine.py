@@ -9,7 +9,7 @@ from keypoint_detection.inference.engines import Found, as_found, read_metadata
 from keypoint_detection.printing import first_line
 from keypoint_detection.types import DataError
 
-# Key in the model's metadata: a JSON object with the channels and whatever else a user of the file needs to know.
+# Key in the model's metadata: a JSON object with the channels and everything else needed to use the file.
 METADATA_KEY = "kpd"
 
 
@@ -31,7 +31,7 @@ class OnnxEngine:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=onnxruntime.get_available_providers())
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
-        # onnxruntime raises its own errors, one class for each way in which a file can be wrong.
+        # onnxruntime raises a separate class of error for each way in which a file can be wrong.
         except Exception as error:
             raise DataError(f"{path} cannot be read as an ONNX file ({first_line(error)}).") from error
         metadata = read_metadata(text, path)
@@ -51,8 +51,8 @@ class OnnxEngine:
         for output in self._session.get_outputs():
             if output.shape[1:] != (shape := shapes.get(output.name, output.shape[1:])):
                 raise DataError(
-                    f"{path}: its output {output.name} has the shape {output.shape[1:]} for each image, and its "
-                    f"metadata says {shape}: it was changed since `kpd export` wrote it; export it again."
+                    f"{path}: its output {output.name} has the shape {output.shape[1:]} for each image, but its "
+                    f"metadata says {shape}: it has been changed since `kpd export` wrote it; export it again."
                 )
         # Heatmaps are computed only on request.
         self._run_options = onnxruntime.RunOptions()

@@ -12,7 +12,7 @@ from keypoint_detection.inference.results import spread_of
 
 # Maximum distance between points of an exported detector and those of PyTorch, in pixels of the original images.
 MAX_DIFFERENCE_PX = 0.05
-# Further apart, they are not the same point.
+# Points further apart than this are not the same point.
 MATCH_RADIUS_PX = 1.0
 # Rounding can decide whether a point reaches the minimum score.
 SCORE_MARGIN = 0.01
@@ -20,20 +20,21 @@ N_TIMED = 5
 
 
 class Parity(NamedTuple):
-    """How far an exported detector is from PyTorch.
+    """How far an exported detector deviates from PyTorch.
 
     Attributes:
         n_images: images compared.
-        min_score: score from which points count: the one with the best F1 in the validation, or the lowest there is.
-        n_points: points that count and that both found.
+        min_score: minimum score of the points that count: the one with the best F1 in the validation, or the lowest
+            found.
+        n_points: points that count and were found by both.
         n_unmatched: points found by only one of the two and at least a hundredth above `min_score`.
         max_difference_px: maximum distance between points that count, in pixels of the images.
         median_difference_px: median of the same.
-        max_weak_difference_px: maximum for the other points, which one level of one pixel can move.
-        max_score_difference: maximum over all points that both found.
+        max_weak_difference_px: maximum for the other points, which a change of one level in one pixel can move.
+        max_score_difference: maximum over all points found by both.
         max_spread_difference_px: maximum for points that count; 0 without a calibration.
-        max_probability_difference: maximum over all points that both found; 0 without a calibration.
-        reference_ms: median time per image in PyTorch, without reading it.
+        max_probability_difference: maximum over all points found by both; 0 without a calibration.
+        reference_ms: median time per image in PyTorch, excluding reading.
         exported_ms: the same for the exported detector.
     """
 
@@ -102,7 +103,7 @@ class Points(NamedTuple):
 
     @classmethod
     def of_channel(cls, found: Found, channel: int) -> "Points":
-        """Take the points of a channel, without unused slots."""
+        """Select the points of a channel, without unused slots."""
         scores = found.scores[channel]
         spreads, probabilities = np.zeros_like(scores), np.zeros_like(scores)
         if found.covariances is not None and found.probabilities is not None:

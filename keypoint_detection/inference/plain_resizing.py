@@ -1,7 +1,7 @@
-"""Resizing of uint8 images as torch does it on a CPU, to the last level, in operations that can be exported.
+"""Resize uint8 images exactly as torch does on a CPU, in operations that can be exported.
 
 The Resize of onnxruntime rounds its weights differently: one value in a hundred is off by one level, which moves points
-by up to a tenth of a pixel in an image that is five times as large as the network's input.
+by up to a tenth of a pixel in an image five times as large as the network's input.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# torch rounds its weights to 16-bit integers, with as many binary places as the largest of them leaves room for
+# torch rounds its weights to 16-bit integers, with as many binary places as the largest of them allows
 # (`_compute_index_ranges_int16_weights` in its UpSampleKernel.cpp).
 LARGEST_WEIGHT = 2**15
 MOST_PLACES = 22

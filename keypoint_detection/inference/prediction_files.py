@@ -26,12 +26,12 @@ CATEGORY_ID = 1
 
 
 class Predictions(NamedTuple):
-    """What a file of predictions is made from.
+    """The content of a file of predictions.
 
     Attributes:
         records: returns an iterator over the records, starting from the first at each call.
         channels: channel name to its keypoint types.
-        category: that of the COCO file that the images come from, or one made for the detector.
+        category: the category of the COCO file that the images come from, or one made for the detector.
         files: the file of each image by its id, for `coco_labels`, which names it relative to its own folder.
         path: the file.
     """
@@ -45,9 +45,9 @@ class Predictions(NamedTuple):
     def instances(self) -> Iterator[dict[str, Any]]:
         """Yield the instances of all images as COCO results.
 
-        COCO has instances, heatmaps do not: the first instance of an image takes the best detection of each keypoint
-        type, the second takes the next best, and so on. A channel of several types deals its detections out to them by
-        descending score; whoever corrects the labels swaps those that are wrong.
+        COCO has instances, heatmaps do not: the first instance of an image gets the best detection of each keypoint
+        type, the second the next best, and so on. A channel of several types distributes its detections among them by
+        descending score; wrong ones can be swapped when the labels are corrected.
         """
         for record in self.records():
             yield from _instances(record, self.channels, self.category)
@@ -149,12 +149,12 @@ def _image(record: Record, files: Mapping[int, str], folder: Path) -> dict[str, 
 def _instances(
     record: Record, channels: Mapping[str, Sequence[str]], category: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Return the instances of an image as COCO results, the one with the best detections first."""
+    """Return the instances of an image as COCO results, starting with the best detections."""
     place = {name: index for index, name in enumerate(category["keypoints"])}
     found: dict[str, list[Record]] = {name: [] for name in channels}
     for point in record["points"]:
         found[point["channel"]].append(point)
-    # In each round, every type of a channel takes the channel's next detection.
+    # In each round, every type of a channel gets the channel's next detection.
     takers = {
         channel: [place[key] for name in types if (key := _plain(name, place)) is not None]
         for channel, types in channels.items()
@@ -177,7 +177,7 @@ def _instances(
 
 
 def _plain(name: str, place: Mapping[str, int]) -> str | None:
-    """Return a category's name for a type, which a channel may call `category/name`."""
+    """Return a category's name for a type, which a channel can list as `category/name`."""
     return next((one for one in (name, name.partition("/")[2]) if one in place), None)
 
 

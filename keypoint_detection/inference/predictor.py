@@ -29,10 +29,10 @@ class Predictor:
 
     Args:
         engine: what runs the detector.
-        score_threshold: points that score less are left out. `best_f1` takes the threshold with the best F1 in the
+        score_threshold: points with lower scores are left out. `best_f1` uses the threshold with the best F1 in the
             validation stored in the checkpoint; without one, the low threshold of training.
         coordinates: convention of the points: in `continuous`, (0, 0) is the outer corner of the top-left pixel, in
-            `pixel_index` its centre (OpenCV). None takes the convention of the labels the detector was trained on.
+            `pixel_index` its centre (OpenCV). None uses the convention of the labels that the detector was trained on.
 
     Raises:
         ValueError: the threshold is out of range, or there is no such convention.
@@ -52,7 +52,7 @@ class Predictor:
         self.channels = engine.channels
         self.coordinates: Coordinates = coordinates or engine.coordinates
         self.score_threshold = choose_threshold(score_threshold, engine.best_f1, engine.lowest_score)
-        # The offset of continuous coordinates from those that are returned.
+        # The offset from the returned coordinates to continuous ones.
         self._offset = offset_px(self.coordinates)
 
     @classmethod
@@ -77,11 +77,11 @@ class Predictor:
                 support them, and move points by fractions of a pixel.
             compile: speed up the network with `torch.compile`; the first call then takes a minute.
             flip_test: average the heatmaps with those of the mirrored image: more precise, at twice the runtime; needs
-                a training with `data.flip_pairs`. None does as the training did.
+                a detector trained with `data.flip_pairs`. None does as in training.
             score_threshold: see the class.
             coordinates: see the class.
-            trust: names of modules that the checkpoint may have imported, e.g. that of your own backbone; those that
-                are imported already need not be named.
+            trust: names of modules that the checkpoint may import, e.g. that of your own backbone; modules that are
+                already imported need not be named.
 
         Raises:
             ValueError: the checkpoint cannot be used, or an option is out of range.
@@ -134,7 +134,7 @@ class Predictor:
             heatmaps: return the heatmaps too; an exported detector has them only if exported with `--heatmaps=true`.
 
         Returns:
-            The points in pixels of the image as given; for a list, a list in the same order.
+            The points in pixels of the given image; for a list, a list in the same order.
 
         Raises:
             ValueError, TypeError, ImageError: an image cannot be used; for a list, the message says which.
@@ -150,7 +150,7 @@ class Predictor:
 
         Args:
             image: see `__call__`.
-            min_score: points that score less are not drawn; by default, the threshold of this predictor.
+            min_score: points with lower scores are not drawn; by default, the threshold of this predictor.
         """
         pixels = to_pixels(image)
         result = self(pixels)

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from keypoint_detection.inference.engines import Found, as_found, read_metadata
 
-# Inside the program's file: a JSON object with the channels and whatever else a user of the file needs to know.
+# Entry in the program's file: a JSON object with the channels and everything else needed to use the file.
 METADATA_FILE = "kpd.json"
 
 
 class ProgramEngine:
     """Run a .pt2 file that this process has just written; see `Engine`.
 
-    Not for files from elsewhere: `torch.export.load` unpickles what is in them, which can run any code.
+    Not for untrusted files: `torch.export.load` unpickles their content, which can run any code.
     """
 
     def __init__(self, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Rank images without labels by how much a detector doubts its points in them, and choose different ones."""
+"""Rank images without labels by how much a detector doubts its points in them, and choose varied ones."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from keypoint_detection.inference.results import Result
 
 Floats = NDArray[np.float32]
 
-# Width and height of the thumbnails that tell near-duplicates from different images.
+# Width and height of the thumbnails that distinguish near-duplicates from different images.
 THUMBNAIL_SIZE = (32, 24)
-# How much is added around an image on each side, as a share of it, so that everything in it looks smaller.
+# The margin added on each side of an image, as a share of its size, so that everything in it looks smaller.
 MARGIN = 0.125
-# Readings of an image and of a changed copy that are this share of its diagonal apart have nothing in common.
+# Detections in an image and in a changed copy that are at least this share of its diagonal apart are unrelated.
 REACH = 0.05
 # A single doubtful channel counts, even if the detector is sure of all others.
 WEIGHT_OF_WORST = 0.5
@@ -26,12 +26,12 @@ COPY = 1e-6
 
 
 class Impression(NamedTuple):
-    """What a detector found in an image and how well that survives small changes of it.
+    """A detector's findings in an image, and how robust they are to small changes of it.
 
     Attributes:
         scores: (D,) scores of the points of each channel, descending.
-        shifts: (D,) how far each point moves in changed copies of the image, as a share of what makes it another
-            point, 0 to 1: the mean over the copies.
+        shifts: (D,) how far each point moves in changed copies of the image, as a share of the distance at which it
+            counts as another point, 0 to 1: the mean over the copies.
         thumbnail: (P,) a small grey version of the image, 0 to 1.
     """
 
@@ -41,10 +41,11 @@ class Impression(NamedTuple):
 
 
 def take_impression(detector: Predictor, pixels: NDArray[np.uint8], mirrored: Sequence[int] | None) -> Impression:
-    """Look at an image, at a copy of it with a margin and, if channels are known to swap, at its mirror image.
+    """Examine an image, a copy of it with a margin and, if it is known which channels swap, its mirror image.
 
     Args:
-        detector: with a score threshold of 0, so that doubtful points are seen, and continuous coordinates.
+        detector: detector with a score threshold of 0, so that doubtful points are included, and continuous
+            coordinates.
         pixels: (H, W, 3) uint8 RGB.
         mirrored: the channel that each channel becomes in a mirrored image; None if unknown.
     """
@@ -90,15 +91,15 @@ def make_thumbnail(pixels: NDArray[np.uint8]) -> Floats:
 def measure_doubts(impressions: Sequence[Impression], score_threshold: float) -> NDArray[np.float64]:
     """Measure how much a detector doubts what it found in each image.
 
-    How many points a channel should have is taken from all images: the median number of those that count. Doubtful are
-    low scores of as many points, a high score of the next one, and points that move when the image changes a little.
+    The expected number of points of a channel is the median over all images of the number of points that count. Signs
+    of doubt are low scores among that many points, a high score of the next one, and points that move when the image
+    changes slightly.
 
     Args:
-        impressions: of N images.
+        impressions: the impressions of N images.
         score_threshold: the score from which points count.
 
-    Returns:
-        (N,) from 0, without any doubt.
+    Returns: (N,) doubts; 0 means no doubt at all.
     """
     n_channels = len(impressions[0].scores)
     counted = [[(one.scores[c] >= score_threshold).sum() for c in range(n_channels)] for one in impressions]
@@ -120,17 +121,17 @@ def _doubt(scores: Floats, shifts: Floats, expected: int) -> float:
 def choose_images(
     doubts: NDArray[np.float64] | None, thumbnails: NDArray[np.float32], known: NDArray[np.float32], n_images: int
 ) -> list[int]:
-    """Choose the most doubtful images that resemble neither each other nor those that are labelled already.
+    """Choose the most doubtful images that resemble neither each other nor any labelled image.
 
     Args:
-        doubts: (N,) from `measure_doubts`; None to choose by difference alone, each time the image farthest from
-            those chosen.
+        doubts: (N,) from `measure_doubts`; None to choose only by difference: each time, the image farthest from those
+            already chosen.
         thumbnails: (N, P) from `make_thumbnail`.
         known: (M, P) thumbnails of images that are labelled; M may be 0.
         n_images: how many to choose, at most N.
 
     Returns:
-        Their indices, the first to label first; fewer if the others are copies of these or of known ones.
+        Their indices, in the order in which to label them; fewer if the others are copies of these or of known ones.
     """
     distances = np.full(len(thumbnails), np.inf)
     for thumbnail in known:
@@ -138,7 +139,7 @@ def choose_images(
     if len(known):
         usual = float(np.median(distances))
     else:
-        # Without anything to compare with, the usual distance is that of images far apart in the list: neighbours may
+        # With nothing to compare with, the usual distance is that between images far apart in the list: neighbours may
         # be frames of one video.
         others = np.roll(thumbnails, len(thumbnails) // 2, axis=0)
         usual = float(np.median(np.linalg.norm(thumbnails - others, axis=1))) if len(thumbnails) > 1 else 1.0

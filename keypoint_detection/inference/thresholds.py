@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 # `best_f1` is the score of a point in the validation, whose last digits depend on the batch: the threshold lies just
-# below, so that this point is always in.
+# below it, so that this point is always included.
 BELOW_BEST_F1 = 0.999
 
 logger = logging.getLogger(__name__)
@@ -16,10 +16,10 @@ def read_best_f1(validation: Mapping[str, Any] | None) -> float | None:
     """Return the score with the best F1 of a stored validation, over all channels; None if there is none.
 
     Args:
-        validation: what a checkpoint stores of it; None without one.
+        validation: the validation as stored in a checkpoint; None if there is none.
     """
     threshold = math.nan if validation is None else float(validation["report"]["overall"]["score_threshold"])
-    # A detector that found nothing has no best threshold either.
+    # A detector that found nothing has no best threshold.
     return None if math.isnan(threshold) else threshold
 
 
@@ -36,7 +36,9 @@ def choose_threshold(wanted: float | Literal["best_f1"], best_f1: float | None, 
     """
     if wanted == "best_f1":
         if best_f1 is None:
-            logger.warning("No validation to take `best_f1` from: points with a score of at least %g count.", lowest)
+            logger.warning(
+                "There is no validation to determine `best_f1`: points scoring at least %g are kept.", lowest
+            )
             return lowest
         return BELOW_BEST_F1 * best_f1
     try:

@@ -18,7 +18,7 @@ from keypoint_detection.resizing import resize
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
-# Number of images in a batch if many are given: more is hardly faster and takes more memory.
+# Number of images per batch if many are given: larger batches are hardly faster and take more memory.
 IMAGES_AT_A_TIME = 16
 
 
@@ -57,7 +57,7 @@ class TorchEngine:
         """Find the points of (H, W, 3) images, which may differ in size."""
         groups: defaultdict[tuple[int, ...], list[_Input]] = defaultdict(list)
         for position, pixels in enumerate(images):
-            # A copy if the memory is read-only, about which torch would warn.
+            # Copied if the memory is read-only, about which torch would warn.
             image = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
             size = self._inputs.image_size or (int(image.shape[1]), int(image.shape[2]))
             groups[size].append(_Input(position, *resize(image.contiguous(), size, self._inputs.resize)))
@@ -83,7 +83,7 @@ class TorchEngine:
 
 
 def _split(tensor: Tensor | None, n: int) -> Sequence[NDArray[np.float32] | None]:
-    """Return the rows of a tensor, or n times None if there is no tensor."""
+    """Return the rows of a tensor, or None n times if there is no tensor."""
     return [None] * n if tensor is None else list(tensor.cpu().numpy())
 
 
@@ -94,7 +94,7 @@ def _choose_device(name: str) -> torch.device:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
-                f"device is {name!r}, which cannot be used ({first_line(error)}); 'cpu' and 'auto' can."
+                f"device is {name!r}, which cannot be used ({first_line(error)}); use 'cpu' or 'auto'."
             ) from error
         return device
     accelerator = torch.accelerator.current_accelerator(check_available=True)

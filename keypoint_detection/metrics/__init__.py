@@ -1,4 +1,4 @@
-"""Keypoint metrics: pure functions on tensors, and the torchmetrics class that feeds them."""
+"""Keypoint metrics: pure functions on tensors, and the torchmetrics class that calls them."""
 
 from keypoint_detection.metrics.average_precision import (
     OperatingPoint,

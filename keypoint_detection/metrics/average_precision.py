@@ -1,7 +1,7 @@
 """Average precision from scored, matched detections, and the operating points on its curve.
 
-A curve may hold R resamples of the images at once: weights say how often each detection counts in each of them, so one
-sort serves a whole bootstrap. Without weights, R is 1 and every detection counts once.
+A curve can hold R resamples of the images: weights give how often each detection counts in each of them, so one sort
+serves a whole bootstrap. Without weights, R is 1 and every detection counts once.
 """
 
 import functools
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class OperatingPoint(NamedTuple):
-    """The result of a score threshold; each field (R,), NaN where undefined.
+    """The result at a score threshold; each field (R,), NaN where undefined.
 
     Attributes:
         score: detections with at least this score are kept. NaN if there is no detection.
@@ -53,7 +53,7 @@ def trace_curve(scores: Tensor, is_true_positive: Tensor, weights: Tensor | None
         scores: (M,) scores of all detections of the channel in all images, including those without ground truth.
         is_true_positive: (T, M) bool, from `match_detections`.
         weights: (M, R) multiplicities of the detections. The curve is computed in their precision: float32 counts
-            exactly up to 16 million detections, which is good enough for intervals. Without weights: R is 1, float64.
+            exactly up to 16 million detections, which suffices for intervals. Without weights: R is 1, float64.
 
     Returns:
         The curve; it has no points if there is no detection.
@@ -68,14 +68,14 @@ def trace_curve(scores: Tensor, is_true_positive: Tensor, weights: Tensor | None
     if M == 0:
         nothing = torch.zeros(0, 1, dtype=torch.float64, device=scores.device) if weights is None else weights
         return PrecisionRecallCurve(scores, nothing[:, None].expand(-1, T, -1), nothing)
-    # Only the detections that are right at some threshold need an order; the others are counted.
+    # Only the detections that are right at some threshold need sorting; the others are counted.
     right = functools.reduce(torch.logical_or, is_true_positive).nonzero()[:, 0]
     right = right[scores[right].argsort(descending=True, stable=True)]
     levels = torch.cat([scores.amax()[None], scores[right]])
     is_last = torch.ones_like(levels, dtype=torch.bool)  # of its score
     is_last[:-1] = levels[1:] != levels[:-1]
     levels = levels[is_last]  # (P,)
-    n_right_detections = is_last.nonzero()[:, 0]  # at each level and above; the highest score was put in front
+    n_right_detections = is_last.nonzero()[:, 0]  # at each level and above; the highest score was prepended
     n_kept = _count_kept(scores, levels, weights)
     of_right = n_kept.new_ones(len(right), 1) if weights is None else weights[right]
     n_right = (of_right[:, None] * is_true_positive.index_select(1, right).T[..., None]).cumsum(0)  # (right, T, R)
@@ -139,7 +139,7 @@ def mean_average_precision(average_precisions: Tensor) -> Tensor:
 def best_f1(curve: PrecisionRecallCurve, n_truths: Tensor | int) -> OperatingPoint:
     """Find the score threshold with the highest F1 at the last, the largest, distance threshold.
 
-    Of equally good scores, the highest wins: the one with the fewest detections. So if nothing is right (F1 is 0
+    Among equally good scores, the highest wins: the one with the fewest detections. So if nothing is right (F1 is 0
     everywhere), it is the highest score of all.
 
     Args:

@@ -7,8 +7,8 @@ from torch import Tensor
 def resample_images(n_images: int, n_resamples: int, generator: torch.Generator) -> Tensor:
     """Draw resamples of the images with replacement.
 
-    Images are drawn, not points: the points of one image share its light, blur and pose, and drawing them singly
-    would pretend to more independent evidence than there is.
+    Images are drawn, not points: the points of one image share its light, blur and pose, and drawing them individually
+    would suggest more independent evidence than there is.
 
     Args:
         n_images: images in the data set.
@@ -50,7 +50,7 @@ def percentile_interval(values: Tensor, level: float) -> tuple[Tensor, Tensor]:
     """Take the central interval of bootstrap values.
 
     Args:
-        values: (R, ...) a statistic in each resample; NaN where a resample leaves it undefined; these are ignored.
+        values: (R, ...) a statistic in each resample; NaN, which is ignored, where a resample leaves it undefined.
         level: share of the resamples inside, in (0, 1).
 
     Returns:

@@ -1,4 +1,4 @@
-"""How far scores and shapes of peaks can be trusted: fit on a validation, check on other images.
+"""How far scores and shapes of peaks can be trusted: fitted on a validation, checked on other images.
 
 Two questions are answered separately: the probability says whether a detection is right, the covariance how far off it
 is if it is right. For the covariance, right means within the largest distance threshold; each threshold has its own
@@ -14,14 +14,14 @@ from torch import Tensor
 from keypoint_detection.confidence import Calibration, log_odds_terms
 from keypoint_detection.metrics.evaluation import Measurements
 
-# What "within one standard deviation" means in two dimensions: inside the ellipse that contains as much of a normal
+# The meaning of "within one standard deviation" in two dimensions: inside the ellipse that contains as much of a normal
 # distribution as one standard deviation either way does in one dimension.
 ONE_SIGMA_MASS = math.erf(1 / math.sqrt(2))
 # The squared Mahalanobis radius of that ellipse, from the chi-squared distribution with two degrees of freedom: 2.30.
 _SQUARED_RADIUS = -2 * math.log1p(-ONE_SIGMA_MASS)
 # With fewer right detections, a validation says nothing about probabilities and errors.
 MIN_RIGHT = 10
-# The prior: the log-odds of being right are those of the score; and how firm it is.
+# The prior, that the log-odds of being right are those of the score, and its strength.
 PRIOR_MEAN = (1.0, 1.0, 0.0)
 PRIOR_DEVIATION = (2.0, 2.0, 5.0)
 N_NEWTON_STEPS = 50
@@ -58,7 +58,7 @@ class ConfidenceReport(NamedTuple):
 
 
 def fit_calibration(measurements: Measurements) -> Calibration | None:
-    """Learn from a validation what the scores and shapes of peaks are worth.
+    """Fit a calibration of the scores and shapes of peaks to a validation.
 
     Args:
         measurements: with the covariances of the peaks.
@@ -127,7 +127,7 @@ def _fit_logistic(terms: Tensor, targets: Tensor, mean: Tensor, precision: Tenso
         if float(step.abs().max()) < 1e-10:
             break
         before = loss(weights)
-        # Far from the optimum, a full step may overshoot.
+        # Far from the optimum, a full step can overshoot.
         while loss(weights - step) > before + 1e-9:
             step = step / 2
         weights = weights - step
@@ -137,8 +137,8 @@ def _fit_logistic(terms: Tensor, targets: Tensor, mean: Tensor, precision: Tenso
 def fit_peak_factor(squared_distances: Tensor) -> float:
     """Find the factor on the peaks' covariances at which one standard deviation covers its share of the errors.
 
-    Unlike the mean, the quantile is not affected by a few points that are far off. As in conformal prediction it is
-    taken a little higher, since among n + 1 points the new one may have any rank.
+    Unlike the mean, the quantile is not affected by a few points that are far off. As in conformal prediction, a
+    slightly higher quantile is used, since among n + 1 points the new one can have any rank.
 
     Args:
         squared_distances: (M,) squared Mahalanobis distances of the errors, by the covariances of their peaks.
@@ -209,7 +209,7 @@ def expected_calibration_error(curve: ReliabilityCurve) -> float:
 def _squared_distances(measurements: Measurements) -> Tensor:
     """Squared Mahalanobis distances (M,) of the nearest ground truths by the covariances of the peaks.
 
-    An affine map of both changes nothing, so they are computed in input pixels.
+    They are invariant to an affine map of both, so they are computed in input pixels.
     """
     detections = measurements.detections
     offsets = torch.linalg.solve(detections.to_image, measurements.offsets_px)  # (M, 2)

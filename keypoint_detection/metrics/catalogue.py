@@ -1,4 +1,4 @@
-"""Every number of a report, declared once: where it is, what it is called, how it is written, and what is better."""
+"""Every number of a report, declared once: its field, its names, its format, and which direction is better."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -45,7 +45,7 @@ class ChannelReport(NamedTuple):
     relative_pck: tuple[float, ...]
     nme: float
     loss: float
-    # A new field needs a default, NaN, which reports stored in older checkpoints then have.
+    # A new field needs the default NaN, which reports stored in older checkpoints then get.
 
 
 class Metric(NamedTuple):
@@ -53,13 +53,13 @@ class Metric(NamedTuple):
 
     Attributes:
         field: its field in `ChannelReport`.
-        name: its name in logs and files, `{}` where a slash and the channel are put in; empty if it is only shown.
-        better: whether it is better if it is higher (`max`) or lower (`min`); None if neither.
+        name: its name in logs and files, with `{}` in place of a slash and the channel; empty if it is only displayed.
+        better: whether higher (`max`) or lower (`min`) is better; None if neither.
         heading: its name in tables.
-        style: the format in which tables write it.
+        style: its number format in tables.
         long_heading: its name where there is room; empty if it is the same.
         thresholds: `d` if there is a number for each distance threshold, `r` if for each relative threshold; or empty.
-        overall_name: the name of the number of all channels, if it is another.
+        overall_name: the name of the number for all channels, if different.
     """
 
     field: str
@@ -73,16 +73,16 @@ class Metric(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Its name beside an axis and in sentences."""
+        """Its name on an axis and in sentences."""
         return self.long_heading or self.heading
 
     def read(self, row: ChannelReport, index: int) -> float:
-        """Read its number, or that at the threshold with an index."""
+        """Read its number, or the number at the threshold with the given index."""
         number: float = getattr(row, self.field)[index] if self.thresholds else getattr(row, self.field)
         return number
 
     def name_number(self, channel: str, threshold: float) -> str:
-        """Name one of its numbers; without a channel, that of all together.
+        """Name one of its numbers; without a channel, the number for all channels together.
 
         >>> METRICS[2].name_number("nose", 4.0)
         'AP/nose/d=4'
@@ -98,7 +98,7 @@ class Metric(NamedTuple):
         return f"{self.heading} {threshold:g}{unit}" if self.thresholds else self.heading
 
 
-# In the order of the log; what is not logged has no interval.
+# In the order of the log; metrics that are not logged have no interval.
 METRICS = (
     Metric("n_truths", "", None, "points", "{:d}"),
     Metric("n_detections", "", None, "detections", "{:d}"),
@@ -118,7 +118,7 @@ METRICS = (
     Metric("loss", "loss{}", "min", "loss"),
 )
 
-# The tables, from left to right: how good a detector is, and a closer look.
+# The columns of the tables, from left to right: how good a detector is, and a closer look.
 COLUMNS = ("n_truths", "average_precision", "error_px_median", "error_px_mean", "detection_rate")
 FURTHER_COLUMNS = (
     "n_detections",
@@ -134,14 +134,14 @@ FURTHER_COLUMNS = (
 # Metrics of all channels together that have a single number, by its name.
 OVERALL_METRICS = {metric.name_number("", 0): metric for metric in METRICS if metric.name and not metric.thresholds}
 
-# How the names of metrics begin, and which of their numbers are better. Channels do not have the first four.
+# Prefixes of metric names, and which direction is better. Channels do not have the first four.
 DIRECTIONS: dict[str, Better] = {"strict_success": "max", "OKS-": "max", "ECE": "min", "coverage": None} | {
     metric.name_number("", 0).partition("/")[0]: metric.better for metric in METRICS if metric.name
 }
 
-# What the names in metrics.json mean; included in the file so that it explains itself. Some explain several metrics.
+# Explanations of the names in metrics.json, included so that the file explains itself. Some explain several metrics.
 DEFINITIONS = {
-    "n_unreadable": "Images that could not be read (data.on_bad_image: skip): no number includes them.",
+    "n_unreadable": "Images that could not be read (data.on_bad_image: skip); they are left out of all numbers.",
     "frame": "All distances are in pixels of the original images.",
     "AP": "Area under the precision-recall curve, precision interpolated at every recall (PASCAL VOC 2010 and later). "
     "In order of score each detection takes the nearest free ground truth within d pixels. Channels without ground "
@@ -159,16 +159,16 @@ DEFINITIONS = {
     "strict_success": "Share of the images in which every labelled point has an error within d pixels; a missing "
     "prediction counts as wrong, images without labelled points are left out.",
     "OKS-AP": "COCO keypoint AP (pycocotools), areas of any size, mean over OKS 0.50:0.05:0.95.",
-    "ECE": "Expected calibration error of the probability of being right within d pixels: the gap between claimed and "
-    "true share in ten bins of the claim, averaged over all detections.",
+    "ECE": "Expected calibration error of the probability of being right within d pixels: the gap between the claimed "
+    "and the true share in ten bins of the claim, averaged over all detections.",
     "coverage": "Share of the detections right at the largest distance threshold whose error lies within one standard "
     "deviation: in the ellipse of their covariance that contains 68.3 % of a normal distribution.",
-    "reliability": "Behind ECE, for each bin: mean claimed probability, share that is right, number of detections.",
+    "reliability": "Data behind ECE, per bin: mean claimed probability, share that is right, number of detections.",
     "loss": "Mean over images and channels.",
     "intervals": "Percentile bootstrap over images, 95 %.",
 }
 
 
 def find_better(name: str) -> Better:
-    """Tell whether a number with a name in the log, such as `AP/nose/d=4`, is better higher or lower; None: neither."""
+    """Return whether higher or lower is better for a number in the log, such as `AP/nose/d=4`; None: neither."""
     return next((better for start, better in DIRECTIONS.items() if name.startswith(start)), None)

@@ -1,4 +1,4 @@
-"""Trainings with different settings, measured on the same images: which is best, and whether that is certain."""
+"""Compare runs with different settings on the same images: which is best, and how certain that is."""
 
 import json
 import math
@@ -19,7 +19,8 @@ from keypoint_detection.metrics.report import INTERVAL_LEVEL, EvaluationReport
 from keypoint_detection.metrics.series import ErrorName, resample_images
 from keypoint_detection.types import DataError
 
-# What may differ between runs of one setting: the seed, the part held out, where files are, and how fast they are read.
+# Options that can differ between runs of one setting: the seed, the part held out, where files are, and how fast they
+# are read.
 NOT_SETTINGS = {
     "seed_everything", "ckpt_path", "data.fold", "data.split_seed", "data.num_workers", "data.cache",
     "data.cache_folder", "data.cache_gb", "trainer.default_root_dir", "trainer.enable_progress_bar",
@@ -32,11 +33,11 @@ class Setting(NamedTuple):
     """Runs that differ only in their seed or fold.
 
     Attributes:
-        name: what tells it from the others, as on the command line; `all runs` if there are no others.
+        name: the options that distinguish it, as on the command line; `all runs` if there are no others.
         settings: the same, by name.
         runs: its runs.
-        n_trainings: how many trainings they are: the folds of a cross-validation are one.
-        estimates: the mean over its trainings of each number, with a 95 % interval.
+        n_trainings: number of training runs; the folds of a cross-validation count as one.
+        estimates: the mean of each number over its training runs, with a 95 % interval.
         resampled: (R,) the error that settings are sorted by, in each resample of the images.
     """
 
@@ -52,8 +53,8 @@ class Comparison(NamedTuple):
     """Settings, the smallest error first.
 
     Attributes:
-        n_images: images that every training measured.
-        settings: what was compared.
+        n_images: number of images that every run measured.
+        settings: the settings compared.
         lead: by how much the error of the second exceeds that of the first; None if there is only one, NaN if the
             second found nothing.
     """
@@ -70,7 +71,7 @@ def has_repeated_images(runs: Sequence[Run]) -> bool:
 
 
 def compare(runs: Sequence[Run], error_name: ErrorName, n_resamples: int, seed: int) -> Comparison:
-    """Measure each setting, its seeds averaged, in the same resamples of the images.
+    """Measure each setting, averaged over its seeds, in the same resamples of the images.
 
     Args:
         runs: runs that measured the same images.
@@ -79,7 +80,7 @@ def compare(runs: Sequence[Run], error_name: ErrorName, n_resamples: int, seed: 
         seed: seed of the resamples.
 
     Raises:
-        DataError: the runs measured different images or measured differently, or one training is given twice.
+        DataError: the runs measured different images or measured differently, or one run is given twice.
     """
     refuse_other_measurements(runs)
     _refuse_mixture(runs)
@@ -93,7 +94,7 @@ def compare(runs: Sequence[Run], error_name: ErrorName, n_resamples: int, seed: 
         _measure(name, *members[name], [report for _, report in trainings], error_name, *resamples)
         for name, trainings in reports.items()
     ]
-    # NaN, of a setting that found nothing, comes last.
+    # NaN, from a setting that found nothing, comes last.
     compared.sort(key=lambda one: (math.isnan(one.estimates[error_name].value), one.estimates[error_name].value))
     lead = None
     if len(compared) > 1:
@@ -107,8 +108,8 @@ def _refuse_mixture(runs: Sequence[Run]) -> None:
     kinds = {run.held_out.about["n_train_images"] is None: run.folder for run in runs}
     if len(kinds) > 1:
         raise DataError(
-            f"{kinds[False]} is a training and {kinds[True]} only measures a checkpoint, perhaps of the same training. "
-            "Give the folders of the trainings, e.g. 'runs/*-fit*', or those of the measurements."
+            f"{kinds[False]} is a training run, and {kinds[True]} only measures a checkpoint, perhaps of the same run. "
+            "Give either the folders of training runs, e.g. 'runs/*-fit*', or those of measurements."
         )
 
 
@@ -132,9 +133,9 @@ def _flatten(prefix: str, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_differences(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep of each run's settings those that differ between runs.
+    """Keep only those settings of each run that differ between runs.
 
-    The parameters of a class that differs itself are kept only if runs with the same class differ in them.
+    If the class itself differs, its parameters are kept only if runs with the same class differ in them.
     """
     values: dict[str, dict[str, set[str]]] = {}
     for one in settings:
@@ -162,10 +163,10 @@ def _name(settings: dict[str, Any]) -> str:
 
 
 def _report_trainings(runs: Sequence[Run]) -> list[tuple[Run, EvaluationReport]]:
-    """Evaluate each training of a setting, the folds of one pooled, with a run of each."""
+    """Evaluate each training run of a setting, with its folds pooled, and return one run of each."""
     trainings: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        # Measurements of checkpoints do not know the seeds of the trainings. Older files lack the checkpoint.
+        # Measurements of checkpoints do not know the seeds used in training. Older files lack the checkpoint.
         key = tuple(run.held_out.about.get(name) for name in ("seed", "split_seed", "checkpoint"))
         trainings.setdefault(key, []).append(run)
     return [(members[0], pool(members)) for members in trainings.values()]

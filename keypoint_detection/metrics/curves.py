@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from keypoint_detection.metrics.average_precision import trace_curve
 from keypoint_detection.metrics.evaluation import Measurements
 
-# As many steps as a small panel can show; leaving out the rest moves a line by about its width.
+# As many steps as a small panel can show; dropping the rest moves a line by about its width.
 MAX_STEPS = 120
 
 
@@ -29,7 +29,7 @@ def interpolated_precision(measurements: Measurements, channel: int, threshold: 
     """Trace the highest precision at each recall or above; the area below it is AP.
 
     Args:
-        measurements: of a data set.
+        measurements: measurements on a data set.
         channel: its index.
         threshold: index of the distance threshold.
 
@@ -57,7 +57,7 @@ def cumulative_errors(measurements: Measurements, channel: int | None) -> Stairc
     """Trace the share of the ground truths whose prediction is within a given distance.
 
     Args:
-        measurements: of a data set.
+        measurements: measurements on a data set.
         channel: its index; None takes all together.
 
     Returns:

@@ -61,8 +61,8 @@ def read_held_out(path: Path) -> HeldOut:
         groups = torch.from_numpy(arrays.pop(GROUPS))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise DataError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); the predictions of a training are expected. "
-            "`kpd validate` on its checkpoint writes them again."
+            f"{path} cannot be read ({type(error).__name__}: {error}); the predictions of a run are expected. `kpd "
+            "validate` on its checkpoint writes them again."
         ) from error
     if about.get("format") != FORMAT:
         raise DataError(f"{path} has the format {about.get('format')}, this version reads {FORMAT}; validate again.")

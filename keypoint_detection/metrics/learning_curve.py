@@ -1,8 +1,8 @@
-"""Error against the number of training images: a power law with a floor, and what twice the labels would bring.
+"""Fit the error against the number of training images by a power law with a floor, and forecast twice the labels.
 
 error(n) = a n^-b + c describes learning curves over a wide range (Hestness et al. 2017, "Deep Learning Scaling is
-Predictable, Empirically", section 3). A few small trainings can seldom determine all three parameters, which is why
-nothing here is given without its interval.
+Predictable, Empirically", section 3). A few small runs can seldom determine all three parameters, so every number here
+comes with its interval.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# The exponents tried. Above 2 an error falls to its floor at once; below 0.05 it hardly changes.
+# The exponents tried. Above 2, an error falls to its floor immediately; below 0.05, it hardly changes.
 EXPONENTS = np.linspace(0.05, 2, 40)
-# With fewer sizes, the floor and the exponent cannot be told apart at all.
+# With fewer sizes, the floor and the exponent cannot be distinguished at all.
 MIN_SIZES = 3
 LEVEL = 0.95
 # A forecast whose interval spans more than this share of the error is too vague to plan with.
@@ -26,10 +26,10 @@ class CurvePoint(NamedTuple):
     """One training.
 
     Attributes:
-        part: the part of the images used, as a fraction; trainings on the same part belong together.
-        n_images: images that it was trained on; because groups stay whole, equal parts differ a little.
+        part: the part of the images used, as a fraction; runs on the same part belong together.
+        n_images: number of training images; because groups stay whole, equal parts differ slightly.
         error: its error on held-out images.
-        resampled: (R,) the error in each resample of those images; all trainings share the resamples.
+        resampled: (R,) the error in each resample of those images; all runs share the resamples.
     """
 
     part: float
@@ -52,7 +52,7 @@ class PowerLaw(NamedTuple):
     c: Floats
 
     def at(self, n_images: float) -> Floats:
-        """Compute the error (R,) of a training on a number of images."""
+        """Compute the error (R,) of training on a given number of images."""
         value: Floats = self.a * n_images**-self.b + self.c
         return value
 
@@ -66,14 +66,14 @@ class Estimate(NamedTuple):
 
 
 class LearningCurve(NamedTuple):
-    """What trainings on growing parts of the images show.
+    """The results of runs on growing parts of the images.
 
     Attributes:
-        sizes: numbers of images of each part, the mean over its trainings, ascending.
-        n_runs: trainings of each size.
+        sizes: number of images of each part, averaged over its runs, ascending.
+        n_runs: number of runs of each size.
         errors: the mean error at each size.
         fell: how much the error fell from the smallest size to the largest, as a share of the former.
-        law: the fit to `errors`, of one row; None if there are too few sizes.
+        law: the fit to `errors`, with one row; None if there are too few sizes.
         laws: the fits in each resample.
         forecast: the error with twice the images of the largest size; None without a fit.
         gain: how much lower the forecast is, as a share of the error at the largest size.
@@ -131,13 +131,13 @@ def fit_power_law(sizes: Sequence[float], errors: Floats) -> PowerLaw:
 
 
 def trace_learning_curve(points: Sequence[CurvePoint], seed: int) -> LearningCurve:
-    """Summarise trainings by their number of images.
+    """Summarise training runs by their number of images.
 
-    Intervals are percentile bootstraps over the held-out images and, at each size, over the trainings.
+    Intervals are percentile bootstraps over the held-out images and, at each size, over the runs.
 
     Args:
-        points: one per training, of at least two parts.
-        seed: seed for drawing the trainings.
+        points: one per run, of at least two parts.
+        seed: seed for drawing the runs.
     """
     generator = np.random.default_rng(seed)
     by_part: dict[float, list[CurvePoint]] = {}
@@ -167,7 +167,7 @@ def trace_learning_curve(points: Sequence[CurvePoint], seed: int) -> LearningCur
 
 
 def _draw_trainings(points: Sequence[CurvePoint], generator: np.random.Generator) -> Floats:
-    """Average over the trainings of one size, drawn again in each resample of the images."""
+    """Average over the runs of one size, redrawn in each resample of the images."""
     values = np.stack([point.resampled for point in points])  # (trainings, R)
     drawn = generator.integers(len(points), size=values.shape)
     mean: Floats = np.take_along_axis(values, drawn, axis=0).mean(0)

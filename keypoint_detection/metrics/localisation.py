@@ -31,8 +31,8 @@ class ErrorStatistics(NamedTuple):
 def error_statistics(errors: Tensor, weights: Tensor | None = None) -> ErrorStatistics:
     """Summarise the errors of the ground truths that have a prediction.
 
-    Quantiles are interpolated linearly between neighbours, as NumPy does; a resample gives exactly what its repeated
-    images would.
+    Quantiles are interpolated linearly between neighbours, as NumPy does; a resample gives exactly the result of its
+    repeated images.
 
     Args:
         errors: (M,) error of each ground truth, inf where its prediction is missing.
@@ -49,7 +49,7 @@ def error_statistics(errors: Tensor, weights: Tensor | None = None) -> ErrorStat
     cumulative = weights.cumsum(0).T.contiguous()  # (R, found)
     total = weights.sum(0)
     return ErrorStatistics(
-        mean=found @ weights / total,  # 0 / 0 gives the promised NaN, here and below
+        mean=found @ weights / total,  # 0 / 0 gives the documented NaN, here and below
         median=_quantile(found, cumulative, 0.5),
         p95=_quantile(found, cumulative, 0.95),
         detection_rate=total / n_truths,

@@ -1,4 +1,4 @@
-"""Pair detections with ground truths: greedily within a threshold for AP, nearest first without one for errors."""
+"""Pair detections with ground truths: greedily within a threshold for AP, nearest first at any distance for errors."""
 
 import itertools
 import math
@@ -13,8 +13,8 @@ def check_thresholds(name: str, thresholds: Sequence[float]) -> tuple[float, ...
     """Return the thresholds as floats, or raise an error that says what is wrong with them.
 
     Args:
-        name: what the user calls them; the error begins with it.
-        thresholds: must be positive, finite and strictly ascending. May be empty: that is for the caller to decide.
+        name: their name in the error message.
+        thresholds: must be positive, finite and strictly ascending. An empty list is allowed, and left to the caller.
 
     Raises:
         ValueError: a threshold is not positive and finite, or they are not strictly ascending.
@@ -30,20 +30,20 @@ def check_thresholds(name: str, thresholds: Sequence[float]) -> tuple[float, ...
 
 
 def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tensor, thresholds_px: Tensor) -> Tensor:
-    """Tell which detections are true positives, at all distance thresholds in one pass.
+    """Determine which detections are true positives, at all distance thresholds in one pass.
 
     A row is one channel of one image. In order of score (equal scores: in order of their slots) each detection takes
-    the nearest ground truth that is still free and within the threshold; of equally near ones, the first. This is
+    the nearest ground truth that is still free and within the threshold; among equally near ones, the first. This is
     the greedy assignment of PASCAL VOC (Everingham et al. 2010, section 4.2, https://doi.org/10.1007/s11263-009-0275-4)
-    with distance instead of overlap. We differ in one way: VOC looks only at the nearest truth, taken or not; here a
-    detection may take the second nearest if the nearest is taken, since the points of a channel may be close together.
+    with distance instead of overlap. We differ in one way: VOC considers only the nearest truth, taken or not; here a
+    detection can take the second nearest if the nearest is taken, since the points of a channel can be close together.
 
     Args:
         points: (N, D, 2) detections, in the frame and unit of the thresholds.
         scores: (N, D); 0 marks an unused slot.
         truths: (N, G, 2) ground truths.
         is_truth: (N, G) bool; False marks padding.
-        thresholds_px: (T,) distances; a truth exactly that far away is within.
+        thresholds_px: (T,) distances; a truth at exactly that distance counts as within.
 
     Returns:
         (T, N, D) bool, False for unused slots.
@@ -66,7 +66,7 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
     is_free = torch.ones(T, N * G, dtype=torch.bool, device=points.device)
     ends = torch.bincount(pairs.rank, minlength=D).cumsum(0).tolist()
     for begin, end in itertools.pairwise([0, *ends]):
-        # One detection per row, so no ground truth is here twice; of a detection's pairs, the first free one counts.
+        # One detection per row, so no ground truth occurs twice; of a detection's pairs, the first free one counts.
         now = cell[begin:end]
         is_free_now = is_free.index_select(1, now)
         is_candidate = is_near[:, begin:end].logical_and_(is_free_now)
@@ -81,8 +81,10 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
 
 
 def _order_by_score(scores: Tensor) -> Tensor:
-    """Return the slots (N, D) of each row by descending score, equal ones in order of slots."""
-    if bool((scores[:, 1:] <= scores[:, :-1]).all()):  # as detectors return them; checking is cheaper than sorting
+    """Return the slots (N, D) of each row by descending score, ties in order of slots."""
+    if bool(
+        (scores[:, 1:] <= scores[:, :-1]).all()
+    ):  # detectors return them sorted, and checking is cheaper than sorting
         return torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
     return scores.argsort(dim=1, descending=True, stable=True)
 
@@ -148,7 +150,7 @@ def _find_near_pairs(
 
 
 def pair_nearest(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tensor) -> Tensor:
-    """Measure how far each ground truth is from the detection paired with it.
+    """Measure the distance of each ground truth to the detection paired with it.
 
     A row is one channel of one image. In a row with n ground truths, the n detections of highest score are paired with
     them one-to-one, the nearest pair first, at any distance: no threshold hides large errors. If a row has fewer
@@ -179,7 +181,7 @@ def pair_nearest(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tenso
     for _ in range(width):
         nearest = distance.flatten(1).min(dim=1)
         detection, truth = nearest.indices // G, nearest.indices % G
-        # An exhausted row has only inf left: writing that back changes neither a missing truth nor padding.
+        # An exhausted row contains only inf: writing that back changes neither a missing truth nor padding.
         is_pair = nearest.values.isfinite()
         errors[rows, truth] = torch.where(is_pair, nearest.values, errors[rows, truth])
         distance[rows, detection] = math.inf

@@ -1,9 +1,9 @@
 """COCO keypoint AP by object keypoint similarity (OKS), computed by pycocotools.
 
-The similarity of a prediction and an instance is the mean over its labelled points of exp(-d² / (2 area k²)) with
-k = 2 sigma (https://cocodataset.org/#keypoints-eval; Ronchi and Perona 2017, https://arxiv.org/abs/1707.05388). The
-sigmas say how precisely people label each keypoint type; they are known for the COCO person keypoints and must be
-measured for anything else, so there is no default.
+The similarity of a prediction and an instance is the mean over its labelled points of exp(-d² / (2 area k²)) with k = 2
+sigma (https://cocodataset.org/#keypoints-eval; Ronchi and Perona 2017, https://arxiv.org/abs/1707.05388). The sigmas
+express how precisely people label each keypoint type; they are known for the COCO person keypoints and must be measured
+for anything else, so there is no default.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ class OksTruths(NamedTuple):
 
 
 class OksPredictions(NamedTuple):
-    """Predicted instances, N of them; an image may have several if the caller has grouped the points.
+    """Predicted instances, N of them; an image can have several if the caller has grouped the points.
 
     Attributes:
         image_ids: (N,) int64.
@@ -82,8 +82,8 @@ def resolve_sigmas(sigmas: Sequence[float] | str, channels: Sequence[str]) -> tu
         channels: names of the channels, one keypoint type each.
 
     Raises:
-        ValueError: another name, channels that are not the 17 COCO ones in order, the wrong number of sigmas, or one
-            that is not positive and finite.
+        ValueError: another name, channels that are not the 17 COCO ones in order, the wrong number of sigmas, or a
+            sigma that is not positive and finite.
 
     >>> resolve_sigmas("coco17", list(COCO17_SIGMAS))[:2]
     (0.026, 0.025)
@@ -115,10 +115,10 @@ def evaluate_oks(measurements: Measurements, sigmas: Sequence[float]) -> dict[st
     """Compute OKS-AP when each image has at most one instance and each channel at most one point of it.
 
     The prediction of an image is the best point of each channel; its score is the mean of their scores, which ranks
-    images by how certain the found points are. Images without detections have no prediction.
+    images by the certainty of their points. Images without detections have no prediction.
 
     Args:
-        measurements: matches of a data set; each channel must stand for a single keypoint type.
+        measurements: measurements on a data set; each channel must represent a single keypoint type.
         sigmas: one per channel, from `resolve_sigmas`.
 
     Returns:
@@ -222,7 +222,7 @@ def _truth_records(truths: OksTruths) -> list[dict[str, Any]]:
 
 
 def _prediction_records(predictions: OksPredictions) -> list[dict[str, Any]]:
-    # Infinitely far away: similarity 0, whatever the ground truth.
+    # At infinity, so that the similarity is 0 for any ground truth.
     points = torch.where(predictions.is_found[..., None], predictions.points, math.inf)
     return [
         {
@@ -238,7 +238,7 @@ def _prediction_records(predictions: OksPredictions) -> list[dict[str, Any]]:
 
 
 def _triples(points: Tensor, is_there: Tensor) -> list[float]:
-    """Write (C, 2) points the COCO way: x, y and a flag for each."""
+    """Write (C, 2) points in COCO's form: x, y and a flag for each."""
     flat: list[float] = torch.cat([points.double(), 2.0 * is_there[:, None]], dim=1).flatten().tolist()
     return flat
 

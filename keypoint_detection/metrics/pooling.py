@@ -1,4 +1,4 @@
-"""Several validations as one: the folds of a cross-validation, or trainings on growing parts of the images."""
+"""Pool several validations: the folds of a cross-validation, or runs on growing parts of the images."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from keypoint_detection.types import DataError
 # The settings that must agree: those of the metric and those of the split.
 SHARED = ("channels", "thresholds_px", "relative_thresholds", "oks_sigmas", "n_folds", "group_by", "sha256")
 
-# The settings of the detector, which make it doubtful what a summary says if they differ. Older files lack them.
+# The settings of the detector; if they differ, the meaning of a summary is doubtful. Older files lack them.
 OF_DETECTOR = ("image_size", "resize", "flip_test", "backbone")
 
 
@@ -65,7 +65,7 @@ def find_runs(patterns: Sequence[str]) -> FoundRuns:
     unfinished = [folder for folder in ordered if not _has_predictions(folder)]
     if not runs:
         raise DataError(
-            f"none of {len(unfinished)} runs has a {HELD_OUT_FILE}, e.g. {unfinished[0]}. A training writes it at its "
+            f"none of {len(unfinished)} runs has a {HELD_OUT_FILE}, e.g. {unfinished[0]}. Training writes it at the "
             "end, and `kpd validate --ckpt_path=…` writes it for a checkpoint."
         )
     return FoundRuns(runs, unfinished)
@@ -114,7 +114,7 @@ def refuse_other_measurements(runs: Sequence[Run]) -> None:
 
 
 def find_other_detectors(runs: Sequence[Run]) -> list[str]:
-    """Say in which settings of the detector a run differs from the first, a sentence each."""
+    """Report the detector settings in which a run differs from the first, one sentence each."""
     first = runs[0]
     return [
         f"{name} is {first.held_out.about[name]} in {first.folder} and {run.held_out.about[name]} in {run.folder}"
@@ -151,8 +151,8 @@ def _refuse_overlaps(runs: Sequence[Run]) -> None:
             other = owner[shared[0]]
             raise DataError(
                 f"{other.folder} and {run.folder} measured the same images, {len(shared)} of {len(image_ids)} (image "
-                f"{shared[0]}): each may count once. Leave one of the runs out"
-                f"{_explain_overlap(other.held_out, run.held_out)}."
+                f"{shared[0]}): each image may count only once. Leave one of the runs "
+                f"out{_explain_overlap(other.held_out, run.held_out)}."
             )
         owner |= dict.fromkeys(image_ids, run)
 

@@ -21,7 +21,7 @@ from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 
 # The share of the resamples inside an interval.
 INTERVAL_LEVEL = 0.95
-# Accumulated weights held at a time by a bootstrap: 4 MB in float32, about the size of a cache.
+# Accumulated weights that a bootstrap holds at a time: 4 MB in float32, about the size of a cache.
 RESAMPLE_ELEMENTS = 1 << 20
 
 
@@ -32,8 +32,8 @@ class ImageErrors(NamedTuple):
         image_id: its id in the COCO file.
         n_truths: its labelled points.
         n_missing: labelled points without a prediction.
-        max_error_px: maximum error of the others; NaN if there is none.
-        mean_error_px: mean error of the others; NaN if there is none.
+        max_error_px: maximum error of the others; NaN if there are none.
+        mean_error_px: mean error of the others; NaN if there are none.
         n_false_positives: detections at or above the overall score threshold that match nothing at the largest
             distance threshold.
     """
@@ -61,8 +61,8 @@ class EvaluationReport(NamedTuple):
         bounds: the same report with the lower and the upper ends of the 95 % intervals as its numbers; None before
             `with_intervals`.
         confidence: how well a calibration fitted on other images holds here; None before `with_calibration`.
-        measurements: what the numbers were computed from; None in a report read back from a checkpoint.
-        n_unreadable: images that could not be read: no number includes them.
+        measurements: the measurements behind the numbers; None in a report read back from a checkpoint.
+        n_unreadable: number of images that could not be read; they are left out of all numbers.
     """
 
     n_images: int
@@ -97,14 +97,15 @@ class EvaluationReport(NamedTuple):
         return tuple(channel.name for channel in self.channels if channel.n_truths == 0)
 
     def list_thresholds(self, kind: Literal["", "d", "r"]) -> tuple[float, ...]:
-        """List the thresholds of a kind of metric; for a metric with a single number, one that means nothing."""
+        """List the thresholds of a kind of metric; for a metric with a single number, one placeholder."""
         return {"": (math.nan,), "d": self.thresholds_px, "r": self.relative_thresholds}[kind]
 
     def as_scalars(self) -> dict[str, float]:
         """Flatten the numbers under stable names, for loggers and checkpoints to monitor.
 
-        An undefined number is NaN but present: a monitored name must not vanish because the first epoch found nothing.
-        Losses are included if they were given, `OKS-AP` if requested, `ECE` and `coverage` if there is a calibration.
+        An undefined number is NaN but present: a monitored name must not disappear because nothing was found in the
+        first epoch. Losses are included if they were given, `OKS-AP` if requested, `ECE` and `coverage` if there is a
+        calibration.
         """
         scalars = {"mAP": self.overall.mean_average_precision}
         for threshold, value in zip(self.thresholds_px, self.strict_success, strict=True):
@@ -149,7 +150,7 @@ class EvaluationReport(NamedTuple):
         return cls(**{**state, "channels": channels, "overall": ChannelReport(**state["overall"])})
 
     def fit_calibration(self) -> Calibration | None:
-        """Learn what scores and peaks are worth; None if too few detections are right."""
+        """Fit a calibration of scores and peaks; None if too few detections are right."""
         return fit_calibration(self._measurements())
 
     def with_calibration(self, calibration: Calibration) -> "EvaluationReport":
@@ -157,7 +158,7 @@ class EvaluationReport(NamedTuple):
         return self._replace(confidence=measure_confidence(self._measurements(), calibration))
 
     def with_intervals(self, n_resamples: int, seed: int, groups: Tensor | None = None) -> "EvaluationReport":
-        """Add bootstrap intervals by resampling images; no process waits for another.
+        """Add bootstrap intervals by resampling images; processes do not wait for each other.
 
         Every number is recomputed in each resample, including the score threshold. OKS-AP has no interval.
 
@@ -208,7 +209,7 @@ class EvaluationReport(NamedTuple):
         return float((own > others if metric.better == "max" else own < others).double().mean())
 
     def _compute_parts(self, multiplicities: Tensor) -> "list[_Values]":
-        """Compute every number for a few resamples at a time, so that sums over detections stay in the cache."""
+        """Compute all numbers for a few resamples at a time, so that sums over detections stay in the cache."""
         measurements = self._measurements()
         chunk = max(16, RESAMPLE_ELEMENTS // max(1, len(measurements.detections.scores)))
         starts = range(0, multiplicities.shape[1], chunk)
@@ -241,7 +242,7 @@ class EvaluationReport(NamedTuple):
         return self.measurements
 
     def _name_numbers(self, row: ChannelReport) -> dict[str, float]:
-        """Name the numbers of one channel, or of all together; those at one threshold stand beside each other."""
+        """Name the numbers of one channel, or of all together; those at the same threshold are adjacent."""
         channel = "" if row is self.overall else row.name
         logged = [metric for metric in METRICS if metric.name and (metric.field != "loss" or self.has_losses)]
         return {
@@ -257,7 +258,7 @@ def build_report(measurements: Measurements, names: Sequence[str], oks_ap: dict[
     """Compute every number of a report, without intervals.
 
     Args:
-        measurements: matches and errors of a data set with at least one image.
+        measurements: matches and errors on a data set with at least one image.
         names: the channels' names.
         oks_ap: OKS-AP by name, or nothing.
     """
@@ -298,7 +299,7 @@ def _compute(measurements: Measurements, multiplicities: Tensor) -> _Values:
 
 
 def _join(parts: list[ChannelValues]) -> ChannelValues:
-    """Join the numbers of some resamples and those of others."""
+    """Concatenate the numbers of different resamples."""
     return {field: torch.cat([part[field] for part in parts]) for field in parts[0]}
 
 
@@ -311,7 +312,7 @@ def _take_interval(parts: list[ChannelValues]) -> tuple[ChannelValues, ChannelVa
 
 
 def _channel_report(name: str, n_truths: int, n_detections: int, values: ChannelValues) -> ChannelReport:
-    """Take the numbers of the first resample."""
+    """Select the numbers of the first resample."""
     plain = {field: value[0].tolist() for field, value in values.items()}
     numbers: dict[str, Any] = {field: tuple(one) if isinstance(one, list) else one for field, one in plain.items()}
     return ChannelReport(name=name, n_truths=n_truths, n_detections=n_detections, **numbers)
@@ -322,7 +323,7 @@ def _replace_values(channel: ChannelReport, values: ChannelValues) -> ChannelRep
 
 
 def severity(n_missing: int, max_error_px: float) -> tuple[int, float]:
-    """Rank an image by its errors, the worst highest: by missing predictions, then by maximum error (NaN: none)."""
+    """Return a sorting key that is highest for the worst image: missing predictions, then maximum error (NaN: none)."""
     return n_missing, -1.0 if math.isnan(max_error_px) else max_error_px
 
 

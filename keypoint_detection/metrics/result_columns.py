@@ -1,4 +1,4 @@
-"""What a table of results shows: its columns, its rows, and how a number is written."""
+"""The content of a result table: its columns, its rows, and the format of its numbers."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class Column(NamedTuple):
 
     Attributes:
         heading: the text above it.
-        metric: what it shows.
+        metric: the metric it shows.
         place: the index of the threshold.
     """
 
@@ -33,7 +33,7 @@ class Column(NamedTuple):
 
 
 class ResultCell(NamedTuple):
-    """A number of a table, written out.
+    """A formatted number of a table.
 
     Attributes:
         value: the number; a dash if undefined.
@@ -45,7 +45,7 @@ class ResultCell(NamedTuple):
 
 
 def list_columns(report: EvaluationReport) -> list[Column]:
-    """List the columns that say how good a detector is."""
+    """List the columns that show how good a detector is."""
     return _make_columns(report, COLUMNS)
 
 
@@ -74,7 +74,7 @@ def name_row(report: EvaluationReport, row: ChannelReport) -> str:
 
 
 def write_cell(report: EvaluationReport, column: Column, index: int) -> ResultCell:
-    """Format the number of a column in the row with an index."""
+    """Format the number of a column in the row with the given index."""
     row = list_rows(report)[index]
     text = "–" if math.isnan(column.read(row)) else column.write(row)
     ends = [list_rows(bound)[index] for bound in report.bounds or () if column.metric.name]

@@ -1,4 +1,4 @@
-"""Trainings on growing parts of the images, told apart and measured for a learning curve."""
+"""Identify and measure runs on growing parts of the images, for a learning curve."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -12,7 +12,7 @@ from keypoint_detection.metrics.learning_curve import CurvePoint
 from keypoint_detection.metrics.pooling import Run, groups_of, missing_folds, pool, refuse_other_measurements
 from keypoint_detection.types import DataError
 
-# The names of the numbers that fall as a detector improves; the parser accepts no others.
+# The names of the metrics that fall as a detector improves; the parser accepts no others.
 if TYPE_CHECKING:
     ErrorName: TypeAlias = str
 else:
@@ -20,15 +20,15 @@ else:
 
 
 class Training(NamedTuple):
-    """A training on a part of the images, or all folds of one.
+    """A training run on a part of the images, or all folds of one.
 
     Attributes:
         train_fraction: the part of the images used.
-        seed: seed of the training, and of which images are in the part.
+        seed: seed of training, and of the choice of images in the part.
         split_seed: seed of the split.
         runs: its folds; a single run if there are none.
-        missing_folds: folds that it lacks.
-        point: images trained on (the mean over the folds) and the error on all that were held out.
+        missing_folds: folds that are missing.
+        point: number of training images (the mean over the folds) and the error on all held-out images.
     """
 
     train_fraction: float
@@ -45,17 +45,17 @@ def has_fractions(runs: Sequence[Run]) -> bool:
 
 
 def measure_trainings(runs: Sequence[Run], error_name: ErrorName, n_resamples: int, seed: int) -> list[Training]:
-    """Measure each training, pooled over its folds, with the same resamples of the held-out images.
+    """Measure each training run, pooled over its folds, with the same resamples of the held-out images.
 
     Args:
         runs: runs of at least two parts.
-        error_name: which number in a report is the error.
+        error_name: the number in a report to use as the error.
         n_resamples: resamples of the images (R); of whole groups if the runs have groups.
         seed: seed of the resamples.
 
     Raises:
-        DataError: the runs cannot be compared or overlap, it is unknown what one was trained on, or an error is
-            undefined.
+        DataError: the runs cannot be compared or overlap, it is unknown how many images one was trained on, or an error
+            is undefined.
     """
     refuse_other_measurements(runs)
     series: dict[tuple[float, int, int], list[Run]] = {}
@@ -64,7 +64,7 @@ def measure_trainings(runs: Sequence[Run], error_name: ErrorName, n_resamples: i
         if about["n_train_images"] is None:
             raise DataError(
                 f"{run.folder} is a validation: it is unknown how many images its detector was trained on. Give the "
-                "folders of the trainings, e.g. 'runs/*-fit*'."
+                "folders of training runs, e.g. 'runs/*-fit*'."
             )
         series.setdefault((about["train_fraction"], about["seed"], about["split_seed"]), []).append(run)
     resamples = resample_images(runs, n_resamples, seed)
@@ -91,7 +91,7 @@ def _measure(
     if not error > 0:
         raise DataError(
             f"{runs[0].folder}: {error_name} is {error:g}, from which no curve can be drawn; choose another --error, "
-            "or leave this training out."
+            "or leave this run out."
         )
     positions = torch.searchsorted(image_ids, report.measurements.image_ids)
     resampled = report.overall_in_resamples(multiplicities[positions])[field]

@@ -1,4 +1,4 @@
-"""A report as a table for the terminal."""
+"""Show a report as a table on the terminal."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.metrics.result_columns import list_columns, list_rows, name_row, write_cell
 from keypoint_detection.printing import make_printable
 
-# Without a terminal, rich assumes 80 columns, but files and logs have room for the whole table.
+# Without a terminal, rich assumes 80 columns, although files and logs have room for the whole table.
 LOG_WIDTH = 160
 
 
@@ -18,9 +18,9 @@ def make_table(report: EvaluationReport, title: str, resampled: str = "images") 
     """Lay a report out for a terminal: one row per channel, intervals below their numbers.
 
     Args:
-        report: what to show.
+        report: the report to show.
         title: the text above the table.
-        resampled: what the intervals resample, e.g. images.
+        resampled: name of the units resampled for the intervals, e.g. images.
     """
     table = Table(title=title, title_justify="left", caption_justify="left")
     table.caption = "errors in pixels of the original images"
@@ -40,7 +40,7 @@ def make_table(report: EvaluationReport, title: str, resampled: str = "images") 
 
 
 def print_parts(parts: Sequence[Table | str]) -> None:
-    """Print tables and text, in order, to the terminal or to the file that replaces it."""
+    """Print tables and text, in order, to the terminal or the file it is redirected to."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from keypoint_detection.models.backbones.backbone import Backbone
 
-# sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of a training gives the exact share.
+# sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of training gives the exact share.
 HEAD_BIAS = -4.0
 HEAD_KERNEL_SIZE = 3
-# How many times as many pixels as the image its padded form may have.
+# Maximum ratio of pixels in the padded image to those in the image.
 MAX_PADDING_FACTOR = 4
 # Minimum side of the image that a backbone is tried on, in pixels.
 TRIAL_SIDE = 64
-# What a subclass of Backbone must set.
+# Attributes that a subclass of Backbone must set.
 DECLARED = ("stride", "out_channels", "size_multiple")
 
 
@@ -30,8 +30,8 @@ class HeatmapNetwork(nn.Module):
         n_channels: output heatmaps.
 
     Attributes:
-        mirrored_channels: for each channel, the one that it becomes in a mirrored image. If set, evaluation averages
-            the heatmaps with those of the mirrored image; if None, it does not.
+        mirrored_channels: for each channel, the channel that it becomes in a mirrored image. If set, evaluation
+            averages the heatmaps with those of the mirrored image; if None, it does not.
     """
 
     mirrored_channels: Sequence[int] | None = None
@@ -52,7 +52,7 @@ class HeatmapNetwork(nn.Module):
         nn.init.constant_(self.head.bias, HEAD_BIAS)
         self.register_buffer("pixel_mean", _per_colour(backbone.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", _per_colour(backbone.pixel_std), persistent=False)
-        # Convolutions over interleaved channels take half the time of the default layout, on CPUs and GPUs alike.
+        # With interleaved channels, convolutions take half the time of the default layout, on both CPUs and GPUs.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -72,7 +72,8 @@ class HeatmapNetwork(nn.Module):
         if self.mirrored_channels is None or self.training:
             return logits
         stride = self.backbone.stride
-        # Cells lie on a grid from the left border: only a width of whole cells is mirrored onto the same grid.
+        # Cells lie on a grid that starts at the left border: only a width of whole cells is mirrored onto the same
+        # grid.
         whole = _pad_to_multiple(x, stride)
         mirrored = self._compute_logits(whole.flip(-1)).flip(-1)[..., : logits.shape[-1]]
         return average_logits(logits, mirrored[:, list(self.mirrored_channels)])
@@ -106,7 +107,7 @@ class HeatmapNetwork(nn.Module):
 
     @torch.no_grad()
     def check_backbone(self) -> None:
-        """Try the backbone on a small image, as one that users write may not keep its promises.
+        """Try the backbone on a small image, as a user's own backbone may not keep its promises.
 
         Raises:
             ValueError: it fails, or its features are not of the shape that its attributes promise.
@@ -117,7 +118,7 @@ class HeatmapNetwork(nn.Module):
         self.eval()
         try:
             features: Any = backbone(torch.zeros(1, 3, side, side, device=self.pixel_mean.device))
-        except Exception as error:  # of code that is not ours, which may raise anything
+        except Exception as error:  # code that is not ours can raise anything
             raise ValueError(f"{name} fails on an image of {side}x{side}: {type(error).__name__}: {error}") from error
         finally:
             self.train(is_training)
@@ -125,7 +126,7 @@ class HeatmapNetwork(nn.Module):
         if not isinstance(features, Tensor) or tuple(features.shape) != expected:
             found = f"a tensor of {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(
-                f"{name} makes {found} of an image of {side}x{side}; a tensor of {expected} is expected, as it sets "
+                f"{name} returns {found} for an image of {side}x{side}; a tensor of {expected} is expected, as it sets "
                 f"out_channels={backbone.out_channels} and stride={backbone.stride}."
             )
 
@@ -137,10 +138,10 @@ class HeatmapNetwork(nn.Module):
 
 
 def prior_logits(share: Tensor) -> Tensor:
-    """Return the logits that fit heatmaps best when nothing is known of the image, after Lin et al. 2017.
+    """Return the logits that fit heatmaps best when nothing is known about the image, after Lin et al. 2017.
 
-    Without this, a training spends its first few hundred steps just darkening the heatmaps: one point in a heatmap of
-    192x256 is 3.5 away from -4 (https://arxiv.org/abs/1708.02002, section 3.3, has the same remedy).
+    Without this, training spends its first few hundred steps just darkening the heatmaps: one point in a heatmap of
+    192x256 is 3.5 away from -4 (https://arxiv.org/abs/1708.02002, section 3.3, uses the same remedy).
 
     Args:
         share: (C,) the means of the channels' heatmaps. A channel without a point takes the mean of all channels; if
@@ -173,7 +174,7 @@ def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def _round_up(side: int, multiple: int) -> int:
-    """Round up to a multiple, without a remainder, which exporters cannot take of dynamic sizes."""
+    """Round up to a multiple, without a remainder operation, which exporters cannot apply to dynamic sizes."""
     return (side + multiple - 1) // multiple * multiple
 
 

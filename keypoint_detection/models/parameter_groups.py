@@ -1,4 +1,4 @@
-"""Which parameters of a network learn quickly or slowly, and which decay."""
+"""Sort parameters by learning rate and weight decay."""
 
 from typing import Any
 
@@ -11,15 +11,14 @@ def make_parameter_groups(
     """Sort the parameters of a network into the groups of an optimiser.
 
     Args:
-        network: its parameters are sorted; those that need no gradient are left out.
+        network: the network; parameters that need no gradient are left out.
         slow_part: a part of the network, e.g. a pretrained encoder; None if there is none.
         lr: learning rate.
-        slow_lr_factor: factor of the learning rate of the slow part.
+        slow_lr_factor: factor applied to the learning rate of the slow part.
         decays_all: whether the optimiser's weight decay also applies to normalisation layers and biases. It would
-            shrink scales and offsets that do not make a network any more complex.
+            shrink scales and offsets that do not add to a network's complexity.
 
-    Returns:
-        Groups without empty ones, in the order of the parameters.
+    Returns: The groups that are not empty, in the order of the parameters.
     """
     slow = {id(parameter) for parameter in slow_part.parameters()} if slow_part is not None else set()
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}

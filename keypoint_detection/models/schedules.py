@@ -1,4 +1,4 @@
-"""The built-in learning-rate schedule, and what is expected of others, which come from torch."""
+"""The built-in learning-rate schedule, and checks of those from torch."""
 
 import logging
 import math
@@ -7,9 +7,9 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 logger = logging.getLogger(__name__)
 
-# The share of the training in which the learning rate rises: Adam's second moments need some steps to settle.
+# The share of training during which the learning rate rises: Adam's second moments need some steps to settle.
 WARMUP_FRACTION = 0.05
-# The learning rate at the end, as a share of the maximum: below it, steps would change nothing.
+# The learning rate at the end, as a share of the maximum: any lower, and steps would change nothing.
 FINAL_FACTOR = 0.01
 
 
@@ -20,7 +20,8 @@ def warmup_cosine(step: int, n_steps: float) -> float:
 
     Args:
         step: optimiser steps taken so far.
-        n_steps: optimiser steps of the whole training; infinite if it has no end, in which case the factor stays 1.
+        n_steps: optimiser steps of the whole training; infinite if training has no end, in which case the factor stays
+            1.
 
     >>> [round(warmup_cosine(step, 100), 2) for step in (0, 5, 100)]
     [0.2, 1.0, 0.01]
@@ -35,11 +36,11 @@ def warmup_cosine(step: int, n_steps: float) -> float:
 
 
 def check_length(scheduler: LRScheduler, n_epochs: float) -> None:
-    """Compare the length that a schedule plans for with that of the training, and warn if it is longer.
+    """Compare the length that a schedule plans for with that of training, and warn if the schedule is longer.
 
     Args:
         scheduler: stepped once per epoch.
-        n_epochs: epochs of the training; infinite if it has no end.
+        n_epochs: epochs of training; infinite if it has no end.
 
     Raises:
         ValueError: the schedule would refuse to be stepped that often.
@@ -55,4 +56,4 @@ def check_length(scheduler: LRScheduler, n_epochs: float) -> None:
         if isinstance(scheduler, OneCycleLR) and planned < math.floor(n_epochs):
             raise ValueError(f"{found} Set it to the number of epochs.")
         if planned > math.ceil(n_epochs):
-            logger.warning("%s It will not get to its end.", found)
+            logger.warning("%s It will not reach its end.", found)

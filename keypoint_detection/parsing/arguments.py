@@ -19,10 +19,10 @@ CONFIG_OPTIONS = ("-c", "--config")
 CONFIG_PREFIX = "--config="
 # How similar two names must be, from 0 to 1, for one to be suggested in place of the other.
 SIMILARITY = 0.6
-# The options whose values may name classes.
+# The options whose values can name classes.
 CLASS_OPTIONS = r"(model(?!\.init_from)|trainer|data\.(augmentation|synthetic))\b"
-# Trainer options where 16.0 can only mean 16. Elsewhere the two differ: to limit_val_batches, 1.0 means all batches and
-# 1 means one; and the version of a logger is a string.
+# Trainer options where 16.0 can only mean 16. Elsewhere the two differ: for limit_val_batches, 1.0 means all batches
+# and 1 means one; and the version of a logger is a string.
 WHOLE_TRAINER_NUMBERS = tuple(
     f"--trainer.{name}"
     for name in ("max_epochs", "min_epochs", "max_steps", "min_steps", "accumulate_grad_batches", "log_every_n_steps")
@@ -37,7 +37,7 @@ class ConfigWord(NamedTuple):
     """A word on the command line that names a config.
 
     Attributes:
-        prefix: how the word begins: `--config=`, or nothing if the option is the word before it.
+        prefix: the beginning of the word: `--config=`, or nothing if the option is the word before it.
         source: the rest: the path of a YAML file, or the text of one, which has several lines.
     """
 
@@ -46,7 +46,7 @@ class ConfigWord(NamedTuple):
 
     @property
     def is_text(self) -> bool:
-        """Whether the config came from a pipe; as a path, its text could be too long to look up."""
+        """Whether the config came from a pipe; its text could be too long to look up as a path."""
         return "\n" in self.source
 
     def read(self) -> Any:
@@ -60,7 +60,7 @@ class ConfigWord(NamedTuple):
         return parse_yaml(self.read_text())
 
     def read_text(self) -> str:
-        """Return the text of the config; raises what `read` raises about the file."""
+        """Return the text of the config; raises the same errors about the file as `read`."""
         return self.source if self.is_text else Path(self.source).read_text(encoding="utf-8-sig")
 
 
@@ -80,11 +80,11 @@ def find_configs(words: Sequence[str]) -> dict[int, ConfigWord]:
 
 
 def prepare_words(words: Sequence[str]) -> list[str]:
-    """Rewrite the words after a command into what the parser reads, in the order given.
+    """Rewrite the words after a command for the parser, in the given order.
 
-    Values may be in Python's notation, which a Weights & Biases agent uses: `None`, `16.0`, `{'a': [1, None]}`. A flag
-    that chooses a class is moved before those of its parameters. A config from a pipe, as in
-    `--config <(kpd fit --print_config)`, can be read only once, so it is replaced by its text.
+    Values can be in Python's notation, which a Weights & Biases agent uses: `None`, `16.0`, `{'a': [1, None]}`. A flag
+    that chooses a class is moved before those of its parameters. A config from a pipe, as in `--config <(kpd fit
+    --print_config)`, can be read only once, so it is replaced by its text.
 
     >>> prepare_words(["--model.backbone.n_channels=16.0", "--model.backbone=Unet"])
     ['--model.backbone=Unet', '--model.backbone.n_channels=16']
@@ -103,7 +103,7 @@ def gives_config(words: Sequence[str]) -> bool:
 
 
 def refuse_broken_configs(words: Sequence[str]) -> None:
-    """Refuse config files that are not YAML, whose name the parser does not know, and sections without settings.
+    """Refuse config files that are not YAML (the parser's error lacks their name), and sections without settings.
 
     Raises:
         ValueError: with file, line, column and problem.
@@ -112,7 +112,7 @@ def refuse_broken_configs(words: Sequence[str]) -> None:
         try:
             config.read()
         except (OSError, UnicodeDecodeError):
-            continue  # the parser says what is wrong with the file
+            continue  # the parser reports what is wrong with the file
         except ValueError as error:
             raise ValueError(f"{'the config' if config.is_text else config.source}, {error}.") from error
 
@@ -123,20 +123,19 @@ def find_unknown_keys(words: Sequence[str], options: Collection[str]) -> list[st
     The parameters of a class are left to the parser.
 
     Args:
-        words: of a command, which may name configs.
-        options: those of its parser, e.g. `--model.lr`.
+        words: the words of a command, which can name configs.
+        options: the options of its parser, e.g. `--model.lr`.
 
-    Returns:
-        A line for each: the file, the line in it, the key, and the nearest that exists or what is expected.
+    Returns: One line for each: the file, the line in it, the key, and the nearest existing option or what is expected.
     """
     known = {option.removeprefix("--") for option in options if not option.endswith(".help")}
     problems = []
     for config in find_configs(words).values():
         try:
-            config.read()  # refuses what could exhaust its reader
+            config.read()  # refuses content that could exhaust its reader
             root = yaml.compose(config.read_text())
         except (OSError, ValueError):
-            continue  # the parser says what is wrong with the file
+            continue  # the parser reports what is wrong with the file
         source = "the config" if config.is_text else config.source
         problems += [f"{source}, {wrong}" for wrong in find_wrong_sections(config, root, _sections_of(known))]
         for key, line in _walk_keys(root, "", known):
@@ -150,9 +149,9 @@ def find_wrong_sections(config: ConfigWord, root: yaml.Node | None, sections: Co
     """Find sections of a config that are neither mappings, nor empty, nor files with the settings of the section.
 
     Args:
-        config: it has been read without an error.
+        config: a config that has been read without an error.
         root: the node of its content.
-        sections: their names, e.g. `data`.
+        sections: the names of the sections, e.g. `data`.
 
     Returns:
         For each, its line, what is expected and what was found.
@@ -168,7 +167,7 @@ def find_wrong_sections(config: ConfigWord, root: yaml.Node | None, sections: Co
         found = f"{value.value!r:.60}" if is_scalar else "a list"
         problems.append(
             f"line {key.start_mark.line + 1}: {key.value} is {found}; expected its options, indented below "
-            f"`{key.value}:`, or a file that has them."
+            f"`{key.value}:`, or a file with them."
         )
     return problems
 
@@ -188,15 +187,15 @@ def _walk_keys(node: yaml.Node | None, prefix: str, known: Collection[str]) -> I
 
 
 def _names_of_level(key: str, known: Collection[str]) -> set[str]:
-    """Return the options and sections that a key could be meant to be: those as deep as it is."""
+    """Return the options and sections that a key could be a misspelling of: those at the same depth."""
     depth = key.count(".") + 1
     return {".".join(name.split(".")[:depth]) for name in known}
 
 
 def find_class_names(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield what the user wrote where classes and functions are named: in configs, options and variables.
+    """Yield the user's texts that can name classes and functions: in configs, options and variables.
 
-    Names of files are not among them, since a file may be called whatever its author likes.
+    File names are excluded, since a file can have any name.
     """
     for place, text in find_texts(words, environment):
         if re.match(CLASS_OPTIONS, place) and not os.path.exists(text):
@@ -204,9 +203,9 @@ def find_class_names(words: Sequence[str], environment: Mapping[str, str]) -> It
 
 
 def find_texts(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the texts that the user wrote in configs, options and variables, each after the option it belongs to."""
+    """Yield the texts that the user wrote in configs, options and variables, each with its option."""
     for config in find_configs(words).values():
-        with contextlib.suppress(OSError, ValueError):  # the parser says what is wrong with the file
+        with contextlib.suppress(OSError, ValueError):  # the parser reports what is wrong with the file
             yield from _walk_texts("", config.read())
     variables = (name for name in environment if name.startswith(f"{ENVIRONMENT_PREFIX}_"))
     options = [(".".join(name.lower().split("__")[1:]), environment[name]) for name in variables]
@@ -229,7 +228,7 @@ def _walk_texts(place: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _read_value(value: str) -> Any:
-    """Parse a value, or the file with the settings of a class that it names; what is not YAML stays a text."""
+    """Parse a value, or the file that it names with the settings of a class; anything but YAML stays text."""
     try:
         return parse_yaml(Path(value).read_text(encoding="utf-8-sig") if os.path.isfile(value) else value)
     except (OSError, ValueError):
@@ -254,19 +253,19 @@ def _checkpoint_of_config(config: ConfigWord) -> str | None:
     try:
         content = config.read()
     except (OSError, ValueError):
-        return None  # the parser says what is wrong with the file
+        return None  # the parser reports what is wrong with the file
     value = content.get("ckpt_path") if isinstance(content, dict) else None
     return str(value) if value else None
 
 
 def variables_as_words(command: str, options: Collection[str], environment: Mapping[str, str]) -> list[str]:
-    """Turn those environment variables into words that the parser does not read itself.
+    """Turn the environment variables that the parser does not read itself into words.
 
     The parser reads `KPD_FIT__MODEL__LR=0.001` itself. It does not know the parameters of classes by name
     (`KPD_FIT__MODEL__BACKBONE__N_CHANNELS=8`), and it would silently ignore mistakes.
 
     Args:
-        command: the one being run; variables for other commands are ignored.
+        command: the command being run; variables for other commands are ignored.
         options: the options that the parser knows, e.g. `--model.lr`.
         environment: the variables. Parts of a name that contain lower-case letters are kept as they are (`__T_max`).
 
@@ -290,7 +289,7 @@ def _read_pipe(config: ConfigWord) -> str:
 
 
 def _read_python_value(flag: str) -> str:
-    """Rewrite a flag's value from Python's notation to that of config files if they differ.
+    """Rewrite a flag's value from Python's notation to that of config files, if the two differ.
 
     >>> _read_python_value("--data.batch_size=16.0"), _read_python_value("--data.num_workers=None")
     ('--data.batch_size=16', '--data.num_workers=null')
@@ -306,14 +305,14 @@ def _read_python_value(flag: str) -> str:
             content = ast.literal_eval(value)
             return f"{name}={json.dumps(content if is_exact else _with_whole_numbers(content))}"
         except (ValueError, SyntaxError, TypeError):
-            return flag  # not Python's notation: YAML or JSON, or the parser says what is wrong with it
+            return flag  # not Python's notation: YAML or JSON, or the parser reports what is wrong with it
     if re.fullmatch(r"[+-]?\d+\.0", value) and not is_exact:
         return f"{name}={value.removesuffix('.0')}"
     return flag
 
 
 def _with_whole_numbers(value: Any) -> Any:
-    """Turn floats without a fraction into integers, which every option that takes floats also accepts."""
+    """Turn floats without a fractional part into integers, which every option for floats also accepts."""
     if isinstance(value, dict):
         return {key: _with_whole_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Errors of a few lines that name the fix, instead of argparse's page of usage."""
+"""Short errors that name the fix, instead of argparse's page of usage."""
 
 import difflib
 import inspect
@@ -21,22 +21,23 @@ from keypoint_detection.parsing.wording import reword
 from keypoint_detection.printing import complain
 
 N_OFFERED = 3
-# More names than this are listed only if none of them is near.
+# More names than this are listed only if none of them is similar.
 N_SHOWN = 12
-# What to do about messages that say only what is wrong.
+# Advice on messages that only say what is wrong.
 ADVICE = (
     (
         r"No module named '",
-        "Modules of your own are looked for in the folder where the command runs, and in those of PYTHONPATH. If the "
-        "checkpoint names a module that was renamed since, a file of the old name with `from NEW import *` helps.",
+        "Your own modules are searched for in the folder where the command runs, and in those of PYTHONPATH. If the "
+        "checkpoint names a module that has since been renamed, add a file with the old name that contains `from NEW "
+        "import *`.",
     ),
     (
         r"Multiple subclasses with name ReduceLROnPlateau",
-        "Write lightning.pytorch.cli.ReduceLROnPlateau, and its monitor: the metric that it watches, e.g. val/loss.",
+        "Write lightning.pytorch.cli.ReduceLROnPlateau, and its monitor, the metric that it watches, e.g. val/loss.",
     ),
     (
         r"invalid literal for int\(\) with base 10: '[-\d.]+'",
-        "A sweep draws whole numbers with `distribution: int_uniform`.",
+        "For whole numbers in a sweep, use `distribution: int_uniform`.",
     ),
     (
         r"[Uu]nrecognized arguments: [^-\s]",
@@ -57,17 +58,17 @@ ADVICE = (
     ),
     (
         r"No supported gpu backend|the accelerator is not available|not available on this machine",
-        "Leave --trainer.accelerator and --trainer.devices out to train on what there is. If this machine has a GPU, "
-        "torch does not see it: install the build of torch for it, see https://pytorch.org/get-started.",
+        "Leave --trainer.accelerator and --trainer.devices out to train on the available hardware. If this machine "
+        "has a GPU, torch does not see it: install the build of torch for it, see https://pytorch.org/get-started.",
     ),
-    (r"invalid strategy name", "On several GPUs or processes, ddp is the usual one; on one, leave it out."),
+    (r"invalid strategy name", "With several GPUs or processes, ddp is the usual one; with one, leave it out."),
 )
 
 
-# Values of YAML that people write as names, and what to do about them.
+# YAML values that people write as names, and what to do about them.
 NOT_TEXT = r"-?[\d.]+|True|False|None"
 QUOTES = "Names that look like numbers, or like yes and no, need quotes: ['1', '2'] in YAML."
-# How jsonargparse begins to say which arguments of a class were not given.
+# The beginning of jsonargparse's message about missing arguments of a class.
 LACKING = "the following arguments are required: "
 
 
@@ -81,7 +82,7 @@ class ShortErrors(SkipsEmptySections):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and what to do about it, and exit with code 2.
+        """Print what is wrong and how to fix it, and exit with code 2.
 
         Raises:
             ArgumentError: this parser parses the arguments of a class; the enclosing parser reports the error in full.
@@ -106,12 +107,12 @@ class Parser(ShortErrors):
 
 
 def _shorten(message: str) -> str:
-    """Cut from jsonargparse's messages what only names types and does not help."""
+    """Remove the unhelpful names of types from jsonargparse's messages."""
     kind = r"Type (?:typing|collections\.abc)\.Callable\[.*?\] expects a function or a callable class: "
     message = re.sub(kind, "", message, flags=re.S)
     message = re.sub(r"\s*Got value: Namespace\(.*\)", "", message, flags=re.S)
     message = re.sub(r"(?<=has no attribute )('\w+')\. Got value: \S+", r"\1", message)
-    # A class that could not be made: what it says, without the other types that its option takes.
+    # A class that could not be created: keep its own message, without the other types that its option accepts.
     if match := re.match(
         r"Does not validate against any.*?Problem with given class_path '([\w.]+)':\s*(.*?)\n  - ", message, re.S
     ):
@@ -122,12 +123,12 @@ def _shorten(message: str) -> str:
     message = re.sub(
         r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>\.*", r"\1 is not a subclass of \2", message
     )
-    # Where words are an alternative to a class, a class that lacks arguments is none of those words.
+    # Where words are an alternative to a class, drop them from the message about a class that lacks arguments.
     return re.sub(rf"expected one of [^\n]*\n\s*- ({LACKING})", r"\1", reword(message)).strip()
 
 
 def _hint(message: str, parser: ArgumentParser) -> str:
-    """Suggest the nearest thing that exists, on a line of its own."""
+    """Suggest the nearest existing name or file, on a separate line."""
     said = _shorten(message)
     if re.search(rf"expected [^;]*\ba string\b[^;]*; found ({NOT_TEXT})$", said, re.MULTILINE):
         return f"{QUOTES}\n"
@@ -170,7 +171,7 @@ def _offer(name: str, known: Iterable[str], show_all: bool = False) -> str:
 
 
 def _offer_short(name: str, known: Iterable[str]) -> str:
-    """Suggest what a name is short for, as dlc is for deeplabcut."""
+    """Suggest the full form of an abbreviated name, such as deeplabcut for dlc."""
     letters = ".*".join(map(re.escape, name.lower()))
     nearest = [one for one in known if re.match(letters, one)]
     return f"Did you mean {' or '.join(nearest[:N_OFFERED])}?\n" if nearest else ""

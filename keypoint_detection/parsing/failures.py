@@ -1,4 +1,4 @@
-"""What a user reads when something fails unexpectedly: a few lines, and a file with the traceback."""
+"""Report unexpected failures: a few lines for the user, and a file with the traceback."""
 
 import os
 import platform
@@ -15,19 +15,19 @@ from typing import NamedTuple
 
 from keypoint_detection.ranks import find_rank
 
-# Set to 1, it shows tracebacks.
+# If set to 1, tracebacks are shown.
 DEBUG_VARIABLE = "KPD_DEBUG"
 TRACEBACK_FILE = "traceback.txt"
 
-# What torch says when another process of the same training has ended.
+# torch's messages when another process of the same training run has ended.
 LOST_PROCESS = r"gloo/transport|gloo::|ncclRemoteError|process group watchdog"
 READS_IMAGES = "a process that reads images"
-FEWER_WORKERS = "Use fewer of them, --data.num_workers=N; 0 reads in the main process."
-# What is known about messages of libraries: a pattern, what happened, and what to do about it.
+FEWER_WORKERS = "Use fewer of them: --data.num_workers=N; 0 reads in the main process."
+# Known messages of libraries: a pattern, what happened, and what to do about it.
 KNOWN = (
     (
         r"DataLoader worker .*Bus error|allocate shared memory|unable to (?:write to|mmap|open shared memory)",
-        "the shared memory of this machine, through which images come from the processes that read them, is full",
+        "the shared memory through which the processes that read images pass them on is full",
         f"Make /dev/shm larger (in Docker: --shm-size=8g). Or: {FEWER_WORKERS}",
     ),
     (
@@ -38,11 +38,11 @@ KNOWN = (
     (
         r"DataLoader worker .*signal: ",
         f"{READS_IMAGES} crashed",
-        "With --data.num_workers=0 the main process reads them, and may show where.",
+        "With --data.num_workers=0 the main process reads the images, which may show where.",
     ),
     (
         LOST_PROCESS,
-        "another process of this training has ended",
+        "another process of this training run has ended",
         "Its message is above. If there is none, it was killed, most likely by the system because memory ran out.",
     ),
     (
@@ -59,7 +59,7 @@ KNOWN = (
 MAX_MESSAGE_LINES = 8
 MAX_LINE = 400
 FRAME = re.compile(r'^ *File "(?P<file>[^"\n]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?', re.M)
-# How an error from a process that reads images begins; its traceback follows as text.
+# The beginning of an error from a process that reads images; its traceback follows as text.
 FROM_WORKER = re.compile(r"Caught \w+ in .*process \d+\.\nOriginal Traceback \(most recent call last\):\n")
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -83,12 +83,12 @@ def is_debugging() -> bool:
 
 
 def is_of_another_process(error: BaseException) -> bool:
-    """Whether an error only says that another process of the training has ended."""
+    """Whether an error only reports that another process of the training run has ended."""
     return isinstance(error, RuntimeError) and re.search(LOST_PROCESS, str(error)) is not None
 
 
 def note_run_folder(error: BaseException, folder: Path) -> None:
-    """Attach to an error the folder of the run that it ended; its traceback belongs there."""
+    """Attach the folder of the run that an error ended to the error; the traceback is written there."""
     error.__dict__["run_folder"] = folder
 
 
@@ -103,7 +103,7 @@ def find_own_place(error: BaseException) -> str | None:
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of an error; of one from a process that reads images, without its traceback."""
+    """Return the message of an error, without the traceback in one from a process that reads images."""
     text = str(error).strip()
     if not FROM_WORKER.match(text):
         return text
@@ -121,8 +121,7 @@ def describe_failure(error: BaseException, words: Sequence[str]) -> str:
         error: what was raised.
         words: the command and its arguments.
 
-    Returns:
-        What happened, where, what to do about it, and the file: in the folder of the run if it has one.
+    Returns: What happened, where, what to do about it, and the file, which is in the run folder if there is one.
     """
     command = f"kpd {words[0]}" if words else "kpd"
     text = _format(error)
@@ -151,9 +150,9 @@ def _list_places(text: str) -> Iterator[_Place]:
 
 
 def _is_own(file: Path) -> bool:
-    """Whether a file is there, and neither installed, Python's, this package's, nor the script that runs.
+    """Whether a file exists and is neither installed, nor part of Python or this package, nor the running script.
 
-    Compiled libraries name files that only their authors have.
+    Compiled libraries name files that exist only on their authors' machines.
     """
     if not file.is_file() or {"site-packages", "dist-packages"} & set(file.parts):
         return False
@@ -166,7 +165,7 @@ def _is_own(file: Path) -> bool:
 
 
 def _summarize(error: BaseException) -> str:
-    """Give the kind of an error and its message, cut to a few lines."""
+    """Return the kind of an error and its message, cut to a few lines."""
     name = type(error).__name__
     message = error.msg if isinstance(error, SyntaxError) else message_of(error)
     lines = [line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}…" for line in message.splitlines()]
@@ -191,7 +190,7 @@ def _write(error: BaseException, text: str, words: Sequence[str]) -> str:
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(content)
-        except OSError:  # the disk is full, perhaps
+        except OSError:  # the disk may be full
             pass
         else:
             return str(path)

@@ -20,10 +20,10 @@ R = TypeVar("R")
 
 
 def describe(function: Callable[..., object]) -> str:
-    """Return what a docstring says before its first section: the help shows the parameters by themselves.
+    """Return the part of a docstring before its first section: the help shows the parameters separately.
 
     >>> describe(describe)
-    'Return what a docstring says before its first section: the help shows the parameters by themselves.'
+    'Return the part of a docstring before its first section: the help shows the parameters separately.'
     """
     return re.split(r"\n\n(?:Args|Returns|Raises|>>>)", inspect.getdoc(function) or "")[0]
 
@@ -38,12 +38,12 @@ def call_with_words(
     """Call a function with the options given on a command line.
 
     Args:
-        function: its typed parameters are the options, alongside `--config` for a YAML file of them. Those that are
-            positional only, `def function(file: str, /)`, are given without the name of an option.
+        function: its typed parameters are the options, alongside `--config` for a YAML file of them. Positional-only
+            parameters, `def function(file: str, /)`, are given without an option name.
         command: its name on the command line, e.g. `kpd export`.
         words: the options, without the command.
         given: parameters that are not options, and their values.
-        config: what the help says about `--config`, for a command that takes it out of the words itself.
+        config: the help on `--config`, for a command that takes it out of the words itself.
 
     Raises:
         SystemExit: the words are wrong, or the function cannot use what they name (2).
@@ -77,7 +77,7 @@ def call_with_words(
 
 
 def _list_required(function: Callable[..., object]) -> list[str]:
-    """List what the usage of a command names: words without an option, and the options that it requires."""
+    """List the arguments in the usage of a command: words without an option, and required options."""
     shown = []
     for one in inspect.signature(function).parameters.values():
         name = one.name.upper()
@@ -90,7 +90,7 @@ def _list_required(function: Callable[..., object]) -> list[str]:
 
 
 def _add_bare(parser: Parser, parameter: inspect.Parameter, function: Callable[..., object]) -> None:
-    """Add a parameter that is given without the name of an option: one word, or one or more if it is a list."""
+    """Add a parameter that is given without an option name: one word, or one or more if it is a list."""
     docs = docstring_parser.parse(inspect.getdoc(function) or "").params
     is_list = get_origin(parameter.annotation) is list
     kind = get_args(parameter.annotation)[0] if is_list else parameter.annotation
@@ -98,5 +98,5 @@ def _add_bare(parser: Parser, parameter: inspect.Parameter, function: Callable[.
     if parameter.default is parameter.empty:
         parser.add_argument(parameter.name, type=kind, nargs="+" if is_list else None, help=about)
     else:
-        # Without the default that argparse would write over what a config says.
+        # Without the default, which argparse would write over the value in a config.
         parser.add_argument(parameter.name, type=kind, nargs="?", default=SUPPRESS, help=about)

@@ -1,4 +1,4 @@
-"""Help that fits a few screens: what an option means, what it takes, and its default."""
+"""Format the help to fit a few screens: the meaning of an option, its values, and its default."""
 
 import re
 import textwrap
@@ -8,23 +8,23 @@ from jsonargparse import DefaultHelpFormatter
 
 from keypoint_detection.parsing.wording import KINDS
 
-# Columns in front of what an option means.
+# Indentation of an option's description.
 INDENT = 6
-# What jsonargparse writes behind what an option means; its types are those of Python.
+# jsonargparse's text after an option's description, with Python's names of types.
 FACTS = re.compile(
     r" \((?=required|type: |default: )(?P<required>required)?(?:, )?(?:type: (?P<type>.*?))?"
     r"(?:(?:, )?default: (?P<default>.*?))?(?:, known subclasses: (?P<known>.*))?\)$",
     re.DOTALL,
 )
 OWN = "keypoint_detection."
-# What every command has.
+# Options that every command has.
 COMMON = {
     "help": "show this help",
     "print_config": "print all settings as a config file and exit; =comments explains them, =skip_default leaves out "
-    "those that are as by default",
+    "settings that have their default",
 }
 
-# Of the commands that read checkpoints; the option is taken before their words are parsed.
+# For the commands that read checkpoints; the option is removed before their words are parsed.
 TRUST_HELP = """\
 Your own code:
   --trust=MODULE  let the checkpoint use classes of this module, such as your own
@@ -32,7 +32,7 @@ Your own code:
 
 
 class ShortHelp(DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
-    """Help in which an option is one line and what it means another few."""
+    """Help with an option on one line and its description on the next few."""
 
     def __init__(self, prog: str, width: int | None = None) -> None:
         super().__init__(prog, max_help_position=INDENT, width=width)  # type: ignore[no-untyped-call]
@@ -48,7 +48,7 @@ class ShortHelp(DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
         return f"{', '.join(names)} {value}"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Fill paragraphs one by one, and leave lines alone that begin with a space."""
+        """Fill each paragraph separately, and leave lines that begin with a space unchanged."""
         paragraphs = textwrap.dedent(text).strip().split("\n\n")
         return "\n\n".join(
             paragraph
@@ -59,7 +59,7 @@ class ShortHelp(DefaultHelpFormatter):  # type: ignore[misc, unused-ignore]
 
 
 def _in_words(facts: re.Match[str]) -> str:
-    """Say in words what an option takes, where it is easily said, and its default, unless that is nothing."""
+    """Describe the values that an option takes, where that is simple, and its default, unless that is null."""
     kind, default, known = (facts["type"] or "").removesuffix(" | null"), facts["default"], facts["known"]
     said = ["required"] if facts["required"] else []
     if kind in KINDS and kind not in ("bool", "str"):

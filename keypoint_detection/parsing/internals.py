@@ -1,4 +1,4 @@
-"""What the package changes or reads inside jsonargparse, where there is no public way."""
+"""Everything that the package changes or reads inside jsonargparse for lack of a public API."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -11,15 +11,15 @@ from keypoint_detection.documents import parse_yaml
 
 _DISCARD = "discard_init_args_on_class_path_change"
 _IMPORT = "import_object"
-# The attribute of a replacement that holds what it replaced.
+# The attribute of a replacement that holds the original.
 _REPLACED = "__wrapped__"
 
 
 def drop_arguments_of_old_classes() -> None:
     """Make a class that replaces another one start from its own defaults.
 
-    jsonargparse keeps those arguments of the old class that the new one also has: SGD would get the weight decay
-    that the user chose for AdamW.
+    jsonargparse keeps arguments of the old class that the new one also has: SGD would get the weight decay that the
+    user chose for AdamW.
     """
     if getattr(_typehints, _DISCARD) is not _discard_all_init_args:
         setattr(_typehints, _DISCARD, _discard_all_init_args)
@@ -31,7 +31,7 @@ def _discard_all_init_args(parser_or_action: Any, prev_val: Any, value: Any) -> 
             prev_val["init_args"].pop(key)
 
 
-# Shorter values without aliases can be neither nested deeply nor larger than they look.
+# Shorter values without aliases can be neither deeply nested nor larger than they look.
 _HARMLESS_LENGTH = 500
 
 
@@ -48,16 +48,16 @@ def _load_bounded(text: str) -> Any:
             raise yaml.YAMLError(str(error)) from error
     try:
         return yaml_load(text)  # type: ignore[no-untyped-call]
-    # What the constructors of dates and numbers raise.
+    # Errors raised by the constructors of dates and numbers.
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise yaml.YAMLError(f"this is not YAML: {error}") from error
 
 
 def import_through(importer: Callable[[str, Callable[[str], Any]], Any]) -> None:
-    """Have everything that a setting names, a class or a function, imported by a function of our own.
+    """Import every class or function that a setting names through a given function.
 
     Args:
-        importer: gets the name, and jsonargparse's function, which imports whatever a name leads to.
+        importer: called with the name and with jsonargparse's function, which imports any name without checks.
     """
     original = getattr(_typehints, _IMPORT)
     if hasattr(original, _REPLACED):
@@ -80,10 +80,10 @@ def list_option_strings(parser: ArgumentParser) -> Iterator[str]:
 
 
 def let_stand_alone(parser: ArgumentParser, option: str, *others: str) -> None:
-    """Let the name of an option that is true or false stand alone, for true.
+    """Let the name of a Boolean option stand without a value, meaning true.
 
     Args:
-        parser: that of the command.
+        parser: the parser of the command.
         option: its name, e.g. `--output.resume`.
         others: further names for it.
     """
@@ -95,10 +95,10 @@ def let_stand_alone(parser: ArgumentParser, option: str, *others: str) -> None:
 
 
 def list_class_names(parser: ArgumentParser, option: str) -> list[str]:
-    """List the short names of the classes that an option takes, of those that are imported.
+    """List the short names of the imported classes that an option accepts.
 
     Args:
-        parser: that of the command.
+        parser: the parser of the command.
         option: its name without hyphens, e.g. `model.backbone`.
     """
     action: Any = parser._option_string_actions.get(f"--{option}")
@@ -108,7 +108,7 @@ def list_class_names(parser: ArgumentParser, option: str) -> list[str]:
 
 
 def reword_options(parser: Any, texts: Mapping[str, str], titles: Mapping[str, str]) -> None:
-    """Replace what the help says about some options, and the titles of some groups, by their names."""
+    """Replace the help of options, and the titles of groups, given by their names."""
     for action in parser._actions:
         action.help = texts.get(action.dest, action.help)
     for name, title in titles.items():
@@ -119,17 +119,17 @@ def show_options(parser: Any, groups: Sequence[str], usage: str, epilog: str | N
     """Show the help of some groups of options, in this order, and exit.
 
     Args:
-        parser: that of the command; of no further use afterwards.
-        groups: their names; the empty one is that of the options without a group, which those of a group without
-            options with a dot in their names join.
+        parser: the parser of the command, which cannot be used afterwards.
+        groups: names of the groups; the empty name stands for options without a group, joined by groups whose options
+            have no dot in their names.
         usage: the line above them.
-        epilog: what stands below.
+        epilog: the text below them.
     """
     plain, *others = (parser.groups[name] if name else parser._optionals for name in groups)
     if plain is parser._optionals:
         plain._group_actions.extend(others.pop(0)._group_actions)
     for group in (plain, *others):
-        # Whole sections as files are for programs.
+        # Options for whole sections as files are meant for programs.
         group._group_actions = [one for one in group._group_actions if one.dest not in parser.groups]
     parser._action_groups = [plain, *others]
     parser.usage, parser.epilog = usage, epilog
@@ -139,10 +139,11 @@ def show_options(parser: Any, groups: Sequence[str], usage: str, epilog: str | N
 
 
 class SkipsEmptySections(ArgumentParser):
-    """A parser to which a section of a config with nothing in it means that nothing is set."""
+    """A parser that reads an empty section of a config as no settings."""
 
     def _load_config_parser_mode(self, content: str, *args: Any, **kwargs: Any) -> Any:
-        # jsonargparse takes a mapping of one empty value for text, as in `--option=name:`, but not with a comment.
+        # jsonargparse mistakes a mapping with one empty value for text, as in `--option=name:`, unless a comment is
+        # added.
         return super()._load_config_parser_mode(f"{content}\n#", *args, **kwargs)
 
     def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,9 +1,9 @@
-"""What a parser says about a value that it refuses, in words: what it expected, and what it found."""
+"""Reword a parser's message about a refused value: what was expected, and what was found."""
 
 import ast
 import re
 
-# What the types of jsonargparse and Python are called in messages to the user.
+# Names for the types of jsonargparse and Python in messages to the user.
 KINDS = {
     "PositiveInt": "a whole number above 0",
     "NonNegativeInt": "a whole number, 0 or more",
@@ -20,7 +20,7 @@ KINDS = {
     "collections.abc.Iterable": "a list",
     "dict": "a mapping",
 }
-# What jsonargparse says around the errors of each kind that a value may be.
+# jsonargparse's text around the errors of each possible type of a value.
 NOISE = (
     r"\s*(-\s*)?(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value"
     r"|Expected a <class 'NoneType'>|Expected a path but)|\s*$"
@@ -35,7 +35,7 @@ def reword(message: str) -> str:
     r"""Say what was expected and found in place of the names of types.
 
     Args:
-        message: of jsonargparse. What does not speak of types stays as it is.
+        message: the message of jsonargparse. Text that does not mention types stays unchanged.
 
     >>> reword('Parser key "data.fold":\n  Not of type NonNegativeInt: -1 does not conform to restriction v>=0')
     'data.fold: expected a whole number, 0 or more; found -1'
@@ -43,7 +43,7 @@ def reword(message: str) -> str:
     if "Parser key" not in message:
         return message
     message = re.sub(rf"{BULLET}Problem with given class_path '[\w.]+':(?=\s*Parser key)", "\n", message)
-    # A key within a key may follow a message on the line of the outer one.
+    # A nested key may follow a message on the line of the outer key.
     message = re.sub(rf'(?<=":) (?={KEY})', "\n", message)
     given = re.search(r"Given value: (.*)", message)
     lines: list[str] = []
@@ -64,7 +64,7 @@ def reword(message: str) -> str:
 
 
 def _read_expectation(line: str) -> tuple[str, str]:
-    """Give what a line expects and what it found; empty texts where it says nothing of the kind."""
+    """Return what a line expected and what it found; empty texts if it says neither."""
     if match := re.match(rf"{BULLET}Not of type ({'|'.join(KINDS)}): (.*)", line):
         number = re.match(r"(.*?) ?does not conform to restriction", match[2]) or re.search(r": '(.*)'", match[2])
         return KINDS[match[1]], number[1] if number else ""
@@ -84,7 +84,7 @@ def _say(expected: list[str], found: str) -> str:
 
 
 def _join_keys(lines: list[str]) -> str:
-    """Write each key in the line of what is wrong with it, where that is one thing."""
+    """Put each key on the line of its problem, if it has only one."""
     joined: list[str] = []
     for line in lines:
         outer = re.fullmatch(rf"(\s*){KEY}", joined[-1]) if joined else None

@@ -1,4 +1,4 @@
-"""A calibration for checkpoints that have none."""
+"""Add a calibration to checkpoints that have none."""
 
 import logging
 from typing import Any
@@ -16,16 +16,16 @@ from keypoint_detection.training.run_folder import find_run_folder
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "calibrated.ckpt"
-# What determines the points that given weights find.
+# The settings that determine the points found with given weights.
 MODEL_SETTINGS = ("flip_test", "heatmap_sigma", "max_keypoints", "score_threshold", "min_distance_px")
 DATA_SETTINGS = ("image_size", "resize", "flip_pairs")
 
 
 class CalibratedCopy(Callback):
-    """Make `kpd validate` write a calibrated copy of a checkpoint that has no calibration, or one for other settings.
+    """Make `kpd validate` write a calibrated copy of a checkpoint without a calibration for its settings.
 
-    Checkpoints from a training have one, unless its validation found too few points or an older version wrote them. It
-    holds for the settings that it was measured with, with which the copy detects.
+    Checkpoints from training have one, unless validation found too few points or an older version wrote them. It is
+    valid for the settings it was measured with, which the copy contains.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -41,8 +41,8 @@ class CalibratedCopy(Callback):
         calibration = model.report.fit_calibration()
         if calibration is None:
             line = (
-                f"No calibrated copy was written: a calibration needs {MIN_RIGHT} detections in the right place, and "
-                "there are fewer. Train the detector longer, or on more images, first."
+                f"No calibrated copy was written: a calibration needs {MIN_RIGHT} right detections, and there are "
+                "fewer. First train the detector longer, or on more images."
             )
             announce(trainer, line, logging.WARNING)
             return
@@ -53,22 +53,22 @@ class CalibratedCopy(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint(checkpoint, folder / FILE_NAME)
         reason = "had no calibration" if model.calibration is None else "was calibrated with other settings"
-        logger.info("The checkpoint %s; %s is a copy calibrated with these.", reason, folder / FILE_NAME)
+        logger.info("The checkpoint %s; %s is a copy calibrated with the present ones.", reason, folder / FILE_NAME)
 
 
 def _take_settings(checkpoint: dict[str, Any], model: LightningModule, data: object) -> bool:
-    """Store what determines the points of a detector, as it is now; return whether anything changed."""
+    """Store the present settings that determine a detector's points; return whether anything changed."""
     has_changed = _update(checkpoint["hyper_parameters"], {name: model.hparams[name] for name in MODEL_SETTINGS})
     if isinstance(data, KeypointsDataModule):
         seen = {name: data.hparams[name] for name in DATA_SETTINGS}
         if seen["flip_pairs"] is None:
-            del seen["flip_pairs"]  # those of the checkpoint are in use
+            del seen["flip_pairs"]  # the checkpoint's own settings are in use
         has_changed |= _update(checkpoint.setdefault("datamodule_hyper_parameters", {}), seen)
     return has_changed
 
 
 def _update(stored: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Put settings into stored ones; return whether any was another one."""
+    """Update stored settings; return whether any of them changed."""
     has_changed = any(stored.get(name) != value for name, value in settings.items())
     stored |= settings
     return has_changed

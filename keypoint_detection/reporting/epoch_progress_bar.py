@@ -1,4 +1,4 @@
-"""The progress bar of a training whose length may be given in steps."""
+"""The progress bar of training, whose length can be given in steps."""
 
 import math
 
@@ -9,18 +9,18 @@ from keypoint_detection.lightning_internals import DescribesEpochs
 
 
 class EpochProgressBar(DescribesEpochs, RichProgressBar):
-    """Count epochs from 1, like everything else in a run, up to the last one, even if the length is given in steps."""
+    """Count epochs from 1, as everywhere else in a run, up to the last one, even if the length is given in steps."""
 
     def describe_epoch(self, epoch: int) -> str:
         """Write the number of the epoch and, if it is known, of the last one."""
         n_epochs = _count_epochs(self.trainer)
         total = "" if math.isinf(n_epochs) else f"/{n_epochs}"
-        # As wide as the word for the validation, or the bar would jump from one to the other.
+        # As wide as the word for validation, or the bar would jump between the two.
         return f"Epoch {epoch + 1}{total}".ljust(len(self.validation_description))
 
 
 def _count_epochs(trainer: Trainer) -> float:
-    """Count the epochs of a whole training; infinite if only time, or nothing, ends it."""
+    """Count the epochs of the whole training; infinite if only a time limit, or nothing, ends it."""
     limits = [math.inf]
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:
         limits.append(trainer.max_epochs)

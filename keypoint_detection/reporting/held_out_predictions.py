@@ -24,19 +24,19 @@ class HeldOutPredictions(Callback):
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what the best checkpoint found, or the latest validation if there is none."""
+        """Write the predictions of the best checkpoint, or those of the latest validation if there is none."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         validation = read_best_validation(trainer)
         self._write(trainer, pl_module, _latest_rows(pl_module) if validation is None else validation.rows)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what `kpd validate` found."""
+        """Write the predictions of `kpd validate`."""
         if trainer.state.fn == "validate" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write(trainer, pl_module, _latest_rows(pl_module))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what `kpd test` found."""
+        """Write the predictions of `kpd test`."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._write(trainer, pl_module, _latest_rows(pl_module))
 
@@ -72,7 +72,7 @@ def _describe(
         "group_by": data.group_by,
         "val_fraction": float(data.val_fraction),
         "split_seed": int(data.split_seed),
-        # A validation by itself does not know what was trained on.
+        # A separate validation does not know the training images.
         "train_fraction": float(data.train_fraction) if train else None,
         "n_train_images": train.get("images"),
         "seed": int(os.environ.get(SEED_VARIABLE, 0)),

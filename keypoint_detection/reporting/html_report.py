@@ -1,4 +1,4 @@
-"""A measurement as an HTML page: tables, curves, the worst images, and what was measured with which settings."""
+"""Write a measurement as an HTML page: tables, curves, the worst images, and the data and settings behind it."""
 
 import base64
 import logging
@@ -54,7 +54,7 @@ class HtmlReport(MeasuringCallback):
 
     Args:
         n_images: how many of the worst images to show.
-        min_score: predictions that score less are not drawn.
+        min_score: predictions with lower scores are not drawn.
     """
 
     def __init__(self, n_images: NonNegativeInt = 8, min_score: ClosedUnitInterval = DRAWN_SCORE) -> None:
@@ -63,7 +63,7 @@ class HtmlReport(MeasuringCallback):
         self._drawings = WorstDrawings(n_images, self.min_score)
 
     def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
-        """Keep those images of the batch that are among the worst so far."""
+        """Keep the images of the batch that are among the worst so far."""
         if self.n_images:
             self._drawings.consider(outputs, batch)
 
@@ -83,7 +83,7 @@ class HtmlReport(MeasuringCallback):
     def _render(
         self, trainer: Trainer, pl_module: LightningModule, report: EvaluationReport, drawn: dict[int, bytes]
     ) -> bytes:
-        # Not needed to start a training.
+        # Not needed to start training.
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         subject = _describe_subject(trainer, pl_module, list(drawn))
@@ -117,7 +117,7 @@ class HtmlReport(MeasuringCallback):
             subject=subject.facts,
             config=subject.config,
         )
-        # Names may contain halves of surrogate pairs, which a UTF-8 file cannot.
+        # Names can contain halves of surrogate pairs, which a UTF-8 file cannot.
         return page.encode("utf-8", "replace")
 
 
@@ -125,8 +125,8 @@ class _Table(NamedTuple):
     """A table of numbers.
 
     Attributes:
-        headings: one per column, the first of which has the names of the rows.
-        rows: the name and the numbers of each; the last sums up the others.
+        headings: one per column; the first column contains the row names.
+        rows: the name and the numbers of each; the last row summarises the others.
     """
 
     headings: list[str]
@@ -176,7 +176,7 @@ def _tabulate(report: EvaluationReport, columns: list[Column]) -> _Table:
 
 
 def _describe_shares(report: EvaluationReport) -> list[tuple[str, str]]:
-    """Name and write the shares of the images whose points are all within a threshold."""
+    """Label and format the shares of images whose points are all within each threshold."""
     shares = []
     bounds = [bound.strict_success for bound in report.bounds or ()]
     for index, (threshold, value) in enumerate(zip(report.thresholds_px, report.strict_success, strict=True)):
@@ -228,7 +228,7 @@ def _describe_subject(trainer: Trainer, pl_module: LightningModule, image_ids: l
 
 
 def _embed(image: bytes, media_type: str) -> str:
-    """Return the address of an image that is in the page itself."""
+    """Return a data URL that embeds an image in the page."""
     return f"data:{media_type};base64,{base64.b64encode(image).decode('ascii')}"
 
 

@@ -1,4 +1,4 @@
-"""Overlays of the same few validation images over time, as PNG files and in the logger."""
+"""Draw overlays of the same few validation images over time, as PNG files and in the logger."""
 
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,19 @@ from keypoint_detection.training.optional_outputs import optional_output
 from keypoint_detection.training.run_folder import find_run_folder
 from keypoint_detection.types import Batch
 
-# Larger images are shrunk to this: they are drawn again and again.
+# Larger images are shrunk to this size, since they are drawn repeatedly.
 MAX_SIDE_PX = 1000
 
 
 class PredictionOverlays(Callback):
     """Draw predicted heatmaps and predicted and true points on the first validation images.
 
-    They are written to `overlays/` in the run folder and sent to Weights & Biases or TensorBoard, after
-    validations 1, 2, 4, 8, … and the last one, so that a long run stays small.
+    They are written to `overlays/` in the run folder and sent to Weights & Biases or TensorBoard, after validations 1,
+    2, 4, 8, … and the last one, so that a long run stays small.
 
     Args:
         n_images: how many images.
-        min_score: predictions that score less are not drawn.
+        min_score: predictions with lower scores are not drawn.
     """
 
     def __init__(self, n_images: PositiveInt = 4, min_score: ClosedUnitInterval = DRAWN_SCORE) -> None:
@@ -46,7 +46,7 @@ class PredictionOverlays(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw those images of the batch that are still needed."""
+        """Draw the images of the batch that are still needed."""
         n_wanted = self.n_images - len(self._pending)
         if not trainer.is_global_zero or n_wanted <= 0 or not self._is_due(trainer):
             return
@@ -54,7 +54,7 @@ class PredictionOverlays(Callback):
             self._pending.append((int(batch.image_ids[index]), Drawable.of_batch(outputs, batch, index)))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and log what was drawn."""
+        """Write and log the drawings."""
         self._n_validations += not trainer.sanity_checking
         pending, self._pending = self._pending, []
         if pending:
@@ -71,7 +71,7 @@ class PredictionOverlays(Callback):
         folder = find_run_folder(trainer) / "overlays"
         folder.mkdir(parents=True, exist_ok=True)
         self.latest = []
-        # If validations are counted in steps, an epoch may have several.
+        # If validations are counted in steps, an epoch can have several.
         is_counted_in_steps = trainer.state.fn == "fit" and trainer.check_val_every_n_epoch is None
         when = f"step-{trainer.global_step:06d}" if is_counted_in_steps else f"epoch-{trainer.current_epoch + 1:04d}"
         for image_id, overlay in overlays:

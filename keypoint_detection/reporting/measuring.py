@@ -1,4 +1,4 @@
-"""The base of callbacks for `kpd validate` and `kpd test`, but not for the validations during a training."""
+"""The base of callbacks for `kpd validate` and `kpd test`, but not for the validations during training."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ def find_report(pl_module: LightningModule) -> EvaluationReport | None:
 
 
 def replace_report(pl_module: LightningModule, report: EvaluationReport) -> None:
-    """Give a detector its latest report with more in it, such as intervals, for the callbacks that follow."""
+    """Replace a detector's latest report with an extended one, e.g. with intervals, for the callbacks that follow."""
     pl_module.report = report  # type: ignore[assignment]
 
 
 def is_flip_averaged(pl_module: LightningModule) -> bool:
-    """Return whether a detector averages its heatmaps with those of mirrored images, as `model.flip_test` says."""
+    """Return whether a detector averages its heatmaps with those of mirrored images, see `model.flip_test`."""
     return getattr(getattr(pl_module, "network", None), "mirrored_channels", None) is not None
 
 
@@ -33,13 +33,13 @@ def measured_part(trainer: Trainer) -> str:
 
 
 def find_image_names(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
-    """Return the files of some of the measured images by id; nothing is known of a user's own batches."""
+    """Return the files of some of the measured images by id; empty for a user's own batches."""
     data = getattr(trainer, "datamodule", None)
     return data.image_names(measured_part(trainer), image_ids) if isinstance(data, KeypointsDataModule) else {}
 
 
 def count_replaced_images(trainer: Trainer) -> int:
-    """Count the training images that others replaced, because they could not be read; every process must take part."""
+    """Count the unreadable training images that others replaced; every process must take part."""
     data = getattr(trainer, "datamodule", None)
     replaced = set(data.failures.get("train", ())) if isinstance(data, KeypointsDataModule) else set()
     if trainer.world_size > 1:
@@ -50,16 +50,16 @@ def count_replaced_images(trainer: Trainer) -> int:
 
 
 def find_image_files(trainer: Trainer, image_ids: list[int]) -> dict[int, str]:
-    """Return the paths of some of the measured images by id; nothing is known of a user's own batches."""
+    """Return the paths of some of the measured images by id; empty for a user's own batches."""
     data = getattr(trainer, "datamodule", None)
     return data.image_files(measured_part(trainer), image_ids) if isinstance(data, KeypointsDataModule) else {}
 
 
 class MeasuringCallback(Callback):
-    """Look at every batch of a measurement and at its end; subclasses define what to do."""
+    """Process every batch of a measurement and its end; subclasses define how."""
 
     def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
-        """Look at a batch.
+        """Process a batch.
 
         Args:
             trainer: the trainer.
@@ -69,7 +69,7 @@ class MeasuringCallback(Callback):
         """
 
     def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the whole, in every process."""
+        """Process the whole result, in every process."""
 
     def on_validation_batch_end(
         self,
@@ -80,7 +80,7 @@ class MeasuringCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at a batch, when validating alone."""
+        """Process a batch, but only in a separate validation."""
         if trainer.state.fn == "validate":
             self.on_measured_batch(trainer, pl_module, outputs, batch)
 
@@ -93,14 +93,14 @@ class MeasuringCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at a batch."""
+        """Process a batch."""
         self.on_measured_batch(trainer, pl_module, outputs, batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the whole result of `kpd validate`."""
+        """Process the whole result of `kpd validate`."""
         if trainer.state.fn == "validate":
             self.on_measured(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the whole result of `kpd test`."""
+        """Process the whole result of `kpd test`."""
         self.on_measured(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""The best checkpoint as a model artifact of Weights & Biases."""
+"""Send the best checkpoint to Weights & Biases as a model artifact."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from keypoint_detection.training.run_folder import find_saved_run
 
 
 class ModelArtifact(Callback):
-    """Send the best checkpoint of a training to Weights & Biases when it ends, under the alias `best`.
+    """Send the best checkpoint to Weights & Biases at the end of training, under the alias `best`.
 
-    It can then be given wherever a checkpoint is expected: `--ckpt_path=wandb://entity/project/NAME:best`. Channels,
+    It can then be used wherever a checkpoint is expected: `--ckpt_path=wandb://entity/project/NAME:best`. Channels,
     metrics and the whole config are in its metadata. Use it with `--trainer.callbacks+=ModelArtifact`.
 
     Args:
-        name: the name of the artifact. Runs with the same name make versions of one model; if left out, every run has
+        name: the name of the artifact. Runs with the same name create versions of one model; by default, every run has
             its own model, `detector-` followed by the run's id.
     """
 
@@ -27,11 +27,11 @@ class ModelArtifact(Callback):
         self.name = name
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send the checkpoint of a training that has finished or was stopped."""
+        """Send the checkpoint of a run that has finished or was stopped."""
         self._send(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Send the best checkpoint of a training that failed."""
+        """Send the best checkpoint of a run that failed."""
         if trainer.state.fn == "fit":
             self._send(trainer, pl_module)
 

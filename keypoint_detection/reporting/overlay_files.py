@@ -1,4 +1,4 @@
-"""The images and videos that `kpd predict` draws its points on."""
+"""Write the images and videos on which `kpd predict` draws its points."""
 
 import shutil
 from collections import Counter
@@ -19,7 +19,7 @@ from keypoint_detection.images import read_pixels
 from keypoint_detection.inference.prediction_files import Record
 
 OVERLAY_FOLDER, OVERLAY_VIDEO = "overlays", "overlay.mp4"
-# What is drawn so far; it gets its name once it is complete.
+# A drawing in progress; it gets its final name once it is complete.
 FOLDER_DRAFT = ".overlays.partial"
 
 
@@ -28,8 +28,8 @@ class OverlayStyle(NamedTuple):
 
     Attributes:
         channels: their names, in the order of the legend.
-        min_score: points that score less are left out.
-        offset: what is added to the coordinates of a record to make them continuous.
+        min_score: points with lower scores are left out.
+        offset: added to the coordinates of a record to make them continuous.
     """
 
     channels: list[str]
@@ -40,19 +40,19 @@ class OverlayStyle(NamedTuple):
 def draw_overlays(
     folder: Path, files: Sequence[UnlabelledFile], records: Iterable[Record], style: OverlayStyle
 ) -> Path | None:
-    """Draw the points of every image on it, and those of a video on its frames.
+    """Draw the points of every image and of every video frame on it.
 
     Args:
-        folder: where the overlays go: into a folder of their own, unless all is one video.
-        files: all images and videos of the prediction; what could not be read has no record.
-        records: what was found in each, with the `index` of the file and the frame, in that order.
+        folder: where to put the overlays: in a subfolder, unless there is only one video.
+        files: all images and videos of the prediction; unreadable ones have no record.
+        records: the points found in each, with the `index` of the file and the frame, in that order.
         style: how points are drawn.
 
     Returns:
         The folder of overlays, or the video; None if there is no record.
     """
     target, draft = folder / OVERLAY_FOLDER, folder / FOLDER_DRAFT
-    shutil.rmtree(draft, ignore_errors=True)  # of a prediction that was interrupted here
+    shutil.rmtree(draft, ignore_errors=True)  # left by a prediction that was interrupted here
     names = name_outputs(files, ".png", ".mp4")
     for position, of_file in groupby(records, key=lambda record: int(record["index"][0])):
         file, place = files[position], draft / names[position]
@@ -71,7 +71,7 @@ def draw_overlays(
 
 
 def _draw_frames(video: str, records: Iterator[Record], style: OverlayStyle) -> Iterator[NDArray[np.uint8]]:
-    """Draw the points of each frame on it, up to the last that has some; a lost frame shows the one before it."""
+    """Draw the points of each frame on it, up to the last frame with points; a lost frame shows the one before it."""
     record: Record | None = next(records)
     drawn, n_waiting = None, 0
     for frame in read_frames(video):
@@ -95,14 +95,14 @@ def _draw(image: NDArray[np.uint8], record: Record, style: OverlayStyle) -> NDAr
 
 
 def name_outputs(files: Sequence[UnlabelledFile], for_image: str, for_video: str) -> list[Path]:
-    """Name what is made of each file: like the file, with another suffix.
+    """Name the output for each file: like the file, with another suffix.
 
-    Files that differ in nothing but their suffix keep it.
+    Files that differ only in their suffix keep it.
 
     Args:
         files: the images and videos.
-        for_image: the suffix of what is made of an image.
-        for_video: that of what is made of a video.
+        for_image: suffix of the output for an image.
+        for_video: suffix of the output for a video.
 
     >>> files = [UnlabelledFile(name, name, None) for name in ("b/c.jpg", "a.jpg", "a.png", "../a.png", "v.avi")]
     >>> [path.as_posix() for path in name_outputs(files, ".png", ".mp4")]

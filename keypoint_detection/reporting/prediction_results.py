@@ -1,4 +1,4 @@
-"""From the records of a prediction to its files: the formats asked for, frames of videos, and overlays."""
+"""Turn the records of a prediction into files: the requested formats, frames of videos, and overlays."""
 
 import json
 import logging
@@ -17,9 +17,9 @@ from keypoint_detection.reporting.unfinished_records import Unread, count_images
 
 logger = logging.getLogger(__name__)
 
-# The frames of videos that `coco_labels` are for, and those that are written so far.
+# The folder of the video frames for `coco_labels`, and the one for frames still being written.
 FRAME_FOLDER, FRAME_DRAFT = "frames", ".frames.partial"
-# What a result has besides the name of the image and the number of the frame.
+# The fields of a result besides the name of the image and the number of the frame.
 RESULTS = ("id", "height", "width", "points")
 
 
@@ -34,15 +34,14 @@ def write_results(
     """Write the results of a finished prediction, each file completely or not at all.
 
     Args:
-        folder: has the records, and gets the results.
+        folder: contains the records, and gets the results.
         files: the images and videos, in order.
-        source: what was given to find them.
+        source: the path given to find them.
         channels: channel name to the keypoint types it collects.
         formats: the formats to write.
-        style: how overlays are drawn; None draws none.
+        style: how overlays are drawn; None for no overlays.
 
-    Returns:
-        What could not be read, and is in none of the results.
+    Returns: The unreadable images and frames, which are in none of the results.
     """
     places = find_records(folder)
     failed = [record for record in read_records(places) if "error" in record]
@@ -86,7 +85,7 @@ def _find_images(folder: Path, files: Sequence[UnlabelledFile], records: Iterato
         else:
             paths[record["id"]] = files[position].path
     draft, target = folder / FRAME_DRAFT, folder / FRAME_FOLDER
-    shutil.rmtree(draft, ignore_errors=True)  # of a prediction that was interrupted here
+    shutil.rmtree(draft, ignore_errors=True)  # left by a prediction that was interrupted here
     names = name_outputs(files, "", "")
     for position, ids in frames.items():
         save_frames(files[position].path, draft / names[position], ids)

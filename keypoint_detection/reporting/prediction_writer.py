@@ -43,25 +43,25 @@ N_DECIMALS, N_SCORE_DECIMALS = 3, 6
 
 
 class PredictionWriter(Callback):
-    """Write predictions to files that other programs read.
+    """Write predictions to files that other programs can read.
 
     Args:
-        folder: where the files go; by default, the run folder. Files appear in it once everything is done.
+        folder: where the files go; by default, the run folder. Files appear only once everything is done.
         format: `csv` (image, channel, x, y, score, probability, spread; for a video, frame after image), `jsonl` (one
             line per image, with covariances), `coco` (results for `COCO.loadRes`), `coco_labels` (a COCO data set to
-            correct in a labelling tool, with the frames of videos as images); one or a list. In both of COCO's, the
-            points of one rank in each channel make an instance, the best ones the first: which points belong to one
-            object is not predicted.
-        score_threshold: points that score less are left out, as are those below model.score_threshold. `best_f1` takes
-            the threshold with the best F1 in the validation stored in the checkpoint; without one, the low threshold
-            of training.
+            correct in a labelling tool, with the frames of videos as images); one or a list. In both COCO formats, the
+            best points of every channel make the first instance, the second best the next, and so on: which points
+            belong to one object is not predicted.
+        score_threshold: points with lower scores are left out, as are those below model.score_threshold. `best_f1` uses
+            the threshold with the best F1 in the validation stored in the checkpoint; without one, the low threshold of
+            training.
         coordinates: the convention of the points: `continuous` or `pixel_index`; by default, that of the labels that
             the detector was trained on.
         overlays: draw the points on every image, or on every frame of a video.
         resume: resume an interrupted prediction of the same images by the same checkpoint in `folder`.
 
     Raises:
-        DataError: no format is given, or there is no folder to resume in.
+        DataError: no format is given, or no folder to resume in.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class PredictionWriter(Callback):
         self.coordinates: Coordinates | None = coordinates
         self.overlays = overlays
         self.resume = resume
-        # What could not be read; known on the first process once everything is done.
+        # The unreadable images and frames; known on the first process once everything is done.
         self.unread = Unread("", [])
         self._part: Any = None
         self._threshold = 0.0
         self._offset = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for what an interrupted prediction left, before images are read."""
+        """Look for the results of an interrupted prediction before images are read."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         # The run has no folder yet: if none was given, there is nothing to look for.
         if self.folder is None:
@@ -146,7 +146,7 @@ class PredictionWriter(Callback):
         return {tuple(record["index"]) for record in finished}
 
     def _compare_settings(self, trainer: Trainer, settings: dict[str, Any]) -> None:
-        """Record what determines the points of a new prediction, and refuse to resume one made in another way."""
+        """Record the settings behind a new prediction's points, and refuse to resume one with other settings."""
         assert self.folder is not None
         stored = self.folder / SETTINGS_FILE
         if not self.resume:
@@ -164,8 +164,8 @@ class PredictionWriter(Callback):
         if changed:
             differences = ", ".join(f"{name} {before[name]!r} instead of {settings[name]!r}" for name in changed)
             raise DataError(
-                f"{self.folder} contains an interrupted prediction made with {differences}. Resume it with the options "
-                "that it began with, or give another --output.folder."
+                f"{self.folder} contains an interrupted prediction made with {differences}. Resume it with its "
+                "original options, or give another --output.folder."
             )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -198,7 +198,7 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the points of a batch, so that an interruption loses no more than one."""
+        """Write the points of a batch, so that an interruption loses at most one batch."""
         model, data = _parts(trainer, pl_module)
         names = list(model.channels)
         on_cpu: dict[str, Any] = {name: None if one is None else one.cpu() for name, one in outputs._asdict().items()}
@@ -219,7 +219,7 @@ class PredictionWriter(Callback):
             raise SIGTERMException
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say how to resume an interrupted prediction."""
+        """Log how to resume an interrupted prediction."""
         if self._part is not None and trainer.is_global_zero:
             logger.warning("Interrupted: --output.folder=%s --resume resumes from here.", self.folder)
 
@@ -247,7 +247,7 @@ def _describe_images(data: Any) -> dict[str, Any]:
 
 
 def _describe_detector(trainer: Trainer, model: Any, data: Any) -> dict[str, Any]:
-    """List what determines the points that a detector finds, as plain values by the names of their options."""
+    """List the settings that determine the points found, as plain values by the names of their options."""
     names = list(model.channels)
     mirrored = model.network.mirrored_channels or []
     return {
@@ -265,7 +265,7 @@ def _describe_detector(trainer: Trainer, model: Any, data: Any) -> dict[str, Any
 
 
 def _digest(model: LightningModule) -> str:
-    """Identify the weights themselves: another training may overwrite the file that they come from."""
+    """Identify the weights themselves: another run may overwrite the file that they come from."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for tensor in model.state_dict().values():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -277,7 +277,7 @@ def _parts(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, Any]:
 
 
 def _identify(files: list[UnlabelledFile], index: tuple[int, int], *, is_frame: bool) -> Record:
-    """Name an image, a video or a frame, which has its number from 0."""
+    """Name an image, a video or a frame, whose number counts from 0."""
     name = files[index[0]].name
     identity = {"index": list(index), "name": f"{name}#{index[1]}" if is_frame else name}
     return identity | ({"frame": index[1]} if is_frame else {})

@@ -1,4 +1,4 @@
-"""The progress of a training without a progress bar: a line at each validation."""
+"""Report progress without a progress bar: a line at each validation."""
 
 import logging
 import math
@@ -15,10 +15,10 @@ from keypoint_detection.training.checkpointing import find_best_checkpoint
 
 logger = logging.getLogger(__name__)
 
-# The metrics that every line has, and what others are called if the best checkpoint is chosen by them.
+# The metrics on every line, and the names of others by which the best checkpoint can be chosen.
 SHOWN = ("val/loss", "val/mAP", "val/error_px/median")
 NAMES = {f"val/{SMOOTHED_KEY}": "averaged mAP"}
-# The precision in which nothing is computed in fewer than 32 bits.
+# The precision in which everything is computed in at least 32 bits.
 FULL_PRECISION = "32-true"
 SECONDS_PER_MINUTE = 60
 SECONDS_PER_HOUR = 3600
@@ -28,8 +28,8 @@ class ProgressLines(Callback):
     """Write a line at each validation if there is no terminal, as in a cluster's log file, or no progress bar.
 
     It gives the epoch and step, the losses, mAP and median error, the metric that chooses the best checkpoint, whether
-    it is the best so far, and the time left. At the start of the training, a line says if the processor would be faster
-    in another precision; at its end, why it ended before its time.
+    it is the best so far, and the time left. At the start of training, a line says if the processor would be faster in
+    another precision; at the end, why training ended early, if it did.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class ProgressLines(Callback):
         """Start the clock, and name the faster precision."""
         self._started_at, self._first_step = time.monotonic(), trainer.global_step
         for callback in _find_early_stopping(trainer):
-            callback.stopping_reason_message = None  # that of the run which is resumed
+            callback.stopping_reason_message = None  # set by the run that is resumed
         if trainer.is_global_zero and trainer.precision == FULL_PRECISION and _has_fast_bfloat16():
             device = "GPU" if trainer.strategy.root_device.type == "cuda" else "processor"
             logger.info("This %s has fast bf16: --trainer.precision=bf16-mixed would be about twice as fast.", device)
@@ -52,7 +52,7 @@ class ProgressLines(Callback):
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         error, share = values.get("val/error_px/median", math.nan), values.get("val/detection_rate", 1.0)
-        # An error is that of the points found: without their share, a detector that finds few would look too good.
+        # Errors are measured on the points found: without their share, a detector that finds few would look too good.
         of_some = f" ({share:.0%} found)" if share < 1 else ""
         shown = [
             f"epoch {trainer.current_epoch + 1}",
@@ -61,7 +61,7 @@ class ProgressLines(Callback):
             f"mAP {values.get('val/mAP', math.nan):.3f}",
             "no point found" if math.isnan(error) else f"median error {error:.2f} px{of_some}",
         ]
-        # Checkpoint callbacks are called last: they still know the best one before this validation.
+        # Checkpoint callbacks are called last: they still hold the best score before this validation.
         best = find_best_checkpoint(trainer)
         if best is not None:
             value = values.get(best.monitor, math.nan)
@@ -75,7 +75,7 @@ class ProgressLines(Callback):
         logger.info("%s", ", ".join(shown))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say why the training ended early, if a callback ended it."""
+        """Log why training ended early, if a callback ended it."""
         n_all = float(trainer.estimated_stepping_batches)
         if not trainer.is_global_zero or trainer.global_step >= n_all:
             return
@@ -83,18 +83,18 @@ class ProgressLines(Callback):
         for callback in _find_early_stopping(trainer):
             if reason := callback.stopping_reason_message:
                 reason = reason.removesuffix(" Signaling Trainer to stop.")
-                logger.info("EarlyStopping ended the training at step %d%s. %s", trainer.global_step, of_all, reason)
+                logger.info("EarlyStopping ended training at step %d%s. %s", trainer.global_step, of_all, reason)
         if seconds_left(trainer) <= 0:
-            logger.info("The time limit ended the training at step %d%s.", trainer.global_step, of_all)
+            logger.info("The time limit ended training at step %d%s.", trainer.global_step, of_all)
             if of_all and getattr(pl_module, "lr_scheduler", None) == "cosine":
                 logger.info(
-                    "The learning rate follows the steps and had not fallen to its end; with --trainer.max_steps=%d, "
-                    "it would.",
+                    "The learning rate follows the number of steps and had not yet fallen to its minimum; with "
+                    "--trainer.max_steps=%d, it would.",
                     trainer.global_step,
                 )
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
-        """Estimate the time left from the steps so far and the time limit; None if the training has no end."""
+        """Estimate the time left from the steps so far and the time limit; None if training has no end."""
         n_done, n_all = trainer.global_step - self._first_step, float(trainer.estimated_stepping_batches)
         left = seconds_left(trainer)
         if n_done:
@@ -112,7 +112,7 @@ def _shows_progress(trainer: Trainer) -> bool:
 
 
 def _write_duration(seconds: float) -> str:
-    """Write a duration in the units that matter.
+    """Format a duration in suitable units.
 
     >>> _write_duration(75), _write_duration(4000)
     ('1 min 15 s', '1 h 06 min')

@@ -1,4 +1,4 @@
-"""The result of a run as a table for people and as `metrics.json` for programs."""
+"""Report the result of a run as a table for people and as `metrics.json` for programs."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ MIN_IMAGES = 10
 class ResultTable(Callback):
     """End a run with a table of AP and pixel errors per channel, `metrics.json`, and a list of its files.
 
-    After training, the table shows the epoch in `best.ckpt`, whatever metric chose it.
+    After training, the table shows the epoch of `best.ckpt`, whichever metric selected it.
 
     Args:
         n_resamples: bootstrap resamples of the images for the 95 % intervals of `kpd validate` and `kpd test`; 0 for
@@ -68,7 +68,7 @@ class ResultTable(Callback):
         elif (report := find_report(pl_module)) is not None:
             self._publish(trainer, pl_module, report, "Validation, the latest", "val")
         else:
-            self._shown.append("No validation took place, so the result of this training is unknown.")
+            self._shown.append("No validation took place, so the result of this run is unknown.")
         self._shown += _list_paths(trainer)
         self._show(trainer)
 
@@ -94,12 +94,12 @@ class ResultTable(Callback):
         self._show(trainer)
 
     def print_result(self) -> None:
-        """Print the result of the run; the command line does so last of all."""
+        """Print the result of the run; the command line does this last."""
         print_parts(self._shown)
         self._shown = []
 
     def _show(self, trainer: Trainer) -> None:
-        """Print the result now if no command line does so later."""
+        """Print the result now if there is no command line to do so later."""
         if find_saved_run(trainer) is None:
             self.print_result()
 
@@ -142,7 +142,7 @@ def announce(trainer: Trainer, line: str, level: int) -> None:
 
 
 def _list_paths(trainer: Trainer) -> list[str]:
-    """Say where the checkpoints, the config and the overlays are, and what to type next."""
+    """List where the checkpoints, the config and the overlays are, and which command to run next."""
     best, last = find_best_checkpoint(trainer), find_last_checkpoint(trainer)
     lines = []
     checkpoint: str | Path = best.path if best is not None and best.path is not None else ""

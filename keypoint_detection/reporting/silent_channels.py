@@ -1,4 +1,4 @@
-"""Warn of channels that a training does not learn."""
+"""Warn of channels that are not learned."""
 
 import logging
 
@@ -14,19 +14,19 @@ from keypoint_detection.types import Batch
 
 logger = logging.getLogger(__name__)
 
-# A training may be slow to begin: only after so many validations in a row, and steps, is it worth a warning.
+# Training can be slow to take off, so warn only after this many validations in a row, and steps.
 N_VALIDATIONS = 10
 N_STEPS = 300
-# A heatmap that varies by less, in all images, shows nothing; from the start, it is about 0.01 everywhere.
+# A heatmap that varies by less in all images shows nothing; initially, it is about 0.01 everywhere.
 SMALLEST_RANGE = 0.02
-# A training without validations is looked at as often as to reach both numbers together.
+# Without validations, heatmaps are checked at an interval at which both numbers are reached together.
 N_BATCHES = N_STEPS // N_VALIDATIONS
 
 
 class SilentChannels(Callback):
     """Warn once of channels whose heatmaps stay flat, or without any detection, for many validations.
 
-    Without validations, it looks at the heatmaps of training images.
+    Without validations, the heatmaps of training images are used.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class SilentChannels(Callback):
         self._hook: RemovableHandle | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Without validations, have every so many outputs of the training recorded."""
+        """Without validations, record the outputs of training at intervals."""
         if not trainer.enable_validation:
             self._hook = pl_module.register_forward_hook(self._record_some)
 
@@ -55,7 +55,7 @@ class SilentChannels(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
-        """Without validations, count, and warn."""
+        """Without validations, count silent channels and warn."""
         if self._hook is None or self._range is None:
             return
         ranges, self._range = self._range.tolist(), None
@@ -113,8 +113,8 @@ class SilentChannels(Callback):
 def _warn(channels: list[str], n_steps: int, seen: str, loss: str) -> None:
     others = "" if loss == "bce" else " --model.loss=bce, which escapes from empty heatmaps;"
     logger.warning(
-        "After %d steps, %s %s %s: the heatmaps are empty. Look at the labels "
-        "(`kpd check`) and at the overlays in the run folder. Then try%s a --model.lr ten times larger or smaller; a "
-        "larger --model.heatmap_sigma, which is easier to learn; a longer training.",
+        "After %d steps, %s %s %s: the heatmaps are empty. Check the labels (`kpd check`) and the overlays in the "
+        "run folder. Then try%s a --model.lr ten times larger or smaller; a larger --model.heatmap_sigma, which is "
+        "easier to learn; a longer training.",
         *(n_steps, seen, "the channels" if len(channels) > 1 else "the channel", ", ".join(channels), others),
     )

@@ -1,4 +1,4 @@
-"""What each process of a prediction has found so far, one JSON record a line, and what could not be read."""
+"""The results of each prediction process so far, one JSON record per line, and what could not be read."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ def find_records(folder: Path) -> list[tuple[Path, int]]:
         with path.open("rb") as file:
             start = 0
             for line in file:
-                with contextlib.suppress(ValueError):  # an image whose line was cut off is done again
+                with contextlib.suppress(ValueError):  # an image whose line was cut off is processed again
                     places[tuple(json.loads(line)["index"])] = (path, start)
                 start += len(line)
     return [place for _, place in sorted(places.items())]
 
 
 def read_records(places: Iterable[tuple[Path, int]]) -> Iterator[Record]:
-    """Read the records at the given places, one at a time."""
+    """Read the records at the given positions, one at a time."""
     opened: dict[Path, Any] = {}
     try:
         for path, start in places:
@@ -57,11 +57,11 @@ def count_images(records: Iterable[Record], files: Sequence[UnlabelledFile]) -> 
 
 
 class Unread(NamedTuple):
-    """What could not be read.
+    """Images and frames that could not be read.
 
     Attributes:
-        counted: how much, in words.
-        reasons: a line for each image or video, or for frames of a video that follow each other, with the reason.
+        counted: their number, in words.
+        reasons: a line for each image or video, or for consecutive frames of a video, with the reason.
     """
 
     counted: str

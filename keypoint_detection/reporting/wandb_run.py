@@ -1,4 +1,4 @@
-"""The description of a run in Weights & Biases: data, size of the network, config file."""
+"""Describe a run in Weights & Biases: data, size of the network, config file."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from keypoint_detection.training.checkpointing import find_best_checkpoint, read
 from keypoint_detection.training.run_folder import find_run_folder, find_saved_run
 
 DATA_SET_COLUMNS = ("part", "channel", "points", "images", "file", "sha256")
-# How the name of a metric ends that is averaged over validations.
+# Suffix of the name of a metric that is averaged over validations.
 SMOOTHED_SUFFIX = "_smoothed"
 
 
 class WandbRun(Callback):
-    """Describe a run to Weights & Biases; without a `WandbLogger` it does nothing.
+    """Describe a run to Weights & Biases; without a `WandbLogger`, do nothing.
 
     The data set (files, SHA-256, images, points per channel; also shown in a table), the number of parameters and the
     run folder are added to the run's config, and the resolved config to its files. Weights & Biases itself records
@@ -70,9 +70,10 @@ class WandbRun(Callback):
                 for metric in {best.monitor, best.monitor.removesuffix(SMOOTHED_SUFFIX)}:
                     summarise_by(logger, metric, best.mode)
             if saved is not None and saved.config_file is not None:
-                # The files of the run already include a `config.yaml` of another form.
+                # The files of the run already include a `config.yaml` in another format.
                 add_file(logger, saved.config_file, f"kpd-{saved.config_filename}")
-            # The first table also makes the client look up its account: later ones then wait for an unreachable server.
+            # The first table also makes the client look up its account: with an unreachable server, later tables would
+            # wait for it.
             log_table(logger, "data_set", DATA_SET_COLUMNS, _data_set_rows(description.get("data_set", {})))
 
 

@@ -19,7 +19,7 @@ from keypoint_detection.tracking.tables import log_table, wandb_loggers
 from keypoint_detection.training.run_folder import find_run_folder
 from keypoint_detection.types import NOT_LABELLED, Batch
 
-# Larger images are shrunk to this: two of them side by side take seconds to write.
+# Larger images are shrunk to this size: two of them side by side would take seconds to write.
 MAX_SIDE_PX = 2000
 
 
@@ -34,7 +34,7 @@ class WorstDrawings:
 
     Args:
         n_images: how many drawings to keep.
-        min_score: predictions that score less are not drawn.
+        min_score: predictions with lower scores are not drawn.
     """
 
     def __init__(self, n_images: int, min_score: float) -> None:
@@ -44,7 +44,7 @@ class WorstDrawings:
     def consider(self, outputs: Any, batch: Batch) -> None:
         """Keep each image that is worse than the least bad of those kept so far."""
         is_labelled = batch.visibility != NOT_LABELLED
-        # In float64, as in the metrics, so that the errors are equal to theirs.
+        # In float64, as in the metrics, so that the errors are equal.
         found, truths = (
             apply_affine(points.double(), batch.input_to_image).flatten(0, 1)
             for points in (outputs.detections_input.points, batch.points)
@@ -83,7 +83,7 @@ class WorstImages(MeasuringCallback):
 
     Args:
         n_images: how many images to draw.
-        min_score: predictions that score less are not drawn.
+        min_score: predictions with lower scores are not drawn.
     """
 
     def __init__(self, n_images: PositiveInt = 10, min_score: ClosedUnitInterval = DRAWN_SCORE) -> None:
@@ -92,7 +92,7 @@ class WorstImages(MeasuringCallback):
         self._drawings = WorstDrawings(n_images, self.min_score)
 
     def on_measured_batch(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch) -> None:
-        """Keep those images of the batch that are among the worst so far."""
+        """Keep the images of the batch that are among the worst so far."""
         self._drawings.consider(outputs, batch)
 
     def on_measured(self, trainer: Trainer, pl_module: LightningModule) -> None:

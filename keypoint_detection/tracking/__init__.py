@@ -1,1 +1,1 @@
-"""What is sent to Weights & Biases, and what happens without an account or a server."""
+"""Log to Weights & Biases, with or without an account or a server."""

@@ -26,31 +26,31 @@ from keypoint_detection.tracking.guarded_logger import (
 logger = logging.getLogger(__name__)
 
 
-# What Weights & Biases keeps in the home folder, and the variables that move it: settings, downloads, and files waiting
-# for upload, without which a run cannot be uploaded later.
+# Folders that Weights & Biases keeps in the home folder, and the variables that relocate them: settings, downloads, and
+# files waiting for upload, without which a run cannot be uploaded later.
 HOME_FOLDERS = {"WANDB_CONFIG_DIR": "config", "WANDB_CACHE_DIR": "cache", "WANDB_DATA_DIR": "data"}
 
-# How long the end of a run waits for its uploads; what the server has not received by then stays on disk for
-# `wandb sync`. By default, the client waits forever. Enough for a model of 100 MB at 10 Mbit/s.
+# How long the end of a run waits for its uploads; anything the server has not received by then stays on disk for `wandb
+# sync`. By default, the client waits forever. Enough for a model of 100 MB at 10 Mbit/s.
 FINISH_TIMEOUT_S = 120
 # How long the start of a run waits for a server: for its first answer, and then for the run. Together with the start of
 # the client, no more than 30 s.
 ANSWER_TIMEOUT_S = 10
 INIT_TIMEOUT_S = 15
-# How long the client gets to write to disk what it has not sent; it does so every 15 s.
+# How long the client has to write unsent data to disk, which it does every 15 s.
 FLUSH_TIMEOUT_S = 20
 
 
 @rank_zero_only
 def prepare_wandb(loggers: Iterable[Logger]) -> None:
-    """Make sure that Weights & Biases neither prompts nor fails, whatever there is of account, server and home folder.
+    """Make sure that Weights & Biases neither prompts nor fails, with or without an account, server or home folder.
 
-    Without an account or a server that answers, runs are written to disk, and one line says what to do with them. A
+    Without an account or a responding server, runs are written to disk, and one line explains what to do with them. A
     WANDB_MODE of `offline` or `disabled` is respected.
 
     Args:
-        loggers: those of the trainer, before the first of them starts its run. From here on, their failures cost a
-            warning.
+        loggers: those of the trainer, before the first of them starts its run. From here on, their failures cause only
+            a warning.
     """
     ours = [one for one in loggers if isinstance(one, WandbLogger)]
     if not ours:
@@ -63,7 +63,7 @@ def prepare_wandb(loggers: Iterable[Logger]) -> None:
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_TIMEOUT_S))
     os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
     os.environ.setdefault("WANDB_INIT_TIMEOUT", str(INIT_TIMEOUT_S))
-    # The client would end with a list of a hundred metrics; the result table shows what matters.
+    # The client would finish with a list of a hundred metrics; the result table shows the important ones.
     os.environ.setdefault("WANDB_QUIET", "true")
     if os.environ.get("WANDB_MODE", "online") in ("online", "shared", "run"):
         _go_offline_without_account()
@@ -71,12 +71,12 @@ def prepare_wandb(loggers: Iterable[Logger]) -> None:
 
 @rank_zero_only
 def finish_wandb(exit_code: int) -> None:
-    """End the run of this process, if there is one, so that its next training gets a run of its own.
+    """End the run of this process, if there is one, so that its next training gets a new run.
 
-    What the server has not received is on disk; the last line then says how to upload it.
+    Data that the server has not received is on disk; the last line then says how to upload it.
 
     Args:
-        exit_code: that of the process; the run counts as failed if it is not 0.
+        exit_code: exit code of the process; the run counts as failed if it is not 0.
     """
     wandb = sys.modules.get("wandb")
     if wandb is None or wandb.run is None:
@@ -85,7 +85,7 @@ def finish_wandb(exit_code: int) -> None:
     problem = _finish(run, exit_code)
     if run.offline or run.disabled:
         return
-    # If the server refuses what the client sends, the client gives up without raising anything.
+    # If the server refuses the data, the client gives up without raising anything.
     problem = problem or find_problem_of_server(ANSWER_TIMEOUT_S)
     if problem is not None:
         logger.warning(
@@ -96,7 +96,7 @@ def finish_wandb(exit_code: int) -> None:
 
 
 def find_problem_of_server(timeout_s: int) -> str | None:
-    """Ask the server of Weights & Biases who we are; None if it answers.
+    """Ask the Weights & Biases server who the user is; return the problem, or None if it answers.
 
     Args:
         timeout_s: how long to wait for the answer.
@@ -105,9 +105,9 @@ def find_problem_of_server(timeout_s: int) -> str | None:
 
     try:
         wandb.Api(timeout=timeout_s)
-    except Exception as error:  # noqa: BLE001 - of whatever class the client raises
+    except Exception as error:  # noqa: BLE001 - the client raises errors of any class
         problem = first_line(error)
-        # What the client says of any server that fails, including one that answers with errors.
+        # The client's message about any failing server, including one that answers with errors.
         is_silent = "did not respond in time" in problem
         return f"no usable answer from {wandb.setup().settings.base_url} in {timeout_s} s" if is_silent else problem
     return None
@@ -135,7 +135,7 @@ def _finish(run: Any, exit_code: int) -> str | None:
         thread.join(FLUSH_TIMEOUT_S)
         problems = [f"no answer in {timeout_s:.0f} s"]
     if problems:
-        module.unset_globals()  # type: ignore[no-untyped-call] # or else the next training would continue this run
+        module.unset_globals()  # type: ignore[no-untyped-call] # or the next training would continue this run
         drop_dead_client()
     return next(iter(problems), None)
 
@@ -157,14 +157,14 @@ def _go_offline_without_account() -> None:
 
 
 def _leave_home() -> None:
-    """Keep beside the runs what belongs in the home folder, e.g. in a container whose user has none."""
+    """Keep the content of the home folder beside the runs, e.g. in a container whose user has none."""
     folder = Path(os.environ.get("WANDB_DIR", ".")).resolve() / "wandb"
     for variable, name in HOME_FOLDERS.items():
         os.environ.setdefault(variable, str(folder / f"home-{name}"))
 
 
 def _has_home() -> bool:
-    """Whether there is a home folder that can be written to."""
+    """Whether there is a writable home folder."""
     try:
         with tempfile.TemporaryFile(dir=Path.home()):
             return True

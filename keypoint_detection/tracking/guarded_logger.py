@@ -1,4 +1,4 @@
-"""A logger of Weights & Biases whose failures cost a warning, never the training."""
+"""A Weights & Biases logger whose failures cause a warning but never end training."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from keypoint_detection.printing import first_line
 
 logger = logging.getLogger(__name__)
 
-# What Lightning and our callbacks call.
+# The methods that Lightning and our callbacks call.
 GUARDED_METHODS = (
     "after_save_checkpoint",
     "finalize",
@@ -29,30 +29,30 @@ _has_warned = False
 
 
 def note_new_run() -> None:
-    """Warn again of the first thing that cannot be logged."""
+    """Warn again of the next failure to log something."""
     global _has_warned
     _has_warned = False
 
 
 @contextmanager
 def going_on(wandb_logger: WandbLogger, what: str) -> Iterator[None]:
-    """Turn whatever the client raises into a warning, the first time in a run; later failures are not mentioned.
+    """Turn the client's first error in a run into a warning; later failures are not mentioned.
 
-    The client's errors are of many classes, those of its connections and of its data classes included. If its process
-    has ended, which some answers of a server lead to, the run continues on disk.
+    The client's errors are of many classes, including those of its connections and data classes. If its process has
+    ended, as after some answers of a server, the run continues on disk.
 
     Args:
-        wandb_logger: whose run takes `what`; the server is not asked about it.
-        what: what may not be logged, for the warning.
+        wandb_logger: logger whose run receives the data; the server is not asked about it.
+        what: what may fail to be logged, for the warning.
     """
     global _has_warned
     try:
         with _not_asking_server(wandb_logger):
             yield
-    except Exception as error:  # noqa: BLE001 - the training is worth more than its log
+    except Exception as error:  # noqa: BLE001 - training matters more than its log
         if not _has_warned:
             logger.warning(
-                "Weights & Biases: %s could not be logged (%s). The training goes on; later failures are not shown.",
+                "Weights & Biases: %s could not be logged (%s). Training continues; later failures are not shown.",
                 *(what, first_line(error)),
             )
         _has_warned = True
@@ -75,25 +75,25 @@ def _continue_on_disk(wandb_logger: WandbLogger) -> None:
 
 
 def log_on_disk(reason: str) -> None:
-    """Let the runs of this process from now on be logged on disk.
+    """Log the runs of this process to disk from now on.
 
     Args:
-        reason: why, for the log.
+        reason: the reason, for the log.
     """
     import wandb
 
-    # WANDB_MODE has been read by now.
+    # WANDB_MODE has already been read by now.
     wandb.setup(wandb.Settings(mode="offline"))
     in_sweep = " The sweep does not see its results before that." if os.environ.get("WANDB_SWEEP_ID") else ""
     logger.warning(
-        "Weights & Biases: %s, so this run is logged on disk. `wandb sync wandb/offline-run-…` uploads it, "
-        "`wandb leet` shows it in the terminal.%s --trainer.logger=false turns logging off.",
+        "Weights & Biases: %s, so this run is logged to disk. `wandb sync wandb/offline-run-…` uploads it, `wandb "
+        "leet` shows it in the terminal.%s --trainer.logger=false turns logging off.",
         *(reason, in_sweep),
     )
 
 
 def end_client() -> None:
-    """End the process through which the client sends; what it has written to disk stays there."""
+    """End the process through which the client sends; data it has written to disk stays there."""
     process = _client_process()
     if process is not None:
         process.terminate()
@@ -103,15 +103,14 @@ def end_client() -> None:
 def drop_dead_client() -> bool:
     """Forget the process through which the client sends if it has ended, so that the next run starts a new one.
 
-    Returns:
-        Whether it had ended. Otherwise nothing has changed.
+    Returns: Whether it had ended; otherwise nothing has changed.
     """
     import wandb
 
     process = _client_process()
     if process is None or process.poll() is None:
         return False
-    # The client reports what it finds as an error, and may exit with the code of the process.
+    # The client reports this as an error, and may exit with the code of the process.
     with suppress(Exception, SystemExit):
         wandb.teardown()
     return True
@@ -125,12 +124,12 @@ def _client_process() -> "subprocess.Popen[bytes] | None":
 
 
 class GuardedWandbLogger(WandbLogger):
-    """A `WandbLogger` that never stops a training; `guard` makes it of one."""
+    """A `WandbLogger` that never stops training; `guard` turns a logger into one."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run; on disk if the server refuses it, and one that keeps nothing if that fails too."""
+        """The run; on disk if the server refuses it, and a disabled one if that fails too."""
         if self._experiment is not None:
             return self._experiment
         try:
@@ -142,13 +141,13 @@ class GuardedWandbLogger(WandbLogger):
         except Exception as error:  # noqa: BLE001 - as above
             import wandb
 
-            logger.warning("Weights & Biases: nothing of this run is logged (%s).", first_line(error))
+            logger.warning("Weights & Biases: nothing from this run is logged (%s).", first_line(error))
             self._experiment = wandb.init(mode="disabled")
             return self._experiment
 
 
 def guard(wandb_logger: WandbLogger) -> None:
-    """Make a logger, of whatever subclass, one that never stops a training."""
+    """Make a logger, of any subclass, never stop training."""
     kind = type(wandb_logger)
     if not issubclass(kind, GuardedWandbLogger):
         is_plain = kind is WandbLogger
@@ -170,14 +169,14 @@ for _name in GUARDED_METHODS:
 
 @contextmanager
 def _not_asking_server(wandb_logger: WandbLogger) -> Iterator[None]:
-    """Have the run take tables and other artifacts as an offline run does, which sends them all the same.
+    """Make the run accept tables and other artifacts as an offline run does; they are still sent.
 
-    Otherwise the client asks the server for the type of each: 20 s if it is gone, and whatever was to be logged is
-    then neither sent nor on disk.
+    Otherwise the client asks the server for the type of each: 20 s if it is gone, and the data is then neither sent nor
+    on disk.
     """
     run: Any = getattr(wandb_logger, "_experiment", None)
     is_online = getattr(run, "offline", True) is False and not run.disabled
-    # One method calls another.
+    # Because one method calls another.
     if not is_online or "_log_artifact" in run.__dict__:
         yield
         return

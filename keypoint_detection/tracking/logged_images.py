@@ -1,4 +1,4 @@
-"""Images in loggers, which take them in ways of their own."""
+"""Send images to loggers, each of which accepts them in a different way."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from PIL import Image
 
 
 def log_images(logger: Logger, name: str, images: Sequence[tuple[int, Image.Image]], step: int) -> None:
-    """Send images to a logger that accepts them; the others are left alone.
+    """Send images to a logger if it accepts them.
 
     Args:
-        logger: of Weights & Biases or TensorBoard, or another.
-        name: what the images are called there.
-        images: id of each image in the data set, and the image.
+        logger: a logger for Weights & Biases or TensorBoard, or any other.
+        name: name of the images there.
+        images: the images by their id in the data set.
         step: optimiser steps taken.
     """
     if isinstance(logger, WandbLogger):
         captions = [f"image {image_id}" for image_id, _ in images]
-        # A tenth of the size of PNG: a long run stays small.
+        # A tenth of the size of PNG, so that a long run stays small.
         types = ["jpg"] * len(images)
         logger.log_image(name, [image for _, image in images], step=step, caption=captions, file_type=types)
     elif isinstance(logger, TensorBoardLogger):

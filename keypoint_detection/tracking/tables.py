@@ -1,4 +1,4 @@
-"""Tables of Weights & Biases."""
+"""Log tables to Weights & Biases."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def log_table(wandb_logger: WandbLogger, key: str, columns: Sequence[str], rows:
     """Log a table.
 
     Args:
-        wandb_logger: whose run gets the table.
+        wandb_logger: logger whose run gets the table.
         key: the table's name in the run.
         columns: the headings.
         rows: numbers, strings and images; each as long as `columns`. NaN becomes an empty cell.

@@ -1,1 +1,1 @@
-"""What steers a run: checks before it starts, its folder and checkpoints, resuming, and stopping."""
+"""Control a run: checks before it starts, its folder and checkpoints, resuming, and stopping."""

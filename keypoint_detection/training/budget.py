@@ -1,4 +1,4 @@
-"""The length of a training: by default a number of optimiser steps, whatever the number of images."""
+"""The length of training: by default a fixed number of optimiser steps, whatever the number of images."""
 
 import logging
 import math
@@ -10,26 +10,26 @@ from keypoint_detection.counting import count_in_words
 
 logger = logging.getLogger(__name__)
 
-# An epoch of 20 images is two steps, one of 60 000 images is thousands; what a network learns depends on steps. This
+# An epoch of 20 images is two steps, one of 60,000 images is thousands; what a network learns depends on steps. This
 # many were enough on data sets of 20 to 400 images.
 DEFAULT_STEPS = 1000
-# How often a training measured in steps validates, and after how many steps at the least: fewer change little.
+# How many times training measured in steps validates, and the minimum number of steps between: fewer change little.
 N_VALIDATIONS, MIN_STEPS_BETWEEN = 25, 10
 
 
 def check_batches(trainer: Trainer, n_train: int, n_val: int, batch_size: int) -> None:
-    """Compare the length and the intervals of a training with the batches that its data make.
+    """Compare the length and the intervals of training with the number of batches in the data.
 
-    A minimum length beyond the maximum is only warned of.
+    A minimum length beyond the maximum only causes a warning.
 
     Args:
-        trainer: of the training.
+        trainer: the trainer.
         n_train: number of images to train on.
         n_val: number of images to validate on.
         batch_size: images per batch and process.
 
     Raises:
-        ValueError: a validation would never come, or have no batch.
+        ValueError: validation would never take place, or would have no batch.
     """
     n_batches = math.ceil(n_train / (batch_size * trainer.world_size))
     _require_due_validations(trainer, n_batches)
@@ -40,8 +40,8 @@ def check_batches(trainer: Trainer, n_train: int, n_val: int, batch_size: int) -
 
 
 def _require_due_validations(trainer: Trainer, n_batches: int) -> None:
-    """Refuse to count more batches from one validation to the next than an epoch has."""
-    # A Trainer that validates at intervals of time has no such attribute.
+    """Refuse a validation interval of more batches than an epoch has."""
+    # A Trainer that validates at time intervals has no such attribute.
     interval = getattr(trainer, "val_check_interval", None)
     if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > n_batches:
         batches = count_in_words(n_batches, "batch", "batches")
@@ -56,8 +56,9 @@ def _require_validated_batches(trainer: Trainer, n_batches: int) -> None:
     share = trainer.overfit_batches  # type: ignore[attr-defined]
     if n_batches and isinstance(share, float) and share > 0 and int(share * n_batches) == 0:
         raise ValueError(
-            f"trainer.overfit_batches is {share:g}, which leaves none to validate on of "
-            f"{count_in_words(n_batches, 'batch', 'batches')}. Give their number, e.g. --trainer.overfit_batches=1."
+            f"trainer.overfit_batches is {share:g}, which leaves none of "
+            f"{count_in_words(n_batches, 'batch', 'batches')} to validate on. Give their number, e.g. "
+            "--trainer.overfit_batches=1."
         )
 
 
@@ -71,13 +72,13 @@ def _warn_of_minimum(trainer: Trainer, steps_per_epoch: int) -> None:
     for name, steps in minima.items():
         if steps > ends[end]:
             logger.warning(
-                "trainer.%s is %d, but trainer.%s=%d ends the training after %s.",
+                "trainer.%s is %d, but trainer.%s=%d ends training after %s.",
                 *(name, getattr(trainer, name), end, getattr(trainer, end), count_in_words(int(ends[end]), "step")),
             )
 
 
 def fill_in_budget(trainer: Namespace) -> None:
-    """Fill in the length of a training if it was left out, and log that.
+    """Fill in the length of training if it was left out, and log that.
 
     Args:
         trainer: the parsed settings of the Trainer; changed in place.
@@ -93,21 +94,21 @@ def fill_in_budget(trainer: Namespace) -> None:
 
 
 def choose_validations(trainer: Namespace) -> dict[str, int | float | None]:
-    """Choose how often a training validates if that was left out.
+    """Choose how often training validates if that was left out.
 
-    It is no setting of the run: a longer training with the same settings validates as many times, and not as often.
+    It is not a setting of the run: longer training with the same settings validates equally many times, at longer
+    intervals.
 
     Args:
         trainer: the parsed settings of the Trainer.
 
-    Returns:
-        The arguments of the Trainer that say it.
+    Returns: The Trainer's arguments for it.
     """
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
     counts_steps = trainer.max_epochs is None and trainer.max_steps > 0
     is_limited = trainer.fast_dev_run or trainer.max_time is not None
     if counts_steps and not is_limited and every == 1 and (interval is None or isinstance(interval, int)):
-        # A training that counts steps counts them from one validation to the next, too, whatever an epoch is.
+        # Training that counts steps also counts them between validations, whatever the length of an epoch.
         every = None
         if interval is None:
             n_steps = min(max(-(-trainer.max_steps // N_VALIDATIONS), MIN_STEPS_BETWEEN), trainer.max_steps)

@@ -1,4 +1,4 @@
-"""Which checkpoints a training keeps, how it writes them, and which of them is the best."""
+"""Choose which checkpoints to keep, write them safely, and find the best one."""
 
 import math
 from functools import lru_cache
@@ -61,7 +61,7 @@ class BestCheckpoint(ModelCheckpoint):
         return None if self._peak is None else float(self._peak["score"])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if the metric is known: a resumed training may end an epoch before it has measured anything."""
+        """Save if the metric is known: a resumed run can end an epoch before it has measured anything."""
         if self.monitor in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, pl_module)
 
@@ -105,12 +105,12 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class ChosenCheckpoint(NamedTuple):
-    """The best checkpoint of a training, according to the callback that chose it.
+    """The best checkpoint of a run, according to the callback that chose it.
 
     Attributes:
         path: the file; None before the first one.
         monitor: the metric that decides.
-        mode: `min` or `max`, whichever is better.
+        mode: whether the lowest (`min`) or the highest value (`max`) is best.
         score: its value for that file; None before the first one.
         peak: its best value so far; None before the first one.
         prefers_latest: whether a later state replaces it unless it is certain to be worse.
@@ -137,7 +137,7 @@ class MeasuredCheckpoint(NamedTuple):
         epoch: the epoch that was measured, counted from 1.
         step: optimiser steps taken by then.
         report: the report, without the measurements that it was computed from.
-        rows: what `KeypointMetrics.pool` computes the report from; empty in checkpoints of older versions.
+        rows: the data from which `KeypointMetrics.pool` computes the report; empty in checkpoints of older versions.
     """
 
     epoch: int
@@ -151,7 +151,7 @@ class MeasuredCheckpoint(NamedTuple):
 
 
 def find_best_checkpoint(trainer: Trainer) -> ChosenCheckpoint | None:
-    """Find the best checkpoint of a training; None if no callback chooses one.
+    """Find the best checkpoint of a run; None if no callback chooses one.
 
     The first callback that monitors a metric chooses, whichever further ones there are: by default `BestCheckpoint`.
     """
@@ -188,7 +188,7 @@ def describe_choice(trainer: Trainer, step: int) -> str:
 def read_best_validation(trainer: Trainer) -> MeasuredCheckpoint | None:
     """Read the validation stored in the best checkpoint; None if there is none.
 
-    Callbacks ask at the end of a training; only the first has to wait for the file.
+    Several callbacks call this at the end of training; only the first has to wait for the file.
     """
     best = find_best_checkpoint(trainer)
     if best is None or best.path is None or not best.path.is_file():
@@ -206,32 +206,32 @@ def _read_validation(path: Path, changed_ns: int) -> MeasuredCheckpoint | None:
         report = EvaluationReport.from_state(validation["report"])
     except (TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(f"{path}: its validation cannot be read ({error}).") from error
-    # Copies, because these outlive the call and would keep the whole file mapped.
+    # Copies, because the rows outlive the call and would keep the whole file mapped.
     rows = {name: values.clone() for name, values in validation.get("rows", {}).items()}
     return MeasuredCheckpoint(validation["epoch"], validation["step"], report, rows)
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keep the latest state of a training as `last.ckpt`, so that it can be resumed.
+    """Keep the latest state of training as `last.ckpt`, so that it can be resumed.
 
-    It is written after every validation, whatever the result, and after every epoch of a training without validation.
-    Every training has one.
+    It is written after every validation, whatever the result, and after every epoch of training without validation.
+    Every run has one.
     """
 
     def __init__(self) -> None:
-        # At the end of an epoch, Lightning counts it as done, even if the training stopped in the middle of it.
+        # At the end of an epoch, Lightning counts it as done, even if training stopped in the middle of it.
         super().__init__(
             filename=ModelCheckpoint.CHECKPOINT_NAME_LAST, enable_version_counter=False, save_on_train_epoch_end=False
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remove what a killed process left of the checkpoints that it was writing."""
+        """Remove the partial checkpoints left by a killed process."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero and self.dirpath is not None:
             remove_leftovers(Path(self.dirpath))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if no validation does."""
+        """Save here if no validation triggers a save."""
         if not trainer.enable_validation:
             super().on_validation_end(trainer, pl_module)
 
@@ -242,13 +242,13 @@ def find_last_checkpoint(trainer: Trainer) -> LastCheckpoint | None:
 
 
 def forget_later_checkpoints(trainer: Trainer) -> None:
-    """Let a resumed training replace what it had already written after the checkpoint that it resumes from.
+    """Let a resumed run replace files that it had already written after the checkpoint that it resumes from.
 
-    Otherwise Lightning, which never writes over a file that its callback does not know, would keep both, the new one as
-    `name-v1.ckpt`. Checkpoints of other trainings, and earlier ones of this, stay.
+    Otherwise Lightning, which never overwrites a file that its callback does not know, would keep both, the new one as
+    `name-v1.ckpt`. Checkpoints of other runs, and earlier ones of this run, stay.
 
     Args:
-        trainer: of the training, whose state has been restored.
+        trainer: the trainer, whose state has been restored.
     """
     last = find_last_checkpoint(trainer)
     if last is None or last.dirpath is None:
@@ -265,21 +265,21 @@ def forget_later_checkpoints(trainer: Trainer) -> None:
 
 
 def _is_later(path: Path, step: int, folder: Path, last_key: str) -> bool:
-    """Whether a checkpoint is one of the run whose `last.ckpt` is in a folder, and not of before a step.
+    """Whether a checkpoint belongs to the run whose `last.ckpt` is in a folder, and is not from before a step.
 
-    One of weights alone belongs to the run in whose folder it is.
+    A checkpoint with only weights belongs to the run whose folder it is in.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # noqa: TID251
         is_inside = path.resolve().is_relative_to(folder.parent)
         is_own = is_inside or Path(content["callbacks"][last_key]["dirpath"]).resolve() == folder
         return bool(is_own and content["global_step"] >= step)
-    except Exception:  # noqa: BLE001  what is damaged, or of another program, is not touched
+    except Exception:  # noqa: BLE001  damaged files and those of other programs are not touched
         return False
 
 
 def _let_replace(callback: ModelCheckpoint, paths: set[str]) -> None:
-    """Have a callback take files for absent until it has written them."""
+    """Make a callback treat files as absent until it has written them."""
     file_exists = callback.file_exists
 
     def exists(path: _PATH, trainer: Trainer) -> bool:
@@ -292,10 +292,10 @@ def _let_replace(callback: ModelCheckpoint, paths: set[str]) -> None:
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Write checkpoints of a training completely or not at all, and check those that are read.
+    """Write checkpoints completely or not at all, and check those that are read.
 
-    Lightning's own way goes through the temporary folder, which is often on another disk: then it copies over the
-    previous file, and a process that is killed in the middle leaves neither. Files behind a URL are left to it.
+    Lightning's own method goes through the temporary folder, which is often on another disk: it then copies over the
+    previous file, and a process killed in the middle leaves neither. URLs are left to Lightning.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
@@ -311,7 +311,7 @@ class WholeFiles(TorchCheckpointIO):
             write_checkpoint(checkpoint, Path(path))
         except CheckpointWriteError as error:
             left = next(find_intact(Path(path).parent), None)
-            advice = f" {left} is whole: `kpd fit --ckpt_path={left}` resumes from it." if left is not None else ""
+            advice = f" {left} is intact: `kpd fit --ckpt_path={left}` resumes from it." if left is not None else ""
             raise CheckpointWriteError(f"{error}{advice}") from error
 
     def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -322,7 +322,7 @@ class WholeFiles(TorchCheckpointIO):
         """
         if not _is_remote(path):
             read_checkpoint(str(path))
-        # Not the one just read: it is mapped, and would have to stay on its disk during a whole training.
+        # Not the one just read: it is memory-mapped, and its disk would be needed during the whole training.
         loaded: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         return loaded
 

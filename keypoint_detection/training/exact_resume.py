@@ -1,4 +1,4 @@
-"""What Lightning's checkpoints lack for a resumed training to end exactly like one that was never stopped."""
+"""Add what Lightning's checkpoints lack, so that a resumed run ends exactly like one that was never stopped."""
 
 import copy
 import logging
@@ -38,11 +38,11 @@ RESUME_KEY = "resume"
 
 
 class ExactResume(Callback):
-    """Add to checkpoints what else determines how a training continues, and restore it when one is resumed.
+    """Save everything else that determines how training continues, and restore it when a run is resumed.
 
-    That is: the random generators of every process, gradients accumulated since the last step, and the metrics that
-    callbacks decide by at the end of an epoch. A validation that was due or under way takes place again from its start.
-    A validation that only a stop brought about does not count for `EarlyStopping`.
+    This includes the random generators of every process, the gradients accumulated since the last step, and the metrics
+    on which callbacks decide at the end of an epoch. A validation that was due or under way starts again from the
+    beginning. A validation that only took place because of a stop does not count for `EarlyStopping`.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class ExactResume(Callback):
         }
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that callbacks which average weights have put them into the model, and what EarlyStopping knows."""
+        """Note that the model has the weights of averaging callbacks, and record the state of EarlyStopping."""
         self._is_validating = trainer.state.fn == "fit" and not trainer.sanity_checking
         if self._is_validating:
             forget_marked_batch(trainer)
@@ -81,11 +81,11 @@ class ExactResume(Callback):
             self._undecided = [(one, one.state_dict()) for one in _find(trainer, EarlyStopping)]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that they have taken them out again."""
+        """Note that they have removed them again."""
         self._is_validating = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make EarlyStopping forget a validation that a training without interruption would not have."""
+        """Make EarlyStopping forget a validation that an uninterrupted run would not have."""
         undecided, self._undecided = self._undecided, []
         for callback, state in undecided:
             callback.load_state_dict(state)
@@ -93,7 +93,7 @@ class ExactResume(Callback):
     # --- resuming ----------------------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the state until the training starts, and the patience that is set now."""
+        """Keep the state until training starts, and the patience set for this run."""
         if trainer.state.fn != "fit":
             return
         self._restored = checkpoint.get(RESUME_KEY)
@@ -118,8 +118,8 @@ class ExactResume(Callback):
         processes = self._restored["processes"]
         if len(processes) != trainer.world_size:
             logger.warning(
-                "The checkpoint is from a training with %d processes; with %d, random numbers differ from those of a "
-                "training that was never stopped.",
+                "The checkpoint is from a run with %d processes; with %d, random numbers differ from those of a run "
+                "that was never stopped.",
                 *(len(processes), trainer.world_size),
             )
             self._restored = None
@@ -133,7 +133,7 @@ class ExactResume(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Add what the epoch had logged before the training was stopped."""
+        """Add the values that the epoch had logged before training was stopped."""
         if self._restored is not None:
             restore_epoch_sums(trainer, self._restored["processes"][trainer.global_rank]["epoch_sums"])
             self._restored = None
@@ -148,7 +148,7 @@ def _find(trainer: Trainer, kind: type[Any]) -> list[Any]:
 
 
 def _begin_averaging(trainer: Trainer, pl_module: LightningModule) -> None:
-    """Have SWA set its learning rates, and begin its extra epoch; Lightning only does at the start of an epoch."""
+    """Make SWA set its learning rates, and begin its extra epoch; Lightning does so only at the start of an epoch."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     epoch, is_begun = trainer.current_epoch, progress.ready > progress.processed
     for callback in _find(trainer, StochasticWeightAveraging):
@@ -156,7 +156,8 @@ def _begin_averaging(trainer: Trainer, pl_module: LightningModule) -> None:
         epochs = [min(epoch, end)]
         if epoch > end + 1 or (epoch > end and is_begun):
             epochs.append(end + 1)
-        # In the extra epoch it also starts from averages and without statistics: those of the checkpoint are further.
+        # In the extra epoch it also starts from averages and without statistics: those in the checkpoint are more
+        # advanced.
         state = copy.deepcopy(pl_module.state_dict())
         for progress.completed in epochs:
             callback.on_train_epoch_start(trainer, pl_module)
@@ -165,28 +166,28 @@ def _begin_averaging(trainer: Trainer, pl_module: LightningModule) -> None:
 
 
 def _stop_again(trainer: Trainer) -> None:
-    """Stop a training that EarlyStopping had ended, unless it has more patience now."""
+    """Stop a run that EarlyStopping had ended, unless its patience has been increased."""
     for callback in _find(trainer, EarlyStopping):
         is_over = callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
         if callback.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED:
             is_over = callback.wait_count >= callback.patience
         if is_over:
             logger.warning(
-                "EarlyStopping had ended this training; to train on, give it more patience or leave it out of "
+                "EarlyStopping had ended this run; to continue, increase its patience or leave it out of "
                 "trainer.callbacks."
             )
             trainer.should_stop = True
 
 
 def _exchange_averages(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Undo in a checkpoint what a callback that averages weights does for the length of a validation."""
+    """Undo in a checkpoint the change that a weight-averaging callback makes for the duration of a validation."""
     if _find(trainer, WeightAveraging):
         names = ("state_dict", "current_model_state")
         checkpoint[names[0]], checkpoint[names[1]] = checkpoint[names[1]], checkpoint[names[0]]
 
 
 def _drop_functions(checkpoint: dict[str, Any]) -> None:
-    """Leave out the functions that schedules of older torch hold: a file that names one would be refused."""
+    """Leave out functions held by schedules of older torch versions: a file that names one would be refused."""
     states = [state.get("scheduler_state") for state in checkpoint["callbacks"].values() if isinstance(state, dict)]
     for state in (*states, *checkpoint["lr_schedulers"]):
         for name in [name for name, value in (state or {}).items() if callable(value)]:
@@ -198,7 +199,7 @@ def _read_gradients(model: LightningModule) -> dict[str, Tensor]:
 
 
 def _read_generators() -> dict[str, Any]:
-    """Return the states of the random generators of this process as what a checkpoint can hold."""
+    """Return the states of this process's random generators in a form that a checkpoint can hold."""
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),

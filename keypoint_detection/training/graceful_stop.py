@@ -1,4 +1,4 @@
-"""End a training cleanly when asked to: by Ctrl-C, a sweep's agent or a cluster."""
+"""End training cleanly when asked to by Ctrl-C, a sweep's agent or a cluster."""
 
 import logging
 import os
@@ -30,18 +30,18 @@ from keypoint_detection.training.run_folder import find_run_folder, find_saved_r
 
 logger = logging.getLogger(__name__)
 
-# Clusters announce the end of a job's time with SIGUSR1, if asked to; Windows has none.
+# Clusters can announce the end of a job's time with SIGUSR1, which Windows does not have.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class GracefulStop(Callback):
-    """Answer SIGINT (Ctrl-C), SIGTERM and SIGUSR1 with a checkpoint, one validation and a normal end.
+    """Respond to SIGINT (Ctrl-C), SIGTERM and SIGUSR1 with a checkpoint, one validation and a normal end.
 
-    `last.ckpt` is written as soon as the current step is done; then the training validates once, so that its metrics
-    exist, and ends. A second signal ends it as soon as the checkpoint is written; a third at once. On SLURM with
-    automatic requeueing, Lightning saves and requeues, also after the current step, and SIGTERM is left to it.
+    `last.ckpt` is written as soon as the current step is done; then the run validates once, so that it has metrics, and
+    ends. A second signal ends it as soon as the checkpoint is written; a third immediately. On SLURM with automatic
+    requeueing, Lightning saves and requeues, also after the current step, and handles SIGTERM itself.
     """
 
     def __init__(self) -> None:
@@ -57,17 +57,17 @@ class GracefulStop(Callback):
 
     @property
     def exit_code(self) -> int:
-        """0, or 128 plus the number of the signal; 0 in a sweep, whose agent takes anything else for a failure."""
+        """0, or 128 plus the number of the signal; 0 in a sweep, whose agent treats anything else as a failure."""
         if self.signal_number is None or os.environ.get("WANDB_SWEEP_ID"):
             return 0
         return SIGNAL_EXIT_BASE + self.signal_number
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Note that the processes have found each other."""
+        """Note that the processes are connected."""
         outlive_parent()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Handle the signals from here on."""
+        """Start handling the signals."""
         self._is_alone = trainer.world_size == 1
         environment = cluster_environment(trainer)
         handlers: dict[int, _Handler] = dict.fromkeys(SIGNALS, self._note_signal)
@@ -80,7 +80,7 @@ class GracefulStop(Callback):
             try:
                 self._previous[number] = signal.signal(number, handler)
             except ValueError:
-                return  # not in the main thread, e.g. in a notebook's worker: signals go elsewhere
+                return  # not in the main thread, e.g. in a notebook's worker, which gets no signals
 
     def _note_requeue(self, number: int, frame: FrameType | None) -> None:
         self._is_to_requeue = True
@@ -110,7 +110,7 @@ class GracefulStop(Callback):
         self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
-        """End in the middle of a validation if a second signal came; it takes place again when resumed."""
+        """End in the middle of a validation if a second signal came; it is repeated when the run is resumed."""
         if self._is_urgent and trainer.state.fn == "fit":
             self._save(trainer)
             _end_at_once(self.signal_number)
@@ -126,21 +126,21 @@ class GracefulStop(Callback):
             requeue = self._previous.get(self._requeue_signal)
             if callable(requeue):
                 requeue(self._requeue_signal, None)
-        # In the middle of a step there would be nothing to show for its first batches.
+        # In the middle of a step, its first batches would be lost.
         if not is_between_steps(trainer) or not _agree(trainer, self.signal_number is not None) or self._has_saved:
             return
         self._save(trainer)
         if self._is_urgent:
             _end_at_once(self.signal_number)
             return
-        # Whoever stops a training no longer wants its minimum length.
+        # The minimum length no longer applies once the user stops training.
         drop_minimum_length(trainer)
         trainer.should_stop = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what an impatient signal, or one that ended a worker process, would otherwise lose."""
+        """Save the state that an impatient signal, or one that ended a worker process, would otherwise lose."""
         if (isinstance(exception, SIGTERMException) or trainer.received_sigterm) and self.signal_number is None:
-            self.signal_number = signal.SIGTERM  # it came before training began, to Lightning's own handler
+            self.signal_number = signal.SIGTERM  # it came before training began, and went to Lightning's own handler
         is_training = trainer.state.fn == "fit"
         if not is_training or self.signal_number is None or self._has_saved or trainer.world_size > 1:
             return
@@ -174,18 +174,18 @@ class GracefulStop(Callback):
             logger.warning("Saved %s.", path)
 
     def say_how_to_resume(self) -> None:
-        """Show the command that resumes a stopped training; the command line does so last."""
+        """Show the command that resumes a stopped run; the command line does this last."""
         if self._saved_path is not None:
             logger.warning("To resume: kpd fit --ckpt_path=%s%s", shlex.quote(str(self._saved_path)), self._trust)
 
 
 def _agree(trainer: Trainer, is_asked: bool) -> bool:
-    """Whether any process is asked; they must stop together."""
+    """Whether any process was asked to stop; they must stop together."""
     if trainer.world_size == 1:
         return is_asked
     return trainer.strategy.reduce_boolean_decision(is_asked, all=False)
 
 
 def _end_at_once(number: int | None) -> None:
-    """Leave the end to Python, or to Lightning, which both have listened before."""
+    """Leave the end to the previous handlers of Python or Lightning."""
     signal.raise_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Stop a training that has diverged before its weights are spoilt, and say so."""
+"""Stop training that diverges before the weights are damaged, and report it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from keypoint_detection.types import Batch
 
 BATCH_FILE = "diverged-batch.npz"
 N_NAMED = 4
-# Where float16 needs a smaller factor than this, no factor would help: it started at 65536.
+# If float16 needs a smaller factor than this, no factor would help: it started at 65536.
 SMALLEST_LOSS_SCALE = 1e-4
 
 
@@ -27,23 +27,23 @@ class TrainingDivergedError(RuntimeError):
 
 
 class _Processed(NamedTuple):
-    """A batch whose gradients go into the current step."""
+    """A batch that contributes gradients to the current step."""
 
     batch: Batch
     number: int
 
 
 class TrainingHealth(Callback):
-    """Stop before a step whose loss or gradients are NaN or infinite: the weights stay as they were.
+    """Stop before a step whose loss or gradients are NaN or infinite: the weights stay unchanged.
 
-    The message says when it happened, with which images, and what to try; the batch is kept in the run folder, in
-    `diverged-batch.npz`. The loggers get `diverged: 1`, and a `val/mAP` of 0 if none was measured before, and `kpd fit`
-    ends with exit code 1. Checkpoints of earlier epochs are kept. In 16-mixed, gradients may be infinite: Lightning
-    skips such steps by itself.
+    The message says when it happened, with which images, and what to try; the batch is saved as `diverged-batch.npz` in
+    the run folder. The loggers get `diverged: 1`, and a `val/mAP` of 0 if none was measured before, and `kpd fit` ends
+    with exit code 1. Checkpoints of earlier epochs are kept. In 16-mixed, gradients can be infinite: Lightning skips
+    such steps itself.
     """
 
     def __init__(self) -> None:
-        # Since the last step of the optimiser: several if gradients are accumulated.
+        # Batches since the last optimiser step: several if gradients are accumulated.
         self._batches: list[_Processed] = []
         self._losses: list[Tensor] = []
         self._has_validated = False
@@ -58,11 +58,11 @@ class TrainingHealth(Callback):
         self._losses.append(loss.detach())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Check the losses and the gradients of a step, in one go, before it is taken."""
+        """Check the losses and the gradients of a step together before it is taken."""
         (losses, batches), self._losses, self._batches = (self._losses, self._batches), [], []
         gradients = {name: one.grad for name, one in pl_module.named_parameters() if one.grad is not None}
         numbers = torch.stack([loss.float() for loss in losses]) if losses else torch.zeros(1)
-        # In float16, the scaler looks after the gradients.
+        # In float16, the scaler takes care of the gradients.
         if gradients and trainer.scaler is None:
             norm = torch.nn.utils.get_total_norm(list(gradients.values()))
             is_finite = (numbers.sum() + norm.to(numbers.device)).isfinite()
@@ -74,7 +74,7 @@ class TrainingHealth(Callback):
     def _diagnose(
         self, trainer: Trainer, batches: list[_Processed], losses: list[Tensor], gradients: dict[str, Tensor]
     ) -> None:
-        """Stop if a number is NaN or infinite, and say which; the norm may be infinite where no gradient is."""
+        """Stop if a number is NaN or infinite, and report which; the norm can be infinite even if no gradient is."""
         spoilt = [name for name, one in gradients.items() if not one.isfinite().all()]
         loss = next((float(one) for one in losses if not one.isfinite()), None)
         has_good_losses = _agree(trainer, torch.tensor(loss is None))
@@ -89,12 +89,12 @@ class TrainingHealth(Callback):
             whose = spoilt[0] if spoilt else "another process"
             more = f" (and {len(spoilt) - 1} more)" if len(spoilt) > 1 else ""
             problem = f"in {step}, the gradient of {whose}{more} is NaN or infinite"
-        # A process whose own losses are good has nothing to show if those of another are not.
+        # A process whose own losses are finite has nothing to show if those of another are not.
         is_here = loss is not None or has_good_losses
         self._stop(trainer, problem, _keep(trainer, batches) if is_here else "")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the weights, and that float16 still trains them."""
+        """Check the weights, and whether float16 can still train them."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         is_finite = torch.stack([parameter.detach().isfinite().all() for parameter in pl_module.parameters()]).all()
@@ -108,7 +108,7 @@ class TrainingHealth(Callback):
         self._has_validated |= not trainer.sanity_checking
 
     def _stop(self, trainer: Trainer, problem: str, kept: str = "") -> None:
-        # A sweep expects its metric from every run; a run that never reached a validation has found nothing.
+        # A sweep expects its metric from every run; 0 means that a run never reached a validation.
         metrics = {"diverged": 1.0} if self._has_validated else {"diverged": 1.0, "val/mAP": 0.0}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, trainer.global_step)
@@ -122,7 +122,7 @@ class TrainingHealth(Callback):
 
 
 def _keep(trainer: Trainer, batches: Sequence[_Processed]) -> str:
-    """Write batches to the run folder, and say which images they hold and how to look at them."""
+    """Write batches to the run folder, and describe which images they hold and how to inspect them."""
     sentences = ""
     for position, (batch, number) in enumerate(batches, 1):
         names = _find_names(trainer, batch.image_ids.tolist())
@@ -136,12 +136,12 @@ def _keep(trainer: Trainer, batches: Sequence[_Processed]) -> str:
         with optional_output(trainer, "copies of the batch"):
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(path, file_names=np.array(names), **arrays)
-            sentences += f" To look at it: numpy.load({str(path)!r}) has {', '.join(arrays)}."
+            sentences += f" To inspect it: numpy.load({str(path)!r}) has {', '.join(arrays)}."
     return sentences
 
 
 def _choose_path(folder: Path, rank: int, position: int) -> Path:
-    """Name the file of a batch: of the first on the first process plainly."""
+    """Name the file of a batch: without numbers for the first on the first process."""
     name = Path(BATCH_FILE)
     parts = [name.stem, *([f"rank{rank}"] if rank else []), *([str(position)] if position > 1 else [])]
     return folder / f"{'-'.join(parts)}{name.suffix}"

@@ -1,4 +1,4 @@
-"""Settings of a training that would have no effect, or leave nothing to learn: refused or warned of."""
+"""Refuse or warn of settings that would have no effect, or leave nothing to learn."""
 
 import logging
 
@@ -10,21 +10,21 @@ from keypoint_detection.detector import KeypointDetector
 
 logger = logging.getLogger(__name__)
 
-# Between the centres of cells, a Gaussian of half a cell still reaches a third of its height.
+# With a sigma of half a cell, a Gaussian centred between cells still reaches a third of its height.
 SMALLEST_SIGMA_CELLS = 0.5
 
 
 def check_idle_settings(trainer: Trainer, model: KeypointDetector) -> None:
-    """Refuse settings that the training would accept and ignore.
+    """Refuse settings that training would accept but ignore.
 
     Raises:
         MisconfigurationException: a setting of the encoder for a backbone that has none, gradient clipping that would
-            not clip, or averaging over epochs in a training that counts steps.
+            not clip, or averaging over epochs when the length is given in steps.
     """
     _require_encoder(model)
     if 0 < trainer.max_steps <= model.freeze_encoder_steps:
         logger.warning(
-            "model.freeze_encoder_steps is %d, and the training ends after %d steps: the encoder is never trained.",
+            "model.freeze_encoder_steps is %d, but training ends after %d steps: the encoder is never trained.",
             *(model.freeze_encoder_steps, trainer.max_steps),
         )
     _require_clipping(trainer)
@@ -56,23 +56,23 @@ def _require_encoder(model: KeypointDetector) -> None:
 
 
 def _require_epochs_to_average(trainer: Trainer) -> None:
-    """Refuse averaging that would never end, and warn that the best checkpoint is not averaged."""
+    """Refuse averaging that would never finish, and warn that the best checkpoint is not averaged."""
     if not any(isinstance(one, StochasticWeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
         return
     if trainer.max_epochs is None or trainer.max_epochs < 0:
         raise MisconfigurationException(
-            "StochasticWeightAveraging counts epochs, but the length of this training is given in steps: give "
-            "--trainer.max_epochs and --trainer.max_steps=-1, or take lightning.pytorch.callbacks.EMAWeightAveraging, "
+            "StochasticWeightAveraging counts epochs, but the length of training is given in steps: give "
+            "--trainer.max_epochs and --trainer.max_steps=-1, or use lightning.pytorch.callbacks.EMAWeightAveraging, "
             "which counts steps."
         )
     logger.warning(
-        "StochasticWeightAveraging averages the weights at the end of the training: last.ckpt has them, and best.ckpt "
-        "has those of one validation. With EMAWeightAveraging, all checkpoints are averaged."
+        "StochasticWeightAveraging averages the weights at the end of training: last.ckpt has the averages, but "
+        "best.ckpt has the weights of a single validation. With EMAWeightAveraging, all checkpoints are averaged."
     )
 
 
 def _require_clipping(trainer: Trainer) -> None:
-    """Refuse gradient clipping that Lightning would leave out without saying so."""
+    """Refuse gradient clipping that Lightning would silently leave out."""
     value, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
     if value is not None and value < 0:
         raise MisconfigurationException(f"trainer.gradient_clip_val is {value:g}; a number above 0 is expected.")

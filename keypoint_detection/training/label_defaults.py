@@ -1,4 +1,4 @@
-"""What is filled in from the labels: the channels, and how many points of each are found in an image."""
+"""Settings filled in from the labels: the channels, and the maximum number of points of each in an image."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def fill_in_channels(model: Namespace, data: Namespace) -> None:
-    """Give each keypoint type of the labels a channel of its name if channels were left out.
+    """Give each keypoint type of the labels a channel with its name if channels were left out.
 
     Args:
         model: the parsed settings of the detector; changed in place.
@@ -31,7 +31,7 @@ def fill_in_channels(model: Namespace, data: Namespace) -> None:
         return
     source = data.train or data.val or data.test
     if data.synthetic is not None:
-        model.channels = list(KEYPOINT_NAMES)  # they need not be drawn yet
+        model.channels = list(KEYPOINT_NAMES)  # the boxes need not be drawn yet
     elif source is None:
         raise DataError("no training file: give --data.train=FILE.json (a COCO keypoint file), or data.synthetic.")
     else:
@@ -41,7 +41,7 @@ def fill_in_channels(model: Namespace, data: Namespace) -> None:
 def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
     """Fill in the maximum number of points of a channel if it was left out, and log that.
 
-    Detections beyond it can only be wrong in images like these.
+    In images like these, any more detections can only be wrong.
 
     Args:
         model: the parsed settings of the detector, with its channels; changed in place.
@@ -66,7 +66,7 @@ def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
     model.max_keypoints = max(1, most)
     points = count_in_words(model.max_keypoints, "point")
     logger.info(
-        "At most %s of a channel %s found in an image, as in %s; --model.max_keypoints sets another maximum.",
+        "At most %s of a channel %s found in an image, the maximum in %s; --model.max_keypoints sets another.",
         *(points, "is" if model.max_keypoints == 1 else "are", source),
     )
 

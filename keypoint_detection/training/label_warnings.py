@@ -1,4 +1,4 @@
-"""Warn, before a training or a test, of what `kpd check` would find in the labels, without reading images."""
+"""Warn before training or testing of problems that `kpd check` would find in the labels, without reading images."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,8 @@ def warn_of_labels(data: KeypointsDataModule, model: KeypointDetector) -> None:
     """Warn of channels with few points, of points too close together, and of images in both parts of a split.
 
     Args:
-        data: the data, set up for a training.
-        model: defines the channels and how close two points may be.
+        data: the data, set up for training.
+        model: defines the channels and the minimum distance between two points.
     """
     requirements = _requirements_of(data, model)
     parts = list(_parts_by_file(data, model))
@@ -56,14 +56,14 @@ def warn_of_crowded_images(data: KeypointsDataModule, model: KeypointDetector) -
 
 
 def _warn_of_sides(data: KeypointsDataModule) -> None:
-    """Warn of types that look like left and right where images are mirrored and none are said to swap."""
+    """Warn of types that look like left and right if images are mirrored but no types are set to swap."""
     if data.flip_pairs is None or len(data.flip_pairs):
         return
     names = {one.name for dataset in data.parts.values() for one in dataset.table.keypoint_types}
     twins = sorted((name, twin) for name in names if (twin := _name_right(name)) in names - {name})
     if twins:
         logger.warning(
-            "data.flip_pairs is [], so that nothing swaps in mirrored images, but the file has %s and %s: their "
+            "data.flip_pairs is [], so nothing swaps in mirrored images, but the file has %s and %s: their "
             "detections would mix left and right. If they swap, set data.flip_pairs: [%s].",
             *twins[0],
             ", ".join(f"[{left}, {right}]" for left, right in twins),
@@ -71,7 +71,7 @@ def _warn_of_sides(data: KeypointsDataModule) -> None:
 
 
 def _warn_of_channels_without_twin(data: KeypointsDataModule, model: KeypointDetector) -> None:
-    """Warn if the pairs are known, and heatmaps are not averaged with those of mirrored images all the same."""
+    """Warn if heatmaps are not averaged with those of mirrored images although the pairs are known."""
     if data.flip_pairs is None or model.flip_test is not None:
         return
     try:
@@ -95,7 +95,7 @@ def _requirements_of(data: KeypointsDataModule, model: KeypointDetector) -> Requ
 
 
 def _parts_by_file(data: KeypointsDataModule, model: KeypointDetector) -> Iterator[Part]:
-    """Yield each file once, as the first of the parts that it is used for."""
+    """Yield each file once, as the first part that it is used for."""
     tables = {dataset.table.path: (name, dataset.table) for name, dataset in reversed([*data.parts.items()])}
     for name, table in tables.values():
         yield make_part(name, table, table.image_sizes, model.channels, data.visible_only)

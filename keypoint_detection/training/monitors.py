@@ -1,4 +1,4 @@
-"""The metrics that callbacks and schedules watch: filled in if left out, refused if they do not exist."""
+"""Check the metrics that callbacks and schedules watch: fill in missing ones, refuse unknown ones."""
 
 import difflib
 import logging
@@ -19,12 +19,12 @@ MODEL_CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
 N_OFFERED = 3
 # Maximum number of metrics listed if none has a similar name.
 N_LISTED = 12
-# Errors in pixels are those of the points that were found.
+# Pixel errors are measured only on the points that were found.
 ERROR_PREFIX = "val/error_px/"
 
 
 def fill_in_monitors(trainer: Namespace) -> None:
-    """Make callbacks that keep several checkpoints keep the best ones, unless the user says otherwise.
+    """Make callbacks that keep several checkpoints keep the best ones, unless the user sets otherwise.
 
     `--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.save_top_k=3` then keeps the three best.
 
@@ -40,7 +40,7 @@ def fill_in_monitors(trainer: Namespace) -> None:
 
 
 def check_monitors(trainer: Trainer, model: KeypointDetector) -> None:
-    """Refuse callbacks and schedules that watch a metric which is never logged, or that need a logger.
+    """Refuse callbacks and schedules that watch a metric that is never logged, or that lack a logger they need.
 
     Raises:
         MisconfigurationException: with the nearest names.
@@ -58,7 +58,7 @@ def check_monitors(trainer: Trainer, model: KeypointDetector) -> None:
             if callback.monitor is not None and callback.monitor.startswith(ERROR_PREFIX):
                 logger.warning(
                     "%s watches %s, which leaves out points that are not found: a detector that finds few may be "
-                    "taken for the best. val/mAP counts them.",
+                    "judged the best. val/mAP counts them.",
                     *(type(callback).__name__, callback.monitor),
                 )
     specification = model.hparams.get("lr_scheduler")
@@ -77,10 +77,10 @@ def _check_monitor(who: str, monitor: str | None, names: set[str]) -> None:
 
 
 def _check_mode(who: str, monitor: str | None, mode: str) -> None:
-    """Warn if a metric that should rise is watched for the opposite, or the other way round."""
+    """Warn if a metric that should rise is watched as if it should fall, or vice versa."""
     better = find_better((monitor or "").removeprefix("val/").removeprefix("train/"))
     if better is not None and mode != better:
         logger.warning(
-            "%s watches %s with mode=%s, which takes an improvement for the opposite. Set its mode to %s.",
+            "%s watches %s with mode=%s, which treats improvements as deterioration. Set its mode to %s.",
             *(who, monitor, mode, better),
         )

@@ -1,4 +1,4 @@
-"""What a training writes beside its checkpoints: if that fails, e.g. because the disk is full, it goes on."""
+"""Let training continue if an output other than a checkpoint cannot be written, e.g. because the disk is full."""
 
 import functools
 import logging
@@ -12,16 +12,16 @@ from lightning.pytorch.loggers import Logger
 
 logger = logging.getLogger(__name__)
 
-# What each training has already warned of.
+# The outputs that each run has already warned of.
 _warned: WeakKeyDictionary[Trainer, set[str]] = WeakKeyDictionary()
 LOGGER_METHODS = ("log_metrics", "log_hyperparams", "save", "finalize")
 
 
 @contextmanager
 def optional_output(trainer: Trainer, what: str) -> Iterator[None]:
-    """Let a training go on if something cannot be written, and say so once.
+    """Let training continue if something cannot be written, and report that once.
 
-    Measuring by itself does fail: what it writes is its purpose.
+    Separate measurements do fail: their output is their purpose.
 
     Args:
         trainer: what runs.
@@ -35,12 +35,12 @@ def optional_output(trainer: Trainer, what: str) -> Iterator[None]:
         warned = _warned.setdefault(trainer, set())
         if what not in warned:
             place = f" ({error.filename})" if error.filename else ""
-            logger.warning("No %s%s: %s. The training goes on.", what, place, error.strerror or error)
+            logger.warning("No %s%s: %s. Training continues.", what, place, error.strerror or error)
         warned.add(what)
 
 
 def let_loggers_fail(trainer: Trainer) -> None:
-    """Let a training go on if its loggers cannot write their files."""
+    """Let training continue if its loggers cannot write their files."""
     for one in trainer.loggers:
         for name in LOGGER_METHODS:
             setattr(one, name, _optional(trainer, one, getattr(one, name)))

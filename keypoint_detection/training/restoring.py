@@ -1,4 +1,4 @@
-"""What Lightning and torch do not check when they restore the state of a training from a checkpoint."""
+"""Check what Lightning and torch do not when they restore the training state from a checkpoint."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 from keypoint_detection.printing import first_line
 
-# The tensors that torch's optimisers keep for a parameter, in its shape.
+# The tensors that torch's optimisers keep for each parameter, with its shape.
 _MOMENTS = (
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum"),
     *("exp_inf", "prev", "step_size"),
@@ -14,11 +14,11 @@ _MOMENTS = (
 
 
 def explain_failed_restoring(trainer: Any, explain: Callable[[str], Exception]) -> None:
-    """Have a Trainer that cannot restore the state of a training from a checkpoint raise one kind of error.
+    """Make a Trainer raise a single kind of error if it cannot restore the training state from a checkpoint.
 
     Args:
         trainer: changed in place.
-        explain: turns what is wrong into the error to raise; errors of its kind pass through.
+        explain: turns a description of the problem into the error to raise; errors of that class pass through.
     """
     connector = trainer._checkpoint_connector
     own = type(explain(""))
@@ -70,7 +70,7 @@ def _state_of_training(trainer: Any) -> dict[str, Any]:
 
 
 def _outline(value: Any) -> Any:
-    """Reduce a nested value to what its parts are, telling numbers that are not finite from others."""
+    """Reduce a nested value to the kinds of its parts, distinguishing numbers that are not finite."""
     if isinstance(value, dict):
         return {key: _outline(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -81,7 +81,7 @@ def _outline(value: Any) -> Any:
 
 
 def _require_like(before: Any, after: Any, place: str) -> None:
-    """Refuse a restored state in which anything is of another kind than in the new one that it replaced."""
+    """Refuse a restored state in which anything is of another kind than in the fresh state that it replaced."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in before:
             if key not in after:

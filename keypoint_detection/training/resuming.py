@@ -1,14 +1,14 @@
-"""The story of a resumed run: whose settings count, what may not change, and where the rest of it is told.
+"""How a run is resumed: whose settings count, what may not change, and where the other steps take place.
 
 1. `read_stored` reads the checkpoint and, if it is in a run folder, the config of that run. Their settings become the
    defaults of the options, so that everything the user sets takes precedence.
-2. `compare` refuses what a resumed training cannot change, and reports what the user did.
-3. `run_folder.SavedRun` goes on in the folder of the run, which `run_lock` keeps to one training at a time.
-4. Lightning restores weights, optimiser, schedule and progress, and `restoring` checks them. `exact_resume` restores
-   what it does not: generators, half-accumulated gradients, the sums behind means.
-5. The loader of the data module starts where the training stopped, in the same order (`data/sampling.py`).
+2. `compare` refuses changes that a resumed run cannot make, and reports the others. 3. `run_folder.SavedRun` continues
+in the folder of the run, which `run_lock` reserves for one process group at a time. 4. Lightning restores weights,
+optimiser, schedule and progress, and `restoring` checks them. `exact_resume` restores what Lightning does not:
+generators, half-accumulated gradients, the sums behind means. 5. The loader of the data module starts where training
+stopped, in the same order (`data/sampling.py`).
 
-Measuring a checkpoint begins in the same way, and ends with step 2.
+Measuring a checkpoint begins in the same way, but ends after step 2.
 """
 
 import logging
@@ -35,7 +35,7 @@ from keypoint_detection.lightning_internals import Progress, has_extra_epoch, tr
 
 logger = logging.getLogger(__name__)
 
-# The settings that the optimiser's state in a checkpoint belongs to, and those that defined its validation images.
+# The settings on which the optimiser's state in a checkpoint depends, and those that defined its validation images.
 FIXED_SETTINGS = (
     "channels",
     "backbone",
@@ -53,7 +53,7 @@ class Stored(NamedTuple):
 
     Attributes:
         path: the path of its file.
-        checkpoint: what is in it.
+        checkpoint: its content.
         run: the folder of the run that `kpd fit` resumes; None if the checkpoint is not in one, or is measured.
         settings: by option name.
     """
@@ -67,7 +67,7 @@ class Stored(NamedTuple):
         """Refuse settings that are not among the options of the command.
 
         Raises:
-            CheckpointError: with their names.
+            CheckpointError: there are some; the message names them.
         """
         unknown = [name for name in self.settings if f"--{name}" not in options]
         if unknown:
@@ -78,12 +78,12 @@ class Stored(NamedTuple):
 
 
 def read_stored(command: str, reference: str, is_given: Callable[[Path], bool]) -> Stored:
-    """Read the checkpoint that a command starts from, and vet from then on what settings name.
+    """Read the checkpoint that a command starts from; from then on, vet the classes that settings name.
 
     Args:
-        command: `fit` resumes the training; the others measure.
-        reference: a path, or `wandb://entity/project/name:alias`, which is fetched.
-        is_given: whether the user names a config as one of their own.
+        command: `fit` resumes training; the others measure.
+        reference: a path, or `wandb://entity/project/name:alias`, which is downloaded.
+        is_given: whether the user gives a config of their own.
 
     Raises:
         ValueError: the checkpoint or the config of its run cannot be used.
@@ -103,16 +103,16 @@ def read_stored(command: str, reference: str, is_given: Callable[[Path], bool]) 
 
 
 def compare(stored: Stored, command: str, config: Namespace, given: Collection[tuple[str, str]]) -> None:
-    """Refuse settings that do not go with a checkpoint, and log where others differ from it.
+    """Refuse settings that are incompatible with a checkpoint, and log where others differ from it.
 
     Args:
         stored: the checkpoint.
         command: the name of the command.
         config: its parsed settings.
-        given: the texts that the user wrote, each after its option.
+        given: the texts that the user wrote, each with its option.
 
     Raises:
-        ValueError: with the settings, and the fix.
+        ValueError: settings are incompatible; the message names them and the fix.
     """
     if command == "fit":
         n_epochs, n_steps = _count_progress(stored, config.trainer.max_epochs)
@@ -140,10 +140,10 @@ def _count_progress(stored: Stored, max_epochs: int | None) -> Progress:
 
 
 def _report_end(stored: Stored, config: Namespace, n_epochs: int, n_steps: int) -> None:
-    """Say that a training is finished, and refuse settings that come too late."""
+    """Report that a run is finished, and refuse settings that come too late."""
     limit = "max_steps" if n_steps == config.trainer.max_steps else "max_epochs"
     text = (
-        f"this training is finished ({count_in_words(n_epochs, 'epoch')}, {count_in_words(n_steps, 'step')}); a larger "
+        f"this run is finished ({count_in_words(n_epochs, 'epoch')}, {count_in_words(n_steps, 'step')}); a larger "
         f"--trainer.{limit} resumes it."
     )
     refuse_changes({} if stored.run is None else stored.settings, config, text)
@@ -151,23 +151,23 @@ def _report_end(stored: Stored, config: Namespace, n_epochs: int, n_steps: int) 
 
 
 def refuse_other_training(checkpoint: dict[str, Any], config: Namespace, n_epochs: int, n_steps: int) -> None:
-    """Refuse settings that a resumed training cannot change, because the checkpoint fixes them.
+    """Refuse settings that a resumed run cannot change because the checkpoint fixes them.
 
     Args:
-        checkpoint: the one to resume from.
+        checkpoint: the checkpoint to resume from.
         config: the parsed settings of `kpd fit`.
         n_epochs: finished epochs behind the checkpoint.
         n_steps: optimiser steps behind it.
 
     Raises:
-        ValueError: model, optimiser, schedule or split differ, or the training is already past its new end.
+        ValueError: model, optimiser, schedule or split differ, or training is already past its new end.
     """
     fixed = [change for change in _changes(checkpoint, config) if change.name.split(".")[1] in FIXED_SETTINGS]
     if fixed:
         listed = "; ".join(f"{name} is {new}, the checkpoint has {old}" for name, new, old in fixed)
         raise ValueError(
-            f"--ckpt_path resumes a training with its network, optimiser, schedule and split as they were: {listed}. "
-            "Leave these settings out to resume, or start a new training from the checkpoint's weights: "
+            f"--ckpt_path resumes training with the original network, optimiser, schedule and split: {listed}. Leave "
+            "these settings out to resume, or start a new run from the checkpoint's weights: "
             "--model.init_from=FILE.ckpt instead of --ckpt_path."
         )
     limits = (("max_epochs", n_epochs, config.trainer.max_epochs), ("max_steps", n_steps, config.trainer.max_steps))
@@ -175,7 +175,7 @@ def refuse_other_training(checkpoint: dict[str, Any], config: Namespace, n_epoch
         if limit is not None and 0 <= limit < done:
             raise ValueError(
                 f"--trainer.{name}={limit}: the checkpoint has already been trained for {done} "
-                f"{name.removeprefix('max_')}. Give more than {done} to resume it, or start a new training from its "
+                f"{name.removeprefix('max_')}. Give more than {done} to resume it, or start a new run from its "
                 "weights: --model.init_from=FILE.ckpt instead of --ckpt_path."
             )
 
@@ -188,7 +188,7 @@ def refuse_absent_files(settings: dict[str, Any], config: Namespace) -> None:
         config: the parsed settings.
 
     Raises:
-        ValueError: a data file that the run names, and the user does not, is not there.
+        ValueError: a data file that the run names, and the user does not, is missing.
     """
     for name in ("train", "val"):
         path = settings.get(f"data.{name}")
@@ -200,15 +200,15 @@ def refuse_absent_files(settings: dict[str, Any], config: Namespace) -> None:
 
 
 def refuse_changes(settings: dict[str, Any], config: Namespace, reason: str) -> None:
-    """Refuse settings that would have no effect, since nothing is trained any more.
+    """Refuse settings that would have no effect because nothing more is trained.
 
     Args:
-        settings: those of the training, by option name.
+        settings: the settings of the run, by option name.
         config: the parsed settings.
         reason: why they have no effect, and the fix.
 
     Raises:
-        ValueError: the data, the model or the seed are set to something else.
+        ValueError: the data, the model or the seed are set to other values.
     """
     own = {name: value for name, value in settings.items() if name.startswith(("model.", "data.", "seed_"))}
     changes = [change.name for change in _compare(own, config)]
@@ -217,25 +217,25 @@ def refuse_changes(settings: dict[str, Any], config: Namespace, reason: str) -> 
 
 
 def refuse_training_images(checkpoint: dict[str, Any], config: Namespace) -> None:
-    """Refuse to validate on images of the training file that were trained on.
+    """Refuse to validate on those images of the training file that were trained on.
 
     Raises:
-        ValueError: no validation file is given, and the training had one or held out other images.
+        ValueError: no validation file is given, but the run had one or held out other images.
     """
     stored = checkpoint.get("datamodule_hyper_parameters", {})
     if not config.data.train or config.data.val:
         return
     if stored.get("val"):
         raise ValueError(
-            f"the training held out nothing of {config.data.train}: it validated on {stored['val']}. A part of its "
-            f"training images would measure too well; give --data.val, e.g. --data.val={stored['val']}."
+            f"the run held out nothing from {config.data.train}: it validated on {stored['val']}. A part of its "
+            f"training images would give results that are too good; give --data.val, e.g. --data.val={stored['val']}."
         )
     changed = [name for name in SPLIT_SETTINGS if as_json(config.data.get(name)) != as_json(stored.get(name))]
     if stored and changed:
         listed = "; ".join(f"data.{name} is {config.data.get(name)}, it was {stored.get(name)}" for name in changed)
         raise ValueError(
-            f"the training held out other images ({listed}): those it was trained on would measure too well. Leave "
-            "these settings out, or give --data.val."
+            f"the run held out other images ({listed}): images that it was trained on would give results that are too "
+            "good. Leave these settings out, or give --data.val."
         )
 
 
@@ -250,8 +250,8 @@ def refuse_training_file(checkpoint: dict[str, Any], config: Namespace) -> None:
     if n_folds and train and config.data.test and Path(train).resolve() == Path(config.data.test).resolve():
         raise ValueError(
             f"this detector was trained on all of {train} except fold {stored['fold']} of {n_folds}, so most of the "
-            f"file would measure too well. `kpd validate --ckpt_path=… --data.train={train}` measures its fold, and "
-            "`kpd summarize` all folds together; a test needs a separate file."
+            f"file would give results that are too good. `kpd validate --ckpt_path=… --data.train={train}` measures "
+            "its fold, and `kpd summarize` all folds together; a test needs a separate file."
         )
 
 
@@ -271,7 +271,7 @@ def refuse_other_network(checkpoint: dict[str, Any], config: Namespace) -> None:
 
 
 def report_overrides(checkpoint: dict[str, Any], config: Namespace) -> None:
-    """Log which settings differ from the checkpoint's, since the user's take precedence."""
+    """Log which settings differ from the checkpoint's; the user's take precedence."""
     for change in _changes(checkpoint, config):
         logger.info("%s: %s as given (the checkpoint has %s)", *change)
 
@@ -304,7 +304,7 @@ def _compare(stored: dict[str, Any], config: Namespace) -> list[_Change]:
 
 
 def _flatten(name: str, value: Any) -> dict[str, Any]:
-    """Flatten a class specification, so that a changed parameter is reported by itself."""
+    """Flatten a class specification, so that a changed parameter is reported separately."""
     if not (isinstance(value, dict) and "class_path" in value):
         return {name: value}
     flat = {f"{name}.class_path": canonical_class_path(value["class_path"])}

@@ -29,8 +29,8 @@ DEFAULT_ROOT = "runs"
 class SavedRun(SaveConfigCallback):
     """Give every run its own folder and save the resolved config in it.
 
-    The folder is `<default_root_dir>/<date>-<time>-<command>`; runs that start in the same second get numbers. Resumed
-    trainings continue in the folder of their checkpoint. Checkpoints go to `checkpoints/` in it unless the checkpoint
+    The folder is `<default_root_dir>/<date>-<time>-<command>`; runs that start in the same second are numbered. Resumed
+    runs continue in the folder of their checkpoint. Checkpoints go to `checkpoints/` in it unless the checkpoint
     callback names another place. The config also goes to the loggers as hyperparameters, including defaults.
     """
 
@@ -44,7 +44,7 @@ class SavedRun(SaveConfigCallback):
         return None if self.path is None else self.path / self.config_filename
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Create the folder on the first process and tell the others its name; a trial run leaves none."""
+        """Create the folder on the first process and send its name to the others; a trial run creates none."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if self.path is None:
@@ -72,7 +72,7 @@ class SavedRun(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the resolved config and pass it to the loggers; called on the first process."""
         assert self.path is not None
-        # The file reproduces the run from its start: it does not say where this process resumed it.
+        # The file reproduces the run from its start, so it does not say where this process resumed it.
         config = self.config.clone()
         config.ckpt_path = None
         self._text = self.parser.dump(config, skip_none=False)
@@ -100,17 +100,17 @@ class SavedRun(SaveConfigCallback):
                 self._write_config()
 
     def on_train_batch_end(self, *args: object) -> None:
-        """Show other trainings that this one is alive."""
+        """Show other runs that this one is alive."""
         if self._lock is not None:
             self._lock.show_life()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let other trainings resume the run."""
+        """Let other processes resume the run."""
         if self._lock is not None:
             self._lock.release()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Tell the checkpoint callbacks where their files are now, so that they know the best one."""
+        """Tell the checkpoint callbacks where their files are now, so that they can find the best one."""
         for callback in trainer.checkpoint_callbacks if _command(trainer) == "fit" else ():
             state = checkpoint["callbacks"].get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and callback.dirpath and state:
@@ -118,7 +118,7 @@ class SavedRun(SaveConfigCallback):
                 checkpoint["callbacks"][callback.state_key] = _move_checkpoints(state, *folders)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let others resume the run, and remove its folder if it did nothing; otherwise its traceback goes there."""
+        """Let others resume the run, and remove its folder if it did nothing; otherwise the traceback goes there."""
         if self._lock is not None:
             self._lock.release()
         if self.path is not None:
@@ -144,11 +144,12 @@ def find_saved_run(trainer: Trainer) -> SavedRun | None:
 def _move_checkpoints(state: dict[str, Any], folder: Path, source: Path) -> dict[str, Any]:
     """Rewrite the paths in the state of a checkpoint callback to the files that are in `folder` now.
 
-    Others are kept only if they are checkpoints below one of the two folders: the callback may delete and upload what
-    its state names, which whoever made the checkpoint decided. Without any, the next one saved is the best.
+    Other paths are kept only if they are checkpoints below one of the two folders: the callback can delete and upload
+    the files in its state, which the author of the checkpoint chose. If none are left, the next checkpoint saved is the
+    best.
 
     Args:
-        state: from the checkpoint.
+        state: state from the checkpoint.
         folder: where the callback keeps its files.
         source: the folder of the checkpoint that is resumed.
     """
@@ -167,7 +168,7 @@ def _move_checkpoints(state: dict[str, Any], folder: Path, source: Path) -> dict
         moved[name] = move(state[name])
     if state["best_k_models"] and not Path(moved["best_model_path"]).is_file():
         logger.warning(
-            "The best checkpoint so far, %s, no longer exists; the best one from here on replaces it.",
+            "The best checkpoint so far, %s, no longer exists; the best one from now on replaces it.",
             state["best_model_path"],
         )
         moved |= {"best_model_path": "", "best_model_score": None, "kth_best_model_path": "", "best_k_models": {}}
@@ -208,6 +209,6 @@ def _unwritable_refused(path: Path) -> Iterator[None]:
 
 
 def as_loggable(value: Any) -> Any:
-    """Turn a value of a parsed config into what every logger can store; without a plain form, it becomes text."""
+    """Turn a value of a parsed config into a form that every logger can store, if necessary text."""
     plain = as_plain(value)
     return json.loads(json.dumps(plain, default=str))

@@ -1,4 +1,4 @@
-"""One training at a time in a run folder."""
+"""Allow only one training process at a time in a run folder."""
 
 import contextlib
 import errno
@@ -16,19 +16,20 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "running.lock"
-# How often a training shows that it is alive, and after how long without a sign one on another machine is dead.
+# How often a process shows that it is alive, and how long one on another machine can be silent before it counts as
+# dead.
 SIGN_OF_LIFE_S = 60
 DEAD_AFTER_S = 900
-# What the system answers where a lock is held; anything else means that the file system has no locks.
+# The system's errors for a held lock; anything else means that the file system has no locks.
 HELD = (errno.EACCES, errno.EAGAIN)
 
 
 class RunLock:
-    """A lock on a run folder that its process holds until it ends, however it ends.
+    """A lock on a run folder that its process holds until it ends, however that happens.
 
-    The system releases the lock of a process that was killed. A process on another machine that cannot be asked, since
-    its machine or the network went down, or the file system has no locks, counts as dead if it has not shown for a
-    while that it is alive.
+    The system releases the lock of a process that was killed. A process on another machine that cannot be checked,
+    because its machine or the network went down, or the file system has no locks, counts as dead if it has shown no
+    sign of life for a while.
 
     Args:
         folder: the run folder.
@@ -47,7 +48,7 @@ class RunLock:
         """
         if self._file is not None:
             return
-        # POSIX locks: processes that read images do not inherit them. Closing any handle on the file gives one up.
+        # POSIX locks: processes that read images do not inherit them. Closing any handle to the file releases the lock.
         file = self._path.open("a+", encoding="utf-8")
         state = _lock(file)
         file.seek(0)
@@ -55,8 +56,8 @@ class RunLock:
         if state != "taken" and (reason := self._explain_life(holder, is_locked=state == "held")):
             file.close()
             raise MisconfigurationException(
-                f"{self._path.parent} is in use: {reason}. Two trainings would overwrite each other's files. Wait for "
-                f"it to end, or stop it; if it is not running any more, delete {self._path}."
+                f"{self._path.parent} is in use: {reason}. Two runs would overwrite each other's files. Wait for it to "
+                f"end, or stop it; if it is no longer running, delete {self._path}."
             )
         if state == "held":
             logger.warning("%s gave no sign of life for %d minutes: taking over.", holder, DEAD_AFTER_S // 60)
@@ -70,7 +71,7 @@ class RunLock:
         self._file = file
 
     def show_life(self) -> None:
-        """Show that the training is alive, from time to time."""
+        """Show from time to time that the process is alive."""
         if self._file is not None and time.monotonic() - self._shown_at >= SIGN_OF_LIFE_S:
             self._shown_at = time.monotonic()
             with contextlib.suppress(OSError):
@@ -87,11 +88,11 @@ class RunLock:
                 file.close()
 
     def _explain_life(self, holder: tuple[str, int] | None, is_locked: bool) -> str:
-        """Say which process trains here; nothing if it must be dead."""
+        """Describe the process that is training here; empty if it must be dead."""
         if holder is None:
-            return "another process has just begun to train in it" if is_locked else ""
+            return "another process has just started training in it" if is_locked else ""
         host, pid = holder
-        name = f"process {pid} on {host} trains in it"
+        name = f"process {pid} on {host} is training in it"
         if host == socket.gethostname():
             return name if is_locked or _is_running(pid) else ""
         age_s = time.time() - self._path.stat().st_mtime

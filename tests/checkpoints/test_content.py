@@ -77,7 +77,7 @@ def test_a_checkpoint_of_this_format_lacks_nothing(content):
 
 def test_a_newer_format_is_refused(content):
     content[FORMAT_KEY] = FORMAT + 1
-    with pytest.raises(ValueError, match=r"a newer version of kpd wrote it \(format 2; .* up to 1\): update kpd"):
+    with pytest.raises(ValueError, match=r"written by a newer version of kpd \(format 2; .* up to 1\): update kpd"):
         check_content(content)
 
 
@@ -162,7 +162,7 @@ def doubled(times):
         (["state_dict", STEM], torch.ones(2, dtype=torch.complex64), "dense tensor of real numbers"),
         (["state_dict", STEM], torch.ones(2).to(torch.float8_e4m3fn), "dense tensor of real numbers"),
         (["state_dict", STEM], torch.ones(2, device="meta"), "dense tensor of real numbers"),
-        (["state_dict", STEM], torch.ones(1).expand(10**12), "is larger than what is stored of it"),
+        (["state_dict", STEM], torch.ones(1).expand(10**12), "is larger than the data stored for it"),
     ],
 )
 def test_what_a_checkpoint_may_not_contain_is_named(content, place, value, message):
@@ -174,8 +174,8 @@ def test_what_a_checkpoint_may_not_contain_is_named(content, place, value, messa
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (["optimizer_states"], ..., "contains a detector but not the state of its training.*--model.init_from="),
-        (["KeypointsDataModule"], torch.ones(3), "has other kinds of values than a checkpoint of kpd"),
+        (["optimizer_states"], ..., "contains a detector but no training state.*--model.init_from="),
+        (["KeypointsDataModule"], torch.ones(3), "its values are not of the kinds in a kpd checkpoint"),
         (["optimizer_states"], [], "optimizer_states: expected `array` of length >= 1"),
         (["loops"], ..., "object missing required field `loops`"),
         (["loops", "fit_loop", "epoch_progress", "current", "ready"], -1, "ready: expected `int` >= 0"),

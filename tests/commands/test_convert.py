@@ -59,9 +59,9 @@ def test_a_folder_that_was_written_is_read_again(discs, name, is_said):
 @pytest.mark.parametrize(
     ("names", "words", "message"),
     [
-        (["b.json", "a.slp"], [], "folder: has 2 files that could be meant: a.slp, b.json. Name one of them."),
+        (["b.json", "a.slp"], [], "folder: has 2 possible files: a.slp, b.json. Name one of them."),
         ([f"{n:02}.json" for n in range(12)], [], "08.json, 09.json and 2 more. Name one"),
-        (["b.json", "c.json", "a.slp"], ["--from=coco"], "has 2 files that could be meant: b.json, c.json."),
+        (["b.json", "c.json", "a.slp"], ["--from=coco"], "has 2 possible files: b.json, c.json."),
         (["b.json"], ["--from=sleap"], "folder: has no *.slp file; SLEAP is read from one."),
         (["b.txt"], [], "folder: its format is not recognised"),
     ],
@@ -109,7 +109,7 @@ def test_shares_of_a_side_are_not_taken_for_pixels(discs, capsys):
     with pytest.raises(SystemExit) as stop:
         run(["convert", str(shares), "--output=out", "--to=yolo"])
     assert stop.value.code == 2
-    assert "they look like shares of a side" in capsys.readouterr().err
+    assert "they look like fractions of the sides" in capsys.readouterr().err
     assert not Path("out").exists()
 
 
@@ -142,7 +142,10 @@ def test_categories_are_chosen_by_name(discs, tmp_path):
         (["DISCS", "--output=out", "--from=cvat"], "not valid XML"),
         (["DISCS", "--output=out", "--from=blender"], "has no list 'dataset'"),
         (["DISCS", "--output=out", "--from=label_studio"], "is not a list of tasks"),
-        (["DISCS", "--output=out", "--image_root=nowhere"], "No image of these names was found nearby"),
+        (
+            ["DISCS", "--output=out", "--image_root=nowhere"],
+            "found nearby; if they are elsewhere, give their folder with --image_root",
+        ),
         (["DISCS", "--output=photo.png/out.json"], "photo.png is a file); give another --output."),
         (["DISCS", "--output=photo.png/out", "--to=yolo"], "photo.png is a file); give another --output."),
         (["DISCS", "--outptu=out"], "Did you mean --output"),

@@ -53,7 +53,7 @@ def test_a_validation_file_beside_the_labels_is_taken(write_coco):
 def test_nothing_is_overwritten(write_coco, capsys, words):
     write_coco()
     Path("base.yaml").write_text("mine: 1\n")
-    assert "base.yaml exists already and is left as it is" in refusal(capsys, *words)
+    assert "base.yaml already exists and is left unchanged" in refusal(capsys, *words)
     assert Path("base.yaml").read_text() == "mine: 1\n"
 
 

@@ -149,7 +149,7 @@ def test_an_empty_checkpoint_is_not_a_new_training(discs, capsys):
 def test_a_finished_training_says_so(copied, caplog):
     with caplog.at_level("INFO", logger="keypoint_detection"):
         run(["fit", f"--ckpt_path={copied / 'checkpoints' / 'last.ckpt'}"])
-    assert "This training is finished (4 epochs, 12 steps)" in caplog.text
+    assert "This run is finished (4 epochs, 12 steps)" in caplog.text
 
 
 @pytest.mark.parametrize("option", ["--data.image_size=[48, 64]", "--data.batch_size=5", "--seed_everything=7"])

@@ -116,7 +116,7 @@ def test_growing_parts_become_a_curve_with_a_figure(capsys):
     assert [size["value"] for size in summary["sizes"]] == pytest.approx([alone["error_px/mean"]] * 3)
     assert summary["fell"] == pytest.approx({"value": 0, "low": 0, "high": 0}, abs=1e-9)
     assert summary["forecast"]["value"] == pytest.approx(alone["error_px/mean"])
-    assert "These trainings do not show that more images help" in capsys.readouterr().out
+    assert "These runs do not show that more images help" in capsys.readouterr().out
     with Image.open("summary.png") as figure:
         assert min(figure.size) > 400
 
@@ -145,7 +145,7 @@ def test_the_folds_of_each_training_are_pooled_first():
     ("shift_px", "seeds", "text"),
     [
         (30.0, (0, 1), "model.lr=1 is better on these images."),
-        (0.0, (0, 1), "is 0 (95 % interval 0 to 0): these images cannot tell which is better."),
+        (0.0, (0, 1), "is 0 (95 % interval 0 to 0): these images cannot show which is better."),
         (30.0, (0,), "was trained only once"),
     ],
 )
@@ -203,8 +203,8 @@ def curve(fell, gain=None, n_runs=2):
     [
         (curve((0.4, 0.3, 0.5), (0.2, 0.1, 0.3)), "(160) expect 3 (2–4): smaller by 20 % (10 % to 30 %)"),
         (curve((0.4, 0.3, 0.5), (0.2, 0.0, 0.4)), "not determined: an error smaller by anything from 0 % to 40 %"),
-        (curve((0.1, -0.1, 0.5), (0.2, 0.1, 0.3)), "These trainings do not show that more images help"),
-        (curve((0.4, 0.3, 0.5)), "needs trainings on at least three numbers of images"),
+        (curve((0.1, -0.1, 0.5), (0.2, 0.1, 0.3)), "These runs do not show that more images help"),
+        (curve((0.4, 0.3, 0.5)), "needs runs on at least three different numbers of images"),
         (curve((0.4, 0.3, 0.5), n_runs=1), "Some sizes were trained only once"),
     ],
 )  # fmt: skip

@@ -271,7 +271,7 @@ def test_early_stopping_is_available(discs):
         ("--model.ap_thresholds_px=[4,2]", ["thresholds"]),
         ("--config=none.yaml", ["none.yaml"]),
         ("--trainer.max_epoch=3", ["Did you mean --trainer.max_epochs"]),
-        ("--trainer.overfit_batches=0.2", ["leaves none to validate on of 1 batch.", "--trainer.overfit_batches=1"]),
+        ("--trainer.overfit_batches=0.2", ["leaves none of 1 batch to validate on.", "--trainer.overfit_batches=1"]),
         ("--trainer.val_check_interval=50", ["an epoch has only", "--trainer.check_val_every_n_epoch=null"]),
         (
             "--data.image_size=96",

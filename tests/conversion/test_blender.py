@@ -36,7 +36,7 @@ def test_shares_from_the_bottom_left_become_pixels_from_the_top_left(write, read
 def test_points_of_the_visible_list_are_visible_and_others_occluded(write, read):
     labels = read(write(ENTRY))
     assert labels.images[0].instances[0].visibility.tolist() == [1, 2, 1, 0]
-    assert labels.notes == ["Left out, as outside their image: 1 point."]
+    assert labels.notes == ["Left out: 1 point outside the image."]
 
 
 def test_a_list_of_visible_points_alone_is_enough(write, read):

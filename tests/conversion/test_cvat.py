@@ -155,7 +155,9 @@ def test_the_images_of_each_subset_of_a_project_are_in_its_folder(draw, read, tm
 def test_images_of_one_name_in_two_subsets_or_tasks_never_share_a_file(draw, read, tmp_path, subsets):
     draw("images/Train/0.png")
     (tmp_path / "annotations.xml").write_text(SUBSETS.replace("Validation", subsets[1]))
-    with pytest.raises(ValueError, match=r"'2/\w+/0.png' and '1/Train/0.png' are two images in the labels, but only"):
+    with pytest.raises(
+        ValueError, match=r"'2/\w+/0.png' and '1/Train/0.png' are two images in the labels, but both lead to"
+    ):
         read(tmp_path, image_root=tmp_path / "images" / "Train")
 
 

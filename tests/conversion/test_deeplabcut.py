@@ -115,7 +115,7 @@ def test_the_scorer_of_the_project_decides_between_tables(project, read):
     labels = read(root)
     assert [image.instances[0].points.tolist()[1] for image in labels.images] == [[31.0, 5.75], [31.5, 6.5]]
     assert labels.notes == [
-        f"Left out, as the scorer of the project is 'Ann': {folder / f'CollectedData_{name}.csv'}."
+        f"Left out because the scorer of the project is 'Ann': {folder / f'CollectedData_{name}.csv'}."
         for name in ("Annwindows", "Bob")
     ]
     (root / "config.yaml").unlink()
@@ -178,7 +178,11 @@ def test_a_table_saved_by_a_spreadsheet_is_read(project, read, separator):
     ("old", "new", "message"),
     [
         ("tail,tail,nose,nose", "nose,nose,nose,nose", "its header has the column nose x 2 times"),
-        ("tail,tail", "Unnamed: 3_level_1,Unnamed: 3_level_1", "has the column Unnamed: 3_level_1 x, which is no name"),
+        (
+            "tail,tail",
+            "Unnamed: 3_level_1,Unnamed: 3_level_1",
+            "has the column Unnamed: 3_level_1 x, which is not a name",
+        ),
     ],
 )
 def test_columns_of_one_name_or_none_are_refused(project, read, old, new, message):
@@ -207,7 +211,7 @@ def test_differences_between_the_project_and_its_tables_are_told(project, read):
     assert read(root).notes == [
         f"The scorer of the project is 'Bob', but {table} is read, as its folder has no other table.",
         "Body parts differ: paw only in config.yaml; tail only in the tables. Those of the tables are read.",
-        f"Left out, as without a table: 1 folder, e.g. {root / 'labeled-data' / 'bare'}.",
+        f"Left out: 1 folder without a table, e.g. {root / 'labeled-data' / 'bare'}.",
     ]
 
 

@@ -83,7 +83,7 @@ def test_one_video_is_divided_in_time_with_a_gap():
     assert len(images) == 95
     assert notes == [
         "1 video is divided in time, and 5 images between the parts are left out: "
-        "other videos would make a better test."
+        "a whole video of its own would make a better test."
     ]
 
 

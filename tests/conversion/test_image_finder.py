@@ -61,7 +61,7 @@ every_format = pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("names", [("a/001.png", "b/001.png"), ("/x/a/001.png", "C:\\x\\b\\001.png")])
 def test_two_names_never_lead_to_one_file(draw, read, tmp_path, name, names):
     draw("001.png")
-    with pytest.raises(ValueError, match=r"001.png' and .*a/001.png' are two images in the labels, but only"):
+    with pytest.raises(ValueError, match=r"001.png' and .*a/001.png' are two images in the labels, but both lead to"):
         read(WRITERS[name](tmp_path / name, *names))
 
 
@@ -85,7 +85,7 @@ def test_missing_images_are_left_out_and_counted_on_request(draw, read, tmp_path
     draw("a/000.png")
     labels = read(WRITERS[name](tmp_path / name, "a/000.png", "a/001.png", "a/002.png"), missing_images="skip")
     assert len(labels.images) == 1
-    assert "Left out, as missing: 2 images, e.g. 'a/001.png', 'a/002.png'." in labels.notes
+    assert "Left out: 2 missing images, e.g. 'a/001.png', 'a/002.png'." in labels.notes
 
 
 @every_format
@@ -135,7 +135,7 @@ def test_names_of_windows_are_found(draw, read, tmp_path, name):
 def test_the_advice_for_a_moved_folder_can_be_taken(draw, read, tmp_path):
     draw("set/elsewhere/0.png")
     source = write_coco(tmp_path / "set" / "coco.json", "/media/disk/images/0.png")
-    with pytest.raises(ValueError, match=r"if they are the ones, give --image_root=.*elsewhere\."):
+    with pytest.raises(ValueError, match=r"if they are the right ones, give --image_root=.*elsewhere\."):
         read(source)
     assert len(read(source, image_root=tmp_path / "set" / "elsewhere").images) == 1
 
@@ -210,9 +210,7 @@ def test_images_of_a_kind_that_only_some_programs_know_are_found(tmp_path, read)
     (tmp_path / "data.yaml").write_text("{train: images/train, names: {0: mouse}, kpt_shape: [1, 3]}")
     labels = read(tmp_path)
     assert [len(image.instances) for image in labels.images] == [1] * 5
-    assert labels.notes == [
-        f"Left out, as without an image: 1 label file, e.g. {tmp_path / 'labels' / 'train' / '9.txt'}."
-    ]
+    assert labels.notes == [f"Left out: 1 label file without an image, e.g. {tmp_path / 'labels' / 'train' / '9.txt'}."]
 
 
 def test_a_video_without_labels_need_not_be_there(sleap, read, tmp_path):

@@ -156,7 +156,7 @@ def test_skipped_and_unlabelled_tasks_are_left_out_and_empty_ones_kept(export, r
         ("images/my frame.png", 2),
         ("images/1.png", 0),
     ]
-    assert labels.notes == ["Left out, as not labelled or skipped: 2 tasks."]
+    assert labels.notes == ["Left out: 2 tasks not labelled or skipped."]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_the_labelling_config_says_which_image_a_tag_shows(draw, read, tmp_path)
     regions = [point("a", "nose", 25, 50, to_name="img2")]
     content = {**task(1, "", *regions), "data": {"left": "left.png", "right": "right.png"}}
     (tmp_path / "e.json").write_text(json.dumps([content]))
-    with pytest.raises(ValueError, match=r"left, right, and it is not known which of them img2 shows: save the labell"):
+    with pytest.raises(ValueError, match=r"left, right, and it is unknown which of them img2 shows: save the labell"):
         read(tmp_path / "e.json")
     config = '<View><Image name="img1" value="$left"/><Image name="img2" value="$right"/></View>'
     (tmp_path / "label_config.xml").write_text(config)
@@ -241,7 +241,7 @@ def test_a_region_without_a_place_is_left_out_and_counted(export, read):
     ghost = point("g", "nose", 0, 0) | {"value": {"keypointlabels": ["nose"]}}
     labels = read(export(task(1, "images/1.png", point("a", "nose", 25, 50), ghost)))
     assert len(labels.images[0].instances) == 1
-    assert "Left out, as without a place in the image: 1 region." in labels.notes
+    assert "Left out: 1 region without a place in the image." in labels.notes
 
 
 def without_key(region: dict[str, Any]) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def test_a_point_without_a_label_is_left_out_and_counted(export, read, none):
     stray["value"]["keypointlabels"] = none
     labels = read(export(task(1, "images/1.png", point("1", "a", 10, 10), stray)))
     assert labels.categories[0].keypoints == ["a"]
-    assert "Left out, as without a label: 1 region." in labels.notes
+    assert "Left out: 1 region without a label." in labels.notes
 
 
 def test_a_rectangle_of_two_categories_is_refused(export, read):

@@ -89,7 +89,7 @@ def test_coordinates_name_pixels_and_invisible_points_are_not_labelled(tmp_path,
 def test_what_is_left_out_is_told(tmp_path, images, read):
     notes = read(write_slp(tmp_path / "mice.slp", images)).notes
     assert notes == [
-        "Left out, as only predicted: 1 frame.",
+        "Left out: 1 frame with predictions only.",
         "Read as not labelled, as SLEAP does: 1 point that is marked as not visible.",
     ]
 
@@ -183,7 +183,7 @@ def test_videos_that_differ_in_their_suffix_stay_apart(tmp_path, read):
 def test_videos_of_two_drives_never_reach_one_file(tmp_path, read):
     write_video(str(tmp_path / "a.mp4"), [np.zeros((40, 80, 3), np.uint8)], Fraction(25))
     videos = [sleap_io.Video(filename=f"{drive}:\\cam\\a.mp4", open_backend=False) for drive in "CD"]
-    with pytest.raises(ValueError, match="are two videos in the labels, but only"):
+    with pytest.raises(ValueError, match="are two videos in the labels, but both lead to"):
         read(save_frames_of(tmp_path / "mice.slp", *videos))
 
 

@@ -125,7 +125,7 @@ def test_yolo_gets_no_points_outside_the_image(mice, tmp_path):
     labels = load(mice)
     labels.images[1].instances[0].points[0] = -1, 5
     notes = write_labels(labels, tmp_path / "out", "yolo", "copy")
-    assert notes == ["1 point outside its image is written as not labelled: Ultralytics leaves such images out."]
+    assert notes == ["1 point outside its image is written as not labelled: Ultralytics skips such images."]
     cells = (tmp_path / "out" / "labels" / "train" / "b" / "0.txt").read_text().split()
     assert cells[5:8] == ["0.00000000", "0.00000000", "0"]
 

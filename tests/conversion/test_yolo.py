@@ -161,7 +161,7 @@ def test_a_part_may_be_named_through_the_folder_above(data_set, read):
 
 
 def test_pixels_in_place_of_shares_are_refused(data_set, read):
-    with pytest.raises(ValueError, match="line 1 has 20; shares of the image's width and height"):
+    with pytest.raises(ValueError, match="line 1 has 20; fractions of the image's width and height"):
         read(data_set(labels="1 0.5 0.5 0.25 0.5 10 20 2 0.5 0.75 1\n"))
 
 
@@ -169,5 +169,5 @@ def test_a_label_file_whose_suffix_is_in_capitals_is_said_to_be_left_out(data_se
     source = data_set()
     (tmp_path / "set" / "labels" / "train" / "1.TXT").write_text("")
     (note,) = read(source).notes
-    assert note.startswith("Left out, as without an image: 1 label file, e.g.")
+    assert note.startswith("Left out: 1 label file without an image, e.g.")
     assert note.endswith("1.TXT.")

@@ -250,7 +250,7 @@ def test_picked_categories_that_the_file_lacks_are_named_with_those_that_it_has(
         DataError, match=r"data\.categories names 'dogs'; the categories with keypoints are 'cat', 'dog'"
     ):
         read_coco(path, picked=["dogs"], coordinates="continuous")
-    with pytest.raises(DataError, match=r"data\.categories is empty; it picks among 'cat', 'dog'"):
+    with pytest.raises(DataError, match=r"data\.categories is empty; choose from 'cat', 'dog'"):
         read_coco(path, picked=[], coordinates="continuous")
 
 

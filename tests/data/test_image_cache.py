@@ -150,7 +150,7 @@ def test_a_write_that_fails_leaves_nothing_behind(images, tmp_path, monkeypatch,
     monkeypatch.setattr(os, "replace", fail)
     assert torch.equal(cache.read(images[0]).image, expected(images[0]))
     assert entries(cache) == []
-    assert "cannot take more (No space left on device)" in caplog.text
+    assert "can be added to the image cache (No space left on device)" in caplog.text
 
 
 def test_a_damaged_count_does_not_stop_a_training(images, tmp_path):
@@ -164,7 +164,7 @@ def test_a_cache_that_disappears_does_not_stop_a_training(images, tmp_path, capl
     cache = make(tmp_path / "cache")
     cache.folder.rmdir()
     assert torch.equal(cache.read(images[0]).image, expected(images[0]))
-    assert "the image cache cannot take more" in caplog.text
+    assert "no more images can be added to the image cache" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):

@@ -50,11 +50,11 @@ def test_what_is_no_metadata_is_refused(text: str) -> None:
     ],
 )
 def test_changed_metadata_are_refused_by_key(key: str, value: object) -> None:
-    with pytest.raises(DataError, match=rf"a\.onnx: its metadata was changed .*{key}"):
+    with pytest.raises(DataError, match=rf"a\.onnx: its metadata has been changed .*{key}"):
         read_metadata(json.dumps({**WRITTEN, key: value}), "a.onnx")
 
 
 @pytest.mark.parametrize("value", [5, "2", [None], [float("inf")], [-1], [1] * 2000, {"a": 1}])
 def test_changed_distances_are_refused(value: object) -> None:
-    with pytest.raises(DataError, match=r"a\.onnx: its metadata was changed .*thresholds_px"):
+    with pytest.raises(DataError, match=r"a\.onnx: its metadata has been changed .*thresholds_px"):
         read_metadata(json.dumps({**WRITTEN, "calibration": {"thresholds_px": value}}), "a.onnx")

@@ -94,7 +94,7 @@ def test_the_folds_of_each_setting_are_pooled_first(tmp_path: Path) -> None:
     ("images", "about", "text"),
     [
         (range(5), {}, r"a measured 11 images and .*b 5, of which 5 are the same; settings are compared on the same"),
-        (IMAGES, {"n_train_images": None}, "is a training and .*b only measures a checkpoint"),
+        (IMAGES, {"n_train_images": None}, "is a training run, and .*b only measures a checkpoint"),
         (IMAGES, {"sha256": "1" * 64, "file": "other.json"}, "has the held-out images train.json, .*b has other.json"),
         (IMAGES, {"lr": 1}, "measured the same images, 14 of 14 .*both have the same split"),
     ],

@@ -79,4 +79,4 @@ def test_a_schedule_that_counts_steps_for_epochs_is_warned_of(discs, caplog):
     fit(discs, *ONE_CYCLE, "--model.lr_scheduler.total_steps=3", "--trainer.max_steps=9")
     assert "once per epoch" not in caplog.text
     fit(discs, *ONE_CYCLE, "--model.lr_scheduler.total_steps=9", "--trainer.max_steps=9")
-    assert "total_steps=9, but it is stepped once per epoch, 3 times. It will not get to its end" in caplog.text
+    assert "total_steps=9, but it is stepped once per epoch, 3 times. It will not reach its end" in caplog.text

@@ -115,7 +115,7 @@ def test_a_run_whose_folder_is_gone_keeps_its_traceback_elsewhere(tmp_path):
             RuntimeError(
                 "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer"
             ),
-            "another process of this training has ended",
+            "another process of this training run has ended",
         ),
     ],
 )

@@ -78,5 +78,5 @@ def test_too_few_points_make_no_copy(checkpoint, spots, capsys):
     run(["validate", f"--ckpt_path={checkpoint}", f"--data.val={spots}", *QUIET])
     assert not list(Path("runs").glob("*-validate/*.ckpt"))
     last = " ".join(capsys.readouterr().out.split("No calibrated copy was written")[1].split())
-    assert last.startswith(": a calibration needs 10 detections in the right place, and there are fewer. Train")
+    assert last.startswith(": a calibration needs 10 right detections, and there are fewer. First train")
     assert last.endswith("first.")

@@ -163,7 +163,7 @@ def test_a_run_whose_client_has_ended_continues_on_disk(connect: Connect, caplog
         finish_wandb(exit_code=0)
     first, second = warnings_of(caplog)
     assert "metrics could not be logged" in first
-    assert "the client has ended, so this run is logged on disk" in second
+    assert "the client has ended, so this run is logged to disk" in second
 
 
 class OddLogger(WandbLogger):
@@ -199,5 +199,5 @@ def test_a_setting_that_even_a_run_on_disk_refuses_costs_a_warning(
     logger = WandbLogger(project="a/b")
     prepare_wandb([logger])
     logger.log_metrics({"train/loss": 1.0}, 0)
-    assert "nothing of this run is logged" in warnings_of(caplog)[-1]
+    assert "nothing from this run is logged" in warnings_of(caplog)[-1]
     finish_wandb(exit_code=0)

@@ -111,7 +111,7 @@ def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint_before(discs, t
     assert caught.value.code == 1
     error = capsys.readouterr().err.splitlines()[-1]
     (folder,) = Path("runs").glob("*/checkpoints")
-    assert re.match(r"kpd fit: .*\.ckpt cannot be written: No space left on device\. runs/\S+\.ckpt is whole: ", error)
+    assert re.match(r"kpd fit: .*\.ckpt cannot be written: No space left on device\. runs/\S+\.ckpt is intact: ", error)
     assert sorted(os.listdir(folder)) == ["best.ckpt", "last.ckpt"]
     offered = re.search(r"`kpd fit --ckpt_path=(\S+)`", error)
     assert offered is not None

@@ -47,7 +47,7 @@ def test_a_setting_without_effect_is_refused(discs, capsys, words, message):
         (["--model.heatmap_sigma=300"], "heatmap_sigma is 300 px: the Gaussians fill"),
         (
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/mAP"],
-            "EarlyStopping watches val/mAP with mode=min, which takes an improvement for the opposite",
+            "EarlyStopping watches val/mAP with mode=min, which treats improvements as deterioration",
         ),
         (
             ["--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_scheduler.monitor=val/mAP"],
@@ -129,11 +129,11 @@ def test_a_timer_needs_no_more_than_its_duration(discs):
     [
         (
             ["--trainer.max_epochs=2", "--trainer.min_steps=50"],
-            "trainer.min_steps is 50, but trainer.max_epochs=2 ends the training after 6 steps",
+            "trainer.min_steps is 50, but trainer.max_epochs=2 ends training after 6 steps",
         ),
         (
             ["--trainer.max_epochs=9", "--trainer.max_steps=4", "--trainer.min_epochs=2"],
-            "trainer.min_epochs is 2, but trainer.max_steps=4 ends the training after 4 steps",
+            "trainer.min_epochs is 2, but trainer.max_steps=4 ends training after 4 steps",
         ),
         (["--trainer.max_epochs=2", "--trainer.min_steps=6"], None),
         (["--trainer.max_epochs=2", "--trainer.limit_train_batches=2", "--trainer.min_epochs=2"], None),
@@ -142,6 +142,6 @@ def test_a_timer_needs_no_more_than_its_duration(discs):
 def test_a_minimum_beyond_the_maximum_is_warned_of(discs, caplog, words, message):
     fit(discs, *words)
     if message is None:
-        assert "ends the training after" not in caplog.text
+        assert "ends training after" not in caplog.text
     else:
         assert message in caplog.text

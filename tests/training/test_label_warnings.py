@@ -91,7 +91,8 @@ def test_channels_that_no_mirror_maps_to_each_other_are_said(discs, caplog, pyte
     words = [f"--data.train={discs}", channels, "--data.flip_pairs=[[left, right]]", *words]
     messages = warnings_of(caplog, pytestconfig.rootpath / TINY, *words)
     start = (
-        "Heatmaps are not averaged with those of mirrored images: by data.flip_pairs, channel 'a' becomes red, right"
+        "Heatmaps are not averaged with those of mirrored images: according to data.flip_pairs, channel 'a' becomes "
+        "red, right"
     )
     assert any(one.startswith(start) for one in messages) == said
 

@@ -45,7 +45,7 @@ def test_a_full_disk_does_not_end_a_training(
     assert cli is not None
     assert cli.trainer.global_step == 6
     assert len(list(Path("runs").glob("*/checkpoints/*.ckpt"))) == 2
-    warnings = sorted(one.getMessage() for one in caplog.records if "The training goes on" in one.getMessage())
+    warnings = sorted(one.getMessage() for one in caplog.records if "Training continues" in one.getMessage())
     assert [text.split(" (")[0] for text in warnings] == [
         "No further entries of CSVLogger",
         "No metrics",

@@ -26,6 +26,6 @@ DEEPLABCUT = Format(
     write=write,
     has_occluded=False,
     image_folder=IMAGE_FOLDER,
-    # One folder for each video, without folders in it.
+    # One folder for each video, without subfolders.
     place_image=lambda split, parts: Path("_".join(parts[:-1]) or "images", parts[-1]),
 )

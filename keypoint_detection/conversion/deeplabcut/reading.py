@@ -1,4 +1,4 @@
-"""Reading tables and projects of DeepLabCut."""
+"""Read tables and projects of DeepLabCut."""
 
 import glob
 import math
@@ -64,16 +64,16 @@ def read(source: Path, reading: Reading) -> LabelSet:
 
 
 def _choose_scorer(paths: list[Path], config: dict[str, Any]) -> tuple[list[Path], list[str]]:
-    """Leave out tables beside that of the scorer whom the project names, as DeepLabCut does."""
+    """Keep only the tables of the scorer that the project names, as DeepLabCut does."""
     own = f"CollectedData_{config.get('scorer')}"
     folders = {path.parent for path in paths if path.stem == own}
     others = [path for path in paths if path.parent in folders and path.stem != own]
-    notes = [f"Left out, as the scorer of the project is {config['scorer']!r}: {path}." for path in others]
+    notes = [f"Left out because the scorer of the project is {config['scorer']!r}: {path}." for path in others]
     return [path for path in paths if path not in others], notes
 
 
 def _compare_with_config(tables: list[Table], config: dict[str, Any]) -> list[str]:
-    """Tell where the tables differ from what the project says."""
+    """Report where the tables differ from the project's config."""
     notes = []
     scorer = config.get("scorer")
     others = [table.path for table in tables if scorer and table.path.stem != f"CollectedData_{scorer}"]
@@ -98,11 +98,11 @@ def _note_folders_without_table(root: Path) -> list[str]:
     folders = [path for path in sorted((root / IMAGE_FOLDER).glob("*")) if path.is_dir()]
     # DeepLabCut puts its drawings of the labels into such folders.
     bare = [path for path in folders if not path.name.endswith("_labeled") and not any(path.glob("CollectedData_*"))]
-    return [f"Left out, as without a table: {count_in_words(len(bare), 'folder')}, e.g. {bare[0]}."] if bare else []
+    return [f"Left out: {count_in_words(len(bare), 'folder')} without a table, e.g. {bare[0]}."] if bare else []
 
 
 def _collect_categories(tables: list[Table], config: dict[str, Any], keypoints: list[str]) -> list[Category]:
-    """Make a category for the animals and one for what occurs only once; the order is that of the columns."""
+    """Make a category for the animals and one for parts that occur only once; the order is that of the columns."""
     columns = [column for table in tables for column in table.columns]
     animals = list(dict.fromkeys(one.bodypart for one in columns if one.individual != SINGLE))
     singles = list(dict.fromkeys(one.bodypart for one in columns if one.individual == SINGLE))
@@ -122,7 +122,7 @@ def _collect_categories(tables: list[Table], config: dict[str, Any], keypoints: 
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Read the config of the project that a folder is in; empty if there is none."""
+    """Read the config of the project that contains a folder; empty if there is none."""
     for place in (folder, *list(folder.absolute().parents)[:2]):
         path = place / "config.yaml"
         if path.is_file():
@@ -160,13 +160,13 @@ def _read_rows(
 def _find_frame(
     name: str, finder: ImageFinder, videos: dict[Path, VideoFrames], config: dict[str, Any], problems: Problems
 ) -> LabelledImage | None:
-    """Find a frame; if its image is not in the copy of the project, in the video that it was taken from."""
+    """Find a frame; if its image is missing from this copy of the project, find it in the original video."""
     tidy = tidy_name(name)
     folder = tidy.rpartition("/")[0]
     number = re.fullmatch(r"img(\d+)", Path(tidy).stem)
     paths = [] if number is None or finder.look_for([name]) else _find_videos(Path(folder).name, finder.roots, config)
     if number is None or not paths:
-        return finder.find([name])  # which records it if it is missing
+        return finder.find([name])  # which records a missing image
     if len(paths) > 1:
         problems.add("videos", f"{name}: is a frame of {' or of '.join(map(str, paths))}; remove one of them.")
         return None
@@ -201,7 +201,7 @@ def _read_window(path: Path, config: dict[str, Any]) -> list[int] | None:
 
 
 def _find_videos(stem: str, roots: list[Path], config: dict[str, Any]) -> list[Path]:
-    """Find the videos that a folder of frames may be of: the one that the project names, or all of its name."""
+    """Find the videos that a folder of frames may come from: the one that the project names, or all with its name."""
     stated = [Path(tidy_name(str(one))).name for one in config.get("video_sets") or {}]
     found = {
         path.name: path

@@ -1,4 +1,4 @@
-"""Tables of DeepLabCut as they are stored: where they are, their columns and rows."""
+"""Find and read the stored tables of DeepLabCut: their columns and rows."""
 
 import csv
 import io
@@ -15,14 +15,14 @@ from keypoint_detection.types import DataError
 SINGLE = "single"
 ANIMAL = "animal"
 IMAGE_FOLDER = "labeled-data"
-# What pandas calls columns whose header is empty.
+# The name that pandas gives columns whose header is empty.
 UNNAMED = "Unnamed: "
 # The columns of the image in tables that store its path in three cells.
 N_PATH_CELLS = 3
 
 
 class Column(NamedTuple):
-    """What a column of a table says of an image; the individual is empty if there is only one."""
+    """What a column of a table holds for an image; the individual is empty if there is only one."""
 
     individual: str
     bodypart: str
@@ -48,7 +48,7 @@ def is_deeplabcut(source: Path) -> bool:
 
 
 def prefer_csv(path: Path) -> Path:
-    """Take the .csv that DeepLabCut keeps beside a .h5."""
+    """Use the .csv that DeepLabCut keeps beside a .h5."""
     table = path.with_suffix(".csv")
     return table if path.suffix == ".h5" and table.is_file() else path
 
@@ -92,7 +92,7 @@ def read_table(path: Path) -> Table:
     problems = Problems()
     for column, count in Counter(columns).items():
         if count > 1 or column.bodypart.startswith(UNNAMED):
-            times = f" {count} times" if count > 1 else ", which is no name"
+            times = f" {count} times" if count > 1 else ", which is not a name"
             problems.add("columns", f"its header has the column {' '.join(filter(None, column))}{times}.")
     rows = []
     for number, line in enumerate(body, start=len(headers) + 1):
@@ -117,7 +117,7 @@ def _read_csv(path: Path) -> list[list[str]]:
         )
     try:
         text = read_text(path, "a table of DeepLabCut (.csv)")
-        # A spreadsheet saves with other separators where numbers have decimal commas.
+        # Spreadsheets use other separators in locales with decimal commas.
         separator = next((mark for mark in ";\t" if text.startswith(f"scorer{mark}")), ",")
         lines = [line for line in csv.reader(io.StringIO(text, ""), delimiter=separator) if line]
         return lines if separator == "," else [[_with_point(cell) for cell in line] for line in lines]

@@ -1,4 +1,4 @@
-"""Writing DeepLabCut projects: tables as .csv and .h5, and the config."""
+"""Write DeepLabCut projects: tables as .csv and .h5, and the config."""
 
 import csv
 import math
@@ -14,7 +14,7 @@ from keypoint_detection.extras import how_to_install
 from keypoint_detection.types import DataError
 
 SCORER = "kpd"
-# Where pandas finds the table in the file.
+# The key of the table in the file, as pandas stores it.
 H5_KEY = "df_with_missing"
 # The settings that DeepLabCut writes into every new project.
 DEFAULTS = {
@@ -91,7 +91,7 @@ def _write_h5(header: dict[str, list[str]], rows: list[list[str]], path: Path) -
     except ModuleNotFoundError:
         return False
     values = [[float(cell) if cell else math.nan for cell in row[N_PATH_CELLS:]] for row in rows]
-    # Text as objects, as in the versions of pandas that DeepLabCut runs on.
+    # Text stored as objects, as by the versions of pandas that DeepLabCut runs on.
     images = [pd.Index(cells, dtype=object) for cells in zip(*(row[:N_PATH_CELLS] for row in rows), strict=True)]
     names = [pd.Index(cells, dtype=object) for cells in header.values()]
     index, columns = pd.MultiIndex.from_arrays(images), pd.MultiIndex.from_arrays(names, names=list(header))
@@ -106,7 +106,7 @@ def _write_config(
     folder: Path,
     sizes: dict[str, tuple[int, int]],
 ) -> None:
-    """Write a project's config; DeepLabCut finds the folders of images by the names of videos, which may be missing."""
+    """Write a project's config; DeepLabCut finds image folders by the names of videos, which need not exist."""
     parts = {category.name == SINGLE: category.keypoints for category in categories}
     content: dict[str, Any] = {
         "Task": next((one.name for one in categories if one.name != SINGLE), ANIMAL),

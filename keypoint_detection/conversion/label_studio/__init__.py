@@ -1,16 +1,16 @@
 """Label Studio: its JSON export (not JSON-MIN), and pre-annotations to import.
 
 Keypoints are `keypointlabels`, objects `rectanglelabels` whose label is the category. A keypoint belongs to the
-rectangle that is its parent (`parentID`), that it has a relation to, or, failing both, the only one around it. Without
-rectangles, the n-th point of every label belongs to the n-th object, of the category `object`. A point whose region has
-a choice or a text like "occluded" has v=1, others v=2. Coordinates are in percent of the image's width and height,
-hence continuous.
+rectangle that is its parent (`parentID`), that it has a relation to, or, failing both, to the only rectangle around it.
+Without rectangles, the n-th point of every label belongs to the n-th object, whose category is `object`. A point whose
+region has a choice or a text like "occluded" has v=1, others v=2. Coordinates are percentages of the image's width and
+height, hence continuous.
 
-A task may have several images: `to_name` names the object tag that a region is on, which shows one entry of `data`, and
+A task can have several images: `to_name` names the object tag that a region is on, which shows one entry of `data`, and
 `item_index` the page if that is a list.
 
-The order of the keypoints is that of `label_config.xml` beside the export, if there is one, otherwise of `--keypoints`,
-otherwise the order of their first appearance.
+The order of the keypoints is that of `label_config.xml` beside the export, if there is one, otherwise that of
+`--keypoints`, otherwise the order in which they first appear.
 
 https://labelstud.io/guide/task_format. sleap-io reads only tasks made from its own videos, and returns the keypoints in
 an order that changes with every run.

@@ -1,4 +1,4 @@
-"""Which image a region drawn in Label Studio is on: object tags, pages, and the addresses of files."""
+"""Find the image that a region was drawn on in Label Studio: object tags, pages, and the addresses of files."""
 
 import base64
 import binascii
@@ -49,7 +49,7 @@ def list_views(
             problems.add("no image", f"{where} names no image: {task.get('data')!r:.80}.")
             return
         shown = {name: tags.get(name, name) for name in names or list(tags) or used or ["image"]}
-        # Many data have the name of their image once more.
+        # Many entries of `data` repeat the name of the image.
         is_one = len({list_names(pages[0])[-1].rpartition("/")[2] for pages in data.values()}) == 1
         if len(shown) == 1 and is_one and not set(shown.values()) & set(data):
             shown = dict.fromkeys(shown, "image" if "image" in data else next(iter(data)))
@@ -58,7 +58,7 @@ def list_views(
         if unknown:
             problems.add(
                 "several images",
-                f"{where} has the images {', '.join(data)}, and it is not known which of them {', '.join(unknown)} "
+                f"{where} has the images {', '.join(data)}, and it is unknown which of them {', '.join(unknown)} "
                 f"shows: save the labelling config as {CONFIG_NAME} beside the export.",
             )
             return
@@ -77,7 +77,7 @@ def list_views(
 
 
 def _is_on(entry: dict[str, Any], name: str, index: int, ids: dict[str, str], is_only: bool) -> bool:
-    """Whether an entry is on a page of an image; relations are on that of what they relate."""
+    """Whether an entry is on a page of an image; relations are on the page of the regions they relate."""
     to_name = str(entry.get("to_name") or ids.get(str(entry.get("from_id"))) or "")
     if entry.get("type") == "relation":
         return is_only or to_name == name
@@ -85,7 +85,7 @@ def _is_on(entry: dict[str, Any], name: str, index: int, ids: dict[str, str], is
 
 
 def _list_pages(key: str, value: Any) -> list[str]:
-    """List the addresses of images that an entry of `data` has; one called `image` may have names of any kind."""
+    """List the image addresses in an entry of `data`; one called `image` can contain names of any kind."""
     values = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(one, str) and one for one in values):
         return []
@@ -94,13 +94,13 @@ def _list_pages(key: str, value: Any) -> list[str]:
 
 
 def list_names(address: str) -> list[str]:
-    """List the names that the file at an address may have, the likeliest first.
+    """List the names that the file at an address could have, the most likely first.
 
     Label Studio encodes addresses; people who write tasks by hand leave `#`, `%` and `+` as they are.
     """
     parsed = urlparse(address)
     query = parse_qs(parsed.query)
-    if "fileuri" in query:  # of a cloud storage, signed when the image is shown
+    if "fileuri" in query:  # an address in cloud storage, signed when the image is shown
         uri = query["fileuri"][0].replace(" ", "+").translate(str.maketrans("-_", "+/"))
         try:
             address = base64.b64decode(uri + "=" * (-len(uri) % 4), validate=True).decode()
@@ -131,5 +131,5 @@ def read_config(path: Path) -> ElementTree.Element | None:
 
 
 def describe_layout(task: dict[str, Any], error: Exception) -> str:
-    """Say that a task has something in a place where an export has something else."""
+    """Report that the layout of a task differs from that of an export."""
     return f"task {task.get('id')} is not laid out as in a Label Studio export ({error})."

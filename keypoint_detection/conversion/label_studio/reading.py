@@ -1,4 +1,4 @@
-"""Reading JSON exports of Label Studio."""
+"""Read JSON exports of Label Studio."""
 
 from collections import Counter
 from pathlib import Path
@@ -27,7 +27,7 @@ def is_label_studio(content: Any) -> bool:
 
 
 def read(source: Path, reading: Reading) -> LabelSet:
-    """Read a JSON export of Label Studio; of a task with several annotations, the ground truth or the first.
+    """Read a JSON export of Label Studio; if a task has several annotations, use the ground truth or the first.
 
     Raises:
         DataError: it is not such an export, is broken, or its images are missing.
@@ -63,13 +63,15 @@ def read(source: Path, reading: Reading) -> LabelSet:
         raise DataError(f"{source}: no task is labelled.")
     if reshaped:
         images = count_in_words(len(reshaped), "image has", "images have")
-        notes.append(f"{images} another shape than when labelled, e.g. {reshaped[0]}. Draw the points on some to see.")
+        notes.append(
+            f"{images} another shape than when labelled, e.g. {reshaped[0]}. To check, draw the points on some of them."
+        )
     categories = _collect_categories([objects for _, objects in found], source, reading.keypoints)
     for image, objects in found:
         image.instances = _make_instances(objects, image.size, categories)
     left_out = {reason: others.pop(reason) for reason in (WITHOUT_PLACE, WITHOUT_LABEL) if reason in others}
     notes += [f"Regions of the kind {kind!r} are left out: {count}." for kind, count in others.items()]
-    notes += [f"Left out, as {reason}: {count_in_words(count, 'region')}." for reason, count in left_out.items()]
+    notes += [f"Left out: {count_in_words(count, 'region')} {reason}." for reason, count in left_out.items()]
     notes += notes_on_choice
     notes += ["The file has no annotations: its predictions are read."] if key == "predictions" else []
     return LabelSet(categories, [image for image, _ in found], notes)
@@ -88,7 +90,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
 def _choose_annotations(
     tasks: list[dict[str, Any]], key: str, problems: Problems
 ) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[str]]:
-    """Choose one of the annotations of each task that has any; return those tasks with it, and notes."""
+    """Choose one annotation for each task that has any; return these tasks with it, and notes."""
     chosen = []
     n_skipped = n_several = 0
     for task in tasks:
@@ -102,7 +104,7 @@ def _choose_annotations(
         if kept:
             filled = [one for one in kept if one.get("result")] or kept
             chosen.append((task, next((one for one in kept if one.get("ground_truth")), filled[0])))
-    notes = [f"Left out, as not labelled or skipped: {count_in_words(n_skipped, 'task')}."] if n_skipped else []
+    notes = [f"Left out: {count_in_words(n_skipped, 'task')} not labelled or skipped."] if n_skipped else []
     if n_several:
         several = count_in_words(n_several, "task has", "tasks have")
         notes.append(f"{several} several annotations; the ground truth or the first with labels is read.")
@@ -112,17 +114,17 @@ def _choose_annotations(
 def _check_size(
     task: dict[str, Any], result: list[dict[str, Any]], image: LabelledImage, problems: Problems
 ) -> list[str]:
-    """Record an image that was labelled on its side; return what to say of one of another shape.
+    """Record an image that was labelled on its side; return a note about one with a different aspect ratio.
 
-    Browsers show images as their EXIF rotation says, so the size in an export is the size as shown. Points are
-    percentages, so another scale does not matter.
+    Browsers apply the EXIF rotation, so the size in an export is the size as shown. Points are percentages, so another
+    scale does not matter.
     """
     height, width = image.size
     for entry in result:
         old_height, old_width = entry.get("original_height"), entry.get("original_width")
         if not (isinstance(old_height, int) and isinstance(old_width, int) and old_height > 0 and old_width > 0):
             continue
-        tolerance = max(height, width, old_height, old_width)  # of sides that were rounded
+        tolerance = max(height, width, old_height, old_width)  # the sides may have been rounded
         if abs(old_height * width - old_width * height) <= tolerance:
             return []
         if abs(old_height * height - old_width * width) <= tolerance:
@@ -149,7 +151,7 @@ def _collect_categories(images: list[list[DrawnObject]], source: Path, keypoints
             f"{source}: also has the keypoints {', '.join(unknown)}; keypoints names {', '.join(keypoints)}."
         )
     if sum(bool(labels) for labels in names.values()) == 1:
-        # What has not been drawn yet is still a keypoint of the only category.
+        # A label that has not been drawn yet is still a keypoint of the only category.
         names = {name: list(dict.fromkeys([*order, *labels])) for name, labels in names.items() if labels}
     place = {label: index for index, label in enumerate([*order, *unknown])}
     return [

@@ -10,14 +10,14 @@ from keypoint_detection.types import OCCLUDED, VISIBLE
 
 LOOSE = "object"
 OCCLUDED_WORDS = re.compile(r"occlu|hidden|invisible|not visible", re.IGNORECASE)
-# What regions that cannot be used are counted as.
+# Reasons for which regions cannot be used.
 WITHOUT_PLACE = "without a place in the image"
 WITHOUT_LABEL = "without a label"
 
 
 @dataclass
 class Region:
-    """One drawn region; coordinates are in percent. Regions of files made by hand may have no key, or the same."""
+    """One drawn region; coordinates are percentages. Regions in files made by hand may have no key, or share one."""
 
     key: str
     labels: list[str]
@@ -40,7 +40,7 @@ class DrawnObject:
 def read_objects(
     result: list[dict[str, Any]], task: dict[str, Any], problems: Problems, others: Counter[str]
 ) -> list[DrawnObject]:
-    """Gather the regions of one image as objects; `others` counts what is left out, by the reason."""
+    """Gather the regions of one image as objects; `others` counts what is left out, by reason."""
     rectangles: dict[str, Region] = {}
     points: list[Region] = []
     for entry in result:
@@ -61,7 +61,8 @@ def read_objects(
         if len(one.labels) > 1:
             named = ", ".join(one.labels)
             problems.add(
-                "labels", f"task {task.get('id')}, region {one.key}: is a rectangle labelled {named}; one is expected."
+                "labels",
+                f"task {task.get('id')}, region {one.key}: is a rectangle labelled {named}; one label is expected.",
             )
     return _gather(points, rectangles)
 
@@ -72,7 +73,7 @@ def _read_region(
     labels: Any = next((value[key] for key in ("keypointlabels", "rectanglelabels", "labels") if value.get(key)), [])
     x, y = value.get("x"), value.get("y")
     where = f"task {task.get('id')}, region {entry.get('id')}"
-    if x is None and y is None:  # a prompt of an automatic labeller
+    if x is None and y is None:  # a prompt for an automatic labeller
         others[WITHOUT_PLACE] += 1
         return None
     if not isinstance(x, int | float) or not isinstance(y, int | float):
@@ -100,7 +101,7 @@ def _read_key(entry: dict[str, Any], name: str) -> str:
 
 
 def _list_labels(labels: Any) -> list[str]:
-    """List the labels of a region, of which a point may have several: it is then one of each type."""
+    """List the labels of a region; a point can have several, and then counts as one point of each type."""
     listed = labels if isinstance(labels, list) else [labels]
     return list(dict.fromkeys(str(one) for one in listed if one not in (None, "")))
 

@@ -1,4 +1,4 @@
-"""Writing pre-annotations for Label Studio."""
+"""Write pre-annotations for Label Studio."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from keypoint_detection.types import NOT_LABELLED, OCCLUDED
 
 LOCAL_FILES = "/data/local-files/"
 
-# Diameter of the displayed points, in percent of the image's width.
+# Diameter of the displayed points, as a percentage of the image's width.
 POINT_PERCENT = 0.5
 
 

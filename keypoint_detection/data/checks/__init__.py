@@ -1,1 +1,1 @@
-"""Checks for what can be wrong with a data set beyond what reading refuses: pure functions that return findings."""
+"""Checks for problems of a data set beyond those that reading refuses: pure functions that return findings."""

@@ -38,11 +38,11 @@ class DataDescription(NamedTuple):
     Attributes:
         files: the COCO file of each part: `train`, `val`, `test`, or one without a name.
         image_root: the folder that file names are relative to; None: the folder of each file.
-        coordinates: what the numbers of the files mean.
-        categories: the categories that count; None: all.
+        coordinates: convention of the files' coordinates.
+        categories: the categories to use; None: all.
         channels: channel name to its keypoint types, or types with a channel each; None: those of the first file.
         requirements: what a detector requires of the data.
-        split: how a part of `train` is held out for validation; None: none is.
+        split: how a part of `train` is held out for validation; None: nothing is held out.
         missing_images: whether images whose file is missing are an error, or left out.
         outside_images: whether images outside the folder of the images are an error, or allowed.
     """
@@ -59,11 +59,11 @@ class DataDescription(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """What the checks found.
+    """The result of the checks.
 
     Attributes:
         findings: errors first, then warnings, then notes.
-        parts: the parts whose file could be read.
+        parts: the parts whose files could be read.
     """
 
     findings: list[Finding]
@@ -95,14 +95,14 @@ def audit(data: DataDescription, track: Track) -> Audit:
         except DataError as error:
             findings.append(Finding("error", "channels", str(table.path), 1, str(error)))
             continue
-        # As in a training, the first file defines the channels if nothing else does.
+        # As in training, the first file defines the channels if nothing else does.
         channels = channels or list(mapping)
         part, read, found = _check_part(name, table, mapping, scans, data)
         parts.append(part)
         seen += read
         findings += found
     alike = check_split_likeness(seen)
-    # Names are a guess, where images show it.
+    # Grouping by names is a guess; the images themselves are evidence.
     findings += alike or check_shared_groups(parts)
     return Audit(sorted(findings, key=lambda finding: finding.rank), parts)
 
@@ -166,7 +166,7 @@ def _check_part(
 
 
 def _check_split(table: CocoKeypoints, image_root: str | None, options: SplitOptions) -> list[Finding]:
-    """Say which groups are held out, or why the images cannot be divided as configured."""
+    """Report which groups are held out, or why the images cannot be divided as configured."""
     try:
         text = describe_split(table, image_root, options)
     except DataError as error:

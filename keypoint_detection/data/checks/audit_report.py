@@ -1,4 +1,4 @@
-"""The report of a check: text for people, and values for programs."""
+"""The report of a check: text for people, JSON for programs."""
 
 from collections import Counter
 from typing import Any

@@ -1,4 +1,4 @@
-"""The effect of the augmentation on a data set: which points leave the image, and examples to look at."""
+"""The effect of the augmentation on a data set: which points leave the image, with examples to look at."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,21 +14,21 @@ from keypoint_detection.data.dataset import KeypointsDataset, collate
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.types import Batch, DataError
 
-# Number of images that are augmented to count the points that leave them.
+# Number of images that are augmented to count the points lost.
 N_SAMPLES = 64
-# From this share of points upwards, a network learns too little of what is near the border.
+# If at least this share of points is lost, a network learns too little about what is near the border.
 MANY_LOST = 0.3
-# If images keep their size, they are reduced to this for counting and for looking at.
+# If images keep their size, they are reduced to this for counting and display.
 LARGEST_SIDE_PX = 512
 SEED = 0
 
 
 class Example(NamedTuple):
-    """An image of a training, before and after augmentation.
+    """A training image, before and after augmentation.
 
     Attributes:
         name: the file.
-        before: a batch of this one image, as in a validation.
+        before: a batch of this one image, as in validation.
         after: the same image augmented.
     """
 
@@ -40,7 +40,7 @@ class Example(NamedTuple):
 def check_augmentation(
     part: Part, requirements: Requirements, transform: Callable[..., Any], flip_pairs: Sequence[tuple[str, str]] | None
 ) -> list[Finding]:
-    """Find out whether an augmentation works, and how many points leave the image in it."""
+    """Find out whether an augmentation works, and how many points it moves out of the image."""
     source = str(part.path)
     plain, augmented = (_make_dataset(part, requirements, one, flip_pairs) for one in (None, transform))
     try:

@@ -1,4 +1,4 @@
-"""Images that are nearly black, as 12-bit values in 16-bit files are."""
+"""Find images that are nearly black, as 12-bit values in 16-bit files are."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.likeness import ScannedPart
 
-# Of 255. Twelve bits in a file of sixteen reach 15; photographs in the dark still have brighter spots than this.
+# Of 255. Twelve bits in a 16-bit file reach 15; even photographs in the dark have brighter spots than this.
 NEARLY_BLACK = 24
 
 

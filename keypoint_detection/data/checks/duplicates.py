@@ -1,8 +1,8 @@
 """Duplicate images: copies of a file, and frames that are nearly the same.
 
-Copies are found by a hash of the files, near-duplicates by the correlation of small grey images: for a photograph saved
-again in another size or quality it is above 0.999, for neighbouring frames of a video about 0.99, for photographs of
-the same thing from elsewhere below 0.6.
+Copies are found by a hash of the files, near-duplicates by the correlation of small grey images: above 0.999 for a
+photograph saved again in another size or quality, about 0.99 for neighbouring frames of a video, below 0.6 for
+photographs of the same thing from elsewhere.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# The side that thumbnails are reduced to for the search, fast enough even for 60 000 images.
+# The side that thumbnails are reduced to for the search, fast enough even for 60,000 images.
 SEARCH_SIDE_PX = 16
-# Images compared at once: 4 bytes per pair.
+# Images compared at a time: 4 bytes per pair.
 N_BLOCK = 2048
 # Grey levels by which a pixel of a thumbnail must differ to count as different: more than JPEG compression changes it.
 DIFFERENT_LEVELS = 12
-# Below this standard deviation an image is a single colour, and looks like any other.
+# Below this standard deviation an image is a single colour, and looks like any other such image.
 MIN_CONTRAST_LEVELS = 2.0
 
 
@@ -28,19 +28,19 @@ class Likeness(NamedTuple):
     share_different: float
 
 
-# Only a small part has moved a little, as between neighbouring frames.
+# Only a small part of the image has changed slightly, as between neighbouring frames.
 NEARLY_SAME = Likeness(0.995, 0.03)
 # Most of the image is the same: another frame from a camera that does not move.
 SAME_SCENE = Likeness(0.9, 0.1)
 
 
 class Neighbours(NamedTuple):
-    """For each of N images, the one most like it among others.
+    """For each of N images, the most similar one among others.
 
     Attributes:
         nearest: (N,) its index; -1 if there is none.
         is_nearly_same: (N,) whether the two are nearly the same.
-        is_same_scene: (N,) whether at least their scene is the same.
+        is_same_scene: (N,) whether at least the scene is the same.
     """
 
     nearest: NDArray[np.int64]
@@ -58,7 +58,7 @@ def find_copies(digests: Sequence[bytes]) -> list[list[int]]:
 
 
 def find_neighbours(thumbnails: NDArray[np.uint8], others: NDArray[np.uint8] | None) -> Neighbours:
-    """Find the image most like each image.
+    """Find the most similar image to each image.
 
     Args:
         thumbnails: (N, side, side) grey images; each side a multiple of 16.

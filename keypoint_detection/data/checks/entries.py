@@ -15,7 +15,7 @@ from keypoint_detection.data.coco_keypoints import name_category
 
 
 def check_entries(source: str, file: CocoFile, types: Sequence[KeypointType]) -> list[Finding]:
-    """Find wrong `num_keypoints`, entries that are there twice, impossible sizes, and keypoints without a name.
+    """Find wrong `num_keypoints`, repeated entries, impossible sizes, and keypoints without a name.
 
     Args:
         source: the name of the file.
@@ -34,7 +34,7 @@ def check_entries(source: str, file: CocoFile, types: Sequence[KeypointType]) ->
         findings.append(Finding("warning", "num_keypoints", source, len(said.miscounted), text, tuple(said.miscounted)))
     if said.repeated:
         text = agree(len(said.repeated), "annotation repeats", "annotations repeat")
-        text += " the points of another one in the same image: each point is there twice."
+        text += " the points of another one in the same image: each point occurs twice."
         findings.append(Finding("warning", "annotation_twice", source, len(said.repeated), text, tuple(said.repeated)))
     twice = [f"annotation id {name}: {count} times" for name, count in said.ids.items() if count > 1]
     if twice:
@@ -66,14 +66,14 @@ def _check_sizes(source: str, file: CocoFile) -> list[Finding]:
         return []
     text = agree(
         len(wrong),
-        "image has no height and width in pixels, so whether it is the image that was labelled cannot be told.",
-        "images have no height and width in pixels, so whether they are the images that were labelled cannot be told.",
+        "image has no height and width in pixels, so it is unknown whether it is the image that was labelled.",
+        "images have no height and width in pixels, so it is unknown whether they are the images that were labelled.",
     )
     return [Finding("warning", "size_unknown", source, len(wrong), text, tuple(wrong))]
 
 
 def _check_names(source: str, file: CocoFile, types: Sequence[KeypointType]) -> list[Finding]:
-    """Find keypoints whose category does not name them, so that they were numbered."""
+    """Find keypoints that were numbered because their category does not name them."""
     unnamed = {name_category(category) for category in file.categories if not category.keypoints}
     numbered = [str(one) for one in types if one.name.rpartition("_")[0] in unnamed]
     if not numbered:
@@ -88,7 +88,7 @@ def _check_names(source: str, file: CocoFile, types: Sequence[KeypointType]) -> 
 
 
 class _Annotations(NamedTuple):
-    """What is odd about annotations, one line each, and how often each id is used."""
+    """Oddities of annotations, one line each, and how often each id is used."""
 
     miscounted: list[str]
     repeated: list[str]
@@ -98,7 +98,7 @@ class _Annotations(NamedTuple):
 def _read_annotations(file: CocoFile) -> _Annotations:
     said = _Annotations([], [], Counter())
     seen: dict[tuple[str, ...], Any] = {}
-    # Each is parsed from its text again at every reading, so they are processed only once.
+    # Annotations are parsed from text on every pass, so they are processed only once.
     for entry in file.read_annotations():
         name = None if entry.id is msgspec.UNSET else entry.id
         if entry.id is not msgspec.UNSET:

@@ -7,22 +7,22 @@ from typing import Any, Literal
 from keypoint_detection.counting import agree
 from keypoint_detection.data.problems import Problems
 
-# What makes a training impossible or worthless; what deserves a look; what is good to know.
+# What makes training impossible or worthless; what deserves a look; what is for information.
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing found in one file, or between several.
+    """One kind of finding in one file, or across several.
 
     Attributes:
         level: `error`, `warning` or `note`.
         kind: a fixed name for programs, e.g. `unreadable`.
         source: the file or files in which it was found.
         count: their number.
-        summary: what it is and the fix, in a sentence or two that begin with the count: `agree` picks their words.
-        examples: some of them, one line each.
+        summary: the problem and the fix, in a sentence or two that begin with the count; `agree` picks their words.
+        examples: some examples, one line each.
     """
 
     level: Level
@@ -48,7 +48,7 @@ class Finding:
         return {**asdict(self), "examples": list(self.examples[:n_examples])}
 
 
-# Descriptions of the problems found while reading a COCO file and its images' headers: of one, and of several.
+# Descriptions of the problems found while reading a COCO file and its images' headers: singular and plural.
 SUMMARIES = {
     "category id": ("category has no unique id", "categories have no unique id"),
     "category names": (
@@ -95,7 +95,7 @@ SUMMARIES = {
 
 
 def findings_of_problems(source: str, problems: Problems) -> list[Finding]:
-    """Turn what reading refuses into errors, one per kind."""
+    """Turn the problems that reading refuses into errors, one per kind."""
     return [
         Finding(
             "error", _slug(kind), source, len(messages), agree(len(messages), *SUMMARIES[kind]) + ".", tuple(messages)

@@ -13,12 +13,12 @@ from keypoint_detection.data.checks.findings import Finding, shorten_list
 from keypoint_detection.data.checks.parts import Part
 from keypoint_detection.data.grouping import guess_group
 
-# With fewer images than this in the average group, they are not frames of videos.
+# With fewer images than this in the average group, the images are not frames of videos.
 MIN_MEAN_SIZE = 3
 # The approximate share of the images for validation.
 VAL_SHARE = 0.2
 N_NAMES = 5
-# Folders that contain a part of a data set; the same video may be in several.
+# Names of folders that contain one part of a data set; the same video can be in several.
 PART_FOLDER = re.compile(r"train|training|val|valid|validation|test|testing|eval", re.I)
 
 
@@ -54,7 +54,7 @@ def check_shared_groups(parts: Sequence[Part]) -> list[Finding]:
 
 
 def _guess_recordings(part: Part) -> list[str]:
-    """Guess the group of each image, with the folders of parts left out where the name says which video it is."""
+    """Guess the group of each image, leaving out the folders of parts where the name identifies the video."""
     names = []
     for path in part.table.image_paths:
         group = PurePath(guess_group(path.decode()))
@@ -68,7 +68,7 @@ def propose_split(groups: Sequence[str]) -> str:
     sizes = Counter(groups)
     target = VAL_SHARE * len(groups)
     picked: list[str] = []
-    # The largest that still fit, so that the training keeps the variety of many groups.
+    # The largest that still fit, so that training keeps the variety of many groups.
     for name, size in sizes.most_common():
         if sum(sizes[one] for one in picked) + size <= target or (not picked and name == sizes.most_common()[-1][0]):
             picked.append(name)

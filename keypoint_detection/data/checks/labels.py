@@ -1,4 +1,4 @@
-"""Checks on the labels, given the sizes of the images: cheap enough for the start of a training."""
+"""Checks on the labels, given the sizes of the images: cheap enough to run at the start of training."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding, shorten_list
 from keypoint_detection.data.checks.parts import Part, Requirements
 
-# A channel with fewer points than this has hardly been labelled, and a file with fewer images is a trial.
+# A channel with fewer points than this has hardly been labelled; a file with fewer images is only a trial.
 FEW_POINTS = 10
 # Number of points needed before their common range is informative.
 N_POINTS_FOR_RANGE = 10
@@ -17,16 +17,16 @@ N_POINTS_FOR_RANGE = 10
 PERCENT_LIMIT, PERCENT_MIN_SIDE_PX = 100, 200
 # Share of the points outside that swapping x and y must bring inside before it is suggested as the cause.
 SWAPPED_SHARE = 0.95
-# If a larger share of the points is outside, what the others are trained on is wrong as well.
+# If a larger share of the points is outside, the remaining points are wrong as well.
 MOSTLY = 0.5
 # Number of names that a message lists before it only counts.
 N_NAMES = 8
-# Nobody reads more examples than this, and describing a million takes long.
+# Nobody reads more examples than this, and describing a million takes a long time.
 N_DESCRIBED = 100
 
 
 def check_labels(part: Part, requirements: Requirements) -> list[Finding]:
-    """Check the labels of a part by themselves: coordinates, channels, numbers of points and their distances."""
+    """Check the labels of a single part: coordinates, channels, numbers of points and their distances."""
     return [
         *check_coordinates(part),
         *check_channels(part),
@@ -36,7 +36,7 @@ def check_labels(part: Part, requirements: Requirements) -> list[Finding]:
 
 
 def are_shares(points: NDArray[np.floating[Any]]) -> bool:
-    """Whether (P, 2) coordinates look like shares of a side instead of pixels; a few points are no sign."""
+    """Whether (P, 2) coordinates look like fractions of a side instead of pixels; a few points prove nothing."""
     return len(points) >= N_POINTS_FOR_RANGE and bool(points.min() >= 0 and points.max() <= 1)
 
 
@@ -48,8 +48,8 @@ def check_coordinates(part: Part) -> list[Finding]:
     examples = _describe(part, np.flatnonzero(is_known))
     if are_shares(points):
         text = (
-            "labelled points, which is all of them, have coordinates between 0 and 1: they look like shares of a side; "
-            "multiply them by width and height."
+            "labelled points, which is all of them, have coordinates between 0 and 1: they look like fractions of the "
+            "sides; multiply them by width and height."
         )
         return [Finding("error", "normalised", source, len(points), text, examples)]
     sides = part.sizes[part.sizes.all(axis=1)]
@@ -63,7 +63,7 @@ def check_coordinates(part: Part) -> list[Finding]:
     ):
         text = (
             "labelled points, which is all of them, have coordinates between 0 and 100, and the smallest side of an "
-            f"image is {sides.min()} px: they look like percent; multiply them by width / 100 and height / 100."
+            f"image is {sides.min()} px: they look like percentages; multiply them by width / 100 and height / 100."
         )
         return [Finding("warning", "percent", source, len(points), text, examples)]
     rows = np.flatnonzero(part.is_outside)
@@ -74,7 +74,7 @@ def check_coordinates(part: Part) -> list[Finding]:
     text += agree(len(rows), "is outside its image and is left out.", "are outside their image and are left out.")
     is_most = len(rows) >= N_POINTS_FOR_RANGE and len(rows) > MOSTLY * n_points
     if is_most:
-        text = f"of {n_points} labelled points are outside their image: these are not the pixels of these images."
+        text = f"of {n_points} labelled points are outside their image: the coordinates do not belong to these images."
     limits = part.sizes[part.owners][:, ::-1]
     would_fit = (points[:, ::-1] >= 0).all(axis=1) & (points[:, ::-1] <= limits).all(axis=1) & is_known
     if len(rows) >= N_POINTS_FOR_RANGE and would_fit.sum() > SWAPPED_SHARE * n_points:
@@ -131,7 +131,7 @@ def check_counts(part: Part, requirements: Requirements) -> list[Finding]:
 
 
 def check_distances(part: Part, requirements: Requirements) -> list[Finding]:
-    """Find pairs of points of a channel that are closer together than two detections may be."""
+    """Find pairs of points of a channel that are closer together than the minimum distance between two detections."""
     pairs, distances = _find_close_pairs(part, requirements)
     if not len(pairs):
         return []
@@ -145,7 +145,7 @@ def check_distances(part: Part, requirements: Requirements) -> list[Finding]:
         "found. "
     )
     size = "its own size" if requirements.image_size is None else f"data.image_size {list(requirements.image_size)}"
-    text += f"Each image is taken at {size}; a larger one, or a smaller distance, keeps them apart."
+    text += f"Each image is resized to {size}; a larger one, or a smaller distance, keeps them apart."
     return [Finding("warning", "min_distance", str(part.path), len(pairs), text, examples)]
 
 

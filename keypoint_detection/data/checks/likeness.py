@@ -15,11 +15,11 @@ from keypoint_detection.data.checks.parts import Part
 from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.images import ImageScan
 
-# If this share of the images shows the scene of another one, all are taken for one recording.
+# If this share of the images shows the scene of another one, all are treated as one recording.
 SCENE_SHARE = 0.5
 NO_GROUPS = (
-    "The names suggest no groups to split by: keep the frames of one video, or images taken in one go, on one side, or "
-    "divide them in time, as data.group_by=time does if the validation file is left out"
+    "The names suggest no groups to split by: keep the frames of one video, or images taken in one session, on one "
+    "side, or divide them in time, as data.group_by=time does if the validation file is left out"
 )
 
 
@@ -31,7 +31,7 @@ class ScannedPart:
         indices: (N,) their indices in the part.
         digests: (N) hashes of their files.
         thumbnails: (N, side, side) their small grey versions.
-        names: (N) their files, below the folder that contains the whole part.
+        names: (N) their file names, relative to the folder that contains the whole part.
     """
 
     def __init__(self, part: Part, scans: Sequence[ImageScan | None]) -> None:
@@ -41,7 +41,7 @@ class ScannedPart:
         self.digests = [scan.digest for _, scan in read]
         self.thumbnails: NDArray[np.uint8] = np.stack([scan.thumbnail for _, scan in read])
         paths = [part.table.image_paths[index].decode() for index in self.indices]
-        # The folder of a whole part, such as `train/` beside `val/`, is not a group of images.
+        # The folder of a whole part, such as `train/` beside `val/`, does not define a group of images.
         root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
         self.names = [os.path.relpath(path, root) for path in paths]
 
@@ -51,7 +51,7 @@ class ScannedPart:
 
 
 def check_copies(seen: ScannedPart) -> list[Finding]:
-    """Find files with equal content within a part, separately for those whose labels agree and differ."""
+    """Find files with equal content within a part, separately by whether their labels agree or differ."""
     table, source = seen.part.table, str(seen.part.path)
     equal: list[str] = []
     different: list[str] = []
@@ -90,7 +90,7 @@ def check_part_likeness(seen: ScannedPart, is_split_at_random: bool) -> list[Fin
     text += f"{agree(n_scene, 'shows', 'show')} the scene of another one"
     advice = _advise(seen.names)
     if is_split_at_random:
-        text += f": a random part is held out for validation, which will then measure what was trained on. {advice}."
+        text += f": a random part is held out for validation, which would resemble the training images. {advice}."
     else:
         text += f". Do not split them at random. {advice}."
     return [

@@ -1,4 +1,4 @@
-"""Where missing image files could be instead, and what to do about them."""
+"""Find where missing image files could be, and suggest what to do about them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,15 +8,15 @@ from keypoint_detection.counting import agree
 from keypoint_detection.data.video import VIDEO_SUFFIXES
 from keypoint_detection.destinations import shorten_path
 
-# Maximum number of folders searched; a home folder may contain millions.
+# Maximum number of folders searched; a home folder can contain millions.
 MAX_FOLDERS = 5000
 
 
 def advise_on_missing(names: Sequence[str], n_images: int, root: Path, file: Path | None) -> str:
-    """Say where missing images are likely to be, and how to leave them out.
+    """Suggest where missing images are likely to be, and how to leave them out.
 
     Args:
-        names: their names in the file of labels.
+        names: their names in the label file.
         n_images: number of images in that file.
         root: the folder where they were expected. It and its parent are searched.
         file: the COCO file of a command that finds images only by their whole names; None for `kpd convert`, which also
@@ -36,7 +36,7 @@ def _say_where(names: Sequence[str], is_all: bool, root: Path, file: Path | None
     places = [root.parent / part for part in _list_ends(first) if (root.parent / part).is_file()]
     for folder, files in _walk([root]):
         places += [folder / name for name in files if name.lower() == first.name.lower()]
-    # A list of images inside the root names them as they are: another root does not help.
+    # An image list inside the root names its files directly, so another root does not help.
     for there in [] if any(path.is_relative_to(root) for path in wanted) else places:
         n_equal = _count_equal_parts(first, there)
         if not n_equal:
@@ -60,17 +60,18 @@ def _say_where(names: Sequence[str], is_all: bool, root: Path, file: Path | None
             return f"With --data.image_root={folder_name}, all would be found."
         if file is None:
             option = f"--data.image_root={folder_name}"
-            return f"Images of these names are in {folder_name}: if they are the ones, give {option}."
+            return f"Images of these names are in {folder_name}: if they are the right ones, give {option}."
         return (
-            f"Images of these names are in {folder_name}: if they are the ones, `kpd convert {file} "
+            f"Images of these names are in {folder_name}: if they are the right ones, `kpd convert {file} "
             f"--image_root={folder_name} --output=NEW.json` writes a file that finds them."
         )
     if in_other_case and not is_there:
-        return f"{shorten_path(in_other_case)} differs from {first} in upper and lower case: rename one of them."
+        return f"{shorten_path(in_other_case)} differs from {first} only in upper and lower case: rename one of them."
     if is_there:
-        return "No folder here has all of them."
+        return "No single folder nearby has all of them."
     kind = "video" if first.suffix.lower() in VIDEO_SUFFIXES else "image"
-    return f"No {kind} of {agree(len(names), 'this name', 'these names')} was found nearby."
+    elsewhere = "; if they are elsewhere, give their folder with --data.image_root" if is_all else ""
+    return f"No {kind} of {agree(len(names), 'this name', 'these names')} was found nearby{elsewhere}."
 
 
 def _list_ends(path: PurePosixPath) -> list[Path]:
@@ -78,7 +79,7 @@ def _list_ends(path: PurePosixPath) -> list[Path]:
 
 
 def _count_equal_parts(name: PurePosixPath, there: Path) -> int:
-    """Count the last parts that two paths have in common."""
+    """Count the trailing parts that two paths have in common."""
     pairs = zip(reversed(name.parts), reversed(there.parts), strict=False)
     return next((number for number, (one, other) in enumerate(pairs) if one != other), len(name.parts))
 

@@ -1,4 +1,4 @@
-"""One part of a data set as the checks see it: labels, true image sizes, channels, and what a detector requires."""
+"""One part of a data set as the checks see it: labels, true image sizes, channels, and a detector's requirements."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,16 +32,16 @@ class Requirements(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The labels of a file, and what is known of its images (I images, P labelled points, C channels).
+    """The labels of a file, and what is known about its images (I images, P labelled points, C channels).
 
     Attributes:
-        name: `train`, `val` or `test`; empty for a file by itself.
+        name: `train`, `val` or `test`; empty for a single file.
         table: the labels.
         sizes: (I, 2) true (height, width) in pixels, upright; 0 if an image cannot be read.
         channels: channel name to the keypoint types it collects.
         owners: (P,) the image that each point belongs to.
         is_outside: (P,) whether a point is outside its image.
-        in_channels: (P, C) the points that count, by channel.
+        in_channels: (P, C) whether each point counts in each channel.
     """
 
     name: str
@@ -88,7 +88,7 @@ def make_part(
     channels: Mapping[str, Sequence[str]],
     visible_only: bool,
 ) -> Part:
-    """Join labels and sizes; points outside their image are not used, nor are occluded ones if they do not count."""
+    """Join labels and sizes; points outside their image are not used; nor are occluded ones if they do not count."""
     owners = np.repeat(np.arange(len(table.image_ids)), np.diff(table.offsets))
     limits = sizes[owners][:, ::-1]
     is_known = limits.min(axis=1) > 0

@@ -10,14 +10,14 @@ from keypoint_detection.images import ImageError, ImageScan, scan_image
 
 # Enough to distinguish two frames of a video from two copies of one; 1 kB per image.
 THUMBNAIL_SIDE_PX = 32
-# Reading waits for the disk.
+# More than the cores, because reading waits for the disk.
 N_THREADS_PER_CORE = 2
-# Pillow decodes under Python's lock, so only processes can share the work. They take half a second to start, in which
-# one core reads hundreds of JPEG files at an eighth of their size, but few files of other kinds.
+# Pillow holds Python's lock while decoding, so only processes can share the work. They take half a second to start; in
+# that time one core reads hundreds of JPEG files at an eighth of their size, but few files of other kinds.
 N_WORTH_PROCESSES = 100
 FAST_SUFFIXES = (".jpg", ".jpeg")
 N_FAST_WORTH_PROCESSES = 2000
-# Number of images that a process gets at a time.
+# Number of images handed to a process at a time.
 CHUNK = 8
 
 
@@ -28,7 +28,7 @@ def scan_images(paths: Sequence[str]) -> Iterator[ImageScan | ImageError]:
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool: Executor
     if is_much and n_cores > 1:
-        # Not by fork: the process may have threads. Ctrl-C, which goes to all processes, is left to the main one.
+        # No forking: the process may have threads. Ctrl-C, which goes to all processes, is left to the main one.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(n_cores, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
     else:

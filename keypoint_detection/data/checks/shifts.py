@@ -1,4 +1,4 @@
-"""Labels that belong to the image before or after their own, as in a list that slipped by one line."""
+"""Find labels that belong to the image before or after their own, as in a list that slipped by one line."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 from keypoint_detection.data.checks.findings import Finding
 from keypoint_detection.data.checks.parts import Part
 
-# Fewer labelled images than this allow no firm conclusion.
+# With fewer labelled images than this, no firm conclusion is possible.
 MIN_IMAGES = 20
-# Number of standard errors by which labels must fit the neighbouring image better to be reported.
+# Number of standard errors by which labels must fit the neighbouring image better before it is reported.
 MIN_SIGMAS = 5.0
-# Better than their own image, and better than images this many places away: labelled points may be where most images
-# differ from the median and their own does not, which every other image then seems to fit.
+# Better than their own image, and better than images this many places away: labelled points may lie where most images
+# differ from the median and their own does not, so that every other image seems to fit better.
 COMPARED_SHIFTS = (0, 5, -5)
 # Share of the points outside their image that must be inside the neighbouring one.
 OUTSIDE_RATIO = 0.2
@@ -22,7 +22,7 @@ def check_shift(part: Part, thumbnails: NDArray[np.uint8]) -> list[Finding]:
     """Find out whether labels fit the previous or the next image better than their own.
 
     There are two signs: points outside their image but inside a neighbour of another size; and, if the camera does not
-    move, what that neighbour shows at the points but other images do not.
+    move, something at the points that this neighbour shows but other images do not.
 
     Args:
         part: labels and sizes.
@@ -47,7 +47,7 @@ def _by_name(part: Part) -> NDArray[np.int64]:
 
 
 def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.int64], shift: int) -> str:
-    """Say why labels fit the image `shift` places further on better than their own; empty if they do not."""
+    """Explain why labels fit the image `shift` places further on better than their own; empty if they do not."""
     is_known: NDArray[np.bool_] = part.sizes.min(axis=1) > 0
     partner = _partners(order, shift)
     owners = part.owners
@@ -62,7 +62,7 @@ def _fits_better(part: Part, thumbnails: NDArray[np.uint8], order: NDArray[np.in
     rarity = _rarity(thumbnails, is_known)
     sigmas = min(_compare_rarity(part, rarity, partner, _partners(order, other), rows) for other in COMPARED_SHIFTS)
     if sigmas > MIN_SIGMAS:
-        return f"what stands out there is nearer to them, by {sigmas:.0f} standard errors"
+        return f"the distinct parts of that image are nearer to them, by {sigmas:.0f} standard errors"
     return ""
 
 

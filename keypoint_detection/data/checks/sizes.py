@@ -1,4 +1,4 @@
-"""How large images and objects are, and which input size suits them."""
+"""Measure how large images and objects are, and propose an input size that suits them."""
 
 import math
 from typing import Any, NamedTuple
@@ -78,7 +78,7 @@ def check_object_sizes(part: Part, requirements: Requirements) -> list[Finding]:
 def _measure_objects(
     part: Part, scales: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the longer side of every object (of its points or its box), and its points' distances to their nearest."""
+    """Return the longer side of each object (its points or its box), and the distance of each point to its nearest."""
     table = part.table
     rows = np.flatnonzero(~part.is_outside)
     points = table.truths.points[rows] * (1 if scales is None else scales[part.owners[rows]])

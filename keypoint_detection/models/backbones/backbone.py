@@ -1,4 +1,4 @@
-"""What every backbone declares."""
+"""The interface of every backbone."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -15,12 +15,13 @@ class Backbone(nn.Module, ABC):
     """Turn normalised images (B, 3, H, W) into features (B, out_channels, H / stride, W / stride).
 
     A subclass sets `stride`, `out_channels` and `size_multiple` in its `__init__`, whose typed parameters become
-    `--model.backbone.*` on the command line. They are stored in `init_args`, so that a checkpoint can rebuild it.
+    `--model.backbone.*` on the command line. Their values are stored in `init_args`, so that the backbone can be
+    rebuilt from a checkpoint.
 
     Attributes:
         stride: input pixels per feature cell: 1, 2 or 4.
         out_channels: channels of the feature map.
-        size_multiple: height and width of the input must be multiples of it; the detector pads to that.
+        size_multiple: height and width of the input must be multiples of it; the detector pads images accordingly.
         pixel_mean: mean of RGB in [0, 1], subtracted from the image.
         pixel_std: standard deviation of RGB, by which the image is divided.
         init_args: the arguments that the backbone was created with, including defaults.
@@ -55,14 +56,14 @@ class Backbone(nn.Module, ABC):
         return instance
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
-        """Give `copy.deepcopy` and `pickle` the arguments that `__new__` requires."""
+        """Provide `copy.deepcopy` and `pickle` with the arguments that `__new__` requires."""
         return (), self.init_args
 
     def load_pretrained(self) -> None:
-        """Load pretrained weights, if the backbone has any; called once, by a new training."""
+        """Load pretrained weights, if the backbone has any; called once, by a new training run."""
 
     def pretrained_part(self) -> nn.Module | None:
-        """Return the part that can start with trained weights, which a training may freeze or change more slowly."""
+        """Return the part that can start with trained weights, which training can freeze or change more slowly."""
         return None
 
     @abstractmethod

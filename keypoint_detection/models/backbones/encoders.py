@@ -1,4 +1,4 @@
-"""Encoders of timm: how they are created, and where their pretrained weights come from."""
+"""Create timm encoders, and load their pretrained weights."""
 
 import difflib
 import logging
@@ -18,22 +18,23 @@ from keypoint_detection.models.backbones.packages import WEIGHT_PACKAGES, find_p
 
 logger = logging.getLogger(__name__)
 
-# What is recommended where no weights can be downloaded.
+# Recommended where no weights can be downloaded.
 DEFAULT_PACKAGE, DEFAULT_ENCODER = next(iter(WEIGHT_PACKAGES.items()))
-# Windowed transformers take multiples of their window size at the coarsest scale.
+# Windowed transformers accept multiples of their window size at the coarsest scale.
 SIZE_MULTIPLES = (32, 64, 128, 224, 256, 384, 512)
-# How timm creates a model: features of every scale, or tokens of every block for images of any size.
+# Options for timm to create a model: features of every scale, or tokens of every block for images of any size.
 PYRAMID: Mapping[str, Any] = {"features_only": True}
-# Without the second, windowed transformers insist on the size of the images that they were trained with.
+# Without the second option, windowed transformers only accept images of the size they were trained on.
 PYRAMIDS: tuple[Mapping[str, Any], ...] = (PYRAMID, {**PYRAMID, "strict_img_size": False})
 PLAIN_TRANSFORMER: Mapping[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
-# What timm raises if a model cannot be created that way.
+# Errors that timm raises if a model cannot be created with these options.
 NOT_SUITED = (RuntimeError, AttributeError, AssertionError, NotImplementedError, TypeError)
-# A classifier's last layers are not used; a larger share of a file belongs to another network.
+# Maximum share of unused weights in a file: a classifier's last layers are not used, but a larger share suggests
+# another network.
 LARGEST_UNUSED_SHARE = 0.2
-# The share of an encoder's weights that a file may lack before it is taken for another network's.
+# Maximum share of an encoder's weights that a file can lack before it is assumed to belong to another network.
 LARGEST_MISSING_SHARE = 0.1
-# How the names of the weights in a checkpoint of this package begin.
+# Prefixes of the weight names in a checkpoint of this package.
 OWN_PREFIX = "network.backbone."
 N_EXAMPLES = 3
 
@@ -42,12 +43,12 @@ class Encoder(NamedTuple):
     """An encoder with random weights.
 
     Attributes:
-        module: from images (B, 3, H, W) to features, from fine to coarse.
+        module: maps images (B, 3, H, W) to features, from fine to coarse.
         channels: number of channels of each feature map.
         reductions: input pixels per cell of each feature map, ascending.
         size_multiple: height and width of the images must be multiples of it.
-        pixel_mean: mean of RGB in [0, 1], which the weights expect to be subtracted.
-        pixel_std: standard deviation of RGB, by which they expect the image to be divided.
+        pixel_mean: mean of RGB in [0, 1] that the weights expect to be subtracted.
+        pixel_std: standard deviation of RGB by which they expect the image to be divided.
         options: the options that timm created it with.
         is_channels_last: whether feature maps are (B, H, W, C) rather than (B, C, H, W).
     """
@@ -66,8 +67,8 @@ def create_encoder(name: str) -> Encoder:
     """Create a timm encoder that returns features of several scales, with random weights.
 
     Raises:
-        ValueError: timm has no model of that name, or the model does not return features of several scales, or takes
-            images of one size only.
+        ValueError: timm has no such model, or the model does not return features of several scales, or only accepts
+            images of one size.
     """
     try:
         module = _create(name, PYRAMID)
@@ -98,15 +99,15 @@ def create_encoder(name: str) -> Encoder:
 
 
 def create_transformer(name: str, n_features: int) -> tuple[Encoder, list[int]]:
-    """Create a timm vision transformer that takes images of any size, with random weights.
+    """Create a timm vision transformer that accepts images of any size, with random weights.
 
     Args:
         name: the timm model.
         n_features: how many of its blocks return features.
 
     Returns:
-        The encoder, of one reduction, without the classifier; and the indices of the blocks, evenly spaced and with the
-        last one among them.
+        The encoder, with a single reduction and without the classifier; and the indices of the blocks, evenly spaced
+        and including the last.
 
     Raises:
         ValueError: timm has no such model, it is not a plain vision transformer, or it has too few blocks.
@@ -116,9 +117,9 @@ def create_transformer(name: str, n_features: int) -> tuple[Encoder, list[int]]:
         depth, info = len(module.blocks), module.feature_info[-1]
     except NOT_SUITED as error:
         raise ValueError(
-            f"{name} of timm is not a vision transformer that takes images of any size, as e.g. "
-            "vit_small_patch14_dinov2.lvd142m, vit_small_patch16_dinov3 or vit_tiny_patch16_224 are. Models with "
-            "features of several scales need the backbone TimmUnet."
+            f"{name} of timm is not a vision transformer that accepts images of any size, unlike e.g. "
+            "vit_small_patch14_dinov2.lvd142m, vit_small_patch16_dinov3 or vit_tiny_patch16_224. Models with features "
+            "of several scales need the backbone TimmUnet."
         ) from error
     if n_features > depth:
         raise ValueError(f"backbone.n_features is {n_features}; {name} has {depth} blocks, which is the maximum.")
@@ -159,18 +160,18 @@ def _pixel_statistics(module: Any) -> tuple[tuple[float, float, float], tuple[fl
 
 
 def _try_sizes(name: str, coarsest: int) -> tuple[int, list[tuple[int, ...]], Mapping[str, Any]]:
-    """Try on meta tensors which sizes an encoder accepts.
+    """Determine, on meta tensors, which sizes an encoder accepts.
 
     Args:
         name: the timm model.
         coarsest: input pixels per cell of the coarsest feature map.
 
     Returns:
-        The number of which height and width must be multiples; the shapes of the features, without the batch, of the
+        The number of which height and width must be multiples; the shapes of the features, without the batch, for the
         smallest such image that is twice as wide as high; and the options to create it with.
 
     Raises:
-        ValueError: it takes images of one size only.
+        ValueError: it only accepts images of one size.
     """
     import timm
 
@@ -186,11 +187,11 @@ def _try_sizes(name: str, coarsest: int) -> tuple[int, list[tuple[int, ...]], Ma
                 except (RuntimeError, AssertionError):
                     continue
                 return multiple, [tuple(feature.shape[1:]) for feature in features], options
-    raise ValueError(f"{name} of timm takes images of one size only; choose an encoder that takes any size.")
+    raise ValueError(f"{name} of timm only accepts images of one size; choose an encoder that accepts any size.")
 
 
 def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, options: Mapping[str, Any]) -> None:
-    """Load pretrained weights into an encoder, and log how many there were and which were missing.
+    """Load pretrained weights into an encoder, and log how many were found and which were missing.
 
     Args:
         encoder: from `create_encoder` or `create_transformer`; changed in place.
@@ -216,35 +217,36 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: bool | str, opti
     if broken:
         raise ValueError(
             f"backbone.pretrained: {origin} has {count_in_words(len(broken), 'weight')} with NaN or infinity, e.g. "
-            f"{broken[0]}: the training that wrote it diverged, or the file is damaged. Give another one."
+            f"{broken[0]}: the training run that wrote it diverged, or the file is damaged. Give another one."
         )
     expected = encoder.state_dict()
     fitting = find_fitting(_rename(state, expected), expected)
     missing = [key for key in expected if key not in fitting]
     if len(fitting) < SMALLEST_SHARE * len(expected):
         raise ValueError(
-            f"backbone.pretrained: of the {len(expected)} weights of {name}, {origin} contains {len(fitting)}; missing "
-            f"are {', '.join(missing[:N_EXAMPLES])}, … Does the file belong to that model?"
+            f"backbone.pretrained: of the {len(expected)} weights of {name}, {origin} contains {len(fitting)}; it "
+            f"lacks {', '.join(missing[:N_EXAMPLES])}, … Does the file belong to that model?"
         )
     if len(missing) > LARGEST_MISSING_SHARE * len(expected):
         logger.warning(
-            "backbone.pretrained: %d of the %d weights of %s are not in %s and start at random, e.g. %s: do those "
-            "there belong to another model?",
+            "backbone.pretrained: %d of the %d weights of %s are not in %s and start at random, e.g. %s: does the "
+            "file belong to another model?",
             *(len(missing), len(expected), name, origin, missing[0]),
         )
     n_unused = len(state) - len(fitting)
     if n_unused > LARGEST_UNUSED_SHARE * len(state):
         logger.warning(
-            "backbone.pretrained: %d of the %d weights in %s are not used by %s: do they belong to a larger model?",
+            "backbone.pretrained: %d of the %d weights in %s are not used by %s: does the file belong to a larger "
+            "model?",
             *(n_unused, len(state), origin, name),
         )
     encoder.load_state_dict(fitting, strict=False)
-    rest = f"; new are {', '.join(missing[:N_EXAMPLES])}, …" if missing else ""
+    rest = f"; random instead: {', '.join(missing[:N_EXAMPLES])}, …" if missing else ""
     logger.info("%s: %d of %d pretrained weights from %s%s.", name, len(fitting), len(expected), origin, rest)
 
 
 def _rename(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights as in a `features_only` model, which flattens the modules of the outermost level."""
+    """Rename weights as in a `features_only` model, which flattens the outermost level of modules."""
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         plain = key.removeprefix("module.")
@@ -263,7 +265,7 @@ def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         with keeping_to_cache() if obstacle else nullcontext():
             state: dict[str, Tensor] = timm.create_model(name, pretrained=True, **options).state_dict()
-    # The hub's client raises errors of a dozen kinds, of its own and of the libraries below it.
+    # The hub's client raises a dozen kinds of errors, its own and those of underlying libraries.
     except Exception as error:
         where = f"https://huggingface.co/{config.hf_hub_id}" if config and config.hf_hub_id else "the page of the model"
         unfrozen = " --model.backbone.frozen=false" if options == PLAIN_TRANSFORMER else ""
@@ -279,7 +281,7 @@ def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _read_package(package: str, name: str) -> dict[str, Tensor]:
-    """Read the weights in a package; entry by entry they are those of timm's model, under other names."""
+    """Read the weights in a package; they are those of timm's model, in the same order but under other names."""
     import timm
 
     state = _read(str(locate_weights(package, name)))
@@ -302,7 +304,7 @@ def _read(path: str) -> dict[str, Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except Exception as error:  # unpickling a broken file may raise anything
+    except Exception as error:  # unpickling a broken file can raise anything
         raise ValueError(
             f"backbone.pretrained: {path} cannot be read as a file of weights ({explain_unreadable(error)})."
         ) from error
@@ -311,8 +313,8 @@ def _read(path: str) -> dict[str, Tensor]:
             content = content[key]
     if isinstance(content, dict) and any(str(name).startswith(OWN_PREFIX) for name in content):
         raise ValueError(
-            f"backbone.pretrained: {path} is a checkpoint of kpd, not the weights of an encoder alone. Start from it "
-            f"with --model.init_from={path}."
+            f"backbone.pretrained: {path} is a kpd checkpoint, not a file of encoder weights. Start from it with "
+            f"--model.init_from={path}."
         )
     if not (isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())):
         raise ValueError(f"backbone.pretrained: {path} does not contain a mapping of names to weights.")

@@ -1,4 +1,4 @@
-"""The hub that the weights of timm come from: whether it can be reached, found out in seconds."""
+"""Find out in seconds whether the hub that timm's weights come from can be reached."""
 
 import threading
 import urllib.error
@@ -6,20 +6,19 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Long enough for a slow proxy; the hub's own client would try for a minute.
+# Long enough for a slow proxy; the hub's own client would keep trying for a minute.
 TIMEOUT_S = 5
 
 
 def find_obstacle() -> str | None:
     """Check once whether the hub answers.
 
-    Returns:
-        Why it cannot be reached; None if it answers, whatever that is.
+    Returns: The reason why it cannot be reached; None if it gives any answer.
     """
     from huggingface_hub import constants
 
     found: list[str | None] = []
-    # A daemon, as a name that nobody resolves can take longer than any time limit of a connection.
+    # A daemon thread, as a failing name lookup can take longer than any connection timeout.
     thread = threading.Thread(target=lambda: found.append(_ask(constants.ENDPOINT)), daemon=True)
     thread.start()
     thread.join(2 * TIMEOUT_S)
@@ -29,7 +28,7 @@ def find_obstacle() -> str | None:
 
 def _ask(address: str) -> str | None:
     try:
-        # Minds the proxies of the environment, as the hub's client does.
+        # Respects the proxies set in the environment, as the hub's client does.
         with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT_S):
             return None
     except urllib.error.HTTPError:
@@ -40,7 +39,7 @@ def _ask(address: str) -> str | None:
 
 @contextmanager
 def keeping_to_cache() -> Iterator[None]:
-    """Restrict the hub's client to what it has already downloaded, without any request."""
+    """Restrict the hub's client to files it has already downloaded, without any request."""
     from huggingface_hub import constants
 
     previous = constants.HF_HUB_OFFLINE

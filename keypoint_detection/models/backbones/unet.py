@@ -15,11 +15,13 @@ class Unet(Backbone):
     every scale and basic residual blocks (He et al. 2015, https://arxiv.org/abs/1512.03385) at the coarsest one.
 
     Args:
-        n_channels: channels of every layer. Time and memory grow with it, but less than with its square.
-        n_downsampling_layers: how often the image is halved. Each layer doubles how far the network sees.
-        n_resnet_blocks: residual blocks at the coarsest scale. With the defaults, a point is found from about 330 x 330
-            pixels around it, and each block adds 64: points that look alike are distinguished by what is far away. Use
-            fewer of both if a point's surroundings suffice, as on a single small object: less is then memorised.
+        n_channels: channels of every layer. Time and memory grow faster than in proportion, but more slowly than with
+            its square.
+        n_downsampling_layers: how many times the resolution is halved. Each layer doubles how far the network sees.
+        n_resnet_blocks: residual blocks at the coarsest scale. With the defaults, the network sees about 330 x 330
+            pixels around a point, and each block adds 64: points that look alike are distinguished by distant
+            surroundings. Use fewer of both if close surroundings suffice, as on a single small object: the network then
+            memorises less.
         kernel_size: side of every convolution's kernel in cells; odd.
 
     Raises:

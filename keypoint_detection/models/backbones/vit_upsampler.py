@@ -19,12 +19,12 @@ class VitUpsampler(Backbone):
     The tokens of several blocks, as images, pass through a 1x1 convolution and double in size by interpolation and 3x3
     convolutions, after ViTPose (Xu et al. 2022, https://arxiv.org/abs/2204.12484, section 3.1). Features of DINOv2
     (Oquab et al. 2023, https://arxiv.org/abs/2304.07193) recognise parts of objects without further training, so the
-    transformer may stay frozen. Position embeddings are interpolated to the image's own size.
+    transformer can stay frozen. Position embeddings are interpolated to the image's own size.
 
     Args:
         encoder: a plain timm vision transformer, e.g. `vit_small_patch14_dinov2.lvd142m`,
             `vit_small_patch16_dinov3`, `vit_tiny_patch16_224`.
-        pretrained: the encoder's weights at the start of a training: `true` downloads timm's own, `false` starts from
+        pretrained: the encoder's weights at the start of training: `true` downloads timm's own, `false` starts from
             random ones, a path reads a file (.safetensors, .pth). Nothing is loaded if the weights come from a kpd
             checkpoint.
         frozen: leave the encoder unchanged, which is faster and needs less memory; `false` trains it too, preferably
@@ -32,8 +32,8 @@ class VitUpsampler(Backbone):
         n_features: how many blocks of the encoder return features, evenly spaced up to the last.
         output_stride: pixels per heatmap cell. Each step from 1 to 2 to 4 is faster and less precise.
         width: channels of every layer after the encoder.
-        image_skip: let the last layers see the image itself. A token covers 14 or 16 pixels: without the image, the
-            position within it is blurred.
+        image_skip: let the last layers see the image itself. A token covers 14 or 16 pixels: without the image,
+            positions within it are blurred.
 
     Raises:
         ValueError: timm has no such model, it is not a plain vision transformer, or it would stay frozen untrained.
@@ -100,7 +100,7 @@ class VitUpsampler(Backbone):
         tokens = encoder.forward_intermediates(images, indices=self._blocks, norm=True, intermediates_only=True)
         x: Tensor = self.fusion(torch.cat(tokens, dim=1))  # (B, width, H / 14, W / 14), or 16
         for scale, convolution in zip(self._scales, self.doublings, strict=True):
-            # 14 pixels cannot be quartered exactly: each grid spans the whole image, and the last one is exact.
+            # 14 pixels cannot be divided by 4 exactly: each grid spans the whole image, and the last one is exact.
             size = ((height + scale - 1) // scale, (width + scale - 1) // scale)
             x = convolution(F.interpolate(x, size=size, mode="bilinear"))
         if self.skip is not None and self.join is not None:

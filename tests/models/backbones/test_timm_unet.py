@@ -199,15 +199,15 @@ def test_files_of_other_weights_are_recognised(tmp_path, caplog):
     torch.save(
         {"state_dict": {f"network.backbone.encoder.{name}": value for name, value in own.items()}}, tmp_path / "k"
     )
-    with pytest.raises(ValueError, match=r"is a checkpoint of kpd.*--model\.init_from="):
+    with pytest.raises(ValueError, match=r"is a kpd checkpoint.*--model\.init_from="):
         TimmUnet("resnet10t", str(tmp_path / "k")).load_pretrained()
     torch.save(own | {f"layer9.{number}": torch.zeros(1) for number in range(60)}, tmp_path / "larger.pth")
     TimmUnet("resnet10t", str(tmp_path / "larger.pth")).load_pretrained()
     assert "60 of the" in caplog.text
-    assert "do they belong to a larger model?" in caplog.text
+    assert "does the file belong to a larger model?" in caplog.text
     smaller = dict(list(own.items())[: len(own) * 3 // 4])
     torch.save(smaller, tmp_path / "smaller.pth")
     TimmUnet("resnet10t", str(tmp_path / "smaller.pth")).load_pretrained()
     text = f"{len(own) - len(smaller)} of the {len(own)} weights of resnet10t are not in {tmp_path / 'smaller.pth'}"
     assert text in caplog.text
-    assert "do those there belong to another model?" in caplog.text
+    assert "does the file belong to another model?" in caplog.text
