@@ -94,7 +94,7 @@ def test_a_bad_server_at_the_start_has_the_run_logged_on_disk(
         finish_wandb(exit_code=0)
     (warning,) = warnings_of(caplog)
     assert "the server cannot be used" in warning
-    assert all(words in warning for words in ("logged on disk", "`wandb sync wandb/offline-run-…`"))
+    assert all(words in warning for words in ("logged to disk", "`wandb sync wandb/offline-run-…`"))
     assert len(list(Path().glob("wandb/offline-run-*/*.wandb"))) == 1
 
 
