@@ -86,7 +86,7 @@ def test_missing_images_are_left_out_with_their_labels_on_request(write, caplog)
     with caplog.at_level(logging.INFO):
         table = read_coco(path, coordinates="continuous", missing_images="skip")
     assert (table.image_ids.tolist(), table.truths.points.tolist()) == ([1], [[2, 2]])
-    assert f"{path}: left out, as missing: 2 of 3 images, e.g. 'gone.png', 'also.png'." in caplog.text
+    assert f"{path}: left out missing images: 2 of 3, e.g. 'gone.png', 'also.png'." in caplog.text
 
 
 def test_a_file_without_a_single_image_is_refused(write):
