@@ -1,13 +1,11 @@
 """Divide images into parts for training, validation and test, so that no group of images is split between two parts."""
 
-import math
-
 import numpy as np
 
 from keypoint_detection.conversion.label_set import LabelledImage
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.grouping import BY_TIME, guess_group, name_groups, number_in_time
-from keypoint_detection.data.splitting import GAP
+from keypoint_detection.data.splitting import count_neighbours
 from keypoint_detection.types import DataError
 
 # A part is reported if its size differs from the requested one by more than this share of it.
@@ -52,7 +50,8 @@ def divide_images(
     sizes = [len(group) for group in groups.values()]
     are_few = len(groups) <= len(parts) or (is_guessed and max(sizes) > len(images) / 2)
     if group_by == BY_TIME or (group_by is None and are_few and max(sizes) > 1):
-        kept = [one for group in groups.values() for one in _divide_in_time(group, val_fraction, test_fraction)]
+        fractions = (val_fraction, test_fraction)
+        kept = [one for group in groups.values() for one in _divide_in_time(group, *fractions, len(groups) == 1)]
         images[:] = kept
         videos = count_in_words(len(groups), "video is", "videos are each")
         left_out = count_in_words(n_images - len(kept), "image between the parts is", "images between the parts are")
@@ -82,32 +81,35 @@ def divide_images(
     return _note_misses(images, wanted, n_images)
 
 
-def _divide_in_time(group: list[LabelledImage], val_fraction: float, test_fraction: float) -> list[LabelledImage]:
-    """Assign the images of one video to parts, training first, and return them without those between two parts.
+def _divide_in_time(
+    group: list[LabelledImage], val_fraction: float, test_fraction: float, is_alone: bool
+) -> list[LabelledImage]:
+    """Set the parts of one video, training first, and return its images without those between two parts.
+
+    A video too short for all parts is trained on, if it is not alone.
 
     Raises:
         DataError: it has too few images for that.
     """
-    ordered = [group[index] for index in np.argsort(number_in_time([image.name for image in group]))]
+    moments = np.unique(number_in_time([image.name for image in group]), return_inverse=True)[1].reshape(-1)
+    n_moments = int(moments.max()) + 1
     shares = {"val": val_fraction, "test": test_fraction}
-    sizes = {split: max(1, round(share * len(ordered))) for split, share in shares.items() if share}
-    n_gap = math.ceil(GAP * len(ordered))
-    n_train = len(ordered) - sum(sizes.values()) - n_gap * len(sizes)
-    if n_train < 1:
+    sizes = {split: max(1, round(share * n_moments)) for split, share in shares.items() if share}
+    n_gap = count_neighbours(n_moments)
+    n_train = n_moments - sum(sizes.values()) - n_gap * len(sizes)
+    if n_train < 1 and is_alone:
         raise DataError(
-            f"{ordered[0].group or 'the images'}: {count_in_words(len(ordered), 'image is', 'images are')} too few to "
-            f"divide into train, {' and '.join(sizes)} in time."
+            f"{group[0].group or 'the images'}: {count_in_words(len(group), 'image is', 'images are')} too few to "
+            f"divide into train, {' and '.join(sizes)} in time; --group_by=image divides them at random."
         )
-    kept, start = ordered[:n_train], n_train
-    for image in kept:
-        image.split = "train"
+    if n_train < 1:
+        sizes, n_train = {}, n_moments
+    split_of = ["train"] * n_train
     for split, size in sizes.items():
-        part = ordered[start + n_gap : start + n_gap + size]
-        start += n_gap + size
-        for image in part:
-            image.split = split
-        kept += part
-    return kept
+        split_of += [""] * n_gap + [split] * size
+    for image, moment in zip(group, moments.tolist(), strict=True):
+        image.split = split_of[moment]
+    return [image for image in group if image.split]
 
 
 def _note_misses(images: list[LabelledImage], wanted: dict[str, float], n_images: int) -> list[str]:

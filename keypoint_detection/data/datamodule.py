@@ -64,6 +64,8 @@ logger = logging.getLogger(__name__)
 
 # With fewer pixels, there is nothing that a network could find.
 SMALLEST_SIDE_PX = 8
+# Of fewer groups that are guessed, images are resampled for intervals: groups would say too little.
+MIN_GROUPS = 5
 # Where Lightning stores the seed of `seed_everything`.
 SEED_VARIABLE = "PL_GLOBAL_SEED"
 
@@ -92,11 +94,11 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         n_folds: divide the training images into this many parts of about equal size, hold one of them out for
             validation and train on the others, instead of using `val` or `val_fraction`.
         fold: which of the parts is held out, from 0 to n_folds - 1. `kpd summarize` pools the results of all.
-        group_by: how to keep images that belong together, such as the frames of one video, on the same side of a split:
-            `names` for those in one folder whose names differ only in a running number; 1 for the folder that an image
-            is in, 2 for the one above it; a regular expression searched for in the file name, e.g. 'mouse([0-9]+)';
-            `image` to split at random; `time` to divide each of the groups of `names` in time, leaving out neighbours;
-            `names` also does this if there are too few groups.
+        group_by: images that belong together, such as the frames of one video, are not on both sides of a split:
+            `names` for those in one folder whose names differ only in a running number, or in the camera (`cam1`,
+            `left`); `folder` or 1 for the folder that an image is in, 2 for the one above it; a regular expression
+            searched for in the file name, e.g. 'mouse([0-9]+)'; `image` to split at random; `time` to divide each of
+            the groups of `names` in time, leaving out neighbours, as `names` does if there are too few groups.
         train_fraction: share of the training images to use, drawn by `split_seed` and `seed_everything`, in whole
             groups if `group_by` is a folder level or an expression; a larger part always contains the smaller ones. The
             validation images stay the same.
@@ -324,12 +326,12 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         return split_images(self._table(path), self.image_root, self.split_options)
 
     def describe_split(self) -> str | None:
-        """Describe which groups of the training file are held out; None if there is a validation file, or no groups."""
+        """Say which images of the training file are held out; None if there is a validation file."""
         train, val, _ = self._find_files()
         if train is None or val is not None:
             return None
-        described = describe_split(self._table(train), self.image_root, self.split_options)
-        return None if described is None else "{} {}".format(*described)
+        held_out = describe_split(self._table(train), self.image_root, self.split_options)
+        return f"{held_out.n_images} {held_out.text}"
 
     def _dataset(
         self,
@@ -374,8 +376,8 @@ class KeypointsDataModule(LoadsCheckedCheckpoints, LightningDataModule):  # type
         dataset = self._datasets[part]
         table = dataset.table
         groups = number_groups(table, self.image_root, self.group_by)
-        # With a single guessed group, only images can be resampled.
-        if len(np.unique(groups)) in (1 if self.group_by in (BY_NAMES, BY_TIME) else 0, len(groups)):
+        is_guessed, n_groups = self.group_by in (BY_NAMES, BY_TIME), len(np.unique(groups))
+        if n_groups == len(groups) or (is_guessed and n_groups < MIN_GROUPS):
             return np.empty((0, 2), dtype=np.int64)
         return np.stack([table.image_ids[dataset.indices], groups[dataset.indices]], axis=1)
 

@@ -17,6 +17,8 @@ Integers = NDArray[np.int64]
 BY_NAMES = "names"
 BY_IMAGE = "image"
 BY_TIME = "time"
+# A word for the level 1.
+BY_FOLDER = "folder"
 
 # "video_103" in "video_103_crop2_f2353": a recording and its number, followed by another number.
 RECORDING = re.compile(
@@ -24,10 +26,12 @@ RECORDING = re.compile(
 )
 # "_f2353", "img0012", "017", and the time after a date.
 RUNNING_NUMBER = re.compile(
-    r"(?:(?<=\d{4}[-_]\d\d[-_]\d\d)[\W_t]+\d\d?[\W_]\d\d[\W_]\d\d|[\W_]*(?:(?<![a-z])(?:frame|image|img|f))?[\W_]*\d+)$",
+    r"(?:(?<=\d{4}[-_]\d\d[-_]\d\d)[\W_t]+\d\d?[\W_]\d\d[\W_]\d\d|[\W_]*(?:(?<![a-z])(?:frame|image|img|f))?[\W_]*(?:\d+\.)?\d+)$",
     re.I,
 )
-# Cameras that record one scene at the same time.
+# What Roboflow appends to a name, and what Label Studio puts before it.
+EXPORTED = re.compile(r"(?:_(?:jpe?g|png|bmp|webp|tiff?))?\.rf\.[0-9a-z]+$|^[0-9a-f]{8}-(?=.)", re.I)
+# Cameras that show one scene at the same time.
 VIEW = re.compile(r"(?<![a-z])(?:cam|camera|view|left|right|top|side|front|back|bottom)[\W_]?\d{0,2}(?![a-z\d])", re.I)
 
 
@@ -36,9 +40,9 @@ def name_groups(file_names: Sequence[str], group_by: int | str | None) -> list[s
 
     Args:
         file_names: as in the COCO file, with forward slashes.
-        group_by: `names` or `time` to guess, see `guess_group`; `image` or None for each file on its own; 1 for the
-            folder that a file is in, 2 for the one above it, and so on; or a regular expression searched for in the
-            name, where the text of its groups counts (or of the whole match if it has none).
+        group_by: `names` or `time` to guess, see `guess_group`; `image` or None for each file by itself; `folder` or 1
+            for the folder that a file is in, 2 for the one above it, and so on; or a regular expression searched for in
+            the name, where the text of its groups counts (or of the whole match if it has none).
 
     Raises:
         DataError: a file has no such folder, or the expression is wrong or does not match.
@@ -50,6 +54,9 @@ def name_groups(file_names: Sequence[str], group_by: int | str | None) -> list[s
         return list(file_names)
     if group_by in (BY_NAMES, BY_TIME):
         return [guess_group(file) for file in file_names]
+    group_by = 1 if group_by == BY_FOLDER else group_by
+    if group_by == "":
+        raise DataError("data.group_by is empty; names, image, time, folder, a level or an expression is expected.")
     names = [_name_group(PurePosixPath(file), group_by) for file in file_names]
     missing = [file for file, name in zip(file_names, names, strict=True) if name is None]
     if missing:
@@ -72,18 +79,28 @@ def guess_group(file_name: str) -> str:
     """
     file = PurePosixPath(file_name)
     folders = [part for part in file.parent.parts if VIEW.sub("", part)]
-    stem = re.sub(r"[\W_]+$", "", VIEW.sub("", file.stem))
+    stem = _clean(file)
     recording = RECORDING.match(stem)
     start = recording[0] if recording else RUNNING_NUMBER.sub("", stem)
     return str(PurePosixPath(*folders, file.name if start == file.stem else f"{start}*"))
 
 
 def number_in_time(file_names: Sequence[str]) -> Integers:
-    """Rank files by the numbers in their names, (I,); equal numbers by name."""
-    keys = [([int(digits) for digits in re.findall(r"\d+", PurePosixPath(name).name)], name) for name in file_names]
-    ranks = np.empty(len(keys), dtype=np.int64)
-    ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
-    return ranks
+    """Rank files by the numbers in their names, (I,): views of one scene at the same time have the same rank.
+
+    >>> number_in_time(["cam1_9.png", "cam1_10.png", "cam2_9.png"]).tolist()
+    [0, 1, 0]
+    """
+    stems = [_clean(PurePosixPath(name)) for name in file_names]
+    keys = [([int(digits) for digits in re.findall(r"\d+", stem)], re.sub(r"\d+", "", stem)) for stem in stems]
+    moments = {key: rank for rank, key in enumerate(sorted({(tuple(numbers), rest) for numbers, rest in keys}))}
+    return np.array([moments[tuple(numbers), rest] for numbers, rest in keys], dtype=np.int64)
+
+
+def _clean(file: PurePosixPath) -> str:
+    """Return the name of a file without its suffix, its view, and what label tools add."""
+    stem = EXPORTED.sub("", EXPORTED.sub("", file.stem))
+    return re.sub(r"[\W_]+$", "", VIEW.sub("", stem))
 
 
 def list_file_names(table: CocoKeypoints, image_root: str | None) -> list[str]:

@@ -86,15 +86,27 @@ def split_images(table: CocoKeypoints, image_root: str | None, options: SplitOpt
         raise DataError(f"{table.path}: {error}") from error
 
 
-def describe_split(table: CocoKeypoints, image_root: str | None, options: SplitOptions) -> tuple[int, str] | None:
-    """Describe which groups are held out; None if every image is a separate group.
+class HeldOut(NamedTuple):
+    """What a split holds out.
+
+    Attributes:
+        n_images: the number of images held out.
+        text: which they are: a sentence that follows their number.
+        is_random: whether every image is a group of its own.
+    """
+
+    n_images: int
+    text: str
+    is_random: bool
+
+
+def describe_split(table: CocoKeypoints, image_root: str | None, options: SplitOptions) -> HeldOut:
+    """Say which images are held out.
 
     Args:
         table: the file's content.
         image_root: the folder that the file names are relative to; None for that of the file.
         options: how images are held out.
-
-    Returns: The number of held-out images, and the text that follows it.
 
     Raises:
         DataError: the images cannot be held out in this way.
@@ -102,18 +114,24 @@ def describe_split(table: CocoKeypoints, image_root: str | None, options: SplitO
     names = np.array(name_groups(list_file_names(table, image_root), options.group_by))
     split = split_images(table, image_root, options)
     held_out, n_groups = np.unique(names[split.val]), len(np.unique(names))
+    n_val = len(split.val)
+    text = f"of {count_in_words(len(names), 'image')} {agree(n_val, 'is', 'are')} held out"
     if n_groups == len(names):
-        return None
+        return HeldOut(n_val, f"{text} at random: each image is a group of its own (data.group_by).", is_random=True)
     listed = ", ".join(held_out[:N_NAMES].tolist()) + (", …" if len(held_out) > N_NAMES else "")
-    text = f"of {count_in_words(len(names), 'image')} {agree(len(split.val), 'is', 'are')} held out"
     if not _is_divided_in_time(number_groups(table, image_root, options.group_by), options):
-        return len(split.val), f"{text}: {len(held_out)} of {n_groups} groups, {listed} (data.group_by)."
-    n_between = len(names) - len(split.train) - len(split.val)
+        wanted = options.val_fraction if options.n_folds is None else 1 / options.n_folds
+        is_uneven = abs(n_val / len(names) - wanted) > wanted / 3
+        note = f" That is {n_val / len(names):.0%} instead of {wanted:.0%}: groups stay whole." if is_uneven else ""
+        text = f"{text}: {len(held_out)} of {n_groups} groups, {listed} (data.group_by).{note}"
+        return HeldOut(n_val, text, is_random=False)
+    n_between = len(names) - len(split.train) - n_val
     between = f", and {count_in_words(n_between, 'image')} next to them left out" if n_between else ""
-    return len(split.val), (
+    text = (
         f"{text}, with consecutive numbers in {listed}{between} (data.group_by). If these are frames of a video, "
         "expect larger errors on other videos; if images are unrelated, --data.group_by=image splits them at random."
     )
+    return HeldOut(n_val, text, is_random=False)
 
 
 def _is_divided_in_time(groups: Integers, options: SplitOptions) -> bool:
@@ -138,13 +156,18 @@ def _hold_out_groups(groups: Integers, options: SplitOptions) -> Split:
     return hold_out_fold(groups, options.n_folds, options.fold, options.seed)
 
 
+def count_neighbours(n_moments: int) -> int:
+    """Return how many moments of a group to leave out where it is divided in time."""
+    return math.ceil(GAP * n_moments) if n_moments >= MIN_IMAGES_FOR_GAP else 0
+
+
 def divide_in_time(groups: Integers, ranks: Integers, options: SplitOptions) -> Split:
     """Hold out consecutive images of each group, and leave out their neighbours.
 
     Args:
         groups: (I,) the group of each image.
-        ranks: (I,) the order of the images in time.
-        options: the share to hold out, starting at a random place, or the fold, in consecutive order.
+        ranks: (I,) the order of the images in time; views of one moment share a rank, and their side.
+        options: the share to hold out, which begins at a random place, or the fold: the folds follow each other.
 
     Raises:
         DataError: nothing would be left to train on, or nothing is held out.
@@ -153,19 +176,19 @@ def divide_in_time(groups: Integers, ranks: Integers, options: SplitOptions) -> 
     generator = np.random.default_rng(options.seed)
     for number, group in enumerate(np.unique(groups).tolist()):
         members = np.flatnonzero(groups == group)
-        members = members[ranks[members].argsort()]
-        n_images = len(members)
+        moments = np.unique(ranks[members], return_inverse=True)[1].reshape(-1)
+        n_moments = int(moments.max()) + 1
         if options.n_folds is None or options.fold is None:
-            size = round(n_images * options.val_fraction)
-            start = int(generator.integers(n_images - size + 1))
+            size = round(n_moments * options.val_fraction)
+            start = int(generator.integers(n_moments - size + 1))
         else:
             # So that short groups are not all held out by the same folds.
             fold = (options.fold + number) % options.n_folds
-            start = n_images * fold // options.n_folds
-            size = n_images * (fold + 1) // options.n_folds - start
-        n_gap = math.ceil(GAP / 2 * n_images) if size and n_images >= MIN_IMAGES_FOR_GAP else 0
-        role[members[max(0, start - n_gap) : start + size + n_gap]] = 1
-        role[members[start : start + size]] = 2
+            start = n_moments * fold // options.n_folds
+            size = n_moments * (fold + 1) // options.n_folds - start
+        n_gap = math.ceil(count_neighbours(n_moments) / 2) if size else 0
+        role[members[(moments >= start - n_gap) & (moments < start + size + n_gap)]] = 1
+        role[members[(moments >= start) & (moments < start + size)]] = 2
     split = Split(np.flatnonzero(role == 0), np.flatnonzero(role == 2))
     if not len(split.train) or not len(split.val):
         raise DataError(

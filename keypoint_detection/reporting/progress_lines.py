@@ -117,10 +117,11 @@ def _write_duration(seconds: float) -> str:
     >>> _write_duration(75), _write_duration(4000)
     ('1 min 15 s', '1 h 06 min')
     """
+    seconds = round(seconds)
     if seconds >= SECONDS_PER_HOUR:
         return f"{int(seconds // SECONDS_PER_HOUR)} h {int(seconds % SECONDS_PER_HOUR // SECONDS_PER_MINUTE):02d} min"
     minutes = int(seconds // SECONDS_PER_MINUTE)
-    return f"{f'{minutes} min ' if minutes else ''}{round(seconds % SECONDS_PER_MINUTE)} s"
+    return f"{f'{minutes} min ' if minutes else ''}{seconds % SECONDS_PER_MINUTE} s"
 
 
 def _has_fast_bfloat16() -> bool:

@@ -97,8 +97,8 @@ def test_each_of_too_few_videos_is_divided_in_time():
 
 
 def test_a_video_too_short_to_be_divided_is_refused():
-    with pytest.raises(ValueError, match="film: 2 images are too few to divide into train, val in time"):
-        divide_images(make_images({"a": 2}, group="film"), 0.2, 0, None, seed=0)
+    with pytest.raises(ValueError, match="film: 2 images are too few to divide into train, val and test in time"):
+        divide_images(make_images({"a": 2}, group="film"), 0.2, 0.2, None, seed=0)
 
 
 def test_a_part_far_from_its_wish_is_told():
@@ -126,3 +126,18 @@ def test_the_frames_of_a_single_video_are_divided_in_time_if_their_names_show_it
     assert [image.name for image in images if image.split == "val"] == [f"a/a_{index}.png" for index in range(80, 100)]
     assert count(images) == {"train": 75, "val": 20}
     assert "divided in time" in note
+
+
+def test_an_odd_file_among_the_frames_of_a_video_is_trained_on():
+    images = [*make_images({"a": 30}), LabelledImage("empty.png", (1, 1), Path("x"))]
+    divide_images(images, 0.2, 0, None, seed=0)
+    assert [image.split for image in images if image.name == "empty.png"] == ["train"]
+    assert count(images)["val"] == 6
+
+
+def test_views_of_one_moment_are_in_one_part():
+    names = [f"cam{camera}_{index:04}.png" for camera in (1, 2) for index in range(15)]
+    images = [LabelledImage(name, (1, 1), Path("x")) for name in names]
+    divide_images(images, 0.2, 0, None, seed=0)
+    assert count(images) == {"train": 22, "val": 6}
+    assert {image.name[5:] for image in images if image.split == "val"} == {f"{index:04}.png" for index in (12, 13, 14)}

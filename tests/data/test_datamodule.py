@@ -259,7 +259,7 @@ def test_only_the_images_of_a_part_are_checked_for_points_outside(write_coco, ca
             {"id": index, "image_id": index, "category_id": 1, "keypoints": one} for index, one in enumerate(keypoints)
         ],
     )
-    messages = setup_warnings(caplog, path, "fit", val_fraction=0.5, augment=False)
+    messages = setup_warnings(caplog, path, "fit", val_fraction=0.5, augment=False, group_by="image")
     assert messages
     assert all("of 4 labelled points" in message for message in messages)
     assert sum(int(message.removeprefix(f"{path}: ").split()[0]) for message in messages) == 2

@@ -40,6 +40,8 @@ def test_files_without_a_group_are_named(group_by: int | str, text: str) -> None
         (["s1/cam0/0001.png", "s1/cam1/0001.png", "s1/top/0002.png"], "s1/*"),
         (["left_hand_01.png", "right_hand_02.png"], "hand*"),
         (["clip0001.png", "clip0200.png"], "clip*"),
+        (["mouse1_002_png.rf.0a9bFF.png", "0a1b2c3d-mouse1_003.png", "mouse1_004.jpg"], "mouse1*"),
+        (["1709253610.249.png", "1709253611.png"], "*"),
     ],
 )
 def test_frames_of_one_recording_have_one_group(names: list[str], group: str) -> None:
@@ -63,4 +65,22 @@ def test_different_recordings_have_different_groups(names: list[str]) -> None:
 
 
 def test_time_is_the_order_of_the_numbers_and_not_of_the_letters() -> None:
-    assert number_in_time(["img10.png", "img9.png", "img1.png", "b/img1.png"]).tolist() == [3, 2, 1, 0]
+    assert number_in_time(["img10.png", "img9.png", "img1.png"]).tolist() == [2, 1, 0]
+
+
+def test_views_of_one_moment_have_one_rank() -> None:
+    names = ["cam1_9.png", "cam1_10.png", "cam2_9.png", "0010_left.png", "a/top/0009.png"]
+    ranks = dict(zip(names, number_in_time(names).tolist(), strict=True))
+    assert ranks["cam1_9.png"] == ranks["cam2_9.png"] < ranks["cam1_10.png"]
+    exported = ["mouse1_002_png.rf.0a9b.png", "1a2b3c4d-mouse1_010.png", "mouse1_003_jpg.rf.77ffe.jpg"]
+    assert number_in_time(exported).tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("group_by", ["folder", 1])
+def test_folder_is_a_word_for_the_first_level(group_by: int | str) -> None:
+    assert name_groups(["a/1.png", "b/1.png"], group_by) == ["a", "b"]
+
+
+def test_an_empty_expression_is_refused() -> None:
+    with pytest.raises(DataError, match=r"data\.group_by is empty"):
+        name_groups(["a.png"], "")

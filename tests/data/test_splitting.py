@@ -157,10 +157,26 @@ def test_whole_guessed_groups_are_held_out(tmp_path: Path) -> None:
     assert len(split.train) == 16
     assert len(set(split.val // 4)) == 1
     held_out = "abcde"[split.val[0] // 4]
-    assert describe_split(table, None, options()) == (
-        4,
-        f"of 20 images are held out: 1 of 5 groups, {held_out}* (data.group_by).",
-    )
+    text = f"of 20 images are held out: 1 of 5 groups, {held_out}* (data.group_by)."
+    assert describe_split(table, None, options()) == (4, text, False)
+
+
+def test_whole_groups_that_are_more_than_the_share_are_said(tmp_path: Path) -> None:
+    table = table_of([f"{video}_{frame:03d}.png" for video in "ab" for frame in range(4)], tmp_path)
+    held_out = describe_split(table, None, options())
+    assert held_out.n_images == 4
+    assert held_out.text.endswith("That is 50% instead of 20%: groups stay whole.")
+
+
+@pytest.mark.parametrize("names", ["cam{}_{:04d}.png", "cam{}/{:04d}.png"])
+@pytest.mark.parametrize("fold", [None, 0, 2, 4])
+def test_views_of_one_moment_are_on_one_side(names: str, fold: int | None, tmp_path: Path) -> None:
+    files = [names.format(camera, moment) for camera in range(4) for moment in range(15)]
+    split = split_images(table_of(files, tmp_path), None, options(n_folds=None if fold is None else 5, fold=fold))
+    assert len(split.val) == 12
+    held_out, trained = set(split.val % 15), set(split.train % 15)
+    assert len(held_out) == 3
+    assert min(abs(one - other) for one in held_out for other in trained) == 2
 
 
 def test_folds_of_guessed_groups_hold_out_each_group_once(tmp_path: Path) -> None:
@@ -181,8 +197,8 @@ def test_a_single_video_is_divided_in_time_with_neighbours_left_out(names: list[
     # A fortieth of 40 or 39 images, rounded up, on each side that has images.
     neighbours = {int(split.val[0]) + offset for offset in (-1, 8)} & set(range(39 if "one.png" in names else 40))
     assert set(split.train) == set(range(40)) - set(split.val) - neighbours
-    count, text = describe_split(table, None, options()) or (0, "")
-    assert count == 8
+    count, text, is_random = describe_split(table, None, options())
+    assert (count, is_random) == (8, False)
     between = "1 image" if len(neighbours) == 1 else "2 images"
     assert f"of 40 images are held out, with consecutive numbers in *, and {between} next to them left out" in text
 
@@ -196,7 +212,8 @@ def test_unrelated_names_are_split_at_random_as_without_groups(tmp_path: Path) -
     assert split.val.tolist() == split_images(table, None, options(None)).val.tolist()
     assert len(split.val) == 2
     assert len(split.train) == 7
-    assert describe_split(table, None, options()) is None
+    text = "of 9 images are held out at random: each image is a group of its own (data.group_by)."
+    assert describe_split(table, None, options()) == (2, text, True)
 
 
 def test_folds_in_time_follow_each_other_and_hold_out_every_image_once() -> None:

@@ -110,4 +110,4 @@ def test_frames_of_one_video_in_both_files_are_said(discs, tmp_path, caplog, pyt
     )
     assert "4 of 4 val images have names that differ from those of train images only in a running number" in message
     assert "images/0*" in message
-    assert "leave the val file out (data.group_by=names)" in message
+    assert "whose images lie between those of train" in message

@@ -24,7 +24,7 @@ from keypoint_detection.data.checks.sizes import check_object_sizes, measure_siz
 from keypoint_detection.data.coco_keypoints import CocoKeypoints, Coordinates, examine_coco
 from keypoint_detection.data.image_bounds import MissingImages, OutsideImages
 from keypoint_detection.data.image_files import compare_sizes
-from keypoint_detection.data.splitting import SplitOptions, describe_split
+from keypoint_detection.data.splitting import HeldOut, SplitOptions, describe_split
 from keypoint_detection.images import ImageError, ImageScan
 from keypoint_detection.types import DataError
 
@@ -143,8 +143,9 @@ def _check_part(
     sizes = np.array([one.sizes.shown if one else (0, 0) for one in read], dtype=np.int64).reshape(-1, 2)
     known = [one.sizes if isinstance(one, ImageScan) else one for one in found if one is not None]
     findings = findings_of_problems(str(table.path), compare_sizes(table, indices, known))
+    held_out = None
     if name == "train" and data.split is not None:
-        findings += _check_split(table, data.image_root, data.split)
+        held_out = _describe_split(table, data.image_root, data.split, findings)
     part = make_part(name, table, sizes, channels, data.requirements.visible_only)
     findings += [*check_labels(part, data.requirements), *check_object_sizes(part, data.requirements)]
     if not len(table.truths.points):
@@ -160,18 +161,22 @@ def _check_part(
     thumbnails[seen.indices] = seen.thumbnails
     findings += [*check_shift(part, thumbnails), *check_copies(seen), *check_brightness(seen)]
     if name in ("", "train"):
-        is_split_at_random = data.split is not None and not any(one.kind == "split" for one in findings)
-        findings += [*check_part_likeness(seen, is_split_at_random), *_describe_sizes(part, data.requirements)]
+        findings += [*check_part_likeness(seen, held_out), *_describe_sizes(part, data.requirements)]
     return part, [seen], findings
 
 
-def _check_split(table: CocoKeypoints, image_root: str | None, options: SplitOptions) -> list[Finding]:
-    """Report which groups are held out, or why the images cannot be divided as configured."""
+def _describe_split(
+    table: CocoKeypoints, image_root: str | None, options: SplitOptions, findings: list[Finding]
+) -> HeldOut | None:
+    """Add which images are held out to the findings, or why they cannot be."""
+    source = str(table.path)
     try:
-        text = describe_split(table, image_root, options)
+        held_out = describe_split(table, image_root, options)
     except DataError as error:
-        return [Finding("error", "split", str(table.path), 1, str(error))]
-    return [] if text is None else [Finding("note", "split", str(table.path), *text)]
+        findings.append(Finding("error", "split", source, 1, str(error)))
+        return None
+    findings.append(Finding("note", "split", source, held_out.n_images, held_out.text))
+    return held_out
 
 
 def _describe_sizes(part: Part, requirements: Requirements) -> list[Finding]:

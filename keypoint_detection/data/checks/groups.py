@@ -11,14 +11,16 @@ import numpy as np
 from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.findings import Finding, shorten_list
 from keypoint_detection.data.checks.parts import Part
-from keypoint_detection.data.grouping import guess_group
+from keypoint_detection.data.grouping import guess_group, number_in_time
 
 # With fewer images than this in the average group, the images are not frames of videos.
 MIN_MEAN_SIZE = 3
 # The approximate share of the images for validation.
 VAL_SHARE = 0.2
 N_NAMES = 5
-# Names of folders that contain one part of a data set; the same video can be in several.
+# A part of a video that is held out in one piece has images of the other part before and after it at most.
+MAX_CHANGES = 2
+# Folders that contain a part of a data set; the same video may be in several.
 PART_FOLDER = re.compile(r"train|training|val|valid|validation|test|testing|eval", re.I)
 
 
@@ -37,20 +39,37 @@ def check_shared_groups(parts: Sequence[Part]) -> list[Finding]:
     """Find images whose names suggest that another part has frames of the same video."""
     findings = []
     for first, second in combinations(sorted(parts, key=lambda part: part.name != "train"), 2):
-        names, others = _guess_recordings(second), set(_guess_recordings(first))
-        shared = np.array([name in others for name in names], dtype=bool)
-        count = int(shared.sum())
-        if not count:
+        names, others = _guess_recordings(second), _guess_recordings(first)
+        shared = np.array([name in set(others) for name in names], dtype=bool)
+        if not shared.any():
             continue
+        groups = sorted({name for name, is_shared in zip(names, shared, strict=True) if is_shared})
+        count = int(shared.sum())
         text = (
             f"of {len(names)} {second.name} images {agree(count, 'has a name', 'have names')} that differ from those "
-            f"of {first.name} images only in a running number: if they are frames of one video, expect larger errors "
-            f"on other videos. To hold out whole videos, leave the {second.name} file out (data.group_by=names)."
+            f"of {first.name} images only in a running number ({shorten_list(groups, N_NAMES)}): if they are frames of "
+            f"one video, expect larger errors on other videos"
         )
-        groups = sorted({name for name, is_shared in zip(names, shared, strict=True) if is_shared})
+        is_mixed = any(_is_mixed(first, others, second, names, group) for group in groups)
+        if is_mixed:
+            text += f", and much larger ones than on {second.name}, whose images lie between those of {first.name}"
+        examples = tuple(second.describe_image(index) for index in np.flatnonzero(shared).tolist())
         source = f"{first.path}, {second.path}"
-        findings.append(Finding("warning", "split_groups", source, count, text, tuple(groups)))
+        findings.append(Finding("warning" if is_mixed else "note", "split_groups", source, count, f"{text}.", examples))
     return findings
+
+
+def _is_mixed(first: Part, others: Sequence[str], second: Part, names: Sequence[str], group: str) -> bool:
+    """Whether the images of a group in two parts are not divided in time."""
+    files = [
+        (part.table.image_paths[index].decode(), number)
+        for number, (part, groups) in enumerate(((first, others), (second, names)))
+        for index, name in enumerate(groups)
+        if name == group
+    ]
+    order = number_in_time([path for path, _ in files]).argsort(kind="stable")
+    sides = np.array([number for _, number in files])[order]
+    return int((np.diff(sides) != 0).sum()) > MAX_CHANGES
 
 
 def _guess_recordings(part: Part) -> list[str]:

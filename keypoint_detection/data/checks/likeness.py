@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.duplicates import find_copies, find_neighbours
-from keypoint_detection.data.checks.findings import Finding
+from keypoint_detection.data.checks.findings import Finding, Level
 from keypoint_detection.data.checks.groups import find_groups, propose_split
 from keypoint_detection.data.checks.parts import Part
 from keypoint_detection.data.coco_keypoints import CocoKeypoints
+from keypoint_detection.data.splitting import HeldOut
 from keypoint_detection.images import ImageScan
 
 # If this share of the images shows the scene of another one, all are treated as one recording.
@@ -76,8 +77,13 @@ def check_copies(seen: ScannedPart) -> list[Finding]:
     return findings
 
 
-def check_part_likeness(seen: ScannedPart, is_split_at_random: bool) -> list[Finding]:
-    """Find images that are nearly the same within a part, which a random split would put on both sides."""
+def check_part_likeness(seen: ScannedPart, held_out: HeldOut | None) -> list[Finding]:
+    """Find images that are nearly the same within a part, which a random split would put on both sides.
+
+    Args:
+        seen: the part.
+        held_out: which of its images are held out; None if none are, or nobody knows.
+    """
     found = find_neighbours(seen.thumbnails, None)
     n_near, n_scene = int(found.is_nearly_same.sum()), int(found.is_same_scene.sum())
     if not n_near and n_scene < SCENE_SHARE * len(seen.names):
@@ -88,16 +94,15 @@ def check_part_likeness(seen: ScannedPart, is_split_at_random: bool) -> list[Fin
     if n_near:
         text += f"{agree(n_near, 'is', 'are')} nearly the same as another one, and {n_scene} "
     text += f"{agree(n_scene, 'shows', 'show')} the scene of another one"
-    advice = _advise(seen.names)
-    if is_split_at_random:
-        text += f": a random part is held out for validation, which would resemble the training images. {advice}."
+    if held_out is None:
+        text += f". Do not split them at random. {_advise(seen.names)}."
+    elif held_out.is_random:
+        text += ": a random part is held out for validation, which will then measure what was trained on. "
+        text += f"{_advise(seen.names)}."
     else:
-        text += f". Do not split them at random. {advice}."
-    return [
-        Finding(
-            "warning" if is_split_at_random else "note", "alike", str(seen.part.path), n_near or n_scene, text, examples
-        )
-    ]
+        text += ": data.group_by keeps neighbours on one side."
+    level: Level = "warning" if held_out is not None and held_out.is_random else "note"
+    return [Finding(level, "alike", str(seen.part.path), n_near or n_scene, text, examples)]
 
 
 def check_split_likeness(parts: Sequence[ScannedPart]) -> list[Finding]:
