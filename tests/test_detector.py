@@ -217,7 +217,7 @@ def test_what_no_checkpoint_can_hold_is_left_out_of_it_with_a_warning(tmp_path, 
 def test_a_precision_that_rounds_the_ground_truth_is_refused(precision):
     trainer = Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
     loader = torch.utils.data.DataLoader([make_batch([[10.0, 20.0]])], batch_size=None)
-    with pytest.raises(MisconfigurationException, match="round the ground truth"):
+    with pytest.raises(MisconfigurationException, match="but the ground truth too"):
         trainer.fit(KeypointDetector(["a"], SMALL), loader)
 
 

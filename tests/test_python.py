@@ -73,7 +73,7 @@ def test_data_that_was_set_up_before_takes_the_channels_of_the_model():
 @pytest.mark.usefixtures("ears")
 def test_other_channels_of_the_data_are_refused_with_both_lists():
     data = KeypointsDataModule(train="data/train.json", image_size=(32, 32), num_workers=0, channels=["nose"])
-    with pytest.raises(MisconfigurationException, match=r"channels \['nose'\].*left_ear.*to the model only"):
+    with pytest.raises(MisconfigurationException, match=r"channels \['nose'\].*left_ear.*on the model only"):
         Trainer(**QUICK).fit(KeypointDetector(channels=["left_ear"], backbone=Unet), data)
 
 

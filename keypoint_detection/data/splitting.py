@@ -90,7 +90,7 @@ class HeldOut(NamedTuple):
     """What a split holds out.
 
     Attributes:
-        n_images: the number of images held out.
+        n_images: the number of held-out images.
         text: which they are: a sentence that follows their number.
         is_random: whether every image is a group of its own.
     """

@@ -35,8 +35,8 @@ def test_a_converted_file_is_what_training_reads(discs, capsys):
     run(["convert", str(discs), "--output=out", "--to=deeplabcut"])
     run(["convert", "out", "--output=labels.json"])
     before, after = read_coco(discs, coordinates="continuous"), read_coco("labels.json", coordinates="continuous")
-    assert len(after.points) == 33
-    assert abs(after.points - before.points).max() < 0.01
+    assert len(after.truths.points) == 33
+    assert abs(after.truths.points - before.truths.points).max() < 0.01
     info = json.loads(Path("labels.json").read_text())["info"]
     assert len(info.pop("kpd_folder")) == 16
     assert info == {
@@ -52,8 +52,8 @@ def test_a_folder_that_was_written_is_read_again(discs, name, is_said):
     run(["convert", str(discs), "--output=out", f"--to={name}"])
     run(["convert", "out", "--output=labels.json", *([f"--from={name}"] if is_said else [])])
     before, after = read_coco(discs, coordinates="continuous"), read_coco("labels.json", coordinates="continuous")
-    assert len(after.points) == 33
-    assert abs(after.points - before.points).max() < 0.01
+    assert len(after.truths.points) == 33
+    assert abs(after.truths.points - before.truths.points).max() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,8 @@ def test_a_folder_without_one_file_to_read_lists_what_it_has(names, words, messa
 
 
 def test_a_training_runs_on_converted_parts(discs, capsys):
-    run(["convert", str(discs), "--output=parts", "--val-fraction=0.25", "--test_fraction=0.25", "--seed=3"])
+    words = ["--val-fraction=0.25", "--test_fraction=0.25", "--seed=3", "--group_by=image"]
+    run(["convert", str(discs), "--output=parts", *words])
     assert [count_images(f"parts/{part}.json") for part in ("train", "val", "test")] == [6, 3, 3]
     data = ["--data.train=parts/train.json", "--data.val=parts/val.json"]
     run(["fit", f"--config={TINY}", *data, "--trainer.fast_dev_run=true"])
@@ -93,9 +94,8 @@ def test_parts_of_a_data_set_stay_apart(discs, tmp_path):
 
 def test_whole_numbers_that_name_pixels_are_brought_to_centres(discs):
     run(["convert", str(discs), "--output=out.json", "--coordinates=pixel_index"])
-    difference = (
-        read_coco("out.json", coordinates="continuous").points - read_coco(discs, coordinates="continuous").points
-    )
+    after, before = (read_coco(path, coordinates="continuous").truths.points for path in ("out.json", discs))
+    difference = after - before
     assert difference.shape == (33, 2)
     assert abs(difference - 0.5).max() < 1e-4
 
@@ -120,7 +120,7 @@ def test_categories_are_chosen_by_name(discs, tmp_path):
     both = discs.with_name("both.json")
     both.write_text(json.dumps(content))
     run(["convert", str(both), "--output=out.json", "--categories=[discs]"])
-    assert len(read_coco("out.json", coordinates="continuous").points) == 33
+    assert len(read_coco("out.json", coordinates="continuous").truths.points) == 33
     assert [one.name for one in read_coco("out.json", coordinates="continuous").keypoint_types] == [
         "red",
         "left",

@@ -444,7 +444,7 @@ def test_several_best_checkpoints_are_kept_on_request(discs):
         ),
         (["--model.lr_scheduler=ReduceLROnPlateau"], ["lightning.pytorch.cli.ReduceLROnPlateau, and its monitor"]),
         (["--trainer.callbacks+=LearningRateMonitor"], ["there is none", "--trainer.logger=CSVLogger"]),
-        (["--trainer.precision=bf16-true"], ["round the ground truth", "bf16-mixed"]),
+        (["--trainer.precision=bf16-true"], ["but the ground truth too", "bf16-mixed"]),
         (["--trainer.precision=16-true"], ["bf16-mixed"]),
         (["--trainer.precision=64-true"], ["32-true"]),
         (["--model.backbone.n_downsampling_layers=12"], ["48x64", "padded to 4096x4096", "fewer down-samplings"]),

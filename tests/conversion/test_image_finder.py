@@ -281,4 +281,4 @@ def test_a_name_in_other_case_is_explained_and_no_folder_is_named_twice(draw, re
         read(Path("tasks.json"))
     text = str(caught.value)
     assert f"missing in . or {tmp_path}: 'images/{name}'. " in text
-    assert f"images/a.png differs from images/{name} in upper and lower case: rename one of them." in text
+    assert f"images/a.png differs from images/{name} only in upper and lower case: rename one of them." in text

@@ -287,7 +287,7 @@ def test_a_point_without_a_label_is_left_out_and_counted(export, read, none):
 def test_a_rectangle_of_two_categories_is_refused(export, read):
     region = box("A", "mouse", 10, 10, 30, 50)
     region["value"]["rectanglelabels"] = ["mouse", "rat"]
-    with pytest.raises(ValueError, match="region A: is a rectangle labelled mouse, rat; one is expected"):
+    with pytest.raises(ValueError, match="region A: is a rectangle labelled mouse, rat; one label is expected"):
         read(export(task(1, "images/1.png", region, point("1", "a", 20, 20))))
 
 

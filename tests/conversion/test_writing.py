@@ -152,7 +152,7 @@ def test_a_coco_file_names_images_relative_to_itself_and_says_what_it_counts(mic
     assert content["info"]["coordinates"] == "continuous"
     assert content["annotations"][2]["bbox"] == [5, 6, 20, 30]
     table = read_coco(tmp_path / "deep" / "er" / "out.json", coordinates="continuous")
-    assert np.isclose(table.points[:3], [[10.25, 20.5], [30.125, 5], [60, 33.3333]]).all()
+    assert np.isclose(table.truths.points[:3], [[10.25, 20.5], [30.125, 5], [60, 33.3333]]).all()
     assert all(Path(os.fsdecode(path)).is_file() for path in table.image_paths)
 
 

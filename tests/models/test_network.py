@@ -85,10 +85,10 @@ class Careless(Backbone):
     [
         (
             "stride",
-            r"makes a tensor of \(1, 5, 32, 32\) of an image of 64x64; a tensor of \(1, 5, 16, 16\) is expected",
+            r"returns a tensor of \(1, 5, 32, 32\) for an image of 64x64; a tensor of \(1, 5, 16, 16\) is expected",
         ),
-        ("channels", r"makes a tensor of \(1, 8, 32, 32\).*out_channels=5 and stride=2"),
-        ("tuple", "makes tuple of an image"),
+        ("channels", r"returns a tensor of \(1, 8, 32, 32\).*out_channels=5 and stride=2"),
+        ("tuple", "returns tuple for an image"),
         ("error", "Careless fails on an image of 64x64: RuntimeError: Given groups=1"),
     ],
 )

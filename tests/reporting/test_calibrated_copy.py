@@ -79,4 +79,4 @@ def test_too_few_points_make_no_copy(checkpoint, spots, capsys):
     assert not list(Path("runs").glob("*-validate/*.ckpt"))
     last = " ".join(capsys.readouterr().out.split("No calibrated copy was written")[1].split())
     assert last.startswith(": a calibration needs 10 right detections, and there are fewer. First train")
-    assert last.endswith("first.")
+    assert last.endswith("on more images.")

@@ -114,9 +114,10 @@ def test_a_resumed_training_leaves_the_checkpoints_of_others_alone(stopped_late:
     content = torch.load(path, weights_only=True)
     content["callbacks"][LastCheckpoint().state_key]["dirpath"] = "/another/run/checkpoints"
     torch.save(content, path)
+    before = path.read_bytes()
     _resume(stopped_late)
     assert _read_steps(Path("elsewhere")) == {"step=18.ckpt": 18, "step=18-v1.ckpt": 18}
-    assert torch.load(path, weights_only=True)["callbacks"] == content["callbacks"]
+    assert path.read_bytes() == before
 
 
 def test_more_patience_resumes_what_early_stopping_ended(
@@ -125,7 +126,7 @@ def test_more_patience_resumes_what_early_stopping_ended(
     whole, _ = train_and_copy("EarlyStopping within epochs", 9, "last.ckpt")
     last = whole / "checkpoints" / "last.ckpt"
     run(["fit", f"--ckpt_path={last}"])
-    assert "EarlyStopping had ended this training" in caplog.text
+    assert "EarlyStopping had ended this run" in caplog.text
     assert torch.load(last, weights_only=True)["global_step"] == 9
     config = whole / "config.yaml"
     config.write_text(config.read_text().replace("patience: 2", "patience: 3"))

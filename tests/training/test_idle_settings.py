@@ -109,7 +109,7 @@ def test_averaging_over_epochs_is_refused_where_steps_are_counted(discs, capsys)
 
 def test_a_run_with_averaged_weights_can_be_resumed_and_repeated(discs, caplog):
     fit(discs, *SWA, "--trainer.max_epochs=4", "--trainer.callbacks.swa_epoch_start=2")
-    assert "last.ckpt has them" in caplog.text
+    assert "last.ckpt has the averages" in caplog.text
     (folder,) = Path("runs").iterdir()
     cli = run(["fit", f"--config={folder / 'config.yaml'}"])
     run(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=6"])

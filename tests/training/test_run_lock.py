@@ -48,7 +48,9 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_run_folder_is_for_one_training(tmp_path: Path) -> None:
     process = hold(tmp_path, entry(socket.gethostname(), 1234))
-    with pytest.raises(MisconfigurationException, match=rf"process 1234 on .* trains in it.* delete .*{LOCK_FILE}"):
+    with pytest.raises(
+        MisconfigurationException, match=rf"process 1234 on .* is training in it.* delete .*{LOCK_FILE}"
+    ):
         RunLock(tmp_path).take()
     process.kill()
     process.communicate()
@@ -61,7 +63,7 @@ def test_a_run_folder_is_for_one_training(tmp_path: Path) -> None:
 
 def test_a_machine_that_went_down_does_not_hold_a_run_forever(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     process = hold(tmp_path, entry("elsewhere", 5))
-    with pytest.raises(MisconfigurationException, match="process 5 on elsewhere trains in it, or did 0 s ago"):
+    with pytest.raises(MisconfigurationException, match="process 5 on elsewhere is training in it, or did 0 s ago"):
         RunLock(tmp_path).take()
     then = os.stat(tmp_path / LOCK_FILE).st_mtime - DEAD_AFTER_S - 1
     os.utime(tmp_path / LOCK_FILE, (then, then))
