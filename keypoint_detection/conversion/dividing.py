@@ -5,11 +5,8 @@ import numpy as np
 from keypoint_detection.conversion.label_set import LabelledImage
 from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.grouping import BY_TIME, guess_group, name_groups, number_in_time
-from keypoint_detection.data.splitting import count_neighbours
+from keypoint_detection.data.splitting import TOLERANCE, count_neighbours
 from keypoint_detection.types import DataError
-
-# A part is reported if its size differs from the requested one by more than this share of it.
-TOLERANCE = 1 / 3
 
 
 def divide_images(
@@ -25,8 +22,8 @@ def divide_images(
         images: the images; those between two parts of one video are removed.
         val_fraction: share of the images to validate on.
         test_fraction: share of the images to test on.
-        group_by: see `name_groups`; `folder` for level 1; `time` to divide each video in time. None: the groups in the
-            source, such as videos; otherwise `names`.
+        group_by: see `name_groups`; `time` to divide each video in time. None: the groups in the source, such as
+            videos; otherwise `names`.
         seed: seed of the draw.
 
     Returns:
@@ -142,7 +139,7 @@ def _name_groups(images: list[LabelledImage], group_by: int | str | None) -> lis
     if group_by is None or group_by == BY_TIME:
         return [image.group or guess_group(image.name) for image in images]
     try:
-        return name_groups([image.name for image in images], 1 if group_by == "folder" else group_by)
+        return name_groups([image.name for image in images], group_by)
     except DataError as error:
         # The option has a different name here than in `kpd fit`.
         raise DataError(str(error).replace("data.group_by", "group_by")) from error

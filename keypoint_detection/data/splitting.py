@@ -29,6 +29,8 @@ from keypoint_detection.types import DataError
 # up: they show the same moment. Groups with fewer images than the minimum have none to spare.
 GAP = 0.05
 MIN_IMAGES_FOR_GAP = 10
+# A part is reported if its size differs from the requested one by more than this share of it.
+TOLERANCE = 1 / 3
 # How many held-out groups a message lists.
 N_NAMES = 3
 
@@ -119,9 +121,9 @@ def describe_split(table: CocoKeypoints, image_root: str | None, options: SplitO
     if n_groups == len(names):
         return HeldOut(n_val, f"{text} at random: each image is a group of its own (data.group_by).", is_random=True)
     listed = ", ".join(held_out[:N_NAMES].tolist()) + (", …" if len(held_out) > N_NAMES else "")
-    if not _is_divided_in_time(number_groups(table, image_root, options.group_by), options):
+    if np.isin(names, held_out).sum() == n_val:  # whole groups
         wanted = options.val_fraction if options.n_folds is None else 1 / options.n_folds
-        is_uneven = abs(n_val / len(names) - wanted) > wanted / 3
+        is_uneven = abs(n_val / len(names) - wanted) > TOLERANCE * wanted
         note = f" That is {n_val / len(names):.0%} instead of {wanted:.0%}: groups stay whole." if is_uneven else ""
         text = f"{text}: {len(held_out)} of {n_groups} groups, {listed} (data.group_by).{note}"
         return HeldOut(n_val, text, is_random=False)

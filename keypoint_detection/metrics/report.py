@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from keypoint_detection.confidence import Calibration
-from keypoint_detection.metrics.bootstrap import percentile_interval, resample_groups
+from keypoint_detection.metrics.bootstrap import percentile_interval, resample_groups, resample_images
 from keypoint_detection.metrics.calibration import (
     ConfidenceReport,
     ReliabilityCurve,
@@ -203,8 +203,7 @@ class EvaluationReport(NamedTuple):
             n_resamples: number of resamples.
             seed: the same seed gives the same share.
         """
-        groups = torch.arange(self.n_images)
-        resamples = resample_groups(groups, n_resamples, torch.Generator().manual_seed(seed))
+        resamples = resample_images(self.n_images, n_resamples, torch.Generator().manual_seed(seed))
         own, others = (one.overall_in_resamples(resamples)[metric.field] for one in (self, other))
         return float((own > others if metric.better == "max" else own < others).double().mean())
 

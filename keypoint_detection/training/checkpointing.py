@@ -76,7 +76,7 @@ class BestCheckpoint(ModelCheckpoint):
         if self.best_model_score is not None and not is_validation_scheduled(trainer):
             return False
         is_worse = False
-        if self._peak is None or not self._is_better(self._peak["score"], current):
+        if self._peak is None or not _is_better(float(self._peak["score"]), float(current), self.mode):
             self._peak = {"score": current.detach().cpu(), "rows": rows}
         else:
             peak, latest = (model.val_metrics.pool([one]) for one in (self._peak["rows"], rows))
@@ -88,9 +88,6 @@ class BestCheckpoint(ModelCheckpoint):
         """Whether a value is the best, or equal to it in a validation that is due, such as an mAP that is still 0."""
         is_equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
         return (is_equal and is_validation_scheduled(trainer)) or bool(super().check_monitor_top_k(trainer, current))
-
-    def _is_better(self, value: Tensor, other: Tensor) -> bool:
-        return bool(value > other.cpu()) if self.mode == "max" else bool(value < other.cpu())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what Lightning keeps, and the best validation so far."""
@@ -125,9 +122,11 @@ class ChosenCheckpoint(NamedTuple):
 
     def is_surpassed_by(self, value: float) -> bool:
         """Whether a value of the metric is better than all before; NaN never is."""
-        if math.isnan(value):
-            return False
-        return self.peak is None or (value > self.peak if self.mode == "max" else value < self.peak)
+        return not math.isnan(value) and (self.peak is None or _is_better(value, self.peak, self.mode))
+
+
+def _is_better(value: float, other: float, mode: str) -> bool:
+    return value > other if mode == "max" else value < other
 
 
 class MeasuredCheckpoint(NamedTuple):

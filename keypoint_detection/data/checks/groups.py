@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import PurePath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keypoint_detection.counting import agree
 from keypoint_detection.data.checks.findings import Finding, shorten_list
@@ -39,18 +40,17 @@ def check_shared_groups(parts: Sequence[Part]) -> list[Finding]:
     """Find images whose names suggest that another part has frames of the same video."""
     findings = []
     for first, second in combinations(sorted(parts, key=lambda part: part.name != "train"), 2):
-        names, others = _guess_recordings(second), _guess_recordings(first)
-        shared = np.array([name in set(others) for name in names], dtype=bool)
+        others, names = np.array(_guess_recordings(first)), np.array(_guess_recordings(second))
+        shared = np.isin(names, others)
         if not shared.any():
             continue
-        groups = sorted({name for name, is_shared in zip(names, shared, strict=True) if is_shared})
-        count = int(shared.sum())
+        groups, count = np.unique(names[shared]).tolist(), int(shared.sum())
         text = (
             f"of {len(names)} {second.name} images {agree(count, 'has a name', 'have names')} that differ from those "
             f"of {first.name} images only in a running number ({shorten_list(groups, N_NAMES)}): if they are frames of "
-            f"one video, expect larger errors on other videos"
+            "one video, expect larger errors on other videos"
         )
-        is_mixed = any(_is_mixed(first, others, second, names, group) for group in groups)
+        is_mixed = _is_mixed([first, second], np.concatenate([others, names]))
         if is_mixed:
             text += f", and much larger ones than on {second.name}, whose images lie between those of {first.name}"
         examples = tuple(second.describe_image(index) for index in np.flatnonzero(shared).tolist())
@@ -59,17 +59,14 @@ def check_shared_groups(parts: Sequence[Part]) -> list[Finding]:
     return findings
 
 
-def _is_mixed(first: Part, others: Sequence[str], second: Part, names: Sequence[str], group: str) -> bool:
-    """Whether the images of a group in two parts are not divided in time."""
-    files = [
-        (part.table.image_paths[index].decode(), number)
-        for number, (part, groups) in enumerate(((first, others), (second, names)))
-        for index, name in enumerate(groups)
-        if name == group
-    ]
-    order = number_in_time([path for path, _ in files]).argsort(kind="stable")
-    sides = np.array([number for _, number in files])[order]
-    return int((np.diff(sides) != 0).sum()) > MAX_CHANGES
+def _is_mixed(parts: Sequence[Part], names: NDArray[np.str_]) -> bool:
+    """Whether the images of a group in two parts are not divided in time; names are those of all images' groups."""
+    paths = [path.decode() for part in parts for path in part.table.image_paths]
+    sides = np.repeat(np.arange(len(parts)), [len(part.table.image_paths) for part in parts])
+    groups = np.unique(names, return_inverse=True)[1].reshape(-1)
+    order = np.lexsort((number_in_time(paths), groups))
+    is_change = (np.diff(sides[order]) != 0) & (np.diff(groups[order]) == 0)
+    return bool((np.bincount(groups[order][1:][is_change]) > MAX_CHANGES).any())
 
 
 def _guess_recordings(part: Part) -> list[str]:
