@@ -24,7 +24,8 @@ from keypoint_detection.checkpoints.misfits import explain_misfit
 from keypoint_detection.checkpoints.specifications import make_plain
 from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.codec.heatmaps import HeatmapCodec
-from keypoint_detection.codec.points import find_points
+from keypoint_detection.codec.points import decode_maps, find_points
+from keypoint_detection.codec.votes import VoteCodec
 from keypoint_detection.confidence import Calibration
 from keypoint_detection.lightning_internals import (
     has_settings_of_config,
@@ -36,12 +37,12 @@ from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.matching import check_thresholds
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.models.backbones import Backbone, TimmUnet
-from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy
+from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy, vote_loss
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.optimizers import make_optimizer
 from keypoint_detection.models.schedules import check_length, warmup_cosine
 from keypoint_detection.parsing.internals import drop_arguments_of_old_classes, import_through
-from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, Batch, Detections, ImageBatch
+from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, Batch, Detections, ImageBatch, Maps
 
 # Lightning parses the settings stored in a checkpoint as it does a command line.
 drop_arguments_of_old_classes()
@@ -91,6 +92,8 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         loss: `bce` binary cross-entropy, `mse` squared error of the probabilities, or `focal` (Li et al. 2020), between
             predicted and Gaussian heatmaps.
         heatmap_sigma: standard deviation of the Gaussians in input pixels. Smaller is sharper and harder to learn.
+        group: also learn which points belong to the same object; an object is an annotation of the training file. By
+            default, if an image of the training file has several objects, one of them with several points.
         max_keypoints: maximum number of detections per channel in one image. By default, the largest number of points
             of a channel in any image of the training file.
         score_threshold: detections with lower scores are dropped; keep it low, so that AP covers the whole curve. No
@@ -126,6 +129,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         decay_norms_and_biases: bool = False,
         loss: LossName = "bce",
         heatmap_sigma: PositiveFloat = 2.0,
+        group: bool | None = None,
         max_keypoints: PositiveInt | None = None,
         score_threshold: ClosedUnitInterval = 0.01,
         min_distance_px: NonNegativeFloat = MIN_DISTANCE_PX,
@@ -136,7 +140,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
     ) -> None:
         super().__init__()
         self.channels = complete_channels(channels)
-        self.network = HeatmapNetwork(backbone(), len(self.channels))
+        self.network = HeatmapNetwork(backbone(), len(self.channels), bool(group))
         self.save_hyperparameters(logger=False)
         if not has_settings_of_config(self):
             log_hyperparameters(self)
@@ -144,6 +148,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             factories = {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
             without = make_plain(self.hparams, self.network.backbone, factories)
             self.remove_ignored_hparams(without)
+        self.hparams["group"] = bool(group)
         if max_keypoints is None:
             max_keypoints = self.hparams["max_keypoints"] = MAX_KEYPOINTS
         check_settings(self.hparams, ModelSettings, "model")
@@ -161,6 +166,8 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             score_threshold=float(score_threshold),
             min_distance_px=float(min_distance_px),
         )
+        capacities = tuple(map(len, self.channels.values()))
+        self.vote_codec = VoteCodec(self.codec.stride, self.codec.sigma_px, capacities) if group else None
         if oks_sigmas is not None:
             _require_one_type_a_channel(self.channels)
         names, thresholds = list(self.channels), check_thresholds("model.ap_thresholds_px", ap_thresholds_px)
@@ -187,12 +194,12 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         Returns:
             (B, C, h, w) logits, h = ceil(H / stride); `sigmoid` makes them heatmaps.
         """
-        logits: Tensor = self.network(images)
+        logits: Tensor = self.network(images).logits
         return logits
 
-    def detect(self, logits: Tensor) -> Detections:
-        """Decode logits (B, C, h, w) to points in input pixels."""
-        return self.codec.decode(torch.sigmoid(logits.float()))
+    def detect(self, maps: Maps) -> Detections:
+        """Decode the network's output to points in input pixels."""
+        return decode_maps(maps, self.codec, self.vote_codec)
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -266,11 +273,18 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one batch: the mean over images, channels and cells."""
         targets = self._targets(batch)
-        per_map = heatmap_loss(self.loss, self(batch.images), targets)
+        maps: Maps = self.network(batch.images)
+        per_map = heatmap_loss(self.loss, maps.logits, targets)
         loss = per_map.mean()
+        epoch_values = {f"train/loss/{name}": value for name, value in zip(self.channels, per_map.mean(0), strict=True)}
+        if self.vote_codec is not None:
+            assert maps.votes is not None
+            size = (targets.shape[-2], targets.shape[-1])
+            votes = self.vote_codec.encode(batch.points, batch.truths.centres, batch.visibility, size)
+            epoch_values["train/vote_loss"] = vote_loss(maps.votes, votes).mean()
+            loss = loss + epoch_values["train/vote_loss"]
         batch_size = len(batch.images)
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=batch_size)
-        epoch_values = {f"train/loss/{name}": value for name, value in zip(self.channels, per_map.mean(0), strict=True)}
         if self.loss == "bce":
             epoch_values["train/loss_floor"] = target_entropy(targets).mean()
         self.log_dict(
@@ -366,12 +380,13 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         """Detect in one batch; the points are in pixels of the original images, and calibrated if possible."""
         if not len(batch.images):
             return self._nothing()
-        return find_points(self(batch.images), self.codec, self.calibration, batch.input_to_image)
+        maps = self.network(batch.images)
+        return find_points(maps, self.codec, self.vote_codec, self.calibration, batch.input_to_image)
 
     def _measure(self, batch: Batch, metrics: KeypointMetrics) -> Predictions:
         if len(batch.images):
-            logits = self(batch.images)
-            detections = self.detect(logits)
+            maps = self.network(batch.images)
+            logits, detections = maps.logits, self.detect(maps)
         else:  # none of them could be read
             logits, detections = torch.zeros(0, len(self.channels), 1, 1), self._nothing()
         metrics.update(detections, batch, self._losses(logits, batch))
@@ -424,6 +439,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         """List the metrics that training logs, for callbacks to monitor."""
         names = {f"val/{name}" for name in self.val_metrics.names(with_losses=True)}
         names |= {f"val/{SMOOTHED_KEY}", "train/loss", *(f"train/loss/{name}" for name in self.channels)}
+        names |= {"train/vote_loss"} if self.vote_codec is not None else set()
         return names | ({"train/loss_floor"} if self.loss == "bce" else set())
 
     def _finish(self, metrics: KeypointMetrics, part: str) -> None:

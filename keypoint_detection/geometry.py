@@ -34,7 +34,11 @@ def map_detections(detections: Detections, matrices: Tensor) -> Detections:
     if covariances is not None:
         linear = matrices[:, None, None, :, :2].to(covariances)
         covariances = _multiply(_multiply(linear, covariances), linear.mT)
-    return detections._replace(points=apply_affine(detections.points, matrices), covariances=covariances)
+    grouping = detections.grouping
+    if grouping is not None:
+        grouping = grouping._replace(votes=apply_affine(grouping.votes, matrices))
+    points = apply_affine(detections.points, matrices)
+    return detections._replace(points=points, covariances=covariances, grouping=grouping)
 
 
 def compose_affine(first: Tensor, second: Tensor) -> Tensor:

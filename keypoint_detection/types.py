@@ -68,6 +68,8 @@ class GroundTruths(NamedTuple, Generic[Values]):
         points: (..., 2) float32; the holder tells the frame.
         visibility: (...) int64; 0 padding or not labelled, 1 occluded, 2 visible.
         instances: (...) int64, the index in the image of the annotation that a point belongs to; -1 for padding.
+        centres: (..., 2) float32, the centre of that annotation in the frame of the points: of its box, or, if it has
+            none, the mean of its labelled points.
         box_sizes: (...) float32, the longer side of that annotation's box in image pixels; NaN if it has none.
         areas: (...) float32, the area of that annotation in square image pixels; NaN if it has none.
     """
@@ -75,6 +77,7 @@ class GroundTruths(NamedTuple, Generic[Values]):
     points: Values
     visibility: Values
     instances: Values
+    centres: Values
     box_sizes: Values
     areas: Values
 
@@ -84,7 +87,7 @@ class GroundTruths(NamedTuple, Generic[Values]):
 
 
 # What fills the slots of a batch that hold no point.
-PADDING = GroundTruths(points=0.0, visibility=NOT_LABELLED, instances=-1, box_sizes=nan, areas=nan)
+PADDING = GroundTruths(points=0.0, visibility=NOT_LABELLED, instances=-1, centres=0.0, box_sizes=nan, areas=nan)
 
 
 class Batch(NamedTuple):
@@ -92,7 +95,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, H, W) uint8 RGB.
-        truths: (B, C, K), padded; the points are in input pixels.
+        truths: (B, C, K), padded; the points and centres are in input pixels.
         image_ids: (B,) int64, the ids in the COCO file; unique in a data set.
         input_to_image: (B, 2, 3) float32, the affine map from input pixels to pixels of the original image.
         image_sizes: (B, 2) int64, (height, width) of the original image in pixels.
@@ -151,6 +154,36 @@ class ImageBatch(NamedTuple):
     failures: "tuple[Failure, ...]"
 
 
+class Maps(NamedTuple):
+    """The output of a network.
+
+    Attributes:
+        logits: (B, C, h, w) of the heatmaps; `sigmoid` makes them probabilities.
+        votes: (B, C, 2, h, w), the way in input pixels from each cell to the centre of the object whose point is
+            there; None if points are not grouped.
+    """
+
+    logits: "Tensor"
+    votes: "Tensor | None" = None
+
+
+class Grouping(NamedTuple):
+    """Which points belong to one object.
+
+    Attributes:
+        objects: (B, C, D) int64, the object of each point; -1 for unused slots and points of no object.
+        object_scores: (B, O) float32 in [0, 1], descending; 0 marks an unused slot.
+        votes: (B, C, D, 2) float32, where each point sees the centre of its object; in the frame of the points.
+        margins: (B, C, D) float32, how much nearer in input pixels the vote is to the centre of its object than to
+            that of any other; limited to a few radii.
+    """
+
+    objects: "Tensor"
+    object_scores: "Tensor"
+    votes: "Tensor"
+    margins: "Tensor"
+
+
 class Detections(NamedTuple):
     """Detected points; the field names are those of the exported model's outputs.
 
@@ -160,9 +193,11 @@ class Detections(NamedTuple):
         covariances: (B, C, D, 2, 2) float32, square pixels of that frame: those of the peaks after decoding, those of
             the points' errors after calibration; None if not requested.
         probabilities: (B, C, D, T) float32, of being right within each threshold; None without a calibration.
+        grouping: the objects; None if points are not grouped.
     """
 
     points: "Tensor"
     scores: "Tensor"
     covariances: "Tensor | None" = None
     probabilities: "Tensor | None" = None
+    grouping: Grouping | None = None

@@ -15,7 +15,7 @@ from keypoint_detection.cli import run
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.geometry import map_detections
 from keypoint_detection.models.backbones import Backbone, Unet
-from keypoint_detection.types import Batch
+from keypoint_detection.types import Batch, Maps
 
 TINY = str(Path(__file__).parent / "conf" / "tiny.yaml")
 SMALL = functools.partial(Unet, n_channels=4, n_downsampling_layers=2, n_resnet_blocks=1)
@@ -142,7 +142,7 @@ def test_one_picture_can_be_learned_by_heart(loss):
         optimizer.zero_grad()
         detector.training_step(batch, 0).backward()
         optimizer.step()
-    found = detector.detect(detector(batch.images))
+    found = detector.detect(detector.network(batch.images))
     points = sorted(found.points[0, 0, :2].tolist())
     assert points[0] == pytest.approx([10.3, 20.6], abs=0.5)
     assert points[1] == pytest.approx([30.0, 8.5], abs=0.5)
@@ -153,9 +153,8 @@ def test_errors_are_in_pixels_of_the_original_picture():
     detector = KeypointDetector(["a"], SMALL)
     truth = make_batch([[10.0, 20.0]])
     detector.trainer = SimpleNamespace(state=SimpleNamespace(fn="test"), sanity_checking=False)
-    detector.forward = lambda images: torch.logit(
-        detector.codec.encode(torch.tensor([[[[13.0, 24.0]]]]), torch.full((1, 1, 1), 2), (32, 48)), eps=1e-6
-    )
+    heatmaps = detector.codec.encode(torch.tensor([[[[13.0, 24.0]]]]), torch.full((1, 1, 1), 2), (32, 48))
+    detector.network.forward = lambda images: Maps(torch.logit(heatmaps, eps=1e-6))
     predictions = detector.test_step(truth, 0)
     assert predictions.detections_input.points[0, 0, 0].tolist() == pytest.approx([13, 24], abs=0.05)
     in_image = map_detections(predictions.detections_input, truth.input_to_image)

@@ -41,7 +41,7 @@ def test_every_backbone_is_tried_here():
 def test_images_of_any_size_give_heatmaps_of_their_size(name, size):
     network = make_network(name)
     with torch.no_grad():
-        logits = network(torch.randint(256, (1, 3, *size), dtype=torch.uint8))
+        logits = network(torch.randint(256, (1, 3, *size), dtype=torch.uint8)).logits
     stride = network.backbone.stride
     assert logits.shape == (1, 2, -(-size[0] // stride), -(-size[1] // stride))
     assert logits.isfinite().all()
@@ -50,7 +50,7 @@ def test_images_of_any_size_give_heatmaps_of_their_size(name, size):
 @pytest.mark.parametrize("name", SMALL)
 def test_every_parameter_of_a_backbone_takes_part(name):
     network = make_network(name).train()
-    network(torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)).square().sum().backward()
+    network(torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)).logits.square().sum().backward()
     idle = [key for key, one in network.named_parameters() if one.requires_grad and one.grad is None]
     assert idle == []
 
@@ -80,7 +80,7 @@ def test_onnx_computes_what_torch_does_on_images_of_any_size(name, tmp_path):
     for size in [(40, 72), (64, 64), (49, 71)]:
         images = torch.randint(256, (1, 3, *size), dtype=torch.uint8)
         with torch.no_grad():
-            expected = network(images)
+            expected = network(images).logits
         (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
         np.testing.assert_allclose(found, expected, atol=1e-4)
 

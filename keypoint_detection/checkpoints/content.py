@@ -14,7 +14,7 @@ from keypoint_detection.images import ResizeMode
 # Key of the version of the format, and the version that is written; checkpoints of the first versions have none. Raise
 # it with every new setting: checkpoints of this version lack no setting, and older ones get the default below.
 FORMAT_KEY = "kpd_format"
-FORMAT = 1
+FORMAT = 2
 
 MODEL_KEY = "hyper_parameters"
 DATA_KEY = "datamodule_hyper_parameters"
@@ -122,6 +122,7 @@ class ModelSettings(_Settings, kw_only=True):
     decay_norms_and_biases: bool = True
     loss: Literal["bce", "mse", "focal"]
     heatmap_sigma: Annotated[float, Meta(gt=0, le=LARGEST_SIGMA_PX)]
+    group: bool = False
     max_keypoints: Annotated[int, Meta(ge=1, le=MOST_KEYPOINTS)]
     score_threshold: Unit
     min_distance_px: NotNegative

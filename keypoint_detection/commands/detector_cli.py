@@ -38,7 +38,7 @@ from keypoint_detection.tracking.account import finish_wandb, prepare_wandb
 from keypoint_detection.training.budget import check_batches, choose_validations, fill_in_budget
 from keypoint_detection.training.graceful_stop import GracefulStop
 from keypoint_detection.training.idle_settings import check_idle_settings
-from keypoint_detection.training.label_defaults import fill_in_channels, fill_in_max_keypoints
+from keypoint_detection.training.label_defaults import fill_in_channels, fill_in_group, fill_in_max_keypoints
 from keypoint_detection.training.label_warnings import warn_of_crowded_images, warn_of_labels
 from keypoint_detection.training.monitors import check_monitors, fill_in_monitors
 from keypoint_detection.training.restoring import explain_failed_restoring
@@ -155,6 +155,7 @@ class DetectorCLI(KeepsCheckpointSettings, LightningCLI):
                 fill_in_budget(config.trainer)
                 fill_in_monitors(config.trainer)
                 fill_in_max_keypoints(config.model, config.data)
+                fill_in_group(config.model, config.data)
         except ValueError as error:
             self._refuse(error)
 

@@ -125,13 +125,14 @@ class Augmented(NamedTuple):
     to_source: Tensor
 
 
-def augment(image: Tensor, points: Tensor, transform: Callable[..., Any]) -> Augmented:
+def augment(image: Tensor, points: Tensor, transform: Callable[..., Any], n_unlabelled: int = 0) -> Augmented:
     """Apply a torchvision v2 transform to an image and its points.
 
     Args:
         image: (3, H, W) uint8.
         points: (N, 2) float32, continuous pixels.
         transform: called with a `tv_tensors.Image` and `ContinuousKeyPoints`.
+        n_unlabelled: how many of the first points only move along: the transform need not keep them in view.
 
     Raises:
         ValueError: the transform changed the number of points or the type of the image.
@@ -140,7 +141,7 @@ def augment(image: Tensor, points: Tensor, transform: Callable[..., Any]) -> Aug
     # Three additional points show what the transform did: whether it mirrored, and its inverse map.
     reference = torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75]]) * torch.tensor([width, height])
     carried = ContinuousKeyPoints(torch.cat([reference, points]), canvas_size=(height, width))
-    carried.n_references = len(reference)
+    carried.n_references = len(reference) + n_unlabelled
     image_out, moved_points = transform(tv_tensors.Image(image), carried)
     image_out, moved_points = image_out.as_subclass(Tensor), moved_points.as_subclass(Tensor)
     if moved_points.shape != carried.shape:

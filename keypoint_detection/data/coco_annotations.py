@@ -66,7 +66,7 @@ class _Part(NamedTuple):
     """Some annotations (A) and their labelled points (P), in the order of the file."""
 
     images: NDArray[np.int32]  # (A,)
-    extents: NDArray[np.float32]  # (A, 2) box size and area
+    extents: NDArray[np.float32]  # (A, 4) box size, area, and x and y of the box's centre
     n_points: NDArray[np.int32]  # (A,)
     points: NDArray[np.float32]  # (P, 2)
     visibility: NDArray[np.int8]  # (P,)
@@ -143,7 +143,7 @@ def _read_part(annotations: Sequence[_Annotation], problems: Problems) -> _Part:
     owners = np.repeat(np.arange(len(annotations)), n_keypoints)
     return _Part(
         images=np.array([one.image for one in annotations], dtype=np.int32),
-        extents=np.array([_read_extent(one.entry) for one in annotations], dtype=np.float32).reshape(-1, 2),
+        extents=np.array([_read_extent(one.entry) for one in annotations], dtype=np.float32).reshape(-1, 4),
         n_points=np.bincount(owners[is_labelled], minlength=len(annotations)).astype(np.int32),
         points=triples[is_labelled, :2].astype(np.float32),
         visibility=triples[is_labelled, 2].astype(np.int8),
@@ -198,15 +198,21 @@ def _read_triples(annotation: _Annotation, problems: Problems) -> list[tuple[flo
     return triples
 
 
-def _read_extent(entry: AnnotationEntry) -> tuple[float, float]:
-    """Return the longer side of the box and the area; NaN if the annotation has no usable one."""
+def _read_extent(entry: AnnotationEntry) -> tuple[float, float, float, float]:
+    """Return the longer side of the box, the area, and the box's centre; NaN if the annotation has no usable one."""
     box, area = entry.bbox, entry.area
-    width, height = (box[2], box[3]) if type(box) is list and len(box) == 4 else (0, 0)
+    left, top, width, height = box if type(box) is list and len(box) == 4 else (0, 0, 0, 0)
     is_box = (
         type(width) in NUMBERS and type(height) in NUMBERS and 0 < width < EXTENT_LIMIT and 0 < height < EXTENT_LIMIT
     )
     is_area = type(area) in NUMBERS and 0 < area < EXTENT_LIMIT
-    return float(max(width, height)) if is_box else math.nan, float(area) if is_area else math.nan
+    is_placed = is_box and type(left) in NUMBERS and type(top) in NUMBERS and max(abs(left), abs(top)) < EXTENT_LIMIT
+    return (
+        float(max(width, height)) if is_box else math.nan,
+        float(area) if is_area else math.nan,
+        float(left + width / 2) if is_placed else math.nan,
+        float(top + height / 2) if is_placed else math.nan,
+    )
 
 
 def _join(parts: list[_Part], n_images: int) -> LabelledPoints:
@@ -223,14 +229,19 @@ def _join(parts: list[_Part], n_images: int) -> LabelledPoints:
     owners = np.repeat(order, n_points[order])  # the annotation of every point of the result
     first = np.cumsum(n_points) - n_points
     rows = first[owners] + _count_up(n_points[order])
-    extents = column("extents")
+    extents, points = column("extents"), column("points")
+    # Of annotations without a box, the mean of their points.
+    sums = np.stack([np.bincount(owners, points[rows, axis], minlength=len(images)) for axis in (0, 1)], axis=1)
+    means = (sums / np.maximum(n_points, 1)[:, None]).astype(np.float32)
+    centres = np.where(np.isnan(extents[:, 2:]), means, extents[:, 2:])
     return LabelledPoints(
         n_points=np.bincount(images[owners], minlength=n_images),
         types=column("types")[rows].astype(np.int64),
         truths=GroundTruths(
-            points=column("points")[rows],
+            points=points[rows],
             visibility=column("visibility")[rows].astype(np.int64),
             instances=instances[owners],
+            centres=centres[owners],
             box_sizes=extents[owners, 0],
             areas=extents[owners, 1],
         ),

@@ -55,7 +55,7 @@ class CocoKeypoints(NamedTuple):
         image_sizes: (I, 2) int64, (height, width) of the images according to the file; 0 if not given.
         offsets: (I + 1,) int64; the points of image i are the rows offsets[i] to offsets[i + 1].
         types: (P,) int64, indices into `keypoint_types`.
-        truths: (P,), the points in continuous image pixels; unlabelled ones are left out.
+        truths: (P,), the points and centres in continuous image pixels; unlabelled ones are left out.
     """
 
     path: Path
@@ -171,7 +171,8 @@ def _read(
 ) -> CocoKeypoints:
     keypoint_types, categories = types
     labelled = read_annotations(file, images, categories, problems)
-    labelled.truths.points[:] += np.float32(offset_px(coordinates))
+    for positions in (labelled.truths.points, labelled.truths.centres):
+        positions[:] += np.float32(offset_px(coordinates))
     return CocoKeypoints(
         path=path,
         keypoint_types=keypoint_types,

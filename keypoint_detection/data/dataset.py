@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
     Attributes:
         image: (3, H, W) uint8 RGB.
-        truths: (P,), the points in input pixels.
+        truths: (P,), the points and centres in input pixels.
         channels: (P,) int64, the channel of each point; a point that is in two channels has two rows.
         image_id: the id in the COCO file.
         input_to_image: (2, 3) float32.
@@ -187,14 +187,15 @@ class KeypointsDataset(Dataset[Sample]):
         rows = np.arange(table.offsets[index], table.offsets[index + 1])
         if self.visible_only:
             rows = rows[table.truths.visibility[rows] == VISIBLE]
-        shown = self.reader.read(table.image_paths[index].decode(), table.truths.points[rows], seed)
+        of_image = table.truths.map(lambda values: values[rows])
+        shown = self.reader.read(table.image_paths[index].decode(), of_image.points, of_image.centres, seed)
         types = self._mirror(table.types[rows]) if shown.is_mirrored else table.types[rows]
         slots, channel_indices = np.nonzero(self.type_in_channel[types] & shown.is_inside[:, None])
-        rows = rows[slots]
-        truths = table.truths.map(lambda values: torch.from_numpy(values[rows]))
+        truths = of_image.map(lambda values: torch.from_numpy(values[slots]))
+        kept = torch.from_numpy(slots)
         return Sample(
             image=shown.image,
-            truths=truths._replace(points=shown.points[torch.from_numpy(slots)]),
+            truths=truths._replace(points=shown.points[kept], centres=shown.centres[kept]),
             channels=torch.from_numpy(channel_indices),
             image_id=int(table.image_ids[index]),
             input_to_image=shown.input_to_image,

@@ -27,6 +27,7 @@ class ShownImage(NamedTuple):
     Attributes:
         image: (3, H, W) uint8 RGB.
         points: (P, 2) float32 input pixels.
+        centres: (P, 2) float32 input pixels, of the objects of the points.
         is_inside: (P,) whether each point is inside both the original image and the part that is shown.
         is_mirrored: whether it is shown as in a mirror.
         input_to_image: (2, 3) float32.
@@ -35,6 +36,7 @@ class ShownImage(NamedTuple):
 
     image: Tensor
     points: Tensor
+    centres: Tensor
     is_inside: NDArray[np.bool_]
     is_mirrored: bool
     input_to_image: Tensor
@@ -69,21 +71,24 @@ class ImageReader:
         # Images that could not be read, for which it is not worth waiting again.
         self._given_up: set[str] = set()
 
-    def read(self, path: str, points_image: NDArray[np.float32], seed: int | None) -> ShownImage:
+    def read(
+        self, path: str, points_image: NDArray[np.float32], centres_image: NDArray[np.float32], seed: int | None
+    ) -> ShownImage:
         """Read one image.
 
         Args:
             path: the file.
             points_image: (P, 2) the points in image pixels.
+            centres_image: (P, 2) the centres of their objects in image pixels, which move along with the image.
             seed: seed of the augmentation; None: torch's global generator.
 
         Raises:
             ImageError: the file cannot be read, even after trying again for some seconds.
         """
         if self._default is None:
-            return self._read_exactly(path, points_image, seed)
+            return self._read_exactly(path, points_image, centres_image, seed)
         drawn = self._default.draw(draw_seed() if seed is None else seed)
-        return self._read_view(path, points_image, self._default, drawn)
+        return self._read_view(path, points_image, centres_image, self._default, drawn)
 
     def _read_file(self, path: str, read: Callable[[], T]) -> T:
         """Read a file, patiently the first time; no random number depends on how often it is tried."""
@@ -96,7 +101,12 @@ class ImageReader:
             raise
 
     def _read_view(
-        self, path: str, points_image: NDArray[np.float32], default: DefaultAugmentation, drawn: View
+        self,
+        path: str,
+        points_image: NDArray[np.float32],
+        centres_image: NDArray[np.float32],
+        default: DefaultAugmentation,
+        drawn: View,
     ) -> ShownImage:
         def aim(image_size: tuple[int, int]) -> tuple[View, NDArray[np.float64]]:
             """Return the view of an image, and the map from the input to the image."""
@@ -122,17 +132,21 @@ class ImageReader:
             to_pixels = view.to_canvas(self.image_size or image_size)
         input_size = self.image_size or image_size
         image = render(pixels, to_pixels, input_size, view)
-        points = _move(points_image, np.linalg.inv(input_to_image)).astype(np.float32)
+        to_input = np.linalg.inv(input_to_image)
+        points = _move(points_image, to_input).astype(np.float32)
         return ShownImage(
             image=image,
             points=torch.from_numpy(points),
+            centres=torch.from_numpy(_move(centres_image, to_input)).float(),
             is_inside=_is_inside(points_image, image_size) & _is_inside(points, input_size),
             is_mirrored=view.is_mirrored,
             input_to_image=torch.from_numpy(input_to_image[:2]).float(),
             image_size=image_size,
         )
 
-    def _read_exactly(self, path: str, points_image: NDArray[np.float32], seed: int | None) -> ShownImage:
+    def _read_exactly(
+        self, path: str, points_image: NDArray[np.float32], centres_image: NDArray[np.float32], seed: int | None
+    ) -> ShownImage:
         cache = self._cache
         image, image_size = self._read_file(
             path,
@@ -140,17 +154,22 @@ class ImageReader:
         )
         input_size = self.image_size or image_size
         input_to_image = torch.from_numpy(place(image_size, input_size, self.resize_mode).to_source[:2]).float()
-        points = apply_affine(torch.from_numpy(points_image)[None], invert_affine(input_to_image)[None])[0]
+        n_points = len(points_image)
+        places = torch.from_numpy(np.concatenate([centres_image, points_image]))
+        places = apply_affine(places[None], invert_affine(input_to_image)[None])[0]
         is_inside = _is_inside(points_image, image_size)
         if self.transform is None:
-            return ShownImage(image, points, is_inside, False, input_to_image, image_size)
+            centres, points = places[:n_points], places[n_points:]
+            return ShownImage(image, points, centres, is_inside, False, input_to_image, image_size)
         with _random_numbers(seed):
-            augmented = augment(image, points, self.transform)
-        is_inside &= _is_inside(augmented.points.numpy(), _size_of(augmented.image))
+            augmented = augment(image, places, self.transform, n_unlabelled=n_points)
+        is_inside &= _is_inside(augmented.points[n_points:].numpy(), _size_of(augmented.image))
         augmented = fit_to_size(augmented, input_size, self.resize_mode)
+        centres, points = augmented.points[:n_points], augmented.points[n_points:]
         return ShownImage(
             image=augmented.image,
-            points=augmented.points,
+            points=points,
+            centres=centres,
             is_inside=is_inside,
             is_mirrored=augmented.is_mirrored,
             input_to_image=compose_affine(augmented.to_source, input_to_image),

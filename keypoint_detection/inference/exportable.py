@@ -69,7 +69,8 @@ class ExportableDetector(nn.Module):
             padding = (left, columns - inner_width - left, top, rows - inner_height - top)
             x = F.pad(x, padding, value=LETTERBOX_GREY)
             scale_x, scale_y = width / inner_width, height / inner_height
-        logits = self.network(x).float()
+        maps = self.network(x)
+        logits = maps.logits.float()
         found = decode_plainly(
             logits,
             self.stride,

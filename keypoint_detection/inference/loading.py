@@ -10,6 +10,7 @@ from keypoint_detection.checkpoints.files import CALIBRATION_KEY, VALIDATION_KEY
 from keypoint_detection.checkpoints.misfits import explain_misfit
 from keypoint_detection.checkpoints.trust import find_class
 from keypoint_detection.codec.heatmaps import HeatmapCodec
+from keypoint_detection.codec.votes import VoteCodec
 from keypoint_detection.confidence import Calibration
 from keypoint_detection.data.coco_keypoints import Coordinates
 from keypoint_detection.images import ResizeMode
@@ -40,6 +41,7 @@ class LoadedDetector(NamedTuple):
     Attributes:
         network: in evaluation mode, with the checkpoint's weights.
         codec: turns heatmaps into points.
+        vote_codec: groups points into objects; None if the detector does not.
         channels: channel name to the keypoint types it collects.
         inputs: how images are prepared for the network.
         best_f1_threshold: the score with the best F1 in the latest validation, over all channels; None if the
@@ -50,6 +52,7 @@ class LoadedDetector(NamedTuple):
 
     network: HeatmapNetwork
     codec: HeatmapCodec
+    vote_codec: VoteCodec | None
     channels: dict[str, list[str]]
     inputs: InputSettings
     best_f1_threshold: float | None
@@ -71,7 +74,7 @@ def load_detector(reference: str, *, flip_test: bool | None) -> LoadedDetector:
     checkpoint = read_checkpoint(reference)
     settings = checkpoint["hyper_parameters"]
     channels = complete_channels(settings["channels"])
-    network = HeatmapNetwork(_make_backbone(settings["backbone"], reference), len(channels))
+    network = HeatmapNetwork(_make_backbone(settings["backbone"], reference), len(channels), settings["group"])
     _load_weights(network, checkpoint["state_dict"], reference)
     flip_pairs = _data_settings(checkpoint).get("flip_pairs")
     is_averaging = settings["flip_test"] if flip_test is None else flip_test
@@ -83,9 +86,11 @@ def load_detector(reference: str, *, flip_test: bool | None) -> LoadedDetector:
         score_threshold=settings["score_threshold"],
         min_distance_px=settings["min_distance_px"],
     )
+    capacities = tuple(map(len, channels.values()))
     return LoadedDetector(
         network.eval().requires_grad_(False),
         codec,
+        VoteCodec(codec.stride, codec.sigma_px, capacities) if settings["group"] else None,
         channels,
         _input_settings(checkpoint),
         read_best_f1(checkpoint.get(VALIDATION_KEY)),

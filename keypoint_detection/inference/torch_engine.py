@@ -46,7 +46,8 @@ class TorchEngine:
         self.best_f1 = detector.best_f1_threshold
         self.device = _choose_device(device)
         self._precision = getattr(torch, precision)
-        self._codec, self._inputs, self._calibration = detector.codec, detector.inputs, detector.calibration
+        self._codec, self._vote_codec = detector.codec, detector.vote_codec
+        self._inputs, self._calibration = detector.inputs, detector.calibration
         self.thresholds_px = () if detector.calibration is None else detector.calibration.thresholds_px
         self._network = detector.network.to(self.device)
         if compile:
@@ -73,10 +74,10 @@ class TorchEngine:
         images = torch.stack([one.image for one in batch]).to(self.device)
         is_reduced = self._precision != torch.float32
         with torch.autocast(self.device.type, dtype=self._precision if is_reduced else None, enabled=is_reduced):
-            logits = self._network(images)
+            network_maps = self._network(images)
         input_to_image = torch.stack([one.input_to_image for one in batch])
-        found = find_points(logits, self._codec, self._calibration, input_to_image)
-        maps = torch.sigmoid(logits.float()) if heatmaps else None
+        found = find_points(network_maps, self._codec, self._vote_codec, self._calibration, input_to_image)
+        maps = torch.sigmoid(network_maps.logits.float()) if heatmaps else None
         points, scores = found.points.cpu().numpy(), found.scores.cpu().numpy()
         parts = [_split(part, len(batch)) for part in (found.covariances, found.probabilities, maps)]
         return [Found(*one) for one in zip(points, scores, *parts, strict=True)]

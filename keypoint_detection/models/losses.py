@@ -6,8 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from keypoint_detection.codec.votes import VoteTargets
+from keypoint_detection.models.network import VOTE_SCALE_PX
+
 LossName = Literal["bce", "mse", "focal"]
 
+# Errors of votes below this many input pixels count quadratically, larger ones linearly.
+VOTE_KNEE_PX = 4.0
 # The exponent of the focal weight, as in Li et al. 2020, section 4.
 FOCAL_BETA = 2.0
 
@@ -39,6 +44,22 @@ def heatmap_loss(name: LossName, logits: Tensor, targets: Tensor) -> Tensor:
         weight = (torch.sigmoid(logits) - targets).abs().pow(FOCAL_BETA)
         cells = weight * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     per_map: Tensor = cells.mean(dim=(-2, -1))
+    return per_map
+
+
+def vote_loss(votes: Tensor, targets: VoteTargets) -> Tensor:
+    """Compare votes with their targets: the smooth L1 error of both coordinates, in cells near points.
+
+    Args:
+        votes: (B, C, 2, h, w) input pixels.
+        targets: what they should be.
+
+    Returns:
+        (B, C) float32: the sum over a map's cells near points, in units of the network's votes, divided by the number
+        of all cells, as the heatmaps' losses are.
+    """
+    errors = F.smooth_l1_loss(votes.float(), targets.votes, reduction="none", beta=VOTE_KNEE_PX).sum(2) / VOTE_SCALE_PX
+    per_map: Tensor = (errors * targets.is_near).mean(dim=(-2, -1))
     return per_map
 
 

@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keypoint_detection.models.backbones.backbone import Backbone
+from keypoint_detection.types import Maps
 
 # sigmoid(-4) is 0.02: almost all of a heatmap is background. The first batch of training gives the exact share.
 HEAD_BIAS = -4.0
 HEAD_KERNEL_SIZE = 3
+# Input pixels of a vote of 1, so that the votes across an object are neither tiny nor huge numbers.
+VOTE_SCALE_PX = 64.0
 # Maximum ratio of pixels in the padded image to those in the image.
 MAX_PADDING_FACTOR = 4
 # Minimum side of the image that a backbone is tried on, in pixels.
@@ -21,13 +24,14 @@ DECLARED = ("stride", "out_channels", "size_multiple")
 
 
 class HeatmapNetwork(nn.Module):
-    """Turn images into the logits of one heatmap per channel.
+    """Turn images into the logits of one heatmap per channel, and into votes for the centres of objects.
 
     Normalisation and padding are part of the network, so that training, prediction and export cannot differ.
 
     Args:
         backbone: the network from normalised images to features.
         n_channels: output heatmaps.
+        group: whether points vote for the centre of their object.
 
     Attributes:
         mirrored_channels: for each channel, the channel that it becomes in a mirrored image. If set, evaluation
@@ -38,7 +42,7 @@ class HeatmapNetwork(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, backbone: Backbone, n_channels: int) -> None:
+    def __init__(self, backbone: Backbone, n_channels: int, group: bool = False) -> None:
         super().__init__()
         missing = [name for name in DECLARED if not hasattr(backbone, name)]
         if missing:
@@ -50,42 +54,55 @@ class HeatmapNetwork(nn.Module):
         self.head = nn.Conv2d(backbone.out_channels, n_channels, HEAD_KERNEL_SIZE, padding="same")
         assert self.head.bias is not None
         nn.init.constant_(self.head.bias, HEAD_BIAS)
+        # Made after the head, whose initial weights are the same without it.
+        self.vote_head = (
+            nn.Conv2d(backbone.out_channels, 2 * n_channels, HEAD_KERNEL_SIZE, padding="same") if group else None
+        )
         self.register_buffer("pixel_mean", _per_colour(backbone.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", _per_colour(backbone.pixel_std), persistent=False)
         # With interleaved channels, convolutions take half the time of the default layout, on both CPUs and GPUs.
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits of the heatmaps.
+    def forward(self, images: Tensor) -> Maps:
+        """Compute the logits of the heatmaps, and the votes.
 
         Args:
             images: (B, 3, H, W) uint8 RGB of any size.
 
         Returns:
-            (B, C, h, w) logits, h = ceil(H / stride); `sigmoid` makes them heatmaps.
+            Maps of h = ceil(H / stride) rows, and columns likewise.
         """
         height, width = images.shape[-2:]
         if not torch.compiler.is_compiling():
             self.check_size((height, width))
         x = (images.to(self.pixel_mean.dtype).div(255) - self.pixel_mean) / self.pixel_std
-        logits = self._compute_logits(x)
+        maps = self._compute_maps(x)
         if self.mirrored_channels is None or self.training:
-            return logits
+            return maps
         stride = self.backbone.stride
         # Cells lie on a grid that starts at the left border: only a width of whole cells is mirrored onto the same
         # grid.
         whole = _pad_to_multiple(x, stride)
-        mirrored = self._compute_logits(whole.flip(-1)).flip(-1)[..., : logits.shape[-1]]
-        return average_logits(logits, mirrored[:, list(self.mirrored_channels)])
+        mirrored = self._compute_maps(whole.flip(-1))
+        width_cells, channels = maps.logits.shape[-1], list(self.mirrored_channels)
+        logits = average_logits(maps.logits, mirrored.logits.flip(-1)[..., :width_cells][:, channels])
+        if maps.votes is None or mirrored.votes is None:
+            return Maps(logits)
+        across, down = mirrored.votes.flip(-1)[..., :width_cells][:, channels].unbind(2)
+        return Maps(logits, (maps.votes + torch.stack([-across, down], dim=2)) / 2)
 
-    def _compute_logits(self, x: Tensor) -> Tensor:
-        """Compute the logits (B, C, ceil(H / stride), ceil(W / stride)) of normalised images (B, 3, H, W)."""
+    def _compute_maps(self, x: Tensor) -> Maps:
+        """Compute the maps of normalised images (B, 3, H, W)."""
         height, width = x.shape[-2:]
         stride = self.backbone.stride
         x = _pad_to_multiple(x, self.backbone.size_multiple)
-        logits = self.head(self.backbone(x.contiguous(memory_format=torch.channels_last)))
-        cropped: Tensor = logits[..., : (height + stride - 1) // stride, : (width + stride - 1) // stride]
-        return cropped
+        features = self.backbone(x.contiguous(memory_format=torch.channels_last))
+        rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride
+        logits = self.head(features)[..., :rows, :columns]
+        if self.vote_head is None:
+            return Maps(logits)
+        votes = self.vote_head(features)[..., :rows, :columns].float() * VOTE_SCALE_PX
+        return Maps(logits, votes.unflatten(1, (-1, 2)))
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Refuse images that would have to be padded far beyond their size for the backbone.

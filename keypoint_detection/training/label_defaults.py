@@ -7,8 +7,8 @@ from jsonargparse import Namespace
 
 from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.channels import resolve_channels
-from keypoint_detection.counting import count_in_words
-from keypoint_detection.data.checks.labels import count_per_image
+from keypoint_detection.counting import agree, count_in_words
+from keypoint_detection.data.checks.labels import count_grouped_images, count_per_image
 from keypoint_detection.data.checks.parts import make_part
 from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.data.label_files import read_table
@@ -36,6 +36,34 @@ def fill_in_channels(model: Namespace, data: Namespace) -> None:
         raise DataError("no training file: give --data.train=FILE.json (a COCO keypoint file), or data.synthetic.")
     else:
         model.channels = list(resolve_channels(None, _read(source, data).keypoint_types, source))
+
+
+def fill_in_group(model: Namespace, data: Namespace) -> None:
+    """Choose whether points are grouped if that was left out, and log it if they are.
+
+    They are if an image has several objects, one of them with several points.
+
+    Args:
+        model: the parsed settings of the detector, with its channels; changed in place.
+        data: the parsed settings of the data.
+
+    Raises:
+        DataError: the training file cannot be read, or lacks a type that a channel names.
+    """
+    if model.group is not None:
+        return
+    model.group = False
+    if data.synthetic is not None or data.train is None:  # an image of `synthetic` shows one box
+        return
+    table = _read(data.train, data)
+    channels = resolve_channels(model.channels, table.keypoint_types, data.train)
+    n_images = count_grouped_images(make_part("train", table, table.image_sizes, channels, data.visible_only))
+    if n_images:
+        model.group = True
+        logger.info(
+            "Points are grouped into objects: %s of %s several objects. --model.group=false leaves that out.",
+            *(count_in_words(n_images, "image"), f"{data.train} {agree(n_images, 'has', 'have')}"),
+        )
 
 
 def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:

@@ -132,7 +132,7 @@ def measure_step(backbone: str) -> float:
     made = getattr(backbones, specification["class_path"])(**specification.get("init_args", {}))
     network = HeatmapNetwork(made, 4).train()
     images = torch.randint(256, (8, 3, 192, 256), dtype=torch.uint8)
-    return median_seconds(lambda: network(images).square().mean().backward(), N_TIMED_STEPS)
+    return median_seconds(lambda: network(images).logits.square().mean().backward(), N_TIMED_STEPS)
 
 
 def find_folder(row: dict[str, Any], folder: Path) -> Path:

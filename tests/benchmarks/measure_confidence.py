@@ -41,7 +41,7 @@ def measure_all(checkpoint: str, labels: str, thresholds_px: list[float]) -> Mea
     metric = KeypointMetrics(list(detector.channels), thresholds_px)
     with torch.inference_mode():
         for batch in data.test_dataloader():
-            metric.update(detector.codec.decode(torch.sigmoid(detector.network(batch.images).float())), batch)
+            metric.update(detector.codec.decode(torch.sigmoid(detector.network(batch.images).logits.float())), batch)
     report = metric.compute()
     error, mean = report.overall.error_px_median, report.overall.mean_average_precision
     print(f"{report.n_images} images, {report.overall.n_detections} detections, mAP {mean:.3f}, median {error:.2f} px")

@@ -86,7 +86,7 @@ def make_detector(seed=0):
     codec = HeatmapCodec(stride=1, sigma_px=2.0, max_keypoints=20, score_threshold=0.01, min_distance_px=2.0)
     network = HeatmapNetwork(Unet(), len(CHANNELS)).eval().requires_grad_(False)
     inputs = InputSettings(image_size=SIZE, resize="letterbox", coordinates="continuous")
-    return LoadedDetector(network, codec, complete_channels(CHANNELS), inputs, None, None, None)
+    return LoadedDetector(network, codec, None, complete_channels(CHANNELS), inputs, None, None, None)
 
 
 def has_bfloat16():

@@ -11,7 +11,7 @@ from ground_truths import make_truths
 
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.models.backbones import Unet
-from keypoint_detection.types import Batch
+from keypoint_detection.types import Batch, Maps
 
 # As in the mouse data set of the documentation: 18 images of 192 x 256 with 4 points each.
 N_IMAGES, SIZE, CHANNELS = 18, (192, 256), ["snout", "leftear", "rightear", "tailbase"]
@@ -49,7 +49,7 @@ def test_decoding_and_metrics_beside_the_forward_pass():
     logits = torch.logit(heatmaps)
 
     def measure() -> None:
-        detections = detector.detect(logits)
+        detections = detector.detect(Maps(logits))
         detector.test_metrics.update(detections, batch)
         report = detector.test_metrics.compute()
         detector.test_metrics.reset()

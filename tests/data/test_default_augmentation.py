@@ -100,7 +100,9 @@ def test_an_object_anywhere_in_the_image_stays_in_view(more, tmp_path):
     rng, n_points, n_inside = np.random.default_rng(0), 0, 0
     for seed in range(300):
         points = (rng.uniform([0, 0], [104, 72], (1, 2)) + rng.uniform(0, 24, (4, 2))).astype(np.float32)
-        shown = reader.read(str(tmp_path / "a.png"), np.concatenate([points, [[500, 500]]]).astype(np.float32), seed)
+        labelled = np.concatenate([points, [[500, 500]]]).astype(np.float32)
+        # Centres far away, which need not be in view.
+        shown = reader.read(str(tmp_path / "a.png"), labelled, labelled - np.float32(200), seed)
         n_points, n_inside = n_points + 4, n_inside + int(shown.is_inside.sum())
     assert n_points == 1200
     assert n_inside > 0.99 * n_points

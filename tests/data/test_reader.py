@@ -77,7 +77,7 @@ def test_points_lie_on_what_they_mark(folder, seed, orientation, place, suffix, 
         flip=True, degrees=180, translate=0.05, min_scale=0.8, max_scale=1.25, brightness=0, contrast=0,
         colour_probability=0, blur_probability=0,
     )  # fmt: skip
-    shown = ImageReader(image_size, mode, augmentation, None).read(path, point, seed)
+    shown = ImageReader(image_size, mode, augmentation, None).read(path, point, point, seed)
     found_x, found_y = shown.points[0].tolist()
     window = 16
     left, top = int(found_x) - window, int(found_y) - window
@@ -101,7 +101,7 @@ def test_one_step_is_about_as_sharp_as_resizing_and_then_turning(tmp_path):
     def sharpness(augmentation):
         reader, energies = ImageReader((96, 128), "letterbox", augmentation, None), []
         for seed in range(20):
-            middle = reader.read(path, np.zeros((0, 2), np.float32), seed).image[:, 28:68, 38:90].float()
+            middle = reader.read(path, *2 * [np.zeros((0, 2), np.float32)], seed).image[:, 28:68, 38:90].float()
             energies.append(float(middle.diff(dim=1).square().mean() + middle.diff(dim=2).square().mean()))
         return np.mean(energies)
 

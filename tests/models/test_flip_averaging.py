@@ -34,9 +34,9 @@ def test_mirrored_heatmaps_lie_exactly_on_those_of_the_image(stride, multiple, w
     network = pooling_network(stride, multiple)
     images = torch.randint(256, (2, 3, 35, width), dtype=torch.uint8)
     with torch.no_grad():
-        expected = network(images)
+        expected = network(images).logits
         network.mirrored_channels = [0, 1, 2]
-        found = network(images)
+        found = network(images).logits
     assert found.shape == (2, 3, -(-35 // stride), -(-width // stride))
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected)
@@ -65,9 +65,9 @@ def test_the_probabilities_are_the_mean_of_both_with_twins_swapped(make):
     network = noisy_network(make)
     images = torch.randint(256, (1, 3, 64, 76), dtype=torch.uint8)
     with torch.no_grad():
-        plain, mirrored = network(images).sigmoid(), network(images.flip(3)).sigmoid()
+        plain, mirrored = network(images).logits.sigmoid(), network(images.flip(3)).logits.sigmoid()
         network.mirrored_channels = [2, 1, 0]
-        found = network(images).sigmoid()
+        found = network(images).logits.sigmoid()
     n_columns = plain.shape[3]
     for channel, twin in enumerate([2, 1, 0]):
         for column in range(n_columns):
@@ -82,7 +82,7 @@ def test_an_image_and_its_mirror_image_get_mirrored_heatmaps(make):
     network.mirrored_channels = [1, 0, 2]
     images = torch.randint(256, (1, 3, 50, 68), dtype=torch.uint8)
     with torch.no_grad():
-        one, other = network(images), network(images.flip(3))
+        one, other = network(images).logits, network(images.flip(3)).logits
     torch.testing.assert_close(other, one.flip(3)[:, [1, 0, 2]], atol=1e-4, rtol=1e-4)
 
 

@@ -177,6 +177,16 @@ def count_per_image(part: Part) -> NDArray[np.int64]:
     return counts
 
 
+def count_grouped_images(part: Part) -> int:
+    """Count the images with several objects, one of which has several points."""
+    instances, is_used = part.table.truths.instances, part.in_channels.any(axis=1)
+    # One row per object: its image, its number in the image; and how many points it has.
+    objects, n_points = np.unique(np.stack([part.owners, instances])[:, is_used], axis=1, return_counts=True)
+    n_objects = np.bincount(objects[0], minlength=1)
+    is_large = np.bincount(objects[0], n_points > 1, minlength=1) > 0
+    return int(((n_objects > 1) & is_large).sum())
+
+
 def _describe(part: Part, rows: NDArray[np.int64]) -> tuple[str, ...]:
     return tuple(f"{part.describe_point(row)} of {_size(part, row)}" for row in rows[:N_DESCRIBED].tolist())
 
