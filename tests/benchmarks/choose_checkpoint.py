@@ -12,7 +12,8 @@ part. One training keeps the checkpoint of every validation; each rule then choo
 * `last`: the last one;
 * `certain`: the last one, unless an earlier one was better beyond what the validation images can tell: its mAP minus
   that of the last one is above zero in 97.5 % of the bootstrap resamples of the images;
-* `mean3`, `mean5`: the mean of the weights of the last three or five.
+* `mean3`, `mean5`: the mean of the weights of the last three or five;
+* `ema98`, `ema995`: the moving average of the weights over all steps, with this decay.
 
 RESULTS/results.jsonl gets a line per training and is resumed if the command is repeated; at the end come the ratios to
 `last` of the mean test errors (geometric means over trainings, with 95 % bootstrap intervals over trainings).
@@ -30,16 +31,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from keypoint_detection.checkpoints.files import VALIDATION_KEY, read_checkpoint
 from keypoint_detection.checkpoints.writing import write_checkpoint
 from keypoint_detection.cli import run as kpd
 from keypoint_detection.metrics import KeypointMetrics
 
-N_VALIDATIONS = 25
+N_VALIDATIONS = 15
 LATEST_SHARE = 0.4  # of the detector's smoothed mAP
 N_RESAMPLES = 1000
-RULES = ("mAP", "smoothed", "loss", "last", "certain", "mean3", "mean5")
+DECAYS = {"ema98": 0.98, "ema995": 0.995}
+RULES = ("mAP", "smoothed", "loss", "last", "certain", "mean3", "mean5", *DECAYS)
+
+
+class MovingAverages(Callback):
+    """Average the weights over all steps, and write the averages beside the run."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.averages = {name: copy.deepcopy(pl_module.state_dict()) for name in DECAYS}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        for name, decay in DECAYS.items():
+            for average, value in zip(self.averages[name].values(), pl_module.state_dict().values(), strict=True):
+                if value.is_floating_point():
+                    average.lerp_(value, 1 - decay)
+                else:
+                    average.copy_(value)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for name, average in self.averages.items():
+            torch.save(average, Path(trainer.default_root_dir) / f"{name}.pt")
 
 
 def divide(pattern: str, seed: int, folder: Path) -> dict[str, Path]:
@@ -79,6 +101,7 @@ def train(files: dict[str, Path], seed: int, folder: Path, words: list[str]) -> 
         *("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"),
         "--trainer.callbacks.monitor=val/mAP",
         *("--trainer.callbacks.mode=max", "--trainer.callbacks.filename=all-{step}"),
+        f"--trainer.callbacks+={MovingAverages.__module__}.MovingAverages",
         *("--trainer.enable_progress_bar=false", "--data.num_workers=0", *words),
     ]
     run(["fit", *arguments])
@@ -118,8 +141,8 @@ def choose(checkpoints: list[dict[str, Any]]) -> dict[str, int | list[int]]:
     resamples = torch.from_numpy(drawn).double()
     best = latest_best(precisions)
     difference = (
-        reports[best].overall_in_resamples(resamples).mean_average_precision
-        - reports[last].overall_in_resamples(resamples).mean_average_precision
+        reports[best].overall_in_resamples(resamples)["mean_average_precision"]
+        - reports[last].overall_in_resamples(resamples)["mean_average_precision"]
     )
     is_certain = float(torch.quantile(difference.double(), 0.025)) > 0
     return {
@@ -164,17 +187,22 @@ def study(pattern: str, seed: int, folder: Path, words: list[str]) -> dict[str, 
     checkpoints = train(files, seed, folder / "runs", words)
     measured: dict[str, dict[str, float]] = {}
     results = {}
-    chosen = choose(checkpoints)
+    chosen: dict[str, int | list[int] | str] = {**choose(checkpoints), **{name: name for name in DECAYS}}
     for rule, choice in chosen.items():
         if str(choice) not in measured:
-            is_mean = isinstance(choice, list)
-            checkpoint = average([checkpoints[one] for one in choice]) if is_mean else checkpoints[choice]
-            measured[str(choice)] = measure(checkpoint, files["test"], folder / f"test-{len(measured)}")
-        validated = checkpoints[choice if isinstance(choice, int) else choice[-1]][VALIDATION_KEY]["report"]["overall"]
+            if isinstance(choice, str):
+                state = torch.load(folder / "runs" / f"{choice}.pt", weights_only=True)
+                checkpoint = {**checkpoints[-1], "state_dict": state}
+            elif isinstance(choice, list):
+                checkpoint = average([checkpoints[one] for one in choice])
+            else:
+                checkpoint = checkpoints[choice]
+            measured[str(choice)] = measure(checkpoint, files["test"], folder / f"test-{rule}")
+        validated = checkpoints[choice if isinstance(choice, int) else -1][VALIDATION_KEY]["report"]["overall"]
         claimed = {"val_mean": validated["error_px_mean"], "val_mAP": validated["mean_average_precision"]}
         results[rule] = {"choice": choice, **measured[str(choice)], **claimed}
     counts = {name: len(json.loads(path.read_text())["images"]) for name, path in files.items()}
-    for path in folder.rglob("*.ckpt"):
+    for path in [*folder.rglob("*.ckpt"), *folder.rglob("*.pt")]:
         path.unlink()
     return {"set": pattern, "seed": seed, "images": counts, "words": words, "rules": results}
 
