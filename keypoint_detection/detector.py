@@ -32,6 +32,7 @@ from keypoint_detection.lightning_internals import (
     is_validation_scheduled,
     log_hyperparameters,
     rebuild_from_settings,
+    share_of_time,
 )
 from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.matching import check_thresholds
@@ -40,7 +41,7 @@ from keypoint_detection.models.backbones import Backbone, TimmUnet
 from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy, vote_loss
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.optimizers import make_optimizer
-from keypoint_detection.models.schedules import check_length, warmup_cosine
+from keypoint_detection.models.schedules import check_length, expect_steps, warmup_cosine
 from keypoint_detection.parsing.internals import drop_arguments_of_old_classes, import_through
 from keypoint_detection.types import MAX_KEYPOINTS, MIN_DISTANCE_PX, Batch, Detections, ImageBatch, Maps
 
@@ -82,7 +83,8 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         backbone: the network from image to features.
         lr: maximum learning rate.
         optimizer: optimiser class and its parameters; the learning rate is `lr`.
-        lr_scheduler: `cosine` rises during the first twentieth of the training and then falls to a hundredth;
+        lr_scheduler: `cosine` rises during the first twentieth of the training and then falls to a hundredth, by the
+            number of steps or the time limit, whichever ends the training first;
             `constant`; or a torch scheduler class, stepped once per epoch, or after every validation if it waits for
             progress (lightning.pytorch.cli.ReduceLROnPlateau).
         encoder_lr_factor: factor applied to the encoder's learning rate; less than 1 keeps more of what it has already
@@ -336,12 +338,14 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             return optimizer
         n_steps = self.trainer.estimated_stepping_batches
         if self.lr_scheduler == "cosine":
-            if math.isinf(n_steps):
+            if math.isinf(n_steps) and share_of_time(self.trainer) is None:
                 logger.warning(
-                    "The number of training steps is not set: the learning rate stays at its maximum instead of "
-                    "falling. Also set --trainer.max_steps, to as many as the time allows."
+                    "The length of training is not set: the learning rate stays at its maximum instead of falling. "
+                    "Set --trainer.max_steps or --trainer.max_time."
                 )
-            schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, n_steps))
+            schedule = LambdaLR(
+                optimizer, lambda step: warmup_cosine(step, expect_steps(step, n_steps, share_of_time(self.trainer)))
+            )
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         assert callable(self.lr_scheduler)
         scheduler = self.lr_scheduler(optimizer)

@@ -126,10 +126,22 @@ def find_position(trainer: Any) -> Position:
 
 def seconds_left(trainer: Any) -> float:
     """Return the seconds until a time limit ends training; infinite if there is none."""
-    # Callbacks that limit the time have a method with this name.
+    return min((timer.time_remaining() for timer in _find_timers(trainer)), default=math.inf)
+
+
+def share_of_time(trainer: Any) -> float | None:
+    """Return the share of the time limit that training has used, the same in all processes; None without a limit."""
+    timers = _find_timers(trainer)
+    if not timers:
+        return None
+    share = max(one.time_elapsed() / max(one.time_elapsed() + one.time_remaining(), 1e-9) for one in timers)
+    return float(trainer.strategy.broadcast(share))
+
+
+def _find_timers(trainer: Any) -> list[Any]:
+    # Callbacks that may limit the time have a method with this name.
     timers = [one for one in trainer.callbacks if hasattr(one, "time_remaining")]
-    left = (timer.time_remaining() for timer in timers)
-    return min((seconds for seconds in left if seconds is not None), default=math.inf)
+    return [one for one in timers if one.time_remaining() is not None]
 
 
 def is_at_end(trainer: Any) -> bool:

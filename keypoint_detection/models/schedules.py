@@ -13,6 +13,24 @@ WARMUP_FRACTION = 0.05
 FINAL_FACTOR = 0.01
 
 
+# Until this share of a time limit has passed, the number of steps in it is not estimated from any less.
+SMALLEST_SHARE = 1e-3
+
+
+def expect_steps(step: int, n_steps: float, share: float | None) -> float:
+    """Estimate the number of steps of a training that a number of steps or a time limit ends, whichever comes first.
+
+    Args:
+        step: optimiser steps taken so far.
+        n_steps: optimiser steps of the whole training; infinite if they do not end it.
+        share: share of the time limit that has passed; None without a limit.
+
+    >>> expect_steps(50, math.inf, 0.25), expect_steps(50, 100, 0.25), expect_steps(0, math.inf, 0.0)
+    (200.0, 100, 1000.0)
+    """
+    return n_steps if share is None else min(n_steps, max(step, 1) / max(share, SMALLEST_SHARE))
+
+
 def warmup_cosine(step: int, n_steps: float) -> float:
     """Compute the learning-rate factor: a linear rise, then half a cosine down to a hundredth.
 

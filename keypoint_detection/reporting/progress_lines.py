@@ -86,12 +86,6 @@ class ProgressLines(Callback):
                 logger.info("EarlyStopping ended training at step %d%s. %s", trainer.global_step, of_all, reason)
         if seconds_left(trainer) <= 0:
             logger.info("The time limit ended training at step %d%s.", trainer.global_step, of_all)
-            if of_all and getattr(pl_module, "lr_scheduler", None) == "cosine":
-                logger.info(
-                    "The learning rate follows the number of steps and had not yet fallen to its minimum; with "
-                    "--trainer.max_steps=%d, it would.",
-                    trainer.global_step,
-                )
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
         """Estimate the time left from the steps so far and the time limit; None if training has no end."""
