@@ -2,9 +2,11 @@
 
 import logging
 import math
+from datetime import timedelta
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 
 from keypoint_detection.counting import count_in_words
 
@@ -13,8 +15,9 @@ logger = logging.getLogger(__name__)
 # An epoch of 20 images is two steps, one of 60,000 images is thousands; what a network learns depends on steps. This
 # many were enough on data sets of 20 to 400 images.
 DEFAULT_STEPS = 1000
-# How many times training measured in steps validates, and the minimum number of steps between: fewer change little.
-N_VALIDATIONS, MIN_STEPS_BETWEEN = 25, 10
+# How many times training measured in steps or by the clock validates, and the minimum number of steps and seconds
+# between: fewer change little.
+N_VALIDATIONS, MIN_STEPS_BETWEEN, MIN_SECONDS_BETWEEN = 25, 10, 5
 
 
 def check_batches(trainer: Trainer, n_train: int, n_val: int, batch_size: int) -> None:
@@ -93,7 +96,7 @@ def fill_in_budget(trainer: Namespace) -> None:
         )
 
 
-def choose_validations(trainer: Namespace) -> dict[str, int | float | None]:
+def choose_validations(trainer: Namespace) -> dict[str, int | float | timedelta | None]:
     """Choose how often training validates if that was left out.
 
     It is not a setting of the run: longer training with the same settings validates equally many times, at longer
@@ -107,6 +110,12 @@ def choose_validations(trainer: Namespace) -> dict[str, int | float | None]:
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
     counts_steps = trainer.max_epochs is None and trainer.max_steps > 0
     is_limited = trainer.fast_dev_run or trainer.max_time is not None
+    counts_time = trainer.max_time is not None and not trainer.fast_dev_run and trainer.max_steps == -1
+    if counts_time and trainer.max_epochs in (None, -1) and every == 1 and interval is None:
+        seconds = Timer(trainer.max_time).time_remaining()
+        assert seconds is not None
+        between = timedelta(seconds=max(seconds / N_VALIDATIONS, MIN_SECONDS_BETWEEN))
+        return {"check_val_every_n_epoch": None, "val_check_interval": between}
     if counts_steps and not is_limited and every == 1 and (interval is None or isinstance(interval, int)):
         # Training that counts steps also counts them between validations, whatever the length of an epoch.
         every = None

@@ -6,6 +6,7 @@ import torch
 
 from keypoint_detection.cli import run
 from keypoint_detection.reporting import progress_lines
+from keypoint_detection.training import budget
 
 TINY = str(Path(__file__).parents[1] / "conf" / "tiny.yaml")
 
@@ -109,3 +110,10 @@ def test_the_learning_rate_falls_to_its_minimum_within_a_time_limit(lines, steps
     (path,) = tmp_path.rglob("last.ckpt")
     (group, *_) = torch.load(path, weights_only=True)["optimizer_states"][0]["param_groups"]
     assert group["initial_lr"] / 100 <= group["lr"] < group["initial_lr"] / 50
+
+
+def test_a_training_by_the_clock_validates_by_the_clock(lines, monkeypatch):
+    monkeypatch.setattr(budget, "MIN_SECONDS_BETWEEN", 1)
+    said = lines("--trainer.max_epochs=null", "--trainer.max_time=00:00:00:03")
+    # Epochs take a fraction of a second; validations are at least a second apart, and one is at the end.
+    assert 2 <= sum(line.startswith("epoch") for line in said) <= 5
