@@ -20,10 +20,7 @@ RESULTS/results.jsonl gets a line per training and is resumed if the command is 
 """
 
 import argparse
-import contextlib
 import copy
-import glob
-import io
 import json
 import math
 from pathlib import Path
@@ -32,10 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from studies import divide, measure, run
 
 from keypoint_detection.checkpoints.files import VALIDATION_KEY, read_checkpoint
 from keypoint_detection.checkpoints.writing import write_checkpoint
-from keypoint_detection.cli import run as kpd
 from keypoint_detection.metrics import KeypointMetrics
 
 N_VALIDATIONS = 15
@@ -64,33 +61,6 @@ class MovingAverages(Callback):
             torch.save(average, Path(trainer.default_root_dir) / f"{name}.pt")
 
 
-def divide(pattern: str, seed: int, folder: Path) -> dict[str, Path]:
-    """Write the parts of a set, with absolute file names, and return their files."""
-    images, annotations, categories = [], [], []
-    for number, path in enumerate(sorted(glob.glob(pattern))):
-        content, offset = json.loads(Path(path).read_text()), 1_000_000 * number
-        images += [
-            {**one, "id": one["id"] + offset, "file_name": str((Path(path).parent / one["file_name"]).resolve())}
-            for one in content["images"]
-        ]
-        annotations += [
-            {**one, "id": one["id"] + offset, "image_id": one["image_id"] + offset} for one in content["annotations"]
-        ]
-        categories = content["categories"]
-    order = np.random.default_rng(seed).permutation(len(images))
-    n_test = len(images) // 3
-    n_val = (len(images) - n_test) // 5
-    parts = {"test": order[:n_test], "val": order[n_test : n_test + n_val], "train": order[n_test + n_val :]}
-    files = {}
-    for name, indices in parts.items():
-        chosen = [images[index] for index in sorted(indices)]
-        ids = {one["id"] for one in chosen}
-        files[name] = folder / f"{name}.json"
-        content = {"images": chosen, "annotations": [one for one in annotations if one["image_id"] in ids]}
-        files[name].write_text(json.dumps({**content, "categories": categories}))
-    return files
-
-
 def train(files: dict[str, Path], seed: int, folder: Path, words: list[str]) -> list[dict[str, Any]]:
     """Train once and return every checkpoint that was validated, in order."""
     n_steps = next(int(word.partition("=")[2]) for word in words if word.startswith("--trainer.max_steps="))
@@ -107,17 +77,6 @@ def train(files: dict[str, Path], seed: int, folder: Path, words: list[str]) -> 
     run(["fit", *arguments])
     paths = list(folder.rglob("all-step=*.ckpt"))
     return [read_checkpoint(str(path)) for path in sorted(paths, key=lambda path: int(path.stem.partition("=")[2]))]
-
-
-def run(words: list[str]) -> None:
-    """Run a command without its output, unless it fails."""
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            kpd(words)
-    except SystemExit as error:
-        if error.code:
-            raise RuntimeError(f"{' '.join(words)}\n{output.getvalue()}") from error
 
 
 def choose(checkpoints: list[dict[str, Any]]) -> dict[str, int | list[int]]:
@@ -169,17 +128,6 @@ def average(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
     return mean
 
 
-def measure(checkpoint: dict[str, Any], test: Path, folder: Path) -> dict[str, float]:
-    """Measure a checkpoint on the test part."""
-    folder.mkdir()
-    write_checkpoint(checkpoint, folder / "chosen.ckpt")
-    words = [f"--ckpt_path={folder / 'chosen.ckpt'}", f"--data.test={test}", f"--trainer.default_root_dir={folder}"]
-    run(["test", *words, "--data.outside_images=allow", "--data.num_workers=0", "--trainer.enable_progress_bar=false"])
-    (path,) = folder.rglob("metrics.json")
-    metrics = json.loads(path.read_text())["metrics"]
-    return {name: metrics[name] for name in ("error_px/mean", "error_px/median", "detection_rate", "mAP")}
-
-
 def study(pattern: str, seed: int, folder: Path, words: list[str]) -> dict[str, Any]:
     """Train once, and measure what every rule chooses."""
     folder.mkdir(parents=True)
@@ -197,7 +145,10 @@ def study(pattern: str, seed: int, folder: Path, words: list[str]) -> dict[str, 
                 checkpoint = average([checkpoints[one] for one in choice])
             else:
                 checkpoint = checkpoints[choice]
-            measured[str(choice)] = measure(checkpoint, files["test"], folder / f"test-{rule}")
+            tested = folder / f"test-{rule}"
+            tested.mkdir()
+            write_checkpoint(checkpoint, tested / "chosen.ckpt")
+            measured[str(choice)] = measure(tested / "chosen.ckpt", files["test"], tested)
         validated = checkpoints[choice if isinstance(choice, int) else -1][VALIDATION_KEY]["report"]["overall"]
         claimed = {"val_mean": validated["error_px_mean"], "val_mAP": validated["mean_average_precision"]}
         results[rule] = {"choice": choice, **measured[str(choice)], **claimed}
