@@ -25,7 +25,7 @@ from keypoint_detection.checkpoints.specifications import make_plain
 from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.codec.points import decode_maps, find_points
-from keypoint_detection.codec.votes import VoteCodec
+from keypoint_detection.codec.votes import RADIUS_KEY, VoteCodec
 from keypoint_detection.confidence import Calibration
 from keypoint_detection.lightning_internals import (
     has_settings_of_config,
@@ -169,12 +169,12 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             min_distance_px=float(min_distance_px),
         )
         capacities = tuple(map(len, self.channels.values()))
-        self.vote_codec = VoteCodec(self.codec.stride, self.codec.sigma_px, capacities) if group else None
+        self._vote_codec = VoteCodec(self.codec.stride, self.codec.sigma_px, capacities) if group else None
         if oks_sigmas is not None:
             _require_one_type_a_channel(self.channels)
         names, thresholds = list(self.channels), check_thresholds("model.ap_thresholds_px", ap_thresholds_px)
-        self.val_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
-        self.test_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas)
+        self.val_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas, group=bool(group))
+        self.test_metrics = KeypointMetrics(names, thresholds, oks_sigmas=oks_sigmas, group=bool(group))
         # The latest measurement, for callbacks; None before the first.
         self.report: EvaluationReport | None = None
         # The latest validation during training, with its epoch (counted from 1) and step, as plain values.
@@ -279,10 +279,10 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         per_map = heatmap_loss(self.loss, maps.logits, targets)
         loss = per_map.mean()
         epoch_values = {f"train/loss/{name}": value for name, value in zip(self.channels, per_map.mean(0), strict=True)}
-        if self.vote_codec is not None:
+        if self._vote_codec is not None:
             assert maps.votes is not None
             size = (targets.shape[-2], targets.shape[-1])
-            votes = self.vote_codec.encode(batch.points, batch.truths.centres, batch.visibility, size)
+            votes = self._vote_codec.encode(batch.points, batch.truths.centres, batch.visibility, size)
             epoch_values["train/vote_loss"] = vote_loss(maps.votes, votes).mean()
             loss = loss + epoch_values["train/vote_loss"]
         batch_size = len(batch.images)
@@ -439,11 +439,16 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         state = (self.latest_validation or {}).get(CALIBRATION_KEY)
         return None if state is None else Calibration.from_state(state)
 
+    @property
+    def vote_codec(self) -> VoteCodec | None:
+        """What groups points, with the radius from the latest validation during training; None if they are not."""
+        return None if self._vote_codec is None else self._vote_codec.with_radius(self.latest_validation)
+
     def logged_names(self) -> set[str]:
         """List the metrics that training logs, for callbacks to monitor."""
         names = {f"val/{name}" for name in self.val_metrics.names(with_losses=True)}
         names |= {f"val/{SMOOTHED_KEY}", "train/loss", *(f"train/loss/{name}" for name in self.channels)}
-        names |= {"train/vote_loss"} if self.vote_codec is not None else set()
+        names |= {"train/vote_loss"} if self._vote_codec is not None else set()
         return names | ({"train/loss_floor"} if self.loss == "bce" else set())
 
     def _finish(self, metrics: KeypointMetrics, part: str) -> None:
@@ -476,7 +481,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         # A stop causes one more validation, which an uninterrupted run would not have.
         counted = smoothed if is_validation_scheduled(self.trainer) else previous
         self.log(f"val/{SMOOTHED_KEY}", smoothed if math.isnan(counted) else counted)
-        calibration = report.fit_calibration()
+        calibration, objects = report.fit_calibration(), report.measurements.objects
         self.latest_validation = {
             "epoch": self.trainer.current_epoch + 1,
             "step": self.trainer.global_step,
@@ -484,6 +489,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             "report": report.as_state(),
             "rows": report.measurements.rows,
             CALIBRATION_KEY: None if calibration is None else calibration.as_state(),
+            RADIUS_KEY: None if objects is None else objects.measure_radius(),
         }
 
 

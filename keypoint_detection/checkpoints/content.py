@@ -193,6 +193,7 @@ class _Validation(Struct):
     report: _Report
     smoothed: float | UnsetType = field(default=UNSET, name="mAP_smoothed")
     calibration: _Calibration | None = None
+    vote_radius_px: Positive | None = None
     rows: dict[str, Tensor] | UnsetType = UNSET
 
 

@@ -6,8 +6,9 @@ https://arxiv.org/abs/1911.10194). Points whose votes meet are one object.
 """
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ _REACH_CELLS = 1.5
 # Chains of votes, each of which would absorb the next, are followed up to this length.
 _N_ROUNDS = 8
 # Radius of detectors that no validation has measured one for.
-DEFAULT_RADIUS_PX = 16.0
+DEFAULT_RADIUS_PX = 24.0
+# The key of the radius in the result of a validation.
+RADIUS_KEY = "vote_radius_px"
 # No image has more objects; the lowest ones are left out.
 MAX_OBJECTS = 100
 # Margins are limited to this many radii: points further from any other object are all equally certain.
@@ -191,6 +194,11 @@ class VoteCodec:
     sigma_px: float
     capacities: tuple[int, ...]
     radius_px: float = DEFAULT_RADIUS_PX
+
+    def with_radius(self, validation: Mapping[str, Any] | None) -> "VoteCodec":
+        """Take the radius that a validation stored in a checkpoint has measured, if any."""
+        radius = (validation or {}).get(RADIUS_KEY)
+        return self if radius is None else replace(self, radius_px=float(radius))
 
     def encode(self, points: Tensor, centres: Tensor, visibility: Tensor, size: tuple[int, int]) -> VoteTargets:
         """Return the votes of the cells near points, for maps of `size` (h, w) cells; see `encode_votes`."""

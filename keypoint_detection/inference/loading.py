@@ -90,7 +90,9 @@ def load_detector(reference: str, *, flip_test: bool | None) -> LoadedDetector:
     return LoadedDetector(
         network.eval().requires_grad_(False),
         codec,
-        VoteCodec(codec.stride, codec.sigma_px, capacities) if settings["group"] else None,
+        VoteCodec(codec.stride, codec.sigma_px, capacities).with_radius(checkpoint.get(VALIDATION_KEY))
+        if settings["group"]
+        else None,
         channels,
         _input_settings(checkpoint),
         read_best_f1(checkpoint.get(VALIDATION_KEY)),

@@ -134,10 +134,15 @@ FURTHER_COLUMNS = (
 # Metrics of all channels together that have a single number, by its name.
 OVERALL_METRICS = {metric.name_number("", 0): metric for metric in METRICS if metric.name and not metric.thresholds}
 
-# Prefixes of metric names, and which direction is better. Channels do not have the first four.
-DIRECTIONS: dict[str, Better] = {"strict_success": "max", "OKS-": "max", "ECE": "min", "coverage": None} | {
-    metric.name_number("", 0).partition("/")[0]: metric.better for metric in METRICS if metric.name
-}
+# Prefixes of metric names, and which direction is better. Channels have only those of `METRICS`.
+DIRECTIONS: dict[str, Better] = {
+    "strict_success": "max",
+    "OKS-": "max",
+    "grouping_accuracy": "max",
+    "object_AP": "max",
+    "ECE": "min",
+    "coverage": None,
+} | {metric.name_number("", 0).partition("/")[0]: metric.better for metric in METRICS if metric.name}
 
 # Explanations of the names in metrics.json, included so that the file explains itself. Some explain several metrics.
 DEFINITIONS = {
@@ -159,6 +164,10 @@ DEFINITIONS = {
     "strict_success": "Share of the images in which every labelled point has an error within d pixels; a missing "
     "prediction counts as wrong, images without labelled points are left out.",
     "OKS-AP": "COCO keypoint AP (pycocotools), areas of any size, mean over OKS 0.50:0.05:0.95.",
+    "grouping_accuracy": "Of the detections that are right at the largest distance threshold, the share in the object "
+    "that is matched with their true object. Objects are matched one to one, those that share most right points first.",
+    "object_AP": "AP of objects, by descending score: an object is right if it has at least half, or all, of the "
+    "labelled points of a true object that is still free, each within d pixels.",
     "ECE": "Expected calibration error of the probability of being right within d pixels: the gap between the claimed "
     "and the true share in ten bins of the claim, averaged over all detections.",
     "coverage": "Share of the detections right at the largest distance threshold whose error lies within one standard "

@@ -12,9 +12,13 @@ from torchmetrics.utilities import dim_zero_cat
 from keypoint_detection.geometry import apply_affine
 from keypoint_detection.metrics.evaluation import DetectionList, Measurements, TruthList, measure
 from keypoint_detection.metrics.matching import check_thresholds
+from keypoint_detection.metrics.objects import FoundObjects, match_objects, rows_of_objects
 from keypoint_detection.metrics.oks import evaluate_oks, resolve_sigmas
 from keypoint_detection.metrics.report import EvaluationReport, build_report
 from keypoint_detection.types import NOT_LABELLED, Batch, DataError, Detections
+
+# The state that only evaluations of grouped points have.
+OBJECT_STATE = "object_rows"
 
 
 class KeypointMetrics(Metric):
@@ -32,6 +36,7 @@ class KeypointMetrics(Metric):
             there is no box), ascending. May be empty.
         oks_sigmas: one OKS sigma per channel, or "coco17" for those of the COCO person keypoints, to compute OKS-AP
             too; None leaves it out.
+        group: measure how points are grouped into objects, too; detections must then have their grouping.
 
     Raises:
         ValueError: there is no channel, a name is repeated, thresholds are not positive, finite and ascending, or
@@ -49,6 +54,8 @@ class KeypointMetrics(Metric):
     detection_rows: list[Tensor]
     detection_values: list[Tensor]
     loss_rows: list[Tensor]
+    centre_rows: list[Tensor]
+    object_rows: list[Tensor]
 
     def __init__(
         self,
@@ -56,9 +63,10 @@ class KeypointMetrics(Metric):
         thresholds_px: Sequence[float],
         relative_thresholds: Sequence[float] = (0.05, 0.1, 0.2),
         oks_sigmas: Sequence[float] | str | None = None,
+        group: bool = False,
     ) -> None:
         super().__init__()
-        self.channels = tuple(channels)
+        self.channels, self.group = tuple(channels), group
         if not self.channels or len(set(self.channels)) < len(self.channels):
             raise ValueError(
                 f"channels: expected at least one name and none twice, found {list(channels)}; name each heatmap once."
@@ -116,6 +124,10 @@ class KeypointMetrics(Metric):
             _peaks(detections, is_detection),
         ]
         self.detection_values.append(torch.cat(kept, dim=1).detach().float())
+        if self.group:
+            assert detections.grouping is not None
+            self.centre_rows.append(truths.centres.float())
+            self.object_rows.append(rows_of_objects(detections.grouping, is_detection))
         self.loss_rows.append(self._empty_states()["loss_rows"] if losses is None else losses.detach().float())
 
     def _add_unreadable(self, batch: Batch, losses: Tensor | None) -> None:
@@ -163,7 +175,9 @@ class KeypointMetrics(Metric):
         Raises:
             ValueError: as `compute`.
         """
-        metric = KeypointMetrics(self.channels, self.thresholds_px, self.relative_thresholds, self.oks_sigmas)
+        metric = KeypointMetrics(
+            self.channels, self.thresholds_px, self.relative_thresholds, self.oks_sigmas, self.group
+        )
         for name, empty in metric._empty_states().items():
             states: list[Tensor] = getattr(metric, name)
             states += [rows[name].to(empty) for rows in evaluations]
@@ -199,6 +213,10 @@ class KeypointMetrics(Metric):
             "detection_values": (6, torch.float32),  # x, y in input pixels, score, covariance of the peak: xx, xy, yy
             "loss_rows": (len(self.channels), torch.float32),  # one loss per channel; no rows without losses
         }
+        if self.group:
+            # Of each ground truth, the centre of its object; of each detection, its object, that object's score, and
+            # the vote. Points are in input pixels.
+            widths |= {"centre_rows": (2, torch.float32), OBJECT_STATE: (4, torch.float32)}
         return {name: torch.zeros(0, n, dtype=dtype, device=self.device) for name, (n, dtype) in widths.items()}
 
     def _check_shapes(self, detections: Detections, batch: Batch, losses: Tensor | None) -> None:
@@ -247,7 +265,7 @@ class KeypointMetrics(Metric):
             raise DataError(f"there is nothing to measure: none of {len(kept)} images could be read.")
         measurements = self._match(states, kept[~is_unread[kept]])
         measurements.n_unreadable = n_unreadable
-        measurements.rows = states._asdict()
+        measurements.rows = {name: getattr(states, name) for name in self._empty_states()}
         return measurements
 
     def _joined(self, name: str, empty: Tensor) -> Tensor:
@@ -265,7 +283,7 @@ class KeypointMetrics(Metric):
         # Measuring happens in pixels of the images: until here, everything is in input pixels.
         truth_points = apply_affine(truth_values[:, None, :2].double(), affine[truth_image])[:, 0]
         detection_points = apply_affine(detection_values[:, None, :2].double(), affine[detection_image])[:, 0]
-        return measure(
+        measurements = measure(
             image_ids=images[kept, 0],
             image_sizes=images[kept, 1:3],
             detections=DetectionList(
@@ -289,6 +307,17 @@ class KeypointMetrics(Metric):
             relative_thresholds=self.relative_thresholds,
             n_channels=len(self.channels),
         )
+        if states.object_rows is not None and states.centre_rows is not None:
+            rows = states.object_rows[detection]
+            measurements.objects = match_objects(
+                (detection_image, measurements.detections.channel, detection_points),
+                (truth_image, measurements.truths.channel, truth_points, measurements.truths.instance),
+                FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:]),
+                states.centre_rows[truth],
+                len(kept),
+                measurements.thresholds_px,
+            )
+        return measurements
 
 
 class _States(NamedTuple):
@@ -301,6 +330,8 @@ class _States(NamedTuple):
     detection_rows: Tensor
     detection_values: Tensor
     loss_rows: Tensor
+    centre_rows: Tensor | None = None
+    object_rows: Tensor | None = None
 
 
 def _peaks(detections: Detections, is_detection: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from keypoint_detection.checkpoints.files import CONFIG_FILE
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, read_held_out
-from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
+from keypoint_detection.metrics.keypoint_metrics import OBJECT_STATE, KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.types import DataError
 
@@ -135,7 +135,8 @@ def pool(runs: Sequence[Run]) -> EvaluationReport:
     _refuse_overlaps(runs)
     about = runs[0].held_out.about
     metric = KeypointMetrics(
-        about["channels"], about["thresholds_px"], about["relative_thresholds"], about["oks_sigmas"]
+        *(about["channels"], about["thresholds_px"], about["relative_thresholds"], about["oks_sigmas"]),
+        group=all(OBJECT_STATE in run.held_out.rows for run in runs),
     )
     n_with_losses = sum(len(run.held_out.rows["loss_rows"]) > 0 for run in runs)
     assert n_with_losses in (0, len(runs)), "every validation of a detector has losses"

@@ -18,6 +18,7 @@ from keypoint_detection.metrics.calibration import (
 )
 from keypoint_detection.metrics.catalogue import DEFINITIONS, METRICS, ChannelReport, Metric
 from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
+from keypoint_detection.metrics.objects import ObjectReport
 
 # The share of the resamples inside an interval.
 INTERVAL_LEVEL = 0.95
@@ -63,6 +64,7 @@ class EvaluationReport(NamedTuple):
         confidence: how well a calibration fitted on other images holds here; None before `with_calibration`.
         measurements: the measurements behind the numbers; None in a report read back from a checkpoint.
         n_unreadable: number of images that could not be read; they are left out of all numbers.
+        objects: how well points are grouped into objects; None if they are not grouped.
     """
 
     n_images: int
@@ -77,6 +79,7 @@ class EvaluationReport(NamedTuple):
     confidence: ConfidenceReport | None
     measurements: Measurements | None
     n_unreadable: int = 0
+    objects: ObjectReport | None = None
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -111,6 +114,8 @@ class EvaluationReport(NamedTuple):
         for threshold, value in zip(self.thresholds_px, self.strict_success, strict=True):
             scalars[f"strict_success/d={threshold:g}"] = value
         scalars |= self.oks_ap
+        if self.objects is not None:
+            scalars |= self.objects.as_scalars(self.thresholds_px)
         if self.confidence is not None:
             for curve in self.confidence.curves:
                 scalars[f"ECE/d={curve.threshold_px:g}"] = expected_calibration_error(curve)
@@ -140,14 +145,16 @@ class EvaluationReport(NamedTuple):
         state = self._asdict() | {"bounds": None, "confidence": None, "measurements": None}
         state["channels"] = [channel._asdict() for channel in self.channels]
         state["overall"] = self.overall._asdict()
+        state["objects"] = None if self.objects is None else self.objects._asdict()
         return state
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "EvaluationReport":
         """Restore a report, without its measurements, from what `as_state` returned."""
-        state = {"confidence": None, **state}  # states from versions without calibration lack it
+        state = {"confidence": None, "objects": None, **state}  # older versions lacked them
         channels = tuple(ChannelReport(**channel) for channel in state["channels"])
-        return cls(**{**state, "channels": channels, "overall": ChannelReport(**state["overall"])})
+        objects = None if state["objects"] is None else ObjectReport(**state["objects"])
+        return cls(**{**state, "channels": channels, "overall": ChannelReport(**state["overall"]), "objects": objects})
 
     def fit_calibration(self) -> Calibration | None:
         """Fit a calibration of scores and peaks; None if too few detections are right."""
@@ -175,6 +182,7 @@ class EvaluationReport(NamedTuple):
         overall = _take_interval([part.overall for part in parts])
         channels = [_take_interval([part.channels[index] for part in parts]) for index in range(len(self.channels))]
         strict_success = percentile_interval(torch.cat([part.strict_success for part in parts]), INTERVAL_LEVEL)
+        objects = None if parts[0].objects is None else _take_interval([part.objects or {} for part in parts])
         low, high = (
             self._replace(
                 overall=_replace_values(self.overall, overall[end]),
@@ -185,6 +193,7 @@ class EvaluationReport(NamedTuple):
                 strict_success=tuple(strict_success[end].tolist()),
                 oks_ap={},
                 confidence=None,
+                objects=None if objects is None else ObjectReport.of_resample(objects[end]),
             )
             for end in (0, 1)
         )
@@ -280,6 +289,7 @@ def build_report(measurements: Measurements, names: Sequence[str], oks_ap: dict[
         confidence=None,
         measurements=measurements,
         n_unreadable=measurements.n_unreadable,
+        objects=None if values.objects is None else ObjectReport.of_resample(values.objects),
     )
 
 
@@ -289,12 +299,14 @@ class _Values(NamedTuple):
     channels: list[ChannelValues]
     overall: ChannelValues
     strict_success: Tensor  # (R, T)
+    objects: dict[str, Tensor] | None
 
 
 def _compute(measurements: Measurements, multiplicities: Tensor) -> _Values:
     channels = measurements.channel_values(multiplicities)
     overall = measurements.overall_values(multiplicities, channels)
-    return _Values(channels, overall, measurements.strict_success(multiplicities))
+    objects = None if measurements.objects is None else measurements.objects.values(multiplicities)
+    return _Values(channels, overall, measurements.strict_success(multiplicities), objects)
 
 
 def _join(parts: list[ChannelValues]) -> ChannelValues:

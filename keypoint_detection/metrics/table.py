@@ -1,5 +1,6 @@
 """Show a report as a table on the terminal."""
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -26,6 +27,8 @@ def make_table(report: EvaluationReport, title: str, resampled: str = "images") 
     table.caption = "errors in pixels of the original images"
     if report.bounds:
         table.caption += f"; below each number its 95 % interval (bootstrap over {resampled})"
+    if report.objects is not None:
+        table.caption += f"\n{describe_objects(report)}"
     table.add_column("channel")
     columns = list_columns(report)
     for column in columns:
@@ -37,6 +40,21 @@ def make_table(report: EvaluationReport, title: str, resampled: str = "images") 
         texts = [f"{cell.value}\n[dim]{cell.interval}[/dim]" if cell.interval else cell.value for cell in cells]
         table.add_row(escape(make_printable(name_row(report, row))), *texts)
     return table
+
+
+def describe_objects(report: EvaluationReport) -> str:
+    """Write how well points are grouped into objects in a sentence."""
+    found = report.objects
+    assert found is not None
+    if math.isnan(found.grouping_accuracy):
+        return "no point is right, so nothing is known of its object"
+    ends = report.intervals.get("grouping_accuracy")
+    interval = "" if ends is None else f" ({ends[0]:.3f}–{ends[1]:.3f})"
+    return (
+        f"objects: {found.grouping_accuracy:.3f}{interval} of the right points are in the right object; AP "
+        f"{report.thresholds_px[-1]:g} px of objects with half of their points {found.half[-1]:.3f}, with all "
+        f"{found.whole[-1]:.3f}"
+    )
 
 
 def print_parts(parts: Sequence[Table | str]) -> None:

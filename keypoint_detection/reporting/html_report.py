@@ -5,6 +5,7 @@ import logging
 import math
 import platform
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -102,7 +103,7 @@ class HtmlReport(MeasuringCallback):
             results=_tabulate(report, list_columns(report)),
             has_intervals=bool(report.bounds),
             channels_without_truth=report.channels_without_truth,
-            shares=[*_describe_shares(report), *((name, _number(value)) for name, value in report.oks_ap.items())],
+            shares=[*_describe_shares(report), *((name, _number(value)) for name, value in _other_numbers(report))],
             further_results=_tabulate(report, list_further_columns(report)),
             thresholds=[f"{threshold:g}" for threshold in report.thresholds_px],
             definitions=DEFINITIONS,
@@ -173,6 +174,13 @@ def _tabulate(report: EvaluationReport, columns: list[Column]) -> _Table:
         for index, row in enumerate(list_rows(report))
     ]
     return _Table(["channel", *(column.heading for column in columns)], rows)
+
+
+def _other_numbers(report: EvaluationReport) -> Iterator[tuple[str, float]]:
+    """Yield the numbers that concern all channels together, where they were measured."""
+    yield from report.oks_ap.items()
+    if report.objects is not None:
+        yield from report.objects.as_scalars(report.thresholds_px).items()
 
 
 def _describe_shares(report: EvaluationReport) -> list[tuple[str, str]]:
