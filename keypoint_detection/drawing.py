@@ -35,21 +35,31 @@ class PointSet(NamedTuple):
         scores: (C, D); 0 marks an unused slot.
         true: (C, K, 2) pixels.
         is_labelled: (C, K) bool.
+        objects: (C, D) the object of each prediction; -1 for none. None if they are not grouped.
     """
 
     predicted: NDArray[np.float32]
     scores: NDArray[np.float32]
     true: NDArray[np.float32]
     is_labelled: NDArray[np.bool_]
+    objects: NDArray[np.int64] | None = None
 
     @classmethod
-    def of_predictions(cls, points: Sequence[NDArray[np.float32]], scores: Sequence[NDArray[np.float32]]) -> "PointSet":
-        """Take predictions without ground truth: the (D, 2) points and (D,) scores of each channel."""
+    def of_predictions(
+        cls,
+        points: Sequence[NDArray[np.floating]],
+        scores: Sequence[NDArray[np.floating]],
+        objects: Sequence[NDArray[np.int64]] | None,
+    ) -> "PointSet":
+        """Take predictions without ground truth: the (D, 2) points, (D,) scores and objects of each channel."""
         C, D = len(points), max(map(len, points), default=0)
         predicted, padded = np.zeros((C, D, 2), np.float32), np.zeros((C, D), np.float32)
+        numbers = np.full((C, D), -1, np.int64)
         for channel, (xy, score) in enumerate(zip(points, scores, strict=True)):
             predicted[channel, : len(xy)], padded[channel, : len(xy)] = xy, score
-        return cls(predicted, padded, np.zeros((C, 0, 2), np.float32), np.zeros((C, 0), bool))
+            numbers[channel, : len(xy)] = -1 if objects is None else objects[channel]
+        grouped = None if objects is None else numbers
+        return cls(predicted, padded, np.zeros((C, 0, 2), np.float32), np.zeros((C, 0), bool), grouped)
 
 
 class Heatmaps(NamedTuple):
@@ -74,7 +84,7 @@ def draw_overlay(
 ) -> Image.Image:
     """Draw true points as outlines and predicted ones as crosses, beside the heatmaps if they are given.
 
-    Channels differ in colour and shape.
+    Channels differ in colour and shape. A line surrounds the points of an object.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -91,7 +101,8 @@ def draw_overlay(
     scale = max(1.0, min(large.shape[:2]) / FULL_SCALE_PX)
     panels = [_draw_points(large, points, factor, min_score, scale)]
     has_truth = bool(points.is_labelled.size)
-    headings = [f"{'outline: true, ' * has_truth}cross: predicted (score >= {min_score:.2g})"]
+    line = "" if points.objects is None else ", line: object"
+    headings = [f"{'outline: true, ' * has_truth}cross: predicted (score >= {min_score:.2g}){line}"]
     names = list(channels)
     if heatmaps is not None:
         panels.append(Image.fromarray(_blend_heatmaps(large, heatmaps, factor)))
@@ -131,11 +142,13 @@ class Drawable(NamedTuple):
     @classmethod
     def of_batch(cls, predictions: Any, batch: Batch, index: int) -> "Drawable":
         """Take an image of a batch and the detector's `Predictions`."""
+        grouping = predictions.detections_input.grouping
         points = PointSet(
             predictions.detections_input.points[index].cpu().numpy(),
             predictions.detections_input.scores[index].cpu().numpy(),
             batch.points[index].cpu().numpy(),
             (batch.visibility[index] != NOT_LABELLED).cpu().numpy(),
+            None if grouping is None else grouping.objects[index].cpu().numpy(),
         )
         return cls(
             batch.images[index].permute(1, 2, 0).cpu().numpy(),
@@ -188,6 +201,9 @@ def _draw_points(
     is_drawn = (points.scores >= min_score) & (points.scores > 0)
     radius = min(fit_radius(true[points.is_labelled], scale), fit_radius(predicted[is_drawn], scale))
     pen = Pen(ImageDraw.Draw(panel), radius, max(1, round(radius / RADIUS)))
+    if points.objects is not None:
+        for number in np.unique(points.objects[is_drawn & (points.objects >= 0)]).tolist():
+            pen.surround(predicted[is_drawn & (points.objects == number)], number)
     for xy, is_shown, draw in ((true, points.is_labelled, pen.outline), (predicted, is_drawn, pen.cross)):
         for channel, slot in np.argwhere(is_shown):
             draw(float(xy[channel, slot, 0]), float(xy[channel, slot, 1]), int(channel))

@@ -100,6 +100,14 @@ class Pen(NamedTuple):
         """Strike a mark through."""
         self._draw_strokes(x, y, channel, [(-STRIKE, STRIKE, STRIKE, -STRIKE)])
 
+    def surround(self, points: NDArray[np.floating], number: int) -> None:
+        """Draw the convex hull of an object's points (N, 2), in the colour of its number; nothing for a single one."""
+        corners = list(map(tuple, convex_hull(points.astype(float)).tolist()))
+        if len(corners) < 2:
+            return
+        for colour, width in (((0, 0, 0), 4 * self.width), (colour_of(number), 2 * self.width)):
+            self.draw.line([*corners, *corners[:2]], fill=colour, width=width, joint="curve")
+
     def _draw_strokes(
         self, x: float, y: float, channel: int, strokes: Sequence[tuple[float, float, float, float]]
     ) -> None:
@@ -108,6 +116,29 @@ class Pen(NamedTuple):
                 ends = [x + self.radius * start_x, y + self.radius * start_y]
                 ends += [x + self.radius * end_x, y + self.radius * end_y]
                 self.draw.line(ends, fill=colour, width=width)
+
+
+def convex_hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the corners (M, 2) of the convex hull of points (N, 2), in order, after Andrew 1979.
+
+    >>> convex_hull(np.array([[0.0, 0], [2, 0], [1, 1], [0, 2], [2, 2]])).tolist()
+    [[0.0, 0.0], [2.0, 0.0], [2.0, 2.0], [0.0, 2.0]]
+    """
+    ordered = np.unique(points, axis=0)
+    if len(ordered) < 3:
+        return ordered
+    chains: list[NDArray[np.float64]] = []
+    for one_way in (ordered, ordered[::-1]):
+        chain: list[NDArray[np.float64]] = []
+        for point in one_way:
+            while len(chain) > 1:
+                (ax, ay), (bx, by) = chain[-1] - chain[-2], point - chain[-1]
+                if ax * by - ay * bx > 0:
+                    break
+                chain.pop()
+            chain.append(point)
+        chains += chain[:-1]
+    return np.array(chains)
 
 
 def draw_legend(

@@ -22,6 +22,8 @@ class Found(NamedTuple):
         scores: (C, D) float32, descending; 0 marks an unused slot.
         covariances: (C, D, 2, 2) float32 of the errors, square pixels of the image; None without a calibration.
         probabilities: (C, D, T) float32, of being right within each threshold; None without a calibration.
+        objects: (C, D) int64, the object of each point; -1 for none. None if the detector does not group points.
+        object_scores: (O,) float32 in [0, 1], descending; 0 marks an unused slot. None likewise.
         heatmaps: (C, h, w) float32 in [0, 1]; None unless requested.
     """
 
@@ -29,10 +31,12 @@ class Found(NamedTuple):
     scores: NDArray[np.float32]
     covariances: NDArray[np.float32] | None
     probabilities: NDArray[np.float32] | None
+    objects: NDArray[np.int64] | None
+    object_scores: NDArray[np.float32] | None
     heatmaps: NDArray[np.float32] | None
 
 
-def as_found(outputs: Mapping[str, NDArray[np.float32]]) -> Found:
+def as_found(outputs: Mapping[str, NDArray[Any]]) -> Found:
     """Name the outputs of an exported detector for one image; those it was exported without are None."""
     return Found(*(outputs.get(name) for name in Found._fields))  # type: ignore[arg-type]
 

@@ -111,6 +111,7 @@ def _describe(detector: LoadedDetector, precision: ExportPrecision, outputs: lis
             "best_f1": detector.best_f1_threshold,
             "precision": precision,
             "outputs": outputs,
+            "vote_radius_px": None if detector.vote_codec is None else detector.vote_codec.radius_px,
             "calibration": None if detector.calibration is None else detector.calibration.as_state(),
             "version": version,
         }

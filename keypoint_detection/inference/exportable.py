@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from keypoint_detection.codec.peak_shapes import measure_shapes
 from keypoint_detection.codec.plain_decoder import decode_plainly
+from keypoint_detection.codec.votes import group_points
 from keypoint_detection.images import LETTERBOX_GREY
 from keypoint_detection.inference.loading import LoadedDetector
 from keypoint_detection.inference.plain_resizing import resize_plainly
@@ -36,19 +37,23 @@ class ExportableDetector(nn.Module):
         self.score_threshold, self.min_distance_px = float(codec.score_threshold), float(codec.min_distance_px)
         self.sigma_px = float(codec.sigma_px)
         self.calibration = detector.calibration
+        votes = detector.vote_codec
+        self.radius_px = None if votes is None else float(votes.radius_px)
+        self.capacities = () if votes is None else tuple(map(int, votes.capacities))
 
     @property
     def output_names(self) -> list[str]:
         """Name the outputs of `forward`; without a calibration there are no covariances or probabilities."""
-        names = Detections._fields[: 2 if self.calibration is None else 4]
-        return [*names, "heatmaps"] if self.heatmaps else [*names]
+        names = [*Detections._fields[: 2 if self.calibration is None else 4]]
+        names += [] if self.radius_px is None else ["objects", "object_scores"]
+        return [*names, "heatmaps"] if self.heatmaps else names
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Find the points of (B, H, W, 3) uint8 images.
 
         Returns:
-            The fields of `Detections` in pixels of the images; if heatmaps are requested, also those of the network's
-            input, (B, C, h, w).
+            The fields of `Detections` in pixels of the images; if points are grouped, the object of each and the scores
+            of the objects; if heatmaps are requested, also those of the network's input, (B, C, h, w).
         """
         x = images.permute(0, 3, 1, 2)
         height, width = x.shape[2:]
@@ -89,6 +94,11 @@ class ExportableDetector(nn.Module):
             entries = [xx * scale_x * scale_x, xy * scale_x * scale_y, xy * scale_x * scale_y, yy * scale_y * scale_y]
             covariances = torch.stack(entries, -1).view(*xx.shape, 2, 2) * (found.scores > 0)[..., None, None]
             outputs += [covariances, calibrated.probabilities]
+        if self.radius_px is not None and maps.votes is not None:
+            capacities = torch.tensor(self.capacities)
+            grouping = group_points(found, maps.votes.float(), self.stride, self.radius_px, capacities).grouping
+            assert grouping is not None
+            outputs += [grouping.objects, grouping.object_scores]
         return (*outputs, logits.sigmoid()) if self.heatmaps else tuple(outputs)
 
     def _resize(self, images: Tensor, size: tuple[Any, Any]) -> Tensor:

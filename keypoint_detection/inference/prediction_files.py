@@ -3,7 +3,9 @@
 All are made from records, one per image: its `name` and `id`, `height` and `width` in pixels, for a video frame its
 number `frame` from 0, and its `points` with `channel`, `x`, `y` and `score`, by descending score within a channel; if
 the detector is calibrated, also `probability` of being right within the largest threshold, `covariance` of the error in
-square pixels, and `spread`, the root of the mean of the two variances.
+square pixels, and `spread`, the root of the mean of the two variances. If the detector groups points, each names its
+`object`, by its place in the record's `objects`, or None. Objects have a `score`, in descending order, and a `box`
+(left, top, width, height) of their points.
 """
 
 import csv
@@ -45,12 +47,17 @@ class Predictions(NamedTuple):
     def instances(self) -> Iterator[dict[str, Any]]:
         """Yield the instances of all images as COCO results.
 
-        COCO has instances, heatmaps do not: the first instance of an image gets the best detection of each keypoint
-        type, the second the next best, and so on. A channel of several types distributes its detections among them by
-        descending score; wrong ones can be swapped when the labels are corrected.
+        Every object is an instance. If the detector does not group points, the first instance of an image gets the best
+        detection of each keypoint type, the second the next best, and so on. A channel of several types distributes its
+        detections among them by descending score; wrong ones can be swapped when the labels are corrected.
         """
         for record in self.records():
-            yield from _instances(record, self.channels, self.category)
+            for number, one in enumerate(record.get("objects", ())):
+                of_object = [point for point in record["points"] if point["object"] == number]
+                for instance in _instances(record | {"points": of_object}, self.channels, self.category):
+                    yield _as_annotation(instance) | {"score": one["score"]}
+            if "objects" not in record:
+                yield from _instances(record, self.channels, self.category)
 
 
 def write_predictions(
@@ -78,13 +85,15 @@ def write_predictions(
 
 def _write_csv(predictions: Predictions, file: TextIO) -> None:
     rows = csv.writer(file)
-    frame = ["frame"] if "frame" in next(iter(predictions.records()), {}) else []
-    rows.writerow(["image", *frame, *CSV_POINT_COLUMNS])
+    first = next(iter(predictions.records()), {})
+    frame = ["frame"] if "frame" in first else []
+    columns = [*CSV_POINT_COLUMNS, *(["object"] if "objects" in first else [])]
+    rows.writerow(["image", *frame, *columns])
     for record in predictions.records():
         of_image = [make_plain_cell(record["name"]), *(record[column] for column in frame)]
         for point in record["points"]:
             cells = point | {"channel": make_plain_cell(point["channel"])}
-            rows.writerow([*of_image, *(cells.get(column, "") for column in CSV_POINT_COLUMNS)])
+            rows.writerow([*of_image, *(cells.get(column, "") for column in columns)])
 
 
 def _write_jsonl(predictions: Predictions, file: TextIO) -> None:
@@ -100,7 +109,8 @@ def _write_coco_labels(predictions: Predictions, file: TextIO) -> None:
     images = (_image(record, predictions.files, predictions.path.parent) for record in predictions.records())
     file.write(f'{{"info": {json.dumps(allow_outside(predictions.path))}, "images": ')
     _write_list(file, images, ', "annotations": ')
-    numbered = ({"id": number, **_as_annotation(one)} for number, one in enumerate(predictions.instances(), start=1))
+    annotations = (one if "bbox" in one else _as_annotation(one) for one in predictions.instances())
+    numbered = ({"id": number, **one} for number, one in enumerate(annotations, start=1))
     _write_list(file, numbered, f', "categories": {json.dumps([predictions.category], allow_nan=False)}}}')
 
 

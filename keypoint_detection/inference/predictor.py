@@ -13,7 +13,7 @@ from keypoint_detection.drawing import PointSet, draw_overlay
 from keypoint_detection.images import ImageError
 from keypoint_detection.inference.engines import Engine, Found
 from keypoint_detection.inference.inputs import ImageLike, to_pixels
-from keypoint_detection.inference.results import Result
+from keypoint_detection.inference.results import Result, number_objects
 from keypoint_detection.inference.thresholds import choose_threshold
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ class Predictor:
         pixels = to_pixels(image)
         result = self(pixels)
         points = [result.xy[name] + self._offset for name in self.channels]
-        marks = PointSet.of_predictions(points, [result.scores[name] for name in self.channels])
+        objects = None if result.object_of is None else [result.object_of[name] for name in self.channels]
+        marks = PointSet.of_predictions(points, [result.scores[name] for name in self.channels], objects)
         lowest = self.score_threshold if min_score is None else min_score
         return draw_overlay(pixels, marks, self.channels, min_score=lowest)
 
@@ -165,6 +166,10 @@ class Predictor:
         def by_channel(values: NDArray[np.float32] | None) -> dict[str, NDArray[np.float32]]:
             return {} if values is None else {name: values[c][is_point[c]] for c, name in enumerate(self.channels)}
 
+        object_of, object_scores = None, None
+        if found.objects is not None and found.object_scores is not None:
+            numbers, object_scores = number_objects(found.objects, found.object_scores, is_point)
+            object_of = {name: numbers[c][is_point[c]] for c, name in enumerate(self.channels)}
         return Result(
             by_channel(found.points - np.float32(self._offset)),
             by_channel(found.scores),
@@ -172,6 +177,8 @@ class Predictor:
             by_channel(found.probabilities),
             by_channel(found.covariances),
             found.heatmaps,
+            object_of,
+            object_scores,
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -79,11 +79,14 @@ class TorchEngine:
         found = find_points(network_maps, self._codec, self._vote_codec, self._calibration, input_to_image)
         maps = torch.sigmoid(network_maps.logits.float()) if heatmaps else None
         points, scores = found.points.cpu().numpy(), found.scores.cpu().numpy()
-        parts = [_split(part, len(batch)) for part in (found.covariances, found.probabilities, maps)]
+        groups = found.grouping
+        objects, object_scores = (None, None) if groups is None else (groups.objects, groups.object_scores)
+        optional = (found.covariances, found.probabilities, objects, object_scores, maps)
+        parts = [_split(part, len(batch)) for part in optional]
         return [Found(*one) for one in zip(points, scores, *parts, strict=True)]
 
 
-def _split(tensor: Tensor | None, n: int) -> Sequence[NDArray[np.float32] | None]:
+def _split(tensor: Tensor | None, n: int) -> Sequence[NDArray[Any] | None]:
     """Return the rows of a tensor, or None n times if there is no tensor."""
     return [None] * n if tensor is None else list(tensor.cpu().numpy())
 

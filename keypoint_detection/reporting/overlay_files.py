@@ -90,7 +90,10 @@ def _draw(image: NDArray[np.uint8], record: Record, style: OverlayStyle) -> NDAr
     found = [[point for point in record["points"] if point["channel"] == name] for name in style.channels]
     xy = [np.array([[p["x"], p["y"]] for p in points], np.float32).reshape(-1, 2) + style.offset for points in found]
     scores = [np.array([point["score"] for point in points], np.float32) for points in found]
-    marks = PointSet.of_predictions(xy, scores)
+    objects = None
+    if "objects" in record:
+        objects = [np.array([-1 if p["object"] is None else p["object"] for p in points], np.int64) for points in found]
+    marks = PointSet.of_predictions(xy, scores, objects)
     return np.asarray(draw_overlay(image, marks, style.channels, min_score=style.min_score))
 
 

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 # The folder of the video frames for `coco_labels`, and the one for frames still being written.
 FRAME_FOLDER, FRAME_DRAFT = "frames", ".frames.partial"
 # The fields of a result besides the name of the image and the number of the frame.
-RESULTS = ("id", "height", "width", "points")
+RESULTS = ("id", "height", "width", "points", "objects")
 
 
 def write_results(
@@ -57,7 +57,7 @@ def write_results(
     def records() -> Iterator[Record]:
         for record in numbered():
             frame = {"frame": record.get("frame")} if has_frames else {}
-            yield {"name": record["name"], **frame, **{name: record[name] for name in RESULTS}}
+            yield {"name": record["name"], **frame, **{name: record[name] for name in RESULTS if name in record}}
 
     n_points = sum(len(record["points"]) for record in records())
     logger.info("Found %s in %s.", count_in_words(n_points, "point"), count_images(numbered(), files))

@@ -11,13 +11,14 @@ from jsonargparse.typing import ClosedUnitInterval
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from keypoint_detection.confidence import UNCALIBRATED_WARNING
 from keypoint_detection.data.coco_keypoints import Coordinates, offset_px
 from keypoint_detection.data.unlabelled import UnlabelledFile
 from keypoint_detection.inference.prediction_files import OUTPUT_FORMATS, Format, Record
-from keypoint_detection.inference.results import spread_of
+from keypoint_detection.inference.results import number_objects, spread_of
 from keypoint_detection.inference.thresholds import choose_threshold, read_best_f1
 from keypoint_detection.reporting.measuring import is_flip_averaged
 from keypoint_detection.reporting.overlay_files import (
@@ -201,16 +202,13 @@ class PredictionWriter(Callback):
         """Write the points of a batch, so that an interruption loses at most one batch."""
         model, data = _parts(trainer, pl_module)
         names = list(model.channels)
-        on_cpu: dict[str, Any] = {name: None if one is None else one.cpu() for name, one in outputs._asdict().items()}
-        detections = Detections(**on_cpu)
+        detections: Detections = apply_to_collection(outputs, Tensor, Tensor.cpu)
         detections = detections._replace(points=detections.points - self._offset)
         for row, (position, number) in enumerate(batch.indices.tolist()):
             height, width = batch.image_sizes[row].tolist()
-            points = _as_points(detections, row, names, self._threshold)
+            found = _as_points(detections, row, names, self._threshold)
             record = _identify(data.unlabelled, (position, number), is_frame=data.unlabelled[position].is_video)
-            self._part.write(
-                json.dumps(record | {"height": height, "width": width, "points": points}, allow_nan=False) + "\n"
-            )
+            self._part.write(json.dumps(record | {"height": height, "width": width} | found, allow_nan=False) + "\n")
         for failure in batch.failures:
             record = _identify(data.unlabelled, failure.place, is_frame=failure.is_frame)
             self._part.write(json.dumps(record | {"error": failure.reason}, allow_nan=False) + "\n")
@@ -256,6 +254,7 @@ def _describe_detector(trainer: Trainer, model: Any, data: Any) -> dict[str, Any
         "model.flip_test": is_flip_averaged(model),
         "data.flip_pairs": [[names[one], names[other]] for one, other in enumerate(mirrored) if one < other],
         "model.max_keypoints": model.codec.max_keypoints,
+        "model.group": model.vote_codec is not None,
         "model.min_distance_px": model.codec.min_distance_px,
         "model.heatmap_sigma": model.codec.sigma_px,
         "data.image_size": data.image_size and list(data.image_size),
@@ -283,8 +282,8 @@ def _identify(files: list[UnlabelledFile], index: tuple[int, int], *, is_frame: 
     return identity | ({"frame": index[1]} if is_frame else {})
 
 
-def _as_points(detections: Detections, row: int, channels: list[str], threshold: float) -> list[Record]:
-    """List the points of one image of a batch that reach the threshold."""
+def _as_points(detections: Detections, row: int, channels: list[str], threshold: float) -> Record:
+    """List the `points` of one image of a batch that reach the threshold, and the `objects` if they are grouped."""
     scores = detections.scores[row]
     is_point = (scores > 0) & (scores >= threshold)
     found = []
@@ -294,7 +293,26 @@ def _as_points(detections: Detections, row: int, channels: list[str], threshold:
         found.append(point | {"score": round(float(scores[c, d]), N_SCORE_DECIMALS)})
         if detections.probabilities is not None and detections.covariances is not None:
             found[-1] |= _confidence(float(detections.probabilities[row, c, d, -1]), detections.covariances[row, c, d])
-    return found
+    grouping = detections.grouping
+    if grouping is None:
+        return {"points": found}
+    scores_of_objects = grouping.object_scores[row].numpy()
+    numbers, kept = number_objects(grouping.objects[row].numpy(), scores_of_objects, is_point.numpy())
+    for point, number in zip(found, numbers[is_point.numpy()].tolist(), strict=True):
+        point["object"] = None if number < 0 else number
+    objects = [
+        {"score": round(score, N_SCORE_DECIMALS), "box": _find_box([one for one in found if one["object"] == number])}
+        for number, score in enumerate(kept)
+    ]
+    return {"points": found, "objects": objects}
+
+
+def _find_box(points: list[Record]) -> list[float]:
+    """Return the left, top, width and height of points."""
+    (left, right), (top, bottom) = (
+        (min(values), max(values)) for values in ([one[axis] for one in points] for axis in ("x", "y"))
+    )
+    return [left, top, round(right - left, N_DECIMALS), round(bottom - top, N_DECIMALS)]
 
 
 def _confidence(probability: float, covariance: Tensor) -> Record:
