@@ -19,7 +19,7 @@ from keypoint_detection.metrics.localisation import (
     strict_success,
 )
 from keypoint_detection.metrics.matching import match_detections, pair_nearest
-from keypoint_detection.metrics.objects import ObjectMatches
+from keypoint_detection.metrics.objects import FoundObjects, ObjectMatches
 
 # Distances held at a time while matching: 8 MB in float64, about the size of a cache.
 CHUNK_ELEMENTS = 1 << 20
@@ -94,11 +94,13 @@ class Measurements:
         rows: the states of the metric that all this was computed from, by name; empty if there was none. Those of
             several evaluations can be pooled.
         n_unreadable: images that could not be read, about which nothing is known.
-        objects: how the points are grouped; None if they are not.
+        found_objects: the objects of the detections; None if they are not grouped.
+        objects: how well they are grouped; None likewise.
     """
 
     rows: dict[str, Tensor]
     n_unreadable: int
+    found_objects: FoundObjects | None
     objects: ObjectMatches | None
 
     def __init__(
@@ -128,7 +130,7 @@ class Measurements:
         self.n_channels = n_channels
         self.rows = {}
         self.n_unreadable = 0
-        self.objects = None
+        self.found_objects, self.objects = None, None
 
     def every_image_once(self) -> Tensor:
         """Return the multiplicities (I, 1) of the data set itself."""

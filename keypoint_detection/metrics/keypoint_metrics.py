@@ -309,13 +309,17 @@ class KeypointMetrics(Metric):
         )
         if states.object_rows is not None and states.centre_rows is not None:
             rows = states.object_rows[detection]
-            measurements.objects = match_objects(
-                (detection_image, measurements.detections.channel, detection_points),
-                (truth_image, measurements.truths.channel, truth_points, measurements.truths.instance),
-                FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:]),
-                states.centre_rows[truth],
-                len(kept),
-                measurements.thresholds_px,
+            found = FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:])
+            measurements.found_objects, measurements.objects = (
+                found,
+                match_objects(
+                    (detection_image, measurements.detections.channel, detection_points),
+                    (truth_image, measurements.truths.channel, truth_points, measurements.truths.instance),
+                    found,
+                    states.centre_rows[truth],
+                    len(kept),
+                    measurements.thresholds_px,
+                ),
             )
         return measurements
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from keypoint_detection.metrics.evaluation import DetectionList, Measurements, TruthList
+from keypoint_detection.metrics.objects import FoundObjects
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +113,11 @@ def resolve_sigmas(sigmas: Sequence[float] | str, channels: Sequence[str]) -> tu
 
 
 def evaluate_oks(measurements: Measurements, sigmas: Sequence[float]) -> dict[str, float]:
-    """Compute OKS-AP when each image has at most one instance and each channel at most one point of it.
+    """Compute OKS-AP when each channel has at most one point of an instance.
 
-    The prediction of an image is the best point of each channel; its score is the mean of their scores, which ranks
-    images by the certainty of their points. Images without detections have no prediction.
+    If points are grouped, the predictions are the objects. Otherwise, each image has at most one instance, and its
+    prediction is the best point of each channel; its score is the mean of their scores, which ranks images by the
+    certainty of their points. Images without detections have no prediction.
 
     Args:
         measurements: measurements on a data set; each channel must represent a single keypoint type.
@@ -125,16 +127,18 @@ def evaluate_oks(measurements: Measurements, sigmas: Sequence[float]) -> dict[st
         See `oks_average_precision`.
 
     Raises:
-        ValueError: an image has several instances or several points of a channel, or an area is unknown.
+        ValueError: an instance has several points of a channel; an image has several instances, or several points of a
+            channel, and they are not grouped; or an area is unknown.
     """
-    truths, n_channels = measurements.truths, measurements.n_channels
-    _require_one_instance(truths, measurements.image_ids, n_channels)
-    return oks_average_precision(
-        _as_truths(truths, measurements.image_ids, n_channels),
-        _as_predictions(measurements.detections, measurements.image_ids, n_channels),
-        measurements.image_ids,
-        sigmas,
-    )
+    truths, n_channels, found = measurements.truths, measurements.n_channels, measurements.found_objects
+    if found is None:
+        _require_one_instance(truths, measurements.image_ids, n_channels)
+        annotated = _as_truths(truths, measurements.image_ids, n_channels)
+        predicted = _as_predictions(measurements.detections, measurements.image_ids, n_channels)
+    else:
+        annotated = _group_truths(truths, measurements.image_ids, n_channels)
+        predicted = _group_predictions(measurements.detections, found, measurements.image_ids, n_channels)
+    return oks_average_precision(annotated, predicted, measurements.image_ids, sigmas)
 
 
 def oks_average_precision(
@@ -254,17 +258,54 @@ def _require_one_instance(truths: TruthList, image_ids: Tensor, n_channels: int)
     if len(crowded) > 0:
         raise ValueError(
             f"OKS-AP needs at most one point of a channel in an image, found {int(points_of[crowded[0]])} in image "
-            f"{int(image_ids[crowded[0] // n_channels])}; use distance AP, or group the points and call "
-            "oks_average_precision."
+            f"{int(image_ids[crowded[0] // n_channels])}; use distance AP, or group the points: --model.group=true."
         )
     first = torch.full((len(image_ids),), -1).scatter_reduce(0, truths.image, truths.instance, "amax")
     differs = (truths.instance != first[truths.image]).nonzero()[:, 0]
     if len(differs) > 0:
         raise ValueError(
             f"OKS-AP needs at most one annotated instance in an image, found several in image "
-            f"{int(image_ids[truths.image[differs[0]]])}; use distance AP, or group the points and call "
-            "oks_average_precision."
+            f"{int(image_ids[truths.image[differs[0]]])}; use distance AP, or group the points: --model.group=true."
         )
+
+
+def _group_truths(truths: TruthList, image_ids: Tensor, n_channels: int) -> OksTruths:
+    """Gather the points of each annotation into an instance."""
+    (images, _), place = _number_pairs(truths.image, truths.instance)
+    n_points = torch.bincount(place * n_channels + truths.channel)
+    if len(n_points) and int(n_points.max()) > 1:
+        image = int(images[int(n_points.argmax()) // n_channels])
+        raise ValueError(
+            f"OKS-AP needs at most one point of a channel in an annotation, found {int(n_points.max())} in image "
+            f"{int(image_ids[image])}; use distance AP and object AP."
+        )
+    points = torch.zeros(len(images), n_channels, 2, dtype=torch.float64)
+    is_labelled = torch.zeros(len(images), n_channels, dtype=torch.bool)
+    areas = torch.zeros(len(images), dtype=torch.float64)
+    points[place, truths.channel], is_labelled[place, truths.channel] = truths.points_image, True
+    areas[place] = truths.areas
+    return OksTruths(image_ids[images], points, is_labelled, areas)
+
+
+def _group_predictions(
+    detections: DetectionList, found: FoundObjects, image_ids: Tensor, n_channels: int
+) -> OksPredictions:
+    """Gather the points of each object into an instance; an object has at most one point of a channel."""
+    kept = found.objects >= 0
+    (images, _), place = _number_pairs(detections.image[kept], found.objects[kept])
+    channel = detections.channel[kept]
+    points = torch.zeros(len(images), n_channels, 2, dtype=torch.float64)
+    is_found = torch.zeros(len(images), n_channels, dtype=torch.bool)
+    scores = torch.zeros(len(images), dtype=torch.float64)
+    points[place, channel], is_found[place, channel] = detections.points_image[kept], True
+    scores[place] = found.scores[kept].double()
+    return OksPredictions(image_ids[images], points, is_found, scores)
+
+
+def _number_pairs(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the different pairs (2, N), in order, and which of them each pair (M,) is."""
+    pairs, place = torch.unique(torch.stack([first, second]), dim=1, return_inverse=True)
+    return pairs, place
 
 
 def _require_areas(truths: OksTruths) -> None:
