@@ -38,7 +38,7 @@ from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.matching import check_thresholds
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.models.backbones import Backbone, TimmUnet
-from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy, vote_loss
+from keypoint_detection.models.losses import VOTE_WEIGHT, LossName, heatmap_loss, target_entropy, vote_loss
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.optimizers import make_optimizer
 from keypoint_detection.models.schedules import check_length, expect_steps, warmup_cosine
@@ -213,7 +213,8 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
         """
         if self.init_from is not None:
             specification = {"channels": self.channels, "backbone": self.hparams["backbone"]}
-            load_initial_weights(self.init_from, self.network.backbone, self.network.head, specification)
+            network = self.network
+            load_initial_weights(self.init_from, network.backbone, network.head, network.vote_head, specification)
             self.init_from = None
         elif not self._is_initialised:
             self.network.backbone.load_pretrained()
@@ -284,7 +285,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             size = (targets.shape[-2], targets.shape[-1])
             votes = self._vote_codec.encode(batch.points, batch.truths.centres, batch.visibility, size)
             epoch_values["train/vote_loss"] = vote_loss(maps.votes, votes).mean()
-            loss = loss + epoch_values["train/vote_loss"]
+            loss = loss + VOTE_WEIGHT * epoch_values["train/vote_loss"]
         batch_size = len(batch.images)
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=batch_size)
         if self.loss == "bce":

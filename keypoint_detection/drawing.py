@@ -49,7 +49,7 @@ class PointSet(NamedTuple):
         cls,
         points: Sequence[NDArray[np.floating]],
         scores: Sequence[NDArray[np.floating]],
-        objects: Sequence[NDArray[np.int64]] | None,
+        objects: Sequence[NDArray[np.int64]] | None = None,
     ) -> "PointSet":
         """Take predictions without ground truth: the (D, 2) points, (D,) scores and objects of each channel."""
         C, D = len(points), max(map(len, points), default=0)

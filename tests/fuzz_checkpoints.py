@@ -107,7 +107,7 @@ def start_from(path: Path) -> None:
     settings = torch.load(GOLDEN, weights_only=True)["hyper_parameters"]
     network = HeatmapNetwork(Unet(**settings["backbone"]["init_args"]), 4)
     new = {"channels": ["red", "left", "right", "top"], "backbone": settings["backbone"]}
-    load_initial_weights(str(path), network.backbone, network.head, new)
+    load_initial_weights(str(path), network.backbone, network.head, None, new)
 
 
 def parse(command: str) -> Callable[[Path], object]:

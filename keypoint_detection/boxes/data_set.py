@@ -51,10 +51,10 @@ CATEGORY = {
 class SyntheticBoxes:
     """Draw images of open cardboard boxes as a COCO keypoint data set.
 
-    Each image shows one box with four flaps on a cluttered ground; about one in 25 shows none. The corners of the
-    opening are box_corner0 to box_corner3, counter-clockwise seen from above. Flap i hangs on the edge from box_corner
-    i to the next one; its outer corners are flap_corner 2i, beside box_corner i, and flap_corner 2i + 1. Nothing in an
-    image shows which corner is number 0, so collect them in two channels:
+    Each image shows a box with four flaps on a cluttered ground, or several; about one in 25 shows none. The corners
+    of the opening are box_corner0 to box_corner3, counter-clockwise seen from above. Flap i hangs on the edge from
+    box_corner i to the next one; its outer corners are flap_corner 2i, beside box_corner i, and flap_corner 2i + 1.
+    Nothing in an image shows which corner is number 0, so collect them in two channels:
     `{corner: [box_corner0, ..., box_corner3], flap: [flap_corner0, ..., flap_corner7]}`.
 
     A keypoint is flagged 2 (visible), 1 (hidden behind the box or something else) or 0 (outside the image).
@@ -71,6 +71,7 @@ class SyntheticBoxes:
         height: height of an image in pixels, at least 64.
         width: width of an image in pixels, at least 64.
         seed: seed of the random generators; another seed draws other images.
+        max_boxes: maximum number of boxes in an image; those that can be seen are annotations of their own.
     """
 
     folder: str = "kpd_boxes"
@@ -80,6 +81,7 @@ class SyntheticBoxes:
     height: PositiveInt = 160
     width: PositiveInt = 224
     seed: NonNegativeInt = 0
+    max_boxes: PositiveInt = 1
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < SMALLEST_SIDE:
@@ -190,6 +192,8 @@ def make_record(options: SyntheticBoxes) -> dict[str, int]:
     numbers = {
         field.name: int(getattr(options, field.name)) for field in dataclasses.fields(options) if field.name != "folder"
     }
+    if numbers["max_boxes"] == 1:  # as in the records of versions that drew no more
+        del numbers["max_boxes"]
     return {"generator_version": GENERATOR_VERSION, **numbers}
 
 
@@ -220,16 +224,17 @@ def draw_split(folder: Path, split: Split, count: int, options: SyntheticBoxes) 
     for index in range(count):
         file_name = f"images/{split}/{index:06d}.jpg"
         rng = np.random.default_rng([options.seed, SPLITS.index(split), index])
-        scene = sample_scene(rng, options.height, options.width)
+        scene = sample_scene(rng, options.height, options.width, options.max_boxes)
         rendering = render(scene, rng)
         # No colour subsampling: it would blur coloured edges by two pixels.
         Image.fromarray(rendering.image).save(folder / file_name, quality=JPEG_QUALITY, subsampling=0)
         image_id = index + 1
         images.append({"id": image_id, "file_name": file_name, "height": options.height, "width": options.width})
-        if scene.keypoints is not None:
-            points, flags = label_keypoints(scene)
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0})
-            annotations[-1] |= describe_silhouette(rendering.is_box) | describe_keypoints(points, flags)
+        for number, box in enumerate(scene.boxes):
+            is_shown = rendering.boxes == number
+            if is_shown.any():
+                annotations.append({"id": len(annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0})
+                annotations[-1] |= describe_silhouette(is_shown) | describe_keypoints(*label_keypoints(scene, box))
     record = make_record(options)
     info = {
         "description": f"Drawn open cardboard boxes, {split} split",

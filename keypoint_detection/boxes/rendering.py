@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from keypoint_detection.boxes.scene import BOX_PARTS, Array, Face, Floats, Scene, aim, sample_colour
+from keypoint_detection.boxes.scene import Array, Face, Floats, Scene, aim, sample_colour
 
 Bools = npt.NDArray[np.bool_]
 
@@ -25,10 +25,15 @@ FLOORS = [(150, 115, 80), (115, 82, 55), (180, 153, 120), (148, 145, 140), (82, 
 
 
 class Rendering(NamedTuple):
-    """A drawn scene: (height, width, 3) uint8 RGB, and where the box shows, (2 height, 2 width) half-pixel samples."""
+    """A drawn scene.
+
+    Attributes:
+        image: (height, width, 3) uint8 RGB.
+        boxes: (2 height, 2 width) the index of the box that each half-pixel sample shows; -1 for none.
+    """
 
     image: npt.NDArray[np.uint8]
-    is_box: Bools
+    boxes: npt.NDArray[np.int64]
 
 
 class Samples(NamedTuple):
@@ -64,8 +69,8 @@ def render(scene: Scene, rng: np.random.Generator) -> Rendering:
             light_on_face = receive_light(scene, face, is_front, s[at], t[at], light)
             colours[at] = paint_face(face, is_front, s[at], t[at], rng) * light_on_face
     height, width = (n * SUPERSAMPLING for n in scene.size)
-    is_box = np.array([face.part in BOX_PARTS for face in [*scene.faces, GROUND]])[owners]  # -1 is the last
-    return Rendering(expose(colours.reshape(height, width, 3), rng), is_box.reshape(height, width))
+    boxes = np.array([face.box for face in [*scene.faces, GROUND]])[owners]  # -1 is the last
+    return Rendering(expose(colours.reshape(height, width, 3), rng), boxes.reshape(height, width))
 
 
 def rasterise(scene: Scene) -> Samples:
@@ -104,14 +109,16 @@ def receive_light(scene: Scene, face: Face, is_front: bool, s: Floats, t: Floats
     lamp = light.lamp * np.float32(np.maximum(normal @ light.direction, 0))
     if face.part == "floor" or (face.part == "wall" and not is_front):
         # It is darker in the box, and most so at its bottom. The lamp shines in through the opening.
-        assert scene.keypoints is not None
-        opening, ray = scene.keypoints[0].tolist(), (light.direction / light.direction[2]).tolist()
-        up = opening[2] * (1 - t if face.part == "wall" else np.ones_like(t))  # from here to the opening
-        sky = sky * (0.85 - 0.5 / opening[2] * up)[:, None]
-        for axis in (0, 1):
-            a, b, c = (float(vector[axis]) for vector in (face.along, face.across, face.origin))
-            leaves_at = abs(a * s + b * t + c + ray[axis] * up)
-            lamp = lamp * np.clip(0.5 + (opening[axis] - leaves_at) / PENUMBRA_M, 0, 1)[:, None]
+        box = scene.boxes[face.box]
+        corner, ray = box.keypoints[0] - box.centre, light.direction / light.direction[2]
+        depth = float(corner[2])
+        up = depth * (1 - t if face.part == "wall" else np.ones_like(t))  # from here to the opening
+        sky = sky * (0.85 - 0.5 / depth * up)[:, None]
+        for axis in box.axes:
+            vectors = (face.along, face.across, face.origin - box.centre, ray, corner)
+            a, b, c, slope, half = (float(vector @ axis) for vector in vectors)
+            leaves_at = abs(a * s + b * t + c + slope * up)
+            lamp = lamp * np.clip(0.5 + (half - leaves_at) / PENUMBRA_M, 0, 1)[:, None]
     return sky + lamp
 
 

@@ -1,7 +1,8 @@
-"""Scenes with an open cardboard box in three dimensions, and what a pinhole camera sees of them.
+"""Scenes with open cardboard boxes in three dimensions, and what a pinhole camera sees of them.
 
-World coordinates are metres with z up; the ground is z = 0 and the box stands on it, centred on the origin and aligned
-with the axes. Everything is made of flat faces, so that occlusion is computed exactly, without a raster.
+World coordinates are metres with z up; the ground is z = 0 and the boxes stand on it, the first one centred on the
+origin and aligned with the axes. Everything is made of flat faces, so that occlusion is computed exactly, without a
+raster.
 """
 
 import colorsys
@@ -20,7 +21,9 @@ KEYPOINT_NAMES = [*(f"box_corner{i}" for i in range(4)), *(f"flap_corner{i}" for
 NEGATIVE_SHARE = 0.04  # images without a box: a detector should see some where it must find nothing
 BOX_WIDTH_M, BOX_DEPTH_M, BOX_HEIGHT_M = (0.28, 0.6), (0.24, 0.45), (0.15, 0.4)
 KRAFT, BLEACHED = (0.48, 0.27, 0.125), (0.72, 0.69, 0.63)  # linear reflectance of brown and of white cardboard
+GAP_M, N_TRIES = 0.03, 30  # between the circles that further boxes stand in; places tried for each
 CLUTTER_SPREAD_M = 0.95  # clutter lies within this distance of the box's centre, about what the camera sees
+FACES_PER_CARTON = 5
 EDGE_ON = 0.07  # the sine of 4 degrees
 PARALLEL = 1e-12  # a face whose plane passes through the camera has no area in the image
 NEARER = 1 + 1e-7  # an occluder must be nearer than this, or a corner would hide behind its own faces
@@ -36,6 +39,7 @@ class Face(NamedTuple):
         across: (3,) edge vector of t; along x across points out of the solid.
         colour: (3,) linear reflectance.
         taper: how much is cut off each side at t = 1, as a share of `along`.
+        box: the index of the open box that it belongs to; -1 for clutter and ground.
     """
 
     part: Literal["wall", "floor", "flap", "carton", "ground"]
@@ -44,6 +48,7 @@ class Face(NamedTuple):
     across: Array
     colour: Array
     taper: float = 0.0
+    box: int = -1
 
     @property
     def normal(self) -> Array:
@@ -57,6 +62,22 @@ class Face(NamedTuple):
         cut = self.taper * self.along
         far = self.origin + self.across
         return np.array([self.origin, self.origin + self.along, far + self.along - cut, far + cut])
+
+
+class OpenBox(NamedTuple):
+    """An open box.
+
+    Attributes:
+        faces: its walls, floor and flaps.
+        keypoints: (12, 3) metres in the order of KEYPOINT_NAMES.
+        centre: (3,) metres, on the ground.
+        axes: (2, 3) unit vectors along its width and its depth.
+    """
+
+    faces: list[Face]
+    keypoints: Array
+    centre: Array
+    axes: Array
 
 
 class Camera(NamedTuple):
@@ -103,40 +124,42 @@ class Scene(NamedTuple):
     Attributes:
         camera: the camera.
         size: (height, width) of the image in pixels.
-        faces: the flat pieces of the box and of the clutter.
-        keypoints: (12, 3) metres in the order of KEYPOINT_NAMES, or None if there is no box.
+        faces: the flat pieces of the boxes and of the clutter.
+        boxes: the open boxes.
     """
 
     camera: Camera
     size: tuple[int, int]
     faces: list[Face]
-    keypoints: Array | None
+    boxes: list[OpenBox]
 
 
-def sample_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
-    """Draw a random scene: nearly always a box, clutter around it, and a camera that looks at it."""
-    box = sample_open_box(rng)
-    flaps = [face for face in box if face.part == "flap"]
-    corners = np.stack([flap.corners for flap in flaps])
-    keypoints = np.concatenate([corners[:, 0], corners[:, [3, 2]].reshape(8, 3)])
-    outline = np.concatenate([face.corners for face in box])
+def sample_scene(rng: np.random.Generator, height: int, width: int, max_boxes: int = 1) -> Scene:
+    """Draw a random scene: nearly always boxes, clutter around them, and a camera that looks at them."""
+    boxes = [make_box(sample_open_box(rng))]
+    if max_boxes > 1:
+        boxes += sample_further_boxes(rng, int(rng.integers(max_boxes)), boxes[0])
+    faces = [face._replace(box=index) for index, box in enumerate(boxes) for face in box.faces]
+    flaps = [face for face in faces if face.part == "flap"]
+    outline = np.concatenate([face.corners for face in faces])
     camera = sample_camera(rng, outline, height, width)
     while any(is_edge_on(camera, flap) for flap in flaps):
         camera = sample_camera(rng, outline, height, width)
     is_negative = rng.random() < NEGATIVE_SHARE
-    clutter = sample_clutter(rng, np.zeros(2) if is_negative else np.abs(keypoints[:, :2]).max(axis=0))
+    clutter = sample_clutter(rng, np.zeros(2) if is_negative else np.abs(boxes[0].keypoints[:, :2]).max(axis=0))
+    if not is_negative:
+        clutter = keep_clear(clutter, boxes[1:])
     clutter = [face for face in clutter if (camera.project(face.corners)[1] > 0).all()]  # nothing beside the camera
-    return Scene(camera, (height, width), clutter if is_negative else box + clutter, None if is_negative else keypoints)
+    return Scene(camera, (height, width), clutter if is_negative else faces + clutter, [] if is_negative else boxes)
 
 
-def label_keypoints(scene: Scene) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Project the keypoints and tell which of them are visible.
+def label_keypoints(scene: Scene, box: OpenBox) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Project the keypoints of a box and tell which of them are visible.
 
     Returns:
         (12, 2) continuous pixels and (12,) COCO flags: 2 visible, 1 hidden behind something, 0 outside the image.
     """
-    assert scene.keypoints is not None
-    points, depths = scene.camera.project(scene.keypoints)
+    points, depths = scene.camera.project(box.keypoints)
     height, width = scene.size
     is_inside = ((points >= 0) & (points < (width, height))).all(axis=1)
     inverse_depths = [scene.camera.intersect(face, *points.T)[2] for face in scene.faces]
@@ -162,6 +185,48 @@ def sample_open_box(rng: np.random.Generator) -> list[Face]:
         across = length * (np.cos(angle) * np.array([0, 0, 1]) + np.sin(angle) * wall.normal)
         flaps.append(Face("flap", wall.origin + up, wall.along, across, colour, taper))
     return [*walls, floor, *flaps]
+
+
+def make_box(faces: list[Face]) -> OpenBox:
+    """Describe a box that is centred on the origin and aligned with the axes."""
+    corners = np.stack([face.corners for face in faces if face.part == "flap"])
+    keypoints = np.concatenate([corners[:, 0], corners[:, [3, 2]].reshape(8, 3)])
+    return OpenBox(faces, keypoints, np.zeros(3), np.eye(3)[:2])
+
+
+def sample_further_boxes(rng: np.random.Generator, n_boxes: int, first: OpenBox) -> list[OpenBox]:
+    """Draw boxes that stand beside the first one, each in a circle of its own; fewer if there is no room for all."""
+
+    def radius_of(box: OpenBox) -> float:
+        return float(np.linalg.norm((box.keypoints - box.centre)[:, :2], axis=1).max())
+
+    placed = [first]
+    for _ in range(n_boxes):
+        box = make_box(sample_open_box(rng))
+        reach = 2 * max(map(radius_of, [*placed, box])) + GAP_M
+        for _ in range(N_TRIES):
+            angle, distance = rng.uniform(0, 2 * np.pi), reach * rng.uniform(0.6, 1.6)
+            centre = distance * np.array([np.cos(angle), np.sin(angle), 0])
+            gaps = [
+                float(np.linalg.norm(centre - other.centre)) - radius_of(other) - radius_of(box) for other in placed
+            ]
+            if min(gaps) > GAP_M:
+                placed.append(move_box(box, rng.uniform(0, 2 * np.pi), centre))
+                break
+    return placed[1:]
+
+
+def move_box(box: OpenBox, turn: float, centre: Array) -> OpenBox:
+    """Turn a box on the origin about its vertical axis, in radians, and put it somewhere else on the ground."""
+    cosine, sine = np.cos(turn), np.sin(turn)
+    rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    faces = [
+        face._replace(
+            origin=rotation @ face.origin + centre, along=rotation @ face.along, across=rotation @ face.across
+        )
+        for face in box.faces
+    ]
+    return OpenBox(faces, box.keypoints @ rotation.T + centre, centre, box.axes @ rotation.T)
 
 
 def sample_flap_angles(rng: np.random.Generator, steepest: float) -> Array:
@@ -224,6 +289,19 @@ def sample_clutter(rng: np.random.Generator, half_cover: Array) -> list[Face]:
         faces += [Face("carton", bottom[i], bottom[(i + 1) % 4] - bottom[i], up, colour) for i in range(4)]
         faces.append(Face("carton", bottom[0] + up, bottom[1] - bottom[0], bottom[3] - bottom[0], colour))
     return faces
+
+
+def keep_clear(clutter: list[Face], boxes: list[OpenBox]) -> list[Face]:
+    """Leave out cartons that would stand in a box or under its flaps."""
+    kept: list[Face] = []
+    for start in range(0, len(clutter), FACES_PER_CARTON):
+        carton = clutter[start : start + FACES_PER_CARTON]
+        corners = np.concatenate([face.corners[:, :2] for face in carton])
+        reaches = [np.linalg.norm(box.keypoints - box.centre, axis=1).max() for box in boxes]
+        gaps = [np.linalg.norm(corners - box.centre[:2], axis=1).min() for box in boxes]
+        if all(gap > reach for gap, reach in zip(gaps, reaches, strict=True)):
+            kept += carton
+    return kept
 
 
 def sample_colour(rng: np.random.Generator) -> Array:

@@ -97,6 +97,7 @@ class BoxesSettings(Struct, forbid_unknown_fields=True):
     height: Side
     width: Side
     seed: Count
+    max_boxes: Whole = 1
 
 
 Scheduler: TypeAlias = ClassSettings | Literal["cosine", "constant"] | UnsetType

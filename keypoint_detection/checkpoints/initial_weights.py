@@ -21,6 +21,7 @@ def load_initial_weights(
     reference: str,
     backbone: nn.Module,
     head: nn.Module,
+    vote_head: nn.Module | None,
     hyper_parameters: Mapping[str, Any],
 ) -> None:
     """Copy the weights of a checkpoint into a new detector's backbone and head, and log what was not copied.
@@ -32,6 +33,7 @@ def load_initial_weights(
         reference: the checkpoint's path, or `wandb://entity/project/name:alias`.
         backbone: changed in place; weights that do not match are left unchanged.
         head: changed in place where channels continue.
+        vote_head: likewise; None if the new detector does not group points.
         hyper_parameters: those of the new detector: `channels` and `backbone` as stored in a checkpoint.
 
     Raises:
@@ -62,6 +64,8 @@ def load_initial_weights(
             *(_count(fitting), _count(new), reference, "; ".join(differences)),
         )
     old_channels, new_channels = (complete_channels(settings["channels"]) for settings in (stored, hyper_parameters))
+    if vote_head is not None:
+        _load_votes(vote_head, _part(checkpoint["state_dict"], "network.vote_head."), old_channels, new_channels)
     result = _load_head(head, of_head, old_channels, new_channels, reference)
     # Which parts of the backbone are not from there has just been reported.
     logger.info("model.init_from: %s.", result.removeprefix("backbone and ") if differences else result)
@@ -97,6 +101,21 @@ def _load_head(
     starting = ", ".join(name for row, name in enumerate(new_names) if row not in sources)
     afresh = f"; {starting} start afresh" if starting else ""
     return f"backbone and head of channels {continuing} from {reference}{afresh}"
+
+
+def _load_votes(
+    vote_head: nn.Module, state: Mapping[str, Tensor], old: Mapping[str, list[str]], new: Mapping[str, list[str]]
+) -> None:
+    """Copy the two rows of votes of each channel that continues; without votes in the checkpoint, all start afresh."""
+    fresh = vote_head.state_dict()
+    if not all(
+        name in state and state[name].shape == (2 * len(old), *value.shape[1:]) for name, value in fresh.items()
+    ):
+        return
+    for name, value in fresh.items():
+        for row, source in _match_channels(old, new).items():
+            value[2 * row : 2 * row + 2] = state[name][2 * source : 2 * source + 2]
+    vote_head.load_state_dict(fresh)
 
 
 def _match_channels(old: Mapping[str, list[str]], new: Mapping[str, list[str]]) -> dict[int, int]:

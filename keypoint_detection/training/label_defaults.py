@@ -53,7 +53,10 @@ def fill_in_group(model: Namespace, data: Namespace) -> None:
     if model.group is not None:
         return
     model.group = False
-    if data.synthetic is not None or data.train is None:  # an image of `synthetic` shows one box
+    if data.synthetic is not None:
+        model.group = _max_boxes(data) > 1
+        return
+    if data.train is None:
         return
     table = _read(data.train, data)
     channels = resolve_channels(model.channels, table.keypoint_types, data.train)
@@ -80,9 +83,10 @@ def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
     """
     if model.max_keypoints is not None:
         return
-    if data.synthetic is not None:  # not drawn yet: an image shows one box
+    if data.synthetic is not None:  # not drawn yet
         channels = model.channels
-        most, source = max(map(len, channels.values())) if isinstance(channels, dict) else 1, "data.synthetic"
+        most = _max_boxes(data) * (max(map(len, channels.values())) if isinstance(channels, dict) else 1)
+        source = "data.synthetic"
     elif data.train is not None:
         source = data.train
         table = _read(source, data)
@@ -97,6 +101,10 @@ def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
         "At most %s of a channel %s found in an image, the maximum in %s; --model.max_keypoints sets another.",
         *(points, "is" if model.max_keypoints == 1 else "are", source),
     )
+
+
+def _max_boxes(data: Namespace) -> int:
+    return int(data.synthetic.get("max_boxes", 1))
 
 
 def _read(source: str, data: Namespace) -> CocoKeypoints:

@@ -259,9 +259,13 @@ def refuse_other_network(checkpoint: dict[str, Any], config: Namespace) -> None:
     """Refuse a network that the checkpoint's weights do not fit.
 
     Raises:
-        ValueError: the backbone or the number of channels differs from the checkpoint's.
+        ValueError: the backbone, the number of channels or the grouping differs from the checkpoint's.
     """
-    changes = [change for change in _changes(checkpoint, config) if change.name.startswith("model.backbone.")]
+    changes = [
+        change
+        for change in _changes(checkpoint, config)
+        if change.name.startswith("model.backbone.") or (change.name == "model.group" and change.new is not None)
+    ]
     n_given, n_stored = len(config.model.channels), len(checkpoint["hyper_parameters"]["channels"])
     if n_given != n_stored:
         changes.append(_Change("the number of model.channels", n_given, n_stored))

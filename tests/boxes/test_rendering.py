@@ -39,7 +39,7 @@ def test_samples_lie_where_the_pixel_convention_says():
         cos, sin = 0.4 * np.cos(0.3 + k), 0.4 * np.sin(0.3 + k)
         along, across = np.array([cos, sin, 0]), np.array([-sin, cos, 0])
         face = Face("carton", -(along + across) / 2 + (0, 0, 1e-6), along, across, WHITE)
-        owners = rasterise(Scene(look_down((60 + shift, 40 - shift)), (80, 120), [face], None)).owners
+        owners = rasterise(Scene(look_down((60 + shift, 40 - shift)), (80, 120), [face], [])).owners
         assert owners.shape == (160, 240)
         assert abs((owners == 0).sum() / SUPERSAMPLING**2 - 1600) < 8
         errors.append(centroid(owners == 0) - (60 + shift, 40 - shift))
@@ -60,7 +60,7 @@ def test_edges_in_the_image_are_where_the_labels_are():
     for k, shift in enumerate(np.arange(0, 1, 0.05)):
         camera = look_down((48 + shift, 40 - shift))
         faces = [sheet(-2, -2, 4, 4, WHITE), sheet(-0.2, -0.15, 0.4, 0.3, BLACK, 0.002)]
-        image = render(Scene(camera, (80, 96), faces, None), np.random.default_rng(k)).image
+        image = render(Scene(camera, (80, 96), faces, []), np.random.default_rng(k)).image
         light = image.astype(float).mean(axis=2) ** 2  # from display levels to linear light
         corner = camera.project(faces[1].corners[3:])[0][0]  # the upper left one in the image
         left, upper = find_edge(light[30:50].mean(axis=0), 28), find_edge(light[:, 36:60].mean(axis=1), 25)
@@ -73,7 +73,7 @@ def test_edges_in_the_image_are_where_the_labels_are():
 def test_nearer_things_cover_farther_ones():
     faces = [sheet(-0.2, -0.2, 0.4, 0.4, WHITE, 0.5), sheet(-0.1, -0.1, 0.2, 0.2, BLACK, 0.2)]
     faces.append(sheet(0.05, -0.05, 0.1, 0.1, BLACK, 0.8))
-    owners, s, t = rasterise(Scene(look_down((60.0, 40.0)), (80, 120), faces, None))
+    owners, s, t = rasterise(Scene(look_down((60.0, 40.0)), (80, 120), faces, []))
     assert set(np.unique(owners)) == {-1, 0, 2}  # face 1 lies under face 0, face 2 above both
     assert owners[80, 120] == 0
     np.testing.assert_allclose([s[80, 120], t[80, 120]], 0.5, atol=0.01)  # the middle of face 0
@@ -84,7 +84,7 @@ def test_nearer_things_cover_farther_ones():
 
 def test_face_that_is_seen_edge_on_is_not_drawn():
     upright = Face("carton", np.array([0, -0.2, 0.0]), np.array([0, 0.4, 0]), np.array([0, 0, 0.4]), WHITE)
-    owners = rasterise(Scene(look_down((60.0, 40.0)), (80, 120), [upright], None)).owners
+    owners = rasterise(Scene(look_down((60.0, 40.0)), (80, 120), [upright], [])).owners
     assert (owners == -1).all()
 
 
@@ -93,10 +93,10 @@ def test_silhouette_ends_at_the_outermost_keypoints():
     for k in range(30):
         rng = np.random.default_rng([3, k])
         scene = sample_scene(rng, 96, 128)
-        if scene.keypoints is None:
+        if not scene.boxes:
             continue
-        points, flags = label_keypoints(scene)
-        is_box = render(scene, rng).is_box
+        points, flags = label_keypoints(scene, scene.boxes[0])
+        is_box = render(scene, rng).boxes == 0
         columns = np.flatnonzero(is_box.any(axis=0)) / SUPERSAMPLING
         for point in points[flags == 2]:
             assert columns[0] - 0.75 <= point[0] <= columns[-1] + 1.25
@@ -119,7 +119,7 @@ def test_large_and_tall_images_can_be_drawn():
     rng = np.random.default_rng(5)
     rendering = render(sample_scene(rng, 300, 200), rng)
     assert rendering.image.shape == (300, 200, 3)
-    assert rendering.is_box.shape == (600, 400)
+    assert rendering.boxes.shape == (600, 400)
 
 
 def test_noise_has_unit_variance_and_wraps_without_a_seam():
@@ -149,7 +149,7 @@ def test_prints_are_labels_or_arrows():
 
 
 def test_lamp_lights_the_ground_but_not_the_shadow_of_a_box():
-    scene = Scene(look_down((60.0, 40.0)), (80, 120), [sheet(-0.1, -0.1, 0.2, 0.2, WHITE, 0.1)], None)
+    scene = Scene(look_down((60.0, 40.0)), (80, 120), [sheet(-0.1, -0.1, 0.2, 0.2, WHITE, 0.1)], [])
     light = Light(np.array([0.6, 0.0, 0.8]), np.ones(3), np.ones(3))
     received = draw_lamplight(scene, light, np.random.default_rng(0))
     assert received.shape == (160, 240)

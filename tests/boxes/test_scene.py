@@ -5,6 +5,7 @@ from keypoint_detection.boxes.scene import (
     KEYPOINT_NAMES,
     Camera,
     Face,
+    OpenBox,
     Scene,
     label_keypoints,
     sample_flap_angles,
@@ -22,7 +23,7 @@ def look_down(height_m: float, focal_px: float, centre: tuple[float, float]) -> 
 
 def scenes_with_box(n: int) -> list[Scene]:
     scenes = [sample_scene(np.random.default_rng([7, k]), 160, 224) for k in range(n)]
-    return [scene for scene in scenes if scene.keypoints is not None]
+    return [scene for scene in scenes if scene.boxes]
 
 
 def crosses_triangles(start: np.ndarray, step: np.ndarray, triangles: np.ndarray) -> bool:
@@ -48,7 +49,7 @@ def test_opening_is_numbered_counter_clockwise_from_its_positive_corner():
     scenes = scenes_with_box(20)
     assert len(scenes) >= 15
     for scene in scenes:
-        opening = scene.keypoints[:4]
+        opening = scene.boxes[0].keypoints[:4]
         np.testing.assert_array_equal(np.sign(opening[:, :2]), [[1, 1], [-1, 1], [-1, -1], [1, -1]])
         assert np.ptp(opening[:, 2]) == 0
         assert opening[0, 2] > 0
@@ -56,7 +57,7 @@ def test_opening_is_numbered_counter_clockwise_from_its_positive_corner():
 
 def test_flap_corners_stand_beside_their_box_corners():
     for scene in scenes_with_box(20):
-        box, flaps = scene.keypoints[:4], scene.keypoints[4:].reshape(4, 2, 3)
+        box, flaps = scene.boxes[0].keypoints[:4], scene.boxes[0].keypoints[4:].reshape(4, 2, 3)
         for i in range(4):
             left, right = np.linalg.norm(flaps[i] - box[[i, (i + 1) % 4]], axis=1)
             assert left == pytest.approx(right)  # a flap is symmetric
@@ -80,8 +81,13 @@ def test_points_behind_a_face_are_occluded_and_outside_ones_are_not_labelled():
     lid = Face("carton", np.array([0, 0, 1.0]), np.array([0.5, 0, 0]), np.array([0, 0.5, 0]), GREY)
     other = Face("carton", np.array([-0.4, -0.1, 1.0]), np.array([0.2, 0, 0]), np.array([0, 0.2, 0]), GREY)
     keypoints = np.array([[0.3, 0.3, 0.5], [0.3, 0.3, 1.5], [-0.3, 0, 0.5], [-0.3, 0, 1.2], [3, 0, 0], [-0.3, -0.3, 0]])
-    scene = Scene(look_down(2.0, 100.0, (100.0, 100.0)), (200, 200), [lid, other], keypoints)
-    points, flags = label_keypoints(scene)
+    scene = Scene(
+        look_down(2.0, 100.0, (100.0, 100.0)),
+        (200, 200),
+        [lid, other],
+        [OpenBox([], keypoints, np.zeros(3), np.eye(3)[:2])],
+    )
+    points, flags = label_keypoints(scene, scene.boxes[0])
     assert flags.tolist() == [1, 2, 1, 2, 0, 2]
     np.testing.assert_allclose(points[0], [120, 80])  # 0.3 m at 1.5 m depth, y upwards
 
@@ -89,9 +95,9 @@ def test_points_behind_a_face_are_occluded_and_outside_ones_are_not_labelled():
 def test_occlusion_agrees_with_ray_casting():
     n_flags = {1: 0, 2: 0}
     for scene in scenes_with_box(80):
-        _, flags = label_keypoints(scene)
+        _, flags = label_keypoints(scene, scene.boxes[0])
         triangles = np.array([face.corners[list(part)] for face in scene.faces for part in ((0, 1, 2), (0, 2, 3))])
-        for keypoint, flag in zip(scene.keypoints, flags, strict=True):
+        for keypoint, flag in zip(scene.boxes[0].keypoints, flags, strict=True):
             if flag == 0:
                 continue
             start, step = scene.camera.position, keypoint - scene.camera.position
@@ -103,11 +109,35 @@ def test_occlusion_agrees_with_ray_casting():
 
 
 def test_most_keypoints_are_inside_the_image_and_visible():
-    flags = np.concatenate([label_keypoints(scene)[1] for scene in scenes_with_box(60)])
+    flags = np.concatenate([label_keypoints(scene, scene.boxes[0])[1] for scene in scenes_with_box(60)])
     assert (flags > 0).mean() > 0.9
     assert (flags == 2).mean() > 0.75
 
 
+def test_several_boxes_stand_apart_and_hide_each_other_exactly():
+    n_boxes, n_flags = [], {1: 0, 2: 0}
+    for number in range(40):
+        scene = sample_scene(np.random.default_rng([3, number]), 128, 128, max_boxes=4)
+        n_boxes.append(len(scene.boxes))
+        triangles = np.array([face.corners[list(part)] for face in scene.faces for part in ((0, 1, 2), (0, 2, 3))])
+        for index, box in enumerate(scene.boxes):
+            assert [face.box for face in scene.faces].count(index) == 9
+            reach = np.linalg.norm((box.keypoints - box.centre)[:, :2], axis=1).max()
+            others = [other.keypoints[:, :2] for other in scene.boxes if other is not box]
+            cartons = [face.corners[:, :2] for face in scene.faces if face.part == "carton" and index]
+            for corners in (*others, *cartons):
+                assert np.linalg.norm(corners - box.centre[:2], axis=1).min() > reach
+            _, flags = label_keypoints(scene, box)
+            for keypoint, flag in zip(box.keypoints, flags, strict=True):
+                if flag:
+                    is_hidden = crosses_triangles(scene.camera.position, keypoint - scene.camera.position, triangles)
+                    assert flag == (1 if is_hidden else 2)
+                    n_flags[int(flag)] += 1
+    assert set(n_boxes) >= {1, 2, 3, 4}
+    assert n_flags[1] > 50
+    assert n_flags[2] > 500
+
+
 def test_some_images_have_no_box():
     scenes = [sample_scene(np.random.default_rng(k), 96, 128) for k in range(150)]
-    assert 1 <= sum(scene.keypoints is None for scene in scenes) <= 15
+    assert 1 <= sum(not scene.boxes for scene in scenes) <= 15
