@@ -22,6 +22,8 @@ _REACH_CELLS = 1.5
 _N_ROUNDS = 8
 # Radius of detectors that no validation has measured one for.
 DEFAULT_RADIUS_PX = 24.0
+# Objects whose centres are closer than this in the network's input cannot be told apart: votes err by some pixels.
+CLOSEST_CENTRES_PX = 8.0
 # The key of the radius in the result of a validation.
 RADIUS_KEY = "vote_radius_px"
 # No image has more objects; the lowest ones are left out.

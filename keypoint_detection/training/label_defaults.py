@@ -41,7 +41,8 @@ def fill_in_channels(model: Namespace, data: Namespace) -> None:
 def fill_in_group(model: Namespace, data: Namespace) -> None:
     """Choose whether points are grouped if that was left out, and log it if they are.
 
-    They are if an image has several objects, one of them with several points.
+    They are if an image has several objects, one of them with several points. If the user asks for it although none
+    has, the log says so.
 
     Args:
         model: the parsed settings of the detector, with its channels; changed in place.
@@ -50,18 +51,25 @@ def fill_in_group(model: Namespace, data: Namespace) -> None:
     Raises:
         DataError: the training file cannot be read, or lacks a type that a channel names.
     """
-    if model.group is not None:
+    is_given = model.group is not None
+    if model.group is False:
         return
-    model.group = False
+    model.group = bool(model.group)
     if data.synthetic is not None:
-        model.group = _max_boxes(data) > 1
+        model.group |= _max_boxes(data) > 1
         return
     if data.train is None:
         return
     table = _read(data.train, data)
     channels = resolve_channels(model.channels, table.keypoint_types, data.train)
     n_images = count_grouped_images(make_part("train", table, table.image_sizes, channels, data.visible_only))
-    if n_images:
+    if is_given and not n_images:
+        logger.info(
+            "model.group is true, but no image of %s has several objects: there is nothing to learn about telling them "
+            "apart.",
+            data.train,
+        )
+    elif not is_given and n_images:
         model.group = True
         logger.info(
             "Points are grouped into objects: %s of %s several objects. --model.group=false leaves that out.",

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from keypoint_detection.data.augmentation import default_augmentation
 from keypoint_detection.data.coco_keypoints import read_coco
 from keypoint_detection.data.dataset import KeypointsDataset, collate
+from keypoint_detection.data.default_augmentation import DefaultAugmentation
 from keypoint_detection.data.sampling import Draw
 from keypoint_detection.geometry import apply_affine
 from keypoint_detection.images import ImageError
@@ -309,3 +310,33 @@ def test_trying_again_changes_no_random_number(discs, monkeypatch):
     (smooth, after), (bumpy, after_bumps) = read(0), read(3)
     assert torch.equal(smooth, bumpy)
     assert after == after_bumps
+
+
+@pytest.mark.parametrize("size", [None, (40, 70)])
+@pytest.mark.parametrize(
+    "transforms",
+    [[], [DefaultAugmentation(flip=True)], [DefaultAugmentation(), v2.RandomHorizontalFlip()], [v2.RandomRotation(90)]],
+    ids=["plain", "default", "default and more", "rotation"],
+)
+def test_centres_of_objects_move_with_the_image(write_coco, size, transforms):
+    entries = [
+        {"id": 1, "image_id": 1, "category_id": 1, "keypoints": [3, 2, 2, 5, 6, 2], "bbox": [1, 1, 6, 4]},
+        {"id": 2, "image_id": 1, "category_id": 1, "keypoints": [7, 2, 2, 9, 6, 1]},
+        {"id": 3, "image_id": 1, "category_id": 1, "keypoints": [4, 4, 2, 0, 0, 0], "bbox": [-90, -30, 20, 20]},
+    ]
+    table = read_coco(write_coco(annotations=entries), coordinates="continuous")
+    # Of the box, of the points without a box, and outside the image.
+    assert table.truths.centres.tolist() == [[4, 3], [4, 3], [8, 4], [8, 4], [-80, -20]]
+    transform = v2.Compose(transforms) if transforms else None
+    channels = {"nose": ["nose"], "tail": ["tail"]}
+    options = {"resize_mode": "stretch", "transform": transform, "flip_pairs": [], "visible_only": False}
+    dataset = KeypointsDataset(table, channels, image_size=size, **options)
+    for seed in range(10):
+        truths, to_image = dataset[Draw(0, seed)].truths, dataset[Draw(0, seed)].input_to_image
+        expected = torch.tensor([[4.0, 3.0], [8, 4], [-80, -20]])[truths.instances]
+        torch.testing.assert_close(apply_affine(truths.centres[None], to_image[None])[0], expected, atol=1e-3, rtol=0)
+
+
+def test_centres_follow_the_convention_of_the_points(write_coco):
+    table = read_coco(write_coco(), coordinates="pixel_index")
+    assert table.truths.centres.tolist() == [[2.5, 3.5], [2.5, 3.5]]

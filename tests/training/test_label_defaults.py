@@ -10,15 +10,29 @@ from keypoint_detection.cli import run
 from keypoint_detection.detector import KeypointDetector
 from keypoint_detection.inference.loading import load_detector
 from keypoint_detection.models.backbones import Unet
-from keypoint_detection.training.label_defaults import fill_in_max_keypoints
+from keypoint_detection.training.label_defaults import fill_in_group, fill_in_max_keypoints
+
+
+def settings_of(**data):
+    defaults = {"train": None, "synthetic": None, "image_root": None, "coordinates": "continuous"}
+    defaults |= {"missing_images": "error", "outside_images": "error"}
+    return Namespace(**(defaults | {"categories": None, "visible_only": False} | data))
 
 
 def filled_in(channels, **data):
     model = Namespace(channels=channels, max_keypoints=None)
-    defaults = {"train": None, "synthetic": None, "image_root": None, "coordinates": "continuous"}
-    defaults |= {"missing_images": "error", "outside_images": "error"}
-    fill_in_max_keypoints(model, Namespace(**(defaults | {"categories": None, "visible_only": False} | data)))
+    fill_in_max_keypoints(model, settings_of(**data))
     return model.max_keypoints
+
+
+def grouped(group=None, **data):
+    model = Namespace(channels=None, group=group)
+    fill_in_group(model, settings_of(**data))
+    return model.group
+
+
+def annotate(*keypoints):
+    return [{"id": n, "image_id": 1, "category_id": 1, "keypoints": one} for n, one in enumerate(keypoints)]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +57,32 @@ def test_points_that_do_not_count_are_not_counted(write_coco):
 def test_an_image_that_is_drawn_shows_one_box():
     assert filled_in(list(KEYPOINT_NAMES), synthetic=Namespace()) == 1
     assert filled_in({"corner": KEYPOINT_NAMES[:4], "flap": KEYPOINT_NAMES[4:]}, synthetic=Namespace()) == 8
+    assert filled_in(list(KEYPOINT_NAMES), synthetic=Namespace(max_boxes=3)) == 3
+    assert [grouped(synthetic=Namespace(max_boxes=number)) for number in (1, 3)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "expected"),
+    [
+        ([[1, 2, 2, 3, 4, 2], [5, 6, 2, 0, 0, 0]], True),
+        ([[1, 2, 2, 3, 4, 2]], False),
+        ([[1, 2, 2, 0, 0, 0], [5, 6, 2, 0, 0, 0]], False),  # single points have no others to be grouped with
+        ([[1, 2, 2, 3, 4, 2], [0, 0, 0, 0, 0, 0]], False),
+    ],
+)
+def test_points_are_grouped_if_an_image_has_several_objects(write_coco, keypoints, expected, caplog):
+    path = str(write_coco(annotations=annotate(*keypoints)))
+    with caplog.at_level(logging.INFO):
+        assert grouped(train=path) == expected
+        assert grouped(group=False, train=path) is False
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"Points are grouped into objects: 1 image of {path} has several objects. --model.group=false leaves that out."
+    ] * int(expected)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert grouped(group=True, train=path) is True
+    assert any("there is nothing to learn" in record.getMessage() for record in caplog.records) != expected
 
 
 def test_the_number_is_that_of_the_checkpoint_unless_it_is_given(discs, tmp_path, monkeypatch):

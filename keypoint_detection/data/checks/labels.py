@@ -1,10 +1,12 @@
 """Checks on the labels, given the sizes of the images: cheap enough to run at the start of training."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.codec.votes import CLOSEST_CENTRES_PX
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding, shorten_list
 from keypoint_detection.data.checks.parts import Part, Requirements
@@ -32,6 +34,7 @@ def check_labels(part: Part, requirements: Requirements) -> list[Finding]:
         *check_channels(part),
         *check_counts(part, requirements),
         *check_distances(part, requirements),
+        *check_objects(part, requirements),
     ]
 
 
@@ -168,6 +171,68 @@ def _find_close_pairs(part: Part, requirements: Requirements) -> tuple[NDArray[n
         pairs.append(candidates[is_close])
         distances.append(apart[is_close])
     return np.concatenate(pairs), np.concatenate(distances)
+
+
+def check_objects(part: Part, requirements: Requirements) -> list[Finding]:
+    """Count images with several objects, and find objects that are hard to tell apart or split over annotations."""
+    n_images = count_grouped_images(part)
+    if not n_images:
+        return []
+    rows = _first_of_objects(part)
+    centres = part.table.truths.centres[rows] * part.scales(requirements)[part.owners[rows]]
+    nearest = np.full(len(rows), np.inf)
+    # Objects of an image are adjacent: each is compared with the next one, the next but one, and so on.
+    for step in range(1, len(rows)):
+        firsts = np.flatnonzero(part.owners[rows][step:] == part.owners[rows][:-step])
+        if not len(firsts):
+            break
+        apart = np.linalg.norm(centres[firsts + step] - centres[firsts], axis=1)
+        for ends in (firsts, firsts + step):
+            nearest[ends] = np.minimum(nearest[ends], apart)
+    close = (nearest < CLOSEST_CENTRES_PX).mean()
+    text = (
+        f"{agree(n_images, 'image has', 'images have')} several objects, so points are grouped (model.group). The "
+        f"centres of {close:.0%} of all objects are less than {CLOSEST_CENTRES_PX:g} px from another's in the "
+        "network's input, too close to tell their points apart."
+    )
+    return [Finding("note", "several_objects", str(part.path), n_images, text), *_find_split_objects(part)]
+
+
+def _first_of_objects(part: Part) -> NDArray[np.int64]:
+    """Return the row of the first used point of each object, in order of images."""
+    used = np.flatnonzero(part.in_channels.any(axis=1))
+    keys = np.stack([part.owners[used], part.table.truths.instances[used]])
+    first: NDArray[np.int64] = used[np.unique(keys, axis=1, return_index=True)[1]]
+    return first
+
+
+def _find_split_objects(part: Part) -> list[Finding]:
+    """Find images in which one object seems to be two annotations: without a common type, one inside the other."""
+    table = part.table
+    found = []
+    for image in np.flatnonzero(np.bincount(part.owners[_first_of_objects(part)], minlength=len(table.image_ids)) > 1):
+        rows = np.arange(table.offsets[image], table.offsets[image + 1])
+        by_object = [rows[table.truths.instances[rows] == one] for one in np.unique(table.truths.instances[rows])]
+        if any(_are_parts(part, one, other) for one, other in itertools.permutations(by_object, 2)):
+            found.append(int(image))
+    if not found:
+        return []
+    text = (
+        f"{agree(len(found), 'image has', 'images have')} two annotations of one category without a common keypoint "
+        "type, one inside the other: if they are parts of one object, join them into one annotation."
+    )
+    examples = tuple(part.describe_image(image) for image in found[:N_DESCRIBED])
+    return [Finding("warning", "split_objects", str(part.path), len(found), text, examples)]
+
+
+def _are_parts(part: Part, one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
+    """Whether the points of one annotation (rows) lie among those of another one, which has other types."""
+    types, points = part.table.types, part.table.truths.points
+    categories = {part.table.keypoint_types[index].category for index in (types[one[0]], types[other[0]])}
+    if len(categories) > 1 or set(types[one].tolist()) & set(types[other].tolist()):
+        return False
+    low, high = points[other].min(axis=0), points[other].max(axis=0)
+    return bool(((points[one] >= low) & (points[one] <= high)).all())
 
 
 def count_per_image(part: Part) -> NDArray[np.int64]:
