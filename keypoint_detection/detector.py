@@ -25,7 +25,7 @@ from keypoint_detection.checkpoints.specifications import make_plain
 from keypoint_detection.checkpoints.trust import import_named
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.codec.points import decode_maps, find_points
-from keypoint_detection.codec.votes import RADIUS_KEY, VoteCodec
+from keypoint_detection.codec.votes import MARGINS_KEY, RADIUS_KEY, VoteCodec
 from keypoint_detection.confidence import Calibration
 from keypoint_detection.lightning_internals import (
     has_settings_of_config,
@@ -442,8 +442,8 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
 
     @property
     def vote_codec(self) -> VoteCodec | None:
-        """What groups points, with the radius from the latest validation during training; None if they are not."""
-        return None if self._vote_codec is None else self._vote_codec.with_radius(self.latest_validation)
+        """What groups points, with what the latest validation measured during training; None if they are not."""
+        return None if self._vote_codec is None else self._vote_codec.with_validation(self.latest_validation)
 
     def logged_names(self) -> set[str]:
         """List the metrics that training logs, for callbacks to monitor."""
@@ -491,6 +491,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             "rows": report.measurements.rows,
             CALIBRATION_KEY: None if calibration is None else calibration.as_state(),
             RADIUS_KEY: None if objects is None else objects.measure_radius(),
+            MARGINS_KEY: None if objects is None else objects.fit_margins(),
         }
 
 

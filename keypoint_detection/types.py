@@ -176,12 +176,15 @@ class Grouping(NamedTuple):
         votes: (B, C, D, 2) float32, where each point sees the centre of its object; in the frame of the points.
         margins: (B, C, D) float32, how much nearer in input pixels the vote is to the centre of its object than to
             that of any other; limited to a few radii.
+        belonging: (B, C, D) float32, the probability that a right point belongs to its object; 0 for points of none.
+            None if no validation has measured what margins say.
     """
 
     objects: "Tensor"
     object_scores: "Tensor"
     votes: "Tensor"
     margins: "Tensor"
+    belonging: "Tensor | None" = None
 
 
 class Detections(NamedTuple):

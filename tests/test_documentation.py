@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import write_discs
+from grouping_detector import make_grouping_checkpoint
 from importlinter.api import read_configuration
 
 from keypoint_detection.cli import COMMANDS, run
@@ -253,6 +254,8 @@ def test_commands_run(page, desk):
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "python.md"], ids=lambda page: page.name)
 def test_python_runs(page, desk):
     shutil.copy(ROOT / "tests/assets/golden/detector.onnx", desk)
+    if page.name == "objects.md":
+        make_grouping_checkpoint(desk).replace("best.ckpt")
     for block in blocks(page, "python"):
         exec(compile(block.replace('["corner"]', '["spot"]'), str(page), "exec"), {})
 

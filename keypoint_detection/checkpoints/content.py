@@ -195,6 +195,7 @@ class _Validation(Struct):
     smoothed: float | UnsetType = field(default=UNSET, name="mAP_smoothed")
     calibration: _Calibration | None = None
     vote_radius_px: Positive | None = None
+    vote_margins: tuple[NotNegative, Finite] | None = None
     rows: dict[str, Tensor] | UnsetType = UNSET
 
 

@@ -24,8 +24,8 @@ _N_ROUNDS = 8
 DEFAULT_RADIUS_PX = 24.0
 # Objects whose centres are closer than this in the network's input cannot be told apart: votes err by some pixels.
 CLOSEST_CENTRES_PX = 8.0
-# The key of the radius in the result of a validation.
-RADIUS_KEY = "vote_radius_px"
+# The keys of the radius and of what margins say in the result of a validation.
+RADIUS_KEY, MARGINS_KEY = "vote_radius_px", "vote_margins"
 # No image has more objects; the lowest ones are left out.
 MAX_OBJECTS = 100
 # Margins are limited to this many radii: points further from any other object are all equally certain.
@@ -93,7 +93,12 @@ def encode_votes(
 
 
 def group_points(
-    detections: Detections, votes: Tensor, stride: int, radius_px: float, capacities: Tensor
+    detections: Detections,
+    votes: Tensor,
+    stride: int,
+    radius_px: float,
+    capacities: Tensor,
+    of_margin: tuple[float, float] | None = None,
 ) -> Detections:
     """Tell which detections belong to one object: those whose votes for its centre meet.
 
@@ -107,6 +112,7 @@ def group_points(
         stride: input pixels per cell, along each axis.
         radius_px: votes within this distance of a centre agree with it, in input pixels.
         capacities: (C,) the maximum number of points of a channel in one object.
+        of_margin: slope and intercept of the log-odds of belonging to the object, given the margin; None if unknown.
 
     Returns:
         The detections with their grouping. An object's score is the sum of its points' scores over the number of
@@ -127,7 +133,11 @@ def group_points(
     for _ in range(_N_ROUNDS):
         is_centre = is_point & ~(absorbs & is_centre[:, None]).any(2)
     to_centres = distances.masked_fill(~is_centre[:, None], torch.inf)
-    return _assign(detections, seen, to_centres, radius_px, capacities)
+    grouping = _assign(scores, seen, to_centres, radius_px, capacities)
+    if of_margin is not None:
+        belonging = torch.sigmoid(of_margin[0] * grouping.margins + of_margin[1]) * (grouping.objects >= 0)
+        grouping = grouping._replace(belonging=belonging)
+    return detections._replace(grouping=grouping)
 
 
 def _read(votes: Tensor, places: Tensor) -> Tensor:
@@ -148,11 +158,8 @@ def _read(votes: Tensor, places: Tensor) -> Tensor:
     return result
 
 
-def _assign(
-    detections: Detections, seen: Tensor, to_centres: Tensor, radius_px: float, capacities: Tensor
-) -> Detections:
+def _assign(scores: Tensor, seen: Tensor, to_centres: Tensor, radius_px: float, capacities: Tensor) -> Grouping:
     """Give each point to the nearest centre, given the distances (B, N, N) of votes to centres; inf: not a centre."""
-    scores = detections.scores
     B, C, D = scores.shape
     N = C * D
     is_point = scores.flatten(1) > 0
@@ -172,13 +179,12 @@ def _assign(
     # To the nearest centre of another object that has points.
     others = to_centres.masked_fill(~(totals > 0)[:, None] | (owner[..., None] == centre), torch.inf)
     margins = (others.min(2).values - distance).clamp(max=LARGEST_MARGIN * radius_px)
-    grouping = Grouping(
+    return Grouping(
         objects=objects.view(B, C, D),
         object_scores=object_scores,
         votes=seen * (scores > 0)[..., None],
         margins=(margins * is_member).view(B, C, D),
     )
-    return detections._replace(grouping=grouping)
 
 
 @dataclass(frozen=True)
@@ -190,17 +196,23 @@ class VoteCodec:
         sigma_px: standard deviation of the Gaussians in input pixels.
         capacities: the maximum number of points of each channel in one object: that of its keypoint types.
         radius_px: votes within this distance of a centre agree with it, in input pixels.
+        of_margin: slope and intercept of the log-odds of belonging, given the margin in input pixels; None if unknown.
     """
 
     stride: int
     sigma_px: float
     capacities: tuple[int, ...]
     radius_px: float = DEFAULT_RADIUS_PX
+    of_margin: tuple[float, float] | None = None
 
-    def with_radius(self, validation: Mapping[str, Any] | None) -> "VoteCodec":
-        """Take the radius that a validation stored in a checkpoint has measured, if any."""
-        radius = (validation or {}).get(RADIUS_KEY)
-        return self if radius is None else replace(self, radius_px=float(radius))
+    def with_validation(self, validation: Mapping[str, Any] | None) -> "VoteCodec":
+        """Take what a validation stored in a checkpoint has measured, if anything."""
+        radius, margins = ((validation or {}).get(key) for key in (RADIUS_KEY, MARGINS_KEY))
+        return replace(
+            self,
+            radius_px=self.radius_px if radius is None else float(radius),
+            of_margin=None if margins is None else (float(margins[0]), float(margins[1])),
+        )
 
     def encode(self, points: Tensor, centres: Tensor, visibility: Tensor, size: tuple[int, int]) -> VoteTargets:
         """Return the votes of the cells near points, for maps of `size` (h, w) cells; see `encode_votes`."""
@@ -209,4 +221,4 @@ class VoteCodec:
     def group(self, detections: Detections, votes: Tensor) -> Detections:
         """Tell which detections belong to one object; see `group_points`."""
         capacities = torch.tensor(self.capacities, device=detections.scores.device)
-        return group_points(detections, votes, self.stride, self.radius_px, capacities)
+        return group_points(detections, votes, self.stride, self.radius_px, capacities, self.of_margin)

@@ -24,6 +24,7 @@ class Found(NamedTuple):
         probabilities: (C, D, T) float32, of being right within each threshold; None without a calibration.
         objects: (C, D) int64, the object of each point; -1 for none. None if the detector does not group points.
         object_scores: (O,) float32 in [0, 1], descending; 0 marks an unused slot. None likewise.
+        belonging: (C, D) float32, the probability that a right point belongs to its object; None if unknown.
         heatmaps: (C, h, w) float32 in [0, 1]; None unless requested.
     """
 
@@ -33,6 +34,7 @@ class Found(NamedTuple):
     probabilities: NDArray[np.float32] | None
     objects: NDArray[np.int64] | None
     object_scores: NDArray[np.float32] | None
+    belonging: NDArray[np.float32] | None
     heatmaps: NDArray[np.float32] | None
 
 

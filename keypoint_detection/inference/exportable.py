@@ -40,12 +40,14 @@ class ExportableDetector(nn.Module):
         votes = detector.vote_codec
         self.radius_px = None if votes is None else float(votes.radius_px)
         self.capacities = () if votes is None else tuple(map(int, votes.capacities))
+        self.of_margin = None if votes is None else votes.of_margin
 
     @property
     def output_names(self) -> list[str]:
         """Name the outputs of `forward`; without a calibration there are no covariances or probabilities."""
         names = [*Detections._fields[: 2 if self.calibration is None else 4]]
         names += [] if self.radius_px is None else ["objects", "object_scores"]
+        names += [] if self.of_margin is None else ["belonging"]
         return [*names, "heatmaps"] if self.heatmaps else names
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -96,9 +98,11 @@ class ExportableDetector(nn.Module):
             outputs += [covariances, calibrated.probabilities]
         if self.radius_px is not None and maps.votes is not None:
             capacities = torch.tensor(self.capacities)
-            grouping = group_points(found, maps.votes.float(), self.stride, self.radius_px, capacities).grouping
+            settings = (self.stride, self.radius_px, capacities, self.of_margin)
+            grouping = group_points(found, maps.votes.float(), *settings).grouping
             assert grouping is not None
             outputs += [grouping.objects, grouping.object_scores]
+            outputs += [] if grouping.belonging is None else [grouping.belonging]
         return (*outputs, logits.sigmoid()) if self.heatmaps else tuple(outputs)
 
     def _resize(self, images: Tensor, size: tuple[Any, Any]) -> Tensor:

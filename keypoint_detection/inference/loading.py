@@ -90,7 +90,7 @@ def load_detector(reference: str, *, flip_test: bool | None) -> LoadedDetector:
     return LoadedDetector(
         network.eval().requires_grad_(False),
         codec,
-        VoteCodec(codec.stride, codec.sigma_px, capacities).with_radius(checkpoint.get(VALIDATION_KEY))
+        VoteCodec(codec.stride, codec.sigma_px, capacities).with_validation(checkpoint.get(VALIDATION_KEY))
         if settings["group"]
         else None,
         channels,

@@ -48,6 +48,7 @@ class OnnxEngine:
             "covariances": [len(self.channels), *n_points, 2, 2],
             "probabilities": [len(self.channels), *n_points, len(self.thresholds_px)],
             "objects": [len(self.channels), *n_points],
+            "belonging": [len(self.channels), *n_points],
         }
         for output in self._session.get_outputs():
             if output.shape[1:] != (shape := shapes.get(output.name, output.shape[1:])):

@@ -4,8 +4,8 @@ All are made from records, one per image: its `name` and `id`, `height` and `wid
 number `frame` from 0, and its `points` with `channel`, `x`, `y` and `score`, by descending score within a channel; if
 the detector is calibrated, also `probability` of being right within the largest threshold, `covariance` of the error in
 square pixels, and `spread`, the root of the mean of the two variances. If the detector groups points, each names its
-`object`, by its place in the record's `objects`, or None. Objects have a `score`, in descending order, and a `box`
-(left, top, width, height) of their points.
+`object`, by its place in the record's `objects`, or None, and its probability of `belonging` to it. Objects have a
+`score`, in descending order, and a `box` (left, top, width, height) of their points.
 """
 
 import csv
@@ -87,7 +87,7 @@ def _write_csv(predictions: Predictions, file: TextIO) -> None:
     rows = csv.writer(file)
     first = next(iter(predictions.records()), {})
     frame = ["frame"] if "frame" in first else []
-    columns = [*CSV_POINT_COLUMNS, *(["object"] if "objects" in first else [])]
+    columns = [*CSV_POINT_COLUMNS, *(["object", "belonging"] if "objects" in first else [])]
     rows.writerow(["image", *frame, *columns])
     for record in predictions.records():
         of_image = [make_plain_cell(record["name"]), *(record[column] for column in frame)]

@@ -179,6 +179,7 @@ class Predictor:
             found.heatmaps,
             object_of,
             object_scores,
+            by_channel(found.belonging),
         )
 
 

@@ -21,6 +21,8 @@ class Point(NamedTuple):
             without a calibration.
         object: the index in `Result.objects` of the object that it belongs to; None if it belongs to none, or if the
             detector does not group points.
+        belonging: probability that it belongs to that object, if it is right; None without an object, or if no
+            validation has measured it.
     """
 
     channel: str
@@ -30,6 +32,7 @@ class Point(NamedTuple):
     probability: float | None
     covariance: tuple[tuple[float, float], tuple[float, float]] | None
     object: int | None = None
+    belonging: float | None = None
 
     @property
     def spread(self) -> float | None:
@@ -58,6 +61,8 @@ class FoundObject(NamedTuple):
         probabilities: channel name to their probabilities, (N, T); empty without a calibration. See `Result`.
         covariances: channel name to their covariances, (N, 2, 2); empty without a calibration.
         box: (left, top, width, height) of its points in pixels of the image.
+        belonging: channel name to the probabilities that its points, if right, belong to it, (N,); empty if no
+            validation has measured them.
     """
 
     score: float
@@ -66,6 +71,7 @@ class FoundObject(NamedTuple):
     probabilities: dict[str, NDArray[np.float32]]
     covariances: dict[str, NDArray[np.float32]]
     box: tuple[float, float, float, float]
+    belonging: dict[str, NDArray[np.float32]]
 
 
 class Result:
@@ -83,6 +89,8 @@ class Result:
         object_of: channel name to the object of each point, (D,) int64 indices into `objects`; -1 for none. None if the
             detector does not group points.
         object_scores: the scores of the objects, descending; None likewise.
+        belonging: channel name to the probabilities that its points, if right, belong to their object, (D,); empty if
+            unknown.
     """
 
     def __init__(
@@ -95,6 +103,7 @@ class Result:
         heatmaps: NDArray[np.float32] | None,
         object_of: Mapping[str, NDArray[np.int64]] | None = None,
         object_scores: Sequence[float] | None = None,
+        belonging: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
         self.xy = _ByChannel(xy)
         self.scores = _ByChannel(scores)
@@ -104,6 +113,7 @@ class Result:
         self.heatmaps = heatmaps
         self.object_of = None if object_of is None else _ByChannel(object_of)
         self.object_scores = object_scores
+        self.belonging = _ByChannel(belonging or {})
 
     @property
     def objects(self) -> list[FoundObject]:
@@ -131,7 +141,8 @@ class Result:
                 take(values, number) for values in (self.scores, self.probabilities, self.covariances)
             )
             box = (left, top, right - left, bottom - top)
-            found.append(FoundObject(score, xy, scores, confidence[0], confidence[1], box))
+            belonging = take(self.belonging, number)
+            found.append(FoundObject(score, xy, scores, confidence[0], confidence[1], box, belonging))
         return found
 
     def __iter__(self) -> Iterator[Point]:
@@ -141,10 +152,13 @@ class Result:
             probabilities = self.probabilities[channel][:, -1].tolist() if self.probabilities else nothing
             covariances = self.covariances[channel].tolist() if self.covariances else nothing
             numbers = nothing if self.object_of is None else self.object_of[channel].tolist()
-            rows = zip(points.tolist(), self.scores[channel].tolist(), probabilities, covariances, numbers, strict=True)
-            for (x, y), score, probability, covariance, number in rows:
+            shares = self.belonging[channel].tolist() if self.belonging else nothing
+            scores = self.scores[channel].tolist()
+            rows = zip(points.tolist(), scores, probabilities, covariances, numbers, shares, strict=True)
+            for (x, y), score, probability, covariance, number, share in rows:
                 matrix = None if covariance is None else (tuple(covariance[0]), tuple(covariance[1]))
-                yield Point(channel, x, y, score, probability, matrix, None if number == -1 else number)
+                of_object = (None, None) if number in (None, -1) else (number, share)
+                yield Point(channel, x, y, score, probability, matrix, *of_object)
 
     def __getitem__(self, index: int) -> Point:
         """Return one of the points, in the order of iteration."""

@@ -80,8 +80,8 @@ class TorchEngine:
         maps = torch.sigmoid(network_maps.logits.float()) if heatmaps else None
         points, scores = found.points.cpu().numpy(), found.scores.cpu().numpy()
         groups = found.grouping
-        objects, object_scores = (None, None) if groups is None else (groups.objects, groups.object_scores)
-        optional = (found.covariances, found.probabilities, objects, object_scores, maps)
+        of_objects = (None,) * 3 if groups is None else (groups.objects, groups.object_scores, groups.belonging)
+        optional = (found.covariances, found.probabilities, *of_objects, maps)
         parts = [_split(part, len(batch)) for part in optional]
         return [Found(*one) for one in zip(points, scores, *parts, strict=True)]
 

@@ -215,8 +215,8 @@ class KeypointMetrics(Metric):
         }
         if self.group:
             # Of each ground truth, the centre of its object; of each detection, its object, that object's score, and
-            # the vote. Points are in input pixels.
-            widths |= {"centre_rows": (2, torch.float32), OBJECT_STATE: (4, torch.float32)}
+            # the vote and its margin. Points are in input pixels.
+            widths |= {"centre_rows": (2, torch.float32), OBJECT_STATE: (5, torch.float32)}
         return {name: torch.zeros(0, n, dtype=dtype, device=self.device) for name, (n, dtype) in widths.items()}
 
     def _check_shapes(self, detections: Detections, batch: Batch, losses: Tensor | None) -> None:
@@ -309,7 +309,7 @@ class KeypointMetrics(Metric):
         )
         if states.object_rows is not None and states.centre_rows is not None:
             rows = states.object_rows[detection]
-            found = FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:])
+            found = FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:4], rows[:, 4])
             measurements.found_objects, measurements.objects = (
                 found,
                 match_objects(

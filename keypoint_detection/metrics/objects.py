@@ -14,6 +14,10 @@ from keypoint_detection.types import Grouping
 # Votes further from the true centre than this multiple of the error that 95 % of them stay below agree with no centre.
 RADIUS_FACTOR = 2.5
 MIN_RADIUS_PX = 4.0
+# Fewer right points in images of several objects do not tell what margins say.
+MIN_POINTS = 20
+# Newton's method on two weights; the ridge keeps it stable where margins separate all.
+N_NEWTON_STEPS, RIDGE = 50, 1e-3
 
 
 class FoundObjects(NamedTuple):
@@ -23,11 +27,13 @@ class FoundObjects(NamedTuple):
         objects: (M,) int64, the object in its image; -1 for none.
         scores: (M,) the score of that object.
         votes_input: (M, 2) where each detection sees the centre of its object, in input pixels.
+        margins_input: (M,) how much nearer that is to the centre of its object than to any other, in input pixels.
     """
 
     objects: Tensor
     scores: Tensor
     votes_input: Tensor
+    margins_input: Tensor
 
 
 class ObjectMatches(NamedTuple):
@@ -42,6 +48,8 @@ class ObjectMatches(NamedTuple):
         is_right: (2 T, Q) bool: whether it is right, at each distance threshold, first with at least half of the
             object's labelled points, then with all.
         vote_errors_input: (P,) distance from the votes of right detections to the true centres, in input pixels.
+        margins_input: (S,) margins of the right detections that are in an object, in images of several true objects.
+        is_grouped: (S,) bool, whether these are in the right object.
     """
 
     n_found: Tensor
@@ -51,6 +59,8 @@ class ObjectMatches(NamedTuple):
     scores: Tensor
     is_right: Tensor
     vote_errors_input: Tensor
+    margins_input: Tensor
+    is_grouped: Tensor
 
     def values(self, multiplicities: Tensor) -> dict[str, Tensor]:
         """Compute the numbers of `ObjectReport`, given how often each image counts, (I, R): (R,) or (R, T) each."""
@@ -66,6 +76,29 @@ class ObjectMatches(NamedTuple):
         if len(self.vote_errors_input) == 0:
             return None
         return max(MIN_RADIUS_PX, RADIUS_FACTOR * float(self.vote_errors_input.double().quantile(0.95)))
+
+    def fit_margins(self) -> tuple[float, float] | None:
+        """Fit the log-odds of being in the right object to the margin: slope, 0 or more, and intercept.
+
+        Logistic regression with the smoothed targets of Platt 1999, which keep the odds finite even if all are right.
+
+        Returns:
+            None if images of several objects have too few right points.
+        """
+        n_right, n = int(self.is_grouped.sum()), len(self.is_grouped)
+        if n < MIN_POINTS:
+            return None
+        targets = torch.where(self.is_grouped, (n_right + 1) / (n_right + 2), 1 / (n - n_right + 2)).double()
+        terms = torch.stack([self.margins_input.double(), torch.ones(n, dtype=torch.float64)], dim=1)
+        weights = torch.zeros(2, dtype=torch.float64)
+        for _ in range(N_NEWTON_STEPS):
+            found = torch.sigmoid(terms @ weights)
+            curvature = (terms * (found * (1 - found))[:, None]).T @ terms + RIDGE * torch.eye(2, dtype=torch.float64)
+            weights = weights - torch.linalg.solve(curvature, terms.T @ (found - targets) + RIDGE * weights)
+        if not float(weights[0]) > 0:  # margins say nothing: the share itself
+            share = (n_right + 1) / (n + 2)
+            return 0.0, math.log(share / (1 - share))
+        return float(weights[0]), float(weights[1])
 
 
 class ObjectReport(NamedTuple):
@@ -131,7 +164,7 @@ def match_objects(
     images: list[int] = []
     scores: list[float] = []
     is_right: list[NDArray[np.bool_]] = []
-    errors = [torch.zeros(0)]
+    errors, margins, is_grouped = [torch.zeros(0)], [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
     every_detection, every_truth = (
         torch.split(torch.arange(len(rows[0])), torch.bincount(rows[0], minlength=n_images).tolist())
         for rows in (detections, truths)
@@ -147,6 +180,10 @@ def match_objects(
         if len(pairs[-1]):
             rows, columns = np.array(pairs[-1]).T
             errors.append((found.votes_input[of_image[rows]] - centres_input[true[columns]]).norm(dim=1))
+            if n_truths[image] > 1:
+                in_object = torch.from_numpy(one.objects[rows] >= 0)
+                margins.append(found.margins_input[of_image[rows]][in_object])
+                is_grouped.append(torch.tensor([pair in right for pair in pairs[-1]])[in_object])
         first = {int(number): int((one.objects == number).argmax()) for number in numbers}
         object_scores = {number: float(found.scores[of_image[row]]) for number, row in first.items()}
         ranked = sorted(first, key=lambda number: -object_scores[number])
@@ -158,7 +195,7 @@ def match_objects(
     return ObjectMatches(
         *(n_found, n_grouped, n_truths, torch.tensor(images, dtype=torch.int64), torch.tensor(scores).double()),
         torch.from_numpy(joined),
-        torch.cat(errors),
+        *(torch.cat(errors), torch.cat(margins), torch.cat(is_grouped)),
     )
 
 
@@ -205,8 +242,9 @@ def _judge(one: _Image, other: _Image, pairs: list[tuple[int, int]], ranked: lis
 
 
 def rows_of_objects(grouping: Grouping, is_detection: Tensor) -> Tensor:
-    """Return the object of each detection, that object's score, and the vote, (M, 4), in the order of the mask."""
+    """Return the object of each detection, its score, the vote and the margin, (M, 5), in the order of the mask."""
     objects = grouping.objects[is_detection]
     images = is_detection.nonzero()[:, 0]
     scores = grouping.object_scores[images, objects.clamp(min=0)] * (objects >= 0)
-    return torch.cat([objects[:, None], scores[:, None], grouping.votes[is_detection]], dim=1).detach().float()
+    votes, margins = grouping.votes[is_detection], grouping.margins[is_detection]
+    return torch.cat([objects[:, None], scores[:, None], votes, margins[:, None]], dim=1).detach().float()

@@ -298,8 +298,11 @@ def _as_points(detections: Detections, row: int, channels: list[str], threshold:
         return {"points": found}
     scores_of_objects = grouping.object_scores[row].numpy()
     numbers, kept = number_objects(grouping.objects[row].numpy(), scores_of_objects, is_point.numpy())
-    for point, number in zip(found, numbers[is_point.numpy()].tolist(), strict=True):
-        point["object"] = None if number < 0 else number
+    shares = grouping.belonging
+    for point, (c, d) in zip(found, is_point.nonzero().tolist(), strict=True):
+        point["object"] = None if numbers[c, d] < 0 else int(numbers[c, d])
+        if shares is not None and numbers[c, d] >= 0:
+            point["belonging"] = round(float(shares[row, c, d]), N_SCORE_DECIMALS)
     objects = [
         {"score": round(score, N_SCORE_DECIMALS), "box": _find_box([one for one in found if one["object"] == number])}
         for number, score in enumerate(kept)

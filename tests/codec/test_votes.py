@@ -1,6 +1,7 @@
 """Votes for the centres of objects: what is learned, and how the points are grouped by them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -75,6 +76,22 @@ def test_an_object_of_its_own_is_as_certain_as_can_be():
     assert grouping.margins[0, 0, 0] == 8 * CODEC.radius_px
 
 
+def test_the_probability_of_belonging_follows_the_margin():
+    points, centres, scores = two_objects()
+    grouping = group_truth(points, centres, scores, replace(CODEC, of_margin=(0.1, -3.0)))
+    expected = torch.sigmoid(0.1 * grouping.margins - 3) * (grouping.objects >= 0)
+    torch.testing.assert_close(grouping.belonging, expected)
+    assert grouping.belonging[0, 0, 0] == pytest.approx(1 / (1 + math.exp(3 - 0.1 * math.hypot(40, 0.5))), abs=1e-4)
+    assert group_truth(points, centres, scores).belonging is None
+
+
+def test_what_a_validation_measured_is_used():
+    measured = CODEC.with_validation({"vote_radius_px": 9, "vote_margins": [0.5, -1]})
+    assert (measured.radius_px, measured.of_margin) == (9.0, (0.5, -1.0))
+    for nothing in (None, {}, {"vote_radius_px": None, "vote_margins": None}):
+        assert CODEC.with_validation(nothing) == CODEC
+
+
 def test_an_object_keeps_the_highest_points_of_a_channel():
     points, centres, scores = two_objects()
     centres[0, 1, 1] = centres[0, 1, 0]  # a second handle that sees the left object
@@ -104,7 +121,7 @@ def test_images_of_a_batch_are_grouped_alone():
         *(torch.cat([one, other]) for one, other in ((points, points), (centres, centres), (scores, empty)))
     )
     alone = group_truth(points, centres, scores)
-    for one, other in zip(both, alone, strict=True):
+    for one, other in zip(both[:4], alone[:4], strict=True):
         torch.testing.assert_close(one[:1], other)
     assert (both.objects[1] == -1).all()
     assert (both.object_scores[1] == 0).all()

@@ -46,7 +46,11 @@ def test_points_of_an_object_are_together(kind, checkpoint, exported):
     assert pair.box == pytest.approx((20.5, 15.5, 30, 0), abs=0.05)
     assert len(result) == 5
     for point in result:
-        assert [point.x, point.y] in result.objects[point.object].xy["corner"].tolist()
+        of_object = result.objects[point.object]
+        assert [point.x, point.y] in of_object.xy["corner"].tolist()
+        assert point.belonging in of_object.belonging["corner"].tolist()
+    # The centres are 30 and more px apart, which is as certain as the validation says it can be.
+    assert min(point.belonging for point in result) > 0.99
 
 
 def test_points_below_the_threshold_are_in_no_object(checkpoint):

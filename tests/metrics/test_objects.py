@@ -7,6 +7,7 @@ import torch
 from ground_truths import make_truths
 
 from keypoint_detection.metrics import KeypointMetrics
+from keypoint_detection.metrics.objects import ObjectMatches
 from keypoint_detection.types import Batch, Detections, Grouping
 
 THRESHOLDS = (2.0, 8.0)
@@ -113,6 +114,28 @@ def test_the_radius_follows_the_errors_of_the_votes_in_input_pixels():
     objects = report_of(detect(RIGHT_OBJECTS, vote_error=6.0)).measurements.objects
     assert objects.measure_radius() == pytest.approx(2.5 * 6)
     assert report_of(detect(RIGHT_OBJECTS)).measurements.objects.measure_radius() == 4
+
+
+def test_margins_say_how_likely_a_point_belongs_to_its_object():
+    generator = torch.Generator().manual_seed(0)
+    margins = 20 * torch.rand(4000, generator=generator)
+    is_grouped = torch.rand(4000, generator=generator) < torch.sigmoid(0.4 * margins - 2)
+    nothing = torch.zeros(0)
+    matches = ObjectMatches(*[nothing] * 7, margins, is_grouped)
+    assert matches.fit_margins() == pytest.approx((0.4, -2), rel=0.15)
+    # Nothing is learned from few points, and of margins that say nothing, the share remains.
+    assert matches._replace(margins_input=margins[:19], is_grouped=is_grouped[:19]).fit_margins() is None
+    slope, intercept = matches._replace(is_grouped=margins < 5).fit_margins()
+    assert slope == 0
+    assert 1 / (1 + math.exp(-intercept)) == pytest.approx(float((margins < 5).float().mean()), abs=0.01)
+    all_right = matches._replace(is_grouped=torch.ones(4000, dtype=torch.bool)).fit_margins()
+    assert all(map(math.isfinite, all_right))
+
+
+def test_only_images_of_several_objects_tell_about_margins():
+    objects = report_of(detect(RIGHT_OBJECTS)).measurements.objects
+    assert objects.is_grouped.tolist() == [True] * 6
+    assert objects.margins_input.tolist() == [1.0] * 6
 
 
 def test_objects_have_names_intervals_and_a_sentence():
