@@ -38,7 +38,7 @@ from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.matching import check_thresholds
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.models.backbones import Backbone, TimmUnet
-from keypoint_detection.models.losses import VOTE_WEIGHT, LossName, heatmap_loss, target_entropy, vote_loss
+from keypoint_detection.models.losses import LossName, heatmap_loss, target_entropy, vote_loss
 from keypoint_detection.models.network import HeatmapNetwork, prior_logits
 from keypoint_detection.models.optimizers import make_optimizer
 from keypoint_detection.models.schedules import check_length, expect_steps, warmup_cosine
@@ -285,7 +285,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             size = (targets.shape[-2], targets.shape[-1])
             votes = self._vote_codec.encode(batch.points, batch.truths.centres, batch.visibility, size)
             epoch_values["train/vote_loss"] = vote_loss(maps.votes, votes).mean()
-            loss = loss + VOTE_WEIGHT * epoch_values["train/vote_loss"]
+            loss = loss + epoch_values["train/vote_loss"]
         batch_size = len(batch.images)
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=batch_size)
         if self.loss == "bce":
@@ -490,7 +490,7 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             "report": report.as_state(),
             "rows": report.measurements.rows,
             CALIBRATION_KEY: None if calibration is None else calibration.as_state(),
-            RADIUS_KEY: None if objects is None else objects.measure_radius(),
+            RADIUS_KEY: None if objects is None else objects.radius_input,
             MARGINS_KEY: None if objects is None else objects.fit_margins(),
         }
 

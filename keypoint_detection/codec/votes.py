@@ -120,10 +120,28 @@ def group_points(
     """
     points, scores = detections.points, detections.scores
     seen = points + _read(votes, points / stride - 0.5)
-    flat, values = seen.flatten(1, 2), scores.flatten(1)  # (B, N, 2), (B, N)
+    to_centres = measure_to_centres(seen.flatten(1, 2), scores.flatten(1), radius_px)
+    grouping = _assign(scores, seen, to_centres, radius_px, capacities)
+    if of_margin is not None:
+        belonging = torch.sigmoid(of_margin[0] * grouping.margins + of_margin[1]) * (grouping.objects >= 0)
+        grouping = grouping._replace(belonging=belonging)
+    return detections._replace(grouping=grouping)
+
+
+def measure_to_centres(flat: Tensor, values: Tensor, radius_px: float) -> Tensor:
+    """Choose the votes that are centres, and measure the distance of every vote to them.
+
+    Args:
+        flat: (B, N, 2) where the points of an image see the centre of their object.
+        values: (B, N) their scores; 0 marks an unused slot.
+        radius_px: each centre absorbs lower votes within this distance.
+
+    Returns:
+        (B, N, N) from each vote to each other one that is a centre; inf to those that are not.
+    """
     N = flat.shape[1]
     distances = torch.linalg.vector_norm(flat[:, :, None] - flat[:, None], dim=3)  # (B, N, N)
-    numbers = torch.arange(N, device=scores.device)
+    numbers = torch.arange(N, device=values.device)
     is_higher = (values[:, None] > values[:, :, None]) | (
         (values[:, None] == values[:, :, None]) & (numbers < numbers[:, None])
     )  # (B, N, N): whether the column is above the row
@@ -132,12 +150,8 @@ def group_points(
     is_centre = is_point
     for _ in range(_N_ROUNDS):
         is_centre = is_point & ~(absorbs & is_centre[:, None]).any(2)
-    to_centres = distances.masked_fill(~is_centre[:, None], torch.inf)
-    grouping = _assign(scores, seen, to_centres, radius_px, capacities)
-    if of_margin is not None:
-        belonging = torch.sigmoid(of_margin[0] * grouping.margins + of_margin[1]) * (grouping.objects >= 0)
-        grouping = grouping._replace(belonging=belonging)
-    return detections._replace(grouping=grouping)
+    to_centres: Tensor = distances.masked_fill(~is_centre[:, None], torch.inf)
+    return to_centres
 
 
 def _read(votes: Tensor, places: Tensor) -> Tensor:

@@ -54,7 +54,6 @@ class KeypointMetrics(Metric):
     detection_rows: list[Tensor]
     detection_values: list[Tensor]
     loss_rows: list[Tensor]
-    centre_rows: list[Tensor]
     object_rows: list[Tensor]
 
     def __init__(
@@ -126,7 +125,6 @@ class KeypointMetrics(Metric):
         self.detection_values.append(torch.cat(kept, dim=1).detach().float())
         if self.group:
             assert detections.grouping is not None
-            self.centre_rows.append(truths.centres.float())
             self.object_rows.append(rows_of_objects(detections.grouping, is_detection))
         self.loss_rows.append(self._empty_states()["loss_rows"] if losses is None else losses.detach().float())
 
@@ -214,9 +212,8 @@ class KeypointMetrics(Metric):
             "loss_rows": (len(self.channels), torch.float32),  # one loss per channel; no rows without losses
         }
         if self.group:
-            # Of each ground truth, the centre of its object; of each detection, its object, that object's score, and
-            # the vote and its margin. Points are in input pixels.
-            widths |= {"centre_rows": (2, torch.float32), OBJECT_STATE: (5, torch.float32)}
+            # Of each detection, its object, that object's score, the vote and its margin, both in input pixels.
+            widths |= {OBJECT_STATE: (5, torch.float32)}
         return {name: torch.zeros(0, n, dtype=dtype, device=self.device) for name, (n, dtype) in widths.items()}
 
     def _check_shapes(self, detections: Detections, batch: Batch, losses: Tensor | None) -> None:
@@ -307,19 +304,17 @@ class KeypointMetrics(Metric):
             relative_thresholds=self.relative_thresholds,
             n_channels=len(self.channels),
         )
-        if states.object_rows is not None and states.centre_rows is not None:
+        if states.object_rows is not None:
             rows = states.object_rows[detection]
             found = FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:4], rows[:, 4])
-            measurements.found_objects, measurements.objects = (
+            measurements.found_objects = found
+            measurements.objects = match_objects(
+                (detection_image, measurements.detections.channel, detection_points),
+                (truth_image, measurements.truths.channel, truth_points, measurements.truths.instance),
                 found,
-                match_objects(
-                    (detection_image, measurements.detections.channel, detection_points),
-                    (truth_image, measurements.truths.channel, truth_points, measurements.truths.instance),
-                    found,
-                    states.centre_rows[truth],
-                    len(kept),
-                    measurements.thresholds_px,
-                ),
+                detection_values[:, 2],
+                len(kept),
+                measurements.thresholds_px,
             )
         return measurements
 
@@ -334,7 +329,6 @@ class _States(NamedTuple):
     detection_rows: Tensor
     detection_values: Tensor
     loss_rows: Tensor
-    centre_rows: Tensor | None = None
     object_rows: Tensor | None = None
 
 

@@ -8,12 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from keypoint_detection.codec.votes import measure_to_centres
 from keypoint_detection.metrics.average_precision import average_precision, trace_curve
 from keypoint_detection.types import Grouping
 
-# Votes further from the true centre than this multiple of the error that 95 % of them stay below agree with no centre.
-RADIUS_FACTOR = 2.5
-MIN_RADIUS_PX = 4.0
+# The radii to choose from, in input pixels, and how much worse than the best one may be to count as equally good. Few
+# images tell as much as many.
+RADII_PX = tuple(4.0 * 2 ** (step / 2) for step in range(11))
+EQUALLY_GOOD, MAX_IMAGES = 0.002, 500
 # Fewer right points in images of several objects do not tell what margins say.
 MIN_POINTS = 20
 # Newton's method on two weights; the ridge keeps it stable where margins separate all.
@@ -47,7 +49,7 @@ class ObjectMatches(NamedTuple):
         scores: (Q,) its score.
         is_right: (2 T, Q) bool: whether it is right, at each distance threshold, first with at least half of the
             object's labelled points, then with all.
-        vote_errors_input: (P,) distance from the votes of right detections to the true centres, in input pixels.
+        radius_input: the radius that separates the objects best, in input pixels; None if no image has several.
         margins_input: (S,) margins of the right detections that are in an object, in images of several true objects.
         is_grouped: (S,) bool, whether these are in the right object.
     """
@@ -58,7 +60,7 @@ class ObjectMatches(NamedTuple):
     image: Tensor
     scores: Tensor
     is_right: Tensor
-    vote_errors_input: Tensor
+    radius_input: float | None
     margins_input: Tensor
     is_grouped: Tensor
 
@@ -70,12 +72,6 @@ class ObjectMatches(NamedTuple):
         precisions = average_precision(curve, self.n_truths.double() @ weights)  # (R, 2 T)
         half, whole = precisions.tensor_split(2, dim=1)
         return {"grouping_accuracy": counts[0] / counts[1], "half": half, "whole": whole}
-
-    def measure_radius(self) -> float | None:
-        """Return the distance in input pixels within which votes agree with a centre; None if no point is right."""
-        if len(self.vote_errors_input) == 0:
-            return None
-        return max(MIN_RADIUS_PX, RADIUS_FACTOR * float(self.vote_errors_input.double().quantile(0.95)))
 
     def fit_margins(self) -> tuple[float, float] | None:
         """Fit the log-odds of being in the right object to the margin: slope, 0 or more, and intercept.
@@ -141,7 +137,7 @@ def match_objects(
     detections: tuple[Tensor, Tensor, Tensor],
     truths: tuple[Tensor, Tensor, Tensor, Tensor],
     found: FoundObjects,
-    centres_input: Tensor,
+    scores_of_points: Tensor,
     n_images: int,
     thresholds_px: Tensor,
 ) -> ObjectMatches:
@@ -154,7 +150,7 @@ def match_objects(
             descending score.
         truths: image (N,), channel (N,), points (N, 2) in image pixels and instance (N,), ordered by image.
         found: the objects of the detections.
-        centres_input: (N, 2) the centres of the true objects in input pixels.
+        scores_of_points: (M,) the scores of the detections.
         n_images: number of images.
         thresholds_px: (T,) distances in image pixels, ascending.
     """
@@ -164,7 +160,8 @@ def match_objects(
     images: list[int] = []
     scores: list[float] = []
     is_right: list[NDArray[np.bool_]] = []
-    errors, margins, is_grouped = [torch.zeros(0)], [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
+    margins, is_grouped = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
+    true_objects = torch.full_like(found.objects, -1)
     every_detection, every_truth = (
         torch.split(torch.arange(len(rows[0])), torch.bincount(rows[0], minlength=n_images).tolist())
         for rows in (detections, truths)
@@ -179,7 +176,7 @@ def match_objects(
         n_found[image], n_grouped[image] = len(pairs[-1]), len(right)
         if len(pairs[-1]):
             rows, columns = np.array(pairs[-1]).T
-            errors.append((found.votes_input[of_image[rows]] - centres_input[true[columns]]).norm(dim=1))
+            true_objects[of_image[rows]] = truths[3][true[columns]]
             if n_truths[image] > 1:
                 in_object = torch.from_numpy(one.objects[rows] >= 0)
                 margins.append(found.margins_input[of_image[rows]][in_object])
@@ -195,8 +192,48 @@ def match_objects(
     return ObjectMatches(
         *(n_found, n_grouped, n_truths, torch.tensor(images, dtype=torch.int64), torch.tensor(scores).double()),
         torch.from_numpy(joined),
-        *(torch.cat(errors), torch.cat(margins), torch.cat(is_grouped)),
+        choose_radius(detections[0], scores_of_points, found.votes_input, true_objects, n_images),
+        *(torch.cat(margins), torch.cat(is_grouped)),
     )
+
+
+def choose_radius(images: Tensor, scores: Tensor, votes: Tensor, true_objects: Tensor, n_images: int) -> float | None:
+    """Choose the radius with which pairs of right detections are most often rightly together or apart.
+
+    Pairs of one object and of two count alike, however many there are of each. Of radii that are equally good, the
+    middle one is chosen.
+
+    Args:
+        images: (M,) the image of each detection, ascending.
+        scores: (M,) their scores.
+        votes: (M, 2) where they see the centre of their object, in input pixels.
+        true_objects: (M,) their true object; -1 for wrong detections.
+        n_images: number of images.
+
+    Returns:
+        One of `RADII_PX`; None if no image has right detections of several objects, and of one several.
+    """
+    counts = torch.bincount(images, minlength=n_images)
+    together, apart = torch.zeros(2, len(RADII_PX)), torch.zeros(2, len(RADII_PX))  # right, all
+    n_used = 0
+    for rows in torch.split(torch.arange(len(images)), counts.tolist()):
+        true = true_objects[rows]
+        if len(torch.unique(true[true >= 0])) < 2 or n_used == MAX_IMAGES:
+            continue
+        n_used += 1
+        is_pair = (true[:, None] >= 0) & (true >= 0) & ~torch.eye(len(rows), dtype=torch.bool)
+        is_one = true[:, None] == true
+        for place, radius in enumerate(RADII_PX):
+            distance, owner = measure_to_centres(votes[rows][None], scores[rows][None], radius)[0].min(1)
+            is_member = distance < radius
+            is_together = (owner[:, None] == owner) & is_member[:, None] & is_member
+            together[:, place] += torch.stack([(is_pair & is_one & is_together).sum(), (is_pair & is_one).sum()])
+            apart[:, place] += torch.stack([(is_pair & ~is_one & ~is_together).sum(), (is_pair & ~is_one).sum()])
+    quality = (together[0] / together[1] + apart[0] / apart[1]) / 2
+    if not bool(quality.isfinite().all()):
+        return None
+    best = (quality >= quality.max() - EQUALLY_GOOD).nonzero()[:, 0]
+    return RADII_PX[int(best[len(best) // 2])]
 
 
 def _pair_points(one: _Image, other: _Image, limit_px: float) -> list[tuple[int, int]]:

@@ -11,9 +11,8 @@ from keypoint_detection.models.network import VOTE_SCALE_PX
 
 LossName = Literal["bce", "mse", "focal"]
 
-# Errors of votes below this many input pixels count quadratically, larger ones linearly; and what votes weigh beside
-# heatmaps. With a knee of 4 px and a weight of 1, points of single objects were found less precisely.
-VOTE_KNEE_PX, VOTE_WEIGHT = 32.0, 0.3
+# Errors of votes below this many input pixels count quadratically, larger ones linearly.
+VOTE_KNEE_PX = 4.0
 # The exponent of the focal weight, as in Li et al. 2020, section 4.
 FOCAL_BETA = 2.0
 

@@ -77,7 +77,7 @@ def test_a_checkpoint_of_this_format_lacks_nothing(content):
 
 def test_a_newer_format_is_refused(content):
     content[FORMAT_KEY] = FORMAT + 1
-    with pytest.raises(ValueError, match=r"written by a newer version of kpd \(format 2; .* up to 1\): update kpd"):
+    with pytest.raises(ValueError, match=r"written by a newer version of kpd \(format 3; .* up to 2\): update kpd"):
         check_content(content)
 
 
@@ -252,7 +252,7 @@ def test_a_checkpoint_says_its_format(content, tmp_path):
     detector = KeypointDetector(["a"], Unet)
     saved = {}
     detector.on_save_checkpoint(saved)
-    assert saved == {FORMAT_KEY: 1}
+    assert saved == {FORMAT_KEY: FORMAT}
     check_content(content)  # and fill in what today's format contains
     torch.save(content | saved, tmp_path / "a.ckpt")
-    assert read_checkpoint(str(tmp_path / "a.ckpt"))[FORMAT_KEY] == 1
+    assert read_checkpoint(str(tmp_path / "a.ckpt"))[FORMAT_KEY] == FORMAT

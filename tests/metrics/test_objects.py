@@ -7,7 +7,7 @@ import torch
 from ground_truths import make_truths
 
 from keypoint_detection.metrics import KeypointMetrics
-from keypoint_detection.metrics.objects import ObjectMatches
+from keypoint_detection.metrics.objects import ObjectMatches, choose_radius
 from keypoint_detection.types import Batch, Detections, Grouping
 
 THRESHOLDS = (2.0, 8.0)
@@ -107,13 +107,20 @@ def test_nothing_found_is_undefined_and_no_object_is_right():
     report = report_of(nothing._replace(scores=nothing.scores * 0))
     assert math.isnan(report.objects.grouping_accuracy)
     assert report.objects.half == (0, 0)
-    assert report.measurements.objects.measure_radius() is None
+    assert report.measurements.objects.radius_input is None
 
 
-def test_the_radius_follows_the_errors_of_the_votes_in_input_pixels():
-    objects = report_of(detect(RIGHT_OBJECTS, vote_error=6.0)).measurements.objects
-    assert objects.measure_radius() == pytest.approx(2.5 * 6)
-    assert report_of(detect(RIGHT_OBJECTS)).measurements.objects.measure_radius() == 4
+@pytest.mark.parametrize(("spread", "apart"), [(0.5, 100.0), (6.0, 100.0), (0.5, 12.0)])
+def test_the_radius_is_wide_enough_for_one_object_and_too_narrow_for_two(spread, apart):
+    generator = torch.Generator().manual_seed(0)
+    true = torch.arange(4).repeat(10)
+    votes = true[:, None] * torch.tensor([apart, 0.0]) + spread * torch.randn(40, 2, generator=generator)
+    images, scores = torch.arange(2).repeat_interleave(20), torch.rand(40, generator=generator) + 0.1
+    radius = choose_radius(images, scores, votes, true, 2)
+    assert 4 * spread < radius < apart - 4 * spread
+    # One object, and objects of one point each, tell nothing.
+    assert choose_radius(images, scores, votes, torch.zeros_like(true), 2) is None
+    assert choose_radius(images, scores, votes, true.masked_fill(torch.arange(40) % 20 > 3, -1), 2) is None
 
 
 def test_margins_say_how_likely_a_point_belongs_to_its_object():
@@ -121,7 +128,7 @@ def test_margins_say_how_likely_a_point_belongs_to_its_object():
     margins = 20 * torch.rand(4000, generator=generator)
     is_grouped = torch.rand(4000, generator=generator) < torch.sigmoid(0.4 * margins - 2)
     nothing = torch.zeros(0)
-    matches = ObjectMatches(*[nothing] * 7, margins, is_grouped)
+    matches = ObjectMatches(*[nothing] * 6, None, margins, is_grouped)
     assert matches.fit_margins() == pytest.approx((0.4, -2), rel=0.15)
     # Nothing is learned from few points, and of margins that say nothing, the share remains.
     assert matches._replace(margins_input=margins[:19], is_grouped=is_grouped[:19]).fit_margins() is None
