@@ -174,7 +174,8 @@ DEFINITIONS = {
     "deviation: in the ellipse of their covariance that contains 68.3 % of a normal distribution.",
     "reliability": "Data behind ECE, per bin: mean claimed probability, share that is right, number of detections.",
     "loss": "Mean over images and channels.",
-    "intervals": "Percentile bootstrap over images, 95 %.",
+    "intervals": "Percentile bootstrap over images, or groups of them, 95 %, expanded if there are few (Hesterberg "
+    "2015). With fewer than about 40 images, those of the mean error are too narrow: a few large errors decide it.",
 }
 
 

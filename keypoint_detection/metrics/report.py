@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from keypoint_detection.confidence import Calibration
-from keypoint_detection.metrics.bootstrap import percentile_interval, resample_groups, resample_images
+from keypoint_detection.metrics.bootstrap import expand_level, percentile_interval, resample_groups, resample_images
 from keypoint_detection.metrics.calibration import (
     ConfidenceReport,
     ReliabilityCurve,
@@ -20,7 +20,7 @@ from keypoint_detection.metrics.catalogue import DEFINITIONS, METRICS, ChannelRe
 from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 from keypoint_detection.metrics.objects import ObjectReport
 
-# The share of the resamples inside an interval.
+# The level of the intervals: the share that should contain the truth.
 INTERVAL_LEVEL = 0.95
 # Accumulated weights that a bootstrap holds at a time: 4 MB in float32, about the size of a cache.
 RESAMPLE_ELEMENTS = 1 << 20
@@ -167,7 +167,8 @@ class EvaluationReport(NamedTuple):
     def with_intervals(self, n_resamples: int, seed: int, groups: Tensor | None = None) -> "EvaluationReport":
         """Add bootstrap intervals by resampling images; processes do not wait for each other.
 
-        Every number is recomputed in each resample, including the score threshold. OKS-AP has no interval.
+        Every number is recomputed in each resample, including the score threshold. OKS-AP has no interval. With few
+        images, the intervals are wider; see `expand_level`.
 
         Args:
             n_resamples: number of resamples; more give more stable ends and take proportionally longer.
@@ -179,10 +180,13 @@ class EvaluationReport(NamedTuple):
         """
         groups = torch.arange(self.n_images) if groups is None else groups
         parts = self._compute_parts(resample_groups(groups, n_resamples, torch.Generator().manual_seed(seed)))
-        overall = _take_interval([part.overall for part in parts])
-        channels = [_take_interval([part.channels[index] for part in parts]) for index in range(len(self.channels))]
-        strict_success = percentile_interval(torch.cat([part.strict_success for part in parts]), INTERVAL_LEVEL)
-        objects = None if parts[0].objects is None else _take_interval([part.objects or {} for part in parts])
+        level = expand_level(INTERVAL_LEVEL, len(torch.unique(groups)))
+        overall = _take_interval([part.overall for part in parts], level)
+        channels = [
+            _take_interval([part.channels[index] for part in parts], level) for index in range(len(self.channels))
+        ]
+        strict_success = percentile_interval(torch.cat([part.strict_success for part in parts]), level)
+        objects = None if parts[0].objects is None else _take_interval([part.objects or {} for part in parts], level)
         low, high = (
             self._replace(
                 overall=_replace_values(self.overall, overall[end]),
@@ -314,9 +318,9 @@ def _join(parts: list[ChannelValues]) -> ChannelValues:
     return {field: torch.cat([part[field] for part in parts]) for field in parts[0]}
 
 
-def _take_interval(parts: list[ChannelValues]) -> tuple[ChannelValues, ChannelValues]:
+def _take_interval(parts: list[ChannelValues], level: float) -> tuple[ChannelValues, ChannelValues]:
     """Return the lower and the upper ends, each field with a leading axis of one."""
-    ends = {field: percentile_interval(values, INTERVAL_LEVEL) for field, values in _join(parts).items()}
+    ends = {field: percentile_interval(values, level) for field, values in _join(parts).items()}
     return {field: low[None] for field, (low, _) in ends.items()}, {
         field: high[None] for field, (_, high) in ends.items()
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from keypoint_detection.metrics import KeypointMetrics
-from keypoint_detection.metrics.bootstrap import percentile_interval
+from keypoint_detection.metrics.bootstrap import expand_level, percentile_interval
 from keypoint_detection.metrics.held_out import read_held_out
 from keypoint_detection.metrics.report import INTERVAL_LEVEL, EvaluationReport
 
@@ -48,7 +48,7 @@ def cover(report: EvaluationReport, n_drawn: int, seed: int) -> dict[str, list[b
         resamples.scatter_add_(0, chosen, torch.ones(n_drawn, N_RESAMPLES))
         estimated, true = report.overall_in_resamples(resamples), report.overall_in_resamples(others)
         for field in FIELDS:
-            low, high = percentile_interval(estimated[field], INTERVAL_LEVEL)
+            low, high = percentile_interval(estimated[field], expand_level(INTERVAL_LEVEL, n_drawn))
             inside[field].append(bool(low <= true[field][0] <= high))
     return inside
 

@@ -231,7 +231,7 @@ def test_errors_grow_with_the_image(tmp_path, calibrated_checkpoint):
 def test_without_a_calibration_nothing_is_claimed(checkpoint):
     result = Predictor.from_checkpoint(checkpoint)(blob_image(40.0, 30.0))
     point = only_point(result)
-    assert point[4:] == (None, None)
+    assert point[4:] == (None,) * 4
     assert point.spread is None
     assert result.thresholds_px == ()
     assert result.probabilities == result.covariances == {}

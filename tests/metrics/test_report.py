@@ -8,7 +8,7 @@ from metrics.batches import make_batch
 from metrics.processes import fill, join, make_metric
 
 from keypoint_detection.metrics import ChannelReport, EvaluationReport, KeypointMetrics
-from keypoint_detection.metrics.bootstrap import resample_images
+from keypoint_detection.metrics.bootstrap import expand_level, resample_images
 from keypoint_detection.metrics.catalogue import OVERALL_METRICS
 
 
@@ -32,12 +32,13 @@ def test_intervals_equal_resampling_by_hand() -> None:
         metric.update(detections, batch._replace(image_ids=torch.arange(n_images)), losses)
         values.append(metric.compute().as_scalars())
     assert len(report.intervals) > 50
+    tail = (1 - expand_level(0.95, n_images)) / 2
     for name, (low, high) in report.intervals.items():
         resampled = [value[name] for value in values]
         if np.isnan(resampled).all():
             assert math.isnan(low)
             continue
-        assert (low, high) == pytest.approx(np.nanquantile(resampled, [0.025, 0.975]), abs=1e-5), name
+        assert (low, high) == pytest.approx(np.nanquantile(resampled, [tail, 1 - tail]), abs=1e-5), name
 
 
 def test_intervals_hold_the_number_and_follow_the_seed() -> None:
