@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 FIXED_SETTINGS = (
     "channels",
     "backbone",
+    "group",
     "optimizer",
     "lr_scheduler",
     "lr",
@@ -114,6 +115,8 @@ def compare(stored: Stored, command: str, config: Namespace, given: Collection[t
     Raises:
         ValueError: settings are incompatible; the message names them and the fix.
     """
+    if config.model.group is None:  # in the config.yaml of versions that did not group points
+        config.model.group = stored.checkpoint["hyper_parameters"]["group"]
     if command == "fit":
         n_epochs, n_steps = _count_progress(stored, config.trainer.max_epochs)
         refuse_other_training(stored.checkpoint, config, n_epochs, n_steps)
@@ -264,7 +267,7 @@ def refuse_other_network(checkpoint: dict[str, Any], config: Namespace) -> None:
     changes = [
         change
         for change in _changes(checkpoint, config)
-        if change.name.startswith("model.backbone.") or (change.name == "model.group" and change.new is not None)
+        if change.name.startswith("model.backbone.") or change.name == "model.group"
     ]
     n_given, n_stored = len(config.model.channels), len(checkpoint["hyper_parameters"]["channels"])
     if n_given != n_stored:

@@ -326,3 +326,33 @@ def test_a_run_resumed_in_another_folder_is_told_where_its_files_are(discs, tmp_
     assert f"data/{discs.name}: no such file. The run {last.parents[1]} was started in a folder that has it" in error
     run(["fit", f"--ckpt_path={last}", "--trainer.max_epochs=2", f"--data.train={discs}"])
     assert read(last)["global_step"] > 3
+
+
+def split_objects(discs, folder):
+    """Write the same discs with two objects in an image: the red and the left one, and the right one."""
+    content = json.loads(Path(discs).read_text())
+    several = []
+    for number, one in enumerate(content["annotations"]):
+        points = one["keypoints"]
+        several += [{**one, "id": 2 * number, "keypoints": [*points[:6], 0, 0, 0]}]
+        several += [{**one, "id": 2 * number + 1, "keypoints": [0] * 6 + points[6:]}]
+    path = folder / "several.json"
+    path.write_text(json.dumps({**content, "annotations": several}))
+    return path
+
+
+def test_a_run_of_a_version_that_did_not_group_points_is_resumed_without(discs, tmp_path, capsys):
+    several = split_objects(discs, tmp_path)
+    words = [f"--data.image_root={Path(discs).parent}", "--model.group=false"]
+    fit(several, *words, "--trainer.default_root_dir=old")
+    (folder,) = Path("old").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    del config["model"]["group"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    path = folder / "checkpoints" / "last.ckpt"
+    content = read(path)
+    del content["hyper_parameters"]["group"]
+    torch.save({**content, "kpd_format": 1}, path)
+    assert run(["fit", f"--ckpt_path={path}", "--trainer.max_epochs=2"]).model.vote_codec is None
+    error = refusal(capsys, "fit", f"--ckpt_path={path}", "--trainer.max_epochs=3", "--model.group=true")
+    assert "model.group is True, the checkpoint has False" in error
