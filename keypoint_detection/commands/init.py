@@ -1,6 +1,7 @@
 """The command `kpd init`: write a config for a file of labels."""
 
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import resources
@@ -106,8 +107,9 @@ def init(
         text = text.replace("\ndata:", f"\ndata:{lines}", 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    check = "" if quickstart else f"  kpd check --config {path}\n"
-    sys.stdout.write(f"Wrote {path}. Next:\n{check}  kpd fit --config {path}\n")
+    word = shlex.quote(str(path))
+    check = "" if quickstart else f"  kpd check --config {word}\n"
+    sys.stdout.write(f"Wrote {path}. Next:\n{check}  kpd fit --config {word}\n")
 
 
 def _describe_labels(path: Path, val: str | None, image_root: str | None, coordinates: Coordinates) -> LabelDescription:

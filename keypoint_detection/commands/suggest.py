@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -132,8 +133,8 @@ def _report(table: Path, n_chosen: int, n_seen: int, n_wanted: int) -> None:
     say(f"Wrote {table} and {table.with_suffix('.png')}: {in_words} of {n_seen} to label next.\n")
     if frames.is_dir():
         say(
-            f"The frames of videos are in {frames}; `kpd predict --data.predict={frames} --output.format=coco_labels` "
-            "labels them for you to correct.\n"
+            f"The frames of videos are in {frames}; `kpd predict --data.predict={shlex.quote(str(frames))} "
+            "--output.format=coco_labels` labels them for you to correct.\n"
         )
     if n_chosen < min(n_wanted, n_seen):
         say("The others are copies of these or of images that are labelled.\n")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shlex
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -219,7 +220,7 @@ class PredictionWriter(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Log how to resume an interrupted prediction."""
         if self._part is not None and trainer.is_global_zero:
-            logger.warning("Interrupted: --output.folder=%s --resume resumes from here.", self.folder)
+            logger.warning("Interrupted: --output.folder=%s --resume resumes from here.", shlex.quote(str(self.folder)))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the parts of all processes."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from pathlib import Path
 
 from jsonargparse.typing import NonNegativeInt
@@ -156,7 +157,9 @@ def _list_paths(trainer: Trainer) -> list[str]:
         lines.append(f"Saved config     {shorten_path(saved.config_file)}")
     lines += [f"Overlay          {shorten_path(path)}" for path in list_overlays(trainer)]
     if checkpoint:
-        words = f"--ckpt_path={shorten_path(checkpoint)}{trust_words(trainer.lightning_module.hparams)}"
+        words = (
+            f"--ckpt_path={shlex.quote(str(shorten_path(checkpoint)))}{trust_words(trainer.lightning_module.hparams)}"
+        )
         lines.append(f"Next             kpd test {words} --data.test=YOUR_FILE.json")
         lines.append(f"                 kpd predict {words} --data.predict=YOUR_FOLDER")
     return lines

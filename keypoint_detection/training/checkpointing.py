@@ -1,6 +1,7 @@
 """Choose which checkpoints to keep, write them safely, and find the best one."""
 
 import math
+import shlex
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -310,7 +311,11 @@ class WholeFiles(TorchCheckpointIO):
             write_checkpoint(checkpoint, Path(path))
         except CheckpointWriteError as error:
             left = next(find_intact(Path(path).parent), None)
-            advice = f" {left} is intact: `kpd fit --ckpt_path={left}` resumes from it." if left is not None else ""
+            advice = (
+                f" {left} is intact: `kpd fit --ckpt_path={shlex.quote(str(left))}` resumes from it."
+                if left is not None
+                else ""
+            )
             raise CheckpointWriteError(f"{error}{advice}") from error
 
     def load_checkpoint(self, path: _PATH, *args: Any, **kwargs: Any) -> dict[str, Any]:

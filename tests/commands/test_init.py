@@ -38,6 +38,11 @@ def test_the_config_for_a_file_trains_on_it(discs, capsys):
     assert list(cli.model.channels) == ["red", "left", "right"]
 
 
+def test_the_next_commands_can_be_pasted(discs, capsys):
+    run(["init", str(discs), "--output=my boxes.yaml"])
+    assert "\n  kpd check --config 'my boxes.yaml'\n  kpd fit --config 'my boxes.yaml'\n" in capsys.readouterr().out
+
+
 def test_a_validation_file_beside_the_labels_is_taken(write_coco):
     train = write_coco()
     train.with_name("val.json").write_text(train.read_text())
