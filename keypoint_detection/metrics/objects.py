@@ -15,7 +15,7 @@ from keypoint_detection.types import Grouping
 # The radii to choose from, in input pixels, and how much worse than the best one may be to count as equally good. Few
 # images tell as much as many.
 RADII_PX = tuple(4.0 * 2 ** (step / 2) for step in range(11))
-EQUALLY_GOOD, MAX_IMAGES = 0.002, 500
+EQUALLY_GOOD, MAX_IMAGES = 0.002, 100
 # Fewer right points in images of several objects do not tell what margins say.
 MIN_POINTS = 20
 # Newton's method on two weights; the ridge keeps it stable where margins separate all.
