@@ -18,8 +18,8 @@ from keypoint_detection.metrics.localisation import (
     reference_lengths,
     strict_success,
 )
-from keypoint_detection.metrics.matching import match_detections, pair_nearest
-from keypoint_detection.metrics.objects import FoundObjects, ObjectMatches
+from keypoint_detection.metrics.matching import assign_truths, pair_nearest
+from keypoint_detection.metrics.objects import FoundObjects, ObjectMatches, match_objects
 
 # Distances held at a time while matching: 8 MB in float64, about the size of a cache.
 CHUNK_ELEMENTS = 1 << 20
@@ -89,19 +89,17 @@ class Measurements:
         thresholds_px: (T,) distance thresholds.
         relative_thresholds: thresholds as fractions of the reference length.
         n_channels: channels (C).
+        found_objects: the objects of the detections; None if they are not grouped.
+        objects: how well they are grouped; None likewise.
 
     Attributes:
         rows: the states of the metric that all this was computed from, by name; empty if there was none. Those of
             several evaluations can be pooled.
         n_unreadable: images that could not be read, about which nothing is known.
-        found_objects: the objects of the detections; None if they are not grouped.
-        objects: how well they are grouped; None likewise.
     """
 
     rows: dict[str, Tensor]
     n_unreadable: int
-    found_objects: FoundObjects | None
-    objects: ObjectMatches | None
 
     def __init__(
         self,
@@ -116,6 +114,8 @@ class Measurements:
         thresholds_px: Tensor,
         relative_thresholds: Tensor,
         n_channels: int,
+        found_objects: FoundObjects | None = None,
+        objects: ObjectMatches | None = None,
     ) -> None:
         self.image_ids = image_ids
         self.detections = detections
@@ -128,9 +128,10 @@ class Measurements:
         self.thresholds_px = thresholds_px
         self.relative_thresholds = relative_thresholds
         self.n_channels = n_channels
+        self.found_objects = found_objects
+        self.objects = objects
         self.rows = {}
         self.n_unreadable = 0
-        self.found_objects, self.objects = None, None
 
     def every_image_once(self) -> Tensor:
         """Return the multiplicities (I, 1) of the data set itself."""
@@ -218,6 +219,7 @@ def measure(
     thresholds_px: tuple[float, ...],
     relative_thresholds: tuple[float, ...],
     n_channels: int,
+    found_objects: FoundObjects | None = None,
 ) -> Measurements:
     """Match the detections of all images at all thresholds, and pair each ground truth with its prediction.
 
@@ -230,6 +232,7 @@ def measure(
         thresholds_px: distance thresholds in image pixels.
         relative_thresholds: thresholds as fractions of the reference length.
         n_channels: channels (C).
+        found_objects: the objects of the detections; None if they are not grouped.
 
     Returns:
         The measurements, on the CPU.
@@ -239,7 +242,7 @@ def measure(
     return Measurements(
         image_ids=image_ids,
         detections=detections,
-        is_true_positive=matches.is_true_positive,
+        is_true_positive=matches.assigned >= 0,
         offsets_px=matches.offsets_px,
         truths=truths,
         errors_px=matches.errors_px,
@@ -248,13 +251,31 @@ def measure(
         thresholds_px=limits,
         relative_thresholds=torch.tensor(relative_thresholds, dtype=torch.float64),
         n_channels=n_channels,
+        found_objects=found_objects,
+        objects=None
+        if found_objects is None
+        else match_objects(
+            detections.image,
+            detections.scores,
+            found_objects,
+            truths.image,
+            truths.instance,
+            matches.assigned,
+            len(image_ids),
+        ),
     )
 
 
 class _Matches(NamedTuple):
-    """See `Measurements`."""
+    """Matches of the detections, and errors; see `Measurements`.
 
-    is_true_positive: Tensor
+    Attributes:
+        assigned: (T, M) int64, the ground truth of each detection at each distance threshold; -1 for none.
+        offsets_px: (M, 2).
+        errors_px: (N,).
+    """
+
+    assigned: Tensor
     offsets_px: Tensor
     errors_px: Tensor
 
@@ -269,7 +290,7 @@ def _match_rows(
     n_detections = torch.bincount(detections.image * n_channels + detections.channel, minlength=n_rows)
     n_truths = torch.bincount(truths.image * n_channels + truths.channel, minlength=n_rows)
     first_detection, first_truth = n_detections.cumsum(0) - n_detections, n_truths.cumsum(0) - n_truths
-    is_true_positive = torch.zeros(len(thresholds_px), len(detections.scores), dtype=torch.bool)
+    assigned = torch.full((len(thresholds_px), len(detections.scores)), -1)
     offsets = torch.full_like(detections.points_image, math.nan)
     errors = torch.full((len(truths.image),), math.inf, dtype=torch.float64)
     rows = ((n_detections > 0) & (n_truths > 0)).nonzero()[:, 0]
@@ -286,12 +307,13 @@ def _match_rows(
         truth_index, is_truth = _padded_index(first_truth[chunk], n_truths[chunk])
         points, scores = detections.points_image[detection_index], detections.scores[detection_index] * is_detection
         truth_points = truths.points_image[truth_index]
-        matched = match_detections(points, scores, truth_points, is_truth, thresholds_px)
-        is_true_positive[:, detection_index[is_detection]] = matched[:, is_detection]
+        slots = assign_truths(points, scores, truth_points, is_truth, thresholds_px)
+        found = torch.where(slots >= 0, first_truth[chunk][:, None] + slots, -1)
+        assigned[:, detection_index[is_detection]] = found[:, is_detection]
         nearest = _find_nearest(points, truth_points, is_truth)
         offsets[detection_index[is_detection]] = (nearest - points)[is_detection]
         errors[truth_index[is_truth]] = pair_nearest(points, scores, truth_points, is_truth)[is_truth]
-    return _Matches(is_true_positive, offsets, errors)
+    return _Matches(assigned, offsets, errors)
 
 
 def _find_nearest(points: Tensor, truths: Tensor, is_truth: Tensor) -> Tensor:

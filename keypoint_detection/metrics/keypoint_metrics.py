@@ -12,7 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 from keypoint_detection.geometry import apply_affine
 from keypoint_detection.metrics.evaluation import DetectionList, Measurements, TruthList, measure
 from keypoint_detection.metrics.matching import check_thresholds
-from keypoint_detection.metrics.objects import FoundObjects, match_objects, rows_of_objects
+from keypoint_detection.metrics.objects import FoundObjects, rows_of_objects
 from keypoint_detection.metrics.oks import evaluate_oks, resolve_sigmas
 from keypoint_detection.metrics.report import EvaluationReport, build_report
 from keypoint_detection.types import NOT_LABELLED, Batch, DataError, Detections
@@ -280,7 +280,11 @@ class KeypointMetrics(Metric):
         # Measuring happens in pixels of the images: until here, everything is in input pixels.
         truth_points = apply_affine(truth_values[:, None, :2].double(), affine[truth_image])[:, 0]
         detection_points = apply_affine(detection_values[:, None, :2].double(), affine[detection_image])[:, 0]
-        measurements = measure(
+        found_objects = None
+        if states.object_rows is not None:
+            rows = states.object_rows[detection]
+            found_objects = FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:4], rows[:, 4])
+        return measure(
             image_ids=images[kept, 0],
             image_sizes=images[kept, 1:3],
             detections=DetectionList(
@@ -303,20 +307,8 @@ class KeypointMetrics(Metric):
             thresholds_px=self.thresholds_px,
             relative_thresholds=self.relative_thresholds,
             n_channels=len(self.channels),
+            found_objects=found_objects,
         )
-        if states.object_rows is not None:
-            rows = states.object_rows[detection]
-            found = FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:4], rows[:, 4])
-            measurements.found_objects = found
-            measurements.objects = match_objects(
-                (detection_image, measurements.detections.channel, detection_points),
-                (truth_image, measurements.truths.channel, truth_points, measurements.truths.instance),
-                found,
-                detection_values[:, 2],
-                len(kept),
-                measurements.thresholds_px,
-            )
-        return measurements
 
 
 class _States(NamedTuple):

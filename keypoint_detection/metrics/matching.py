@@ -30,7 +30,23 @@ def check_thresholds(name: str, thresholds: Sequence[float]) -> tuple[float, ...
 
 
 def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tensor, thresholds_px: Tensor) -> Tensor:
-    """Determine which detections are true positives, at all distance thresholds in one pass.
+    """Determine which detections are true positives: those that get a ground truth from `assign_truths`.
+
+    Args: those of `assign_truths`.
+
+    Returns:
+        (T, N, D) bool, False for unused slots.
+
+    >>> points, truths = torch.tensor([[[0.0, 0.0], [3.0, 0.0]]]), torch.tensor([[[1.0, 0.0]]])
+    >>> ones = torch.ones(1, 1, dtype=torch.bool)
+    >>> match_detections(points, torch.tensor([[0.5, 0.9]]), truths, ones, torch.tensor([1.0, 2.0])).tolist()
+    [[[True, False]], [[False, True]]]
+    """
+    return assign_truths(points, scores, truths, is_truth, thresholds_px) >= 0
+
+
+def assign_truths(points: Tensor, scores: Tensor, truths: Tensor, is_truth: Tensor, thresholds_px: Tensor) -> Tensor:
+    """Assign at most one ground truth to each detection, at all distance thresholds in one pass.
 
     A row is one channel of one image. In order of score (equal scores: in order of their slots) each detection takes
     the nearest ground truth that is still free and within the threshold; among equally near ones, the first. This is
@@ -46,19 +62,14 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
         thresholds_px: (T,) distances; a truth at exactly that distance counts as within.
 
     Returns:
-        (T, N, D) bool, False for unused slots.
-
-    >>> points, truths = torch.tensor([[[0.0, 0.0], [3.0, 0.0]]]), torch.tensor([[[1.0, 0.0]]])
-    >>> ones = torch.ones(1, 1, dtype=torch.bool)
-    >>> match_detections(points, torch.tensor([[0.5, 0.9]]), truths, ones, torch.tensor([1.0, 2.0])).tolist()
-    [[[True, False]], [[False, True]]]
+        (T, N, D) int64, the slot of the ground truth; -1 for false positives and unused slots.
     """
     check_row_shapes(points, scores, truths, is_truth)
     N, D = scores.shape
     G, T = truths.shape[1], len(thresholds_px)
-    is_true_positive = torch.zeros(T, N * D, dtype=torch.bool, device=points.device)
+    assigned = torch.full((T, N * D), -1, device=points.device)
     if 0 in (N, D, G, T):
-        return is_true_positive.view(T, N, D)
+        return assigned.view(T, N, D)
     order = _order_by_score(scores)
     pairs = _find_near_pairs(points, scores, truths, is_truth, order, float(thresholds_px.max()))
     is_near = pairs.distance <= thresholds_px.to(pairs.distance)[:, None]  # (T, P)
@@ -75,9 +86,9 @@ def match_detections(points: Tensor, scores: Tensor, truths: Tensor, is_truth: T
         is_hit = is_candidate.logical_and_(count - count_before == 1)
         is_free.index_copy_(1, now, is_free_now & ~is_hit)
     slot = pairs.row * D + order.reshape(-1).index_select(0, pairs.row * D + pairs.rank)
-    for flags, is_hit in zip(is_true_positive, is_near, strict=True):
-        flags.index_fill_(0, slot[is_hit], True)
-    return is_true_positive.view(T, N, D)
+    for truth, is_hit in zip(assigned, is_near, strict=True):
+        truth.index_copy_(0, slot[is_hit], pairs.truth[is_hit])
+    return assigned.view(T, N, D)
 
 
 def _order_by_score(scores: Tensor) -> Tensor:

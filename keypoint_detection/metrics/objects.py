@@ -125,76 +125,100 @@ class ObjectReport(NamedTuple):
         return named
 
 
-class _Image(NamedTuple):
-    """The points of one image: places in image pixels, channels, and the objects that they belong to."""
-
-    points: NDArray[np.float64]
-    channels: NDArray[np.int64]
-    objects: NDArray[np.int64]
-
-
 def match_objects(
-    detections: tuple[Tensor, Tensor, Tensor],
-    truths: tuple[Tensor, Tensor, Tensor, Tensor],
+    detection_images: Tensor,
+    detection_scores: Tensor,
     found: FoundObjects,
-    scores_of_points: Tensor,
+    truth_images: Tensor,
+    true_objects: Tensor,
+    assigned: Tensor,
     n_images: int,
-    thresholds_px: Tensor,
 ) -> ObjectMatches:
-    """Match predicted objects with true ones.
-
-    Points are matched as for AP. Objects are matched one to one, those that share most right points first.
+    """Match predicted objects with true ones, one to one, those that share most right points first.
 
     Args:
-        detections: image (M,), channel (M,) and points (M, 2) in image pixels, ordered by image, then channel, then
-            descending score.
-        truths: image (N,), channel (N,), points (N, 2) in image pixels and instance (N,), ordered by image.
+        detection_images: (M,) the image of each detection, ascending.
+        detection_scores: (M,).
         found: the objects of the detections.
-        scores_of_points: (M,) the scores of the detections.
+        truth_images: (N,) the image of each ground truth, ascending.
+        true_objects: (N,) its object.
+        assigned: (T, M) the ground truth of each detection at each distance threshold, ascending; -1 for none.
         n_images: number of images.
-        thresholds_px: (T,) distances in image pixels, ascending.
     """
-    limits = thresholds_px.numpy()
+    n_thresholds = len(assigned)
     n_truths = torch.zeros(n_images, dtype=torch.int64)
     n_found, n_grouped = torch.zeros_like(n_truths), torch.zeros_like(n_truths)
-    images: list[int] = []
-    scores: list[float] = []
-    is_right: list[NDArray[np.bool_]] = []
+    images, scores = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0)]
+    is_right = [np.zeros((2 * n_thresholds, 0), bool)]
     margins, is_grouped = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
-    true_objects = torch.full_like(found.objects, -1)
-    every_detection, every_truth = (
-        torch.split(torch.arange(len(rows[0])), torch.bincount(rows[0], minlength=n_images).tolist())
-        for rows in (detections, truths)
-    )
-    for image, (of_image, true) in enumerate(zip(every_detection, every_truth, strict=True)):
-        one = _Image(detections[2][of_image].numpy(), detections[1][of_image].numpy(), found.objects[of_image].numpy())
-        other = _Image(truths[2][true].numpy(), truths[1][true].numpy(), truths[3][true].numpy())
-        pairs = [_pair_points(one, other, float(limit)) for limit in limits]
-        n_truths[image] = len(np.unique(other.objects))
-        numbers = np.unique(one.objects[one.objects >= 0])
-        right = _match(one, other, pairs[-1])
-        n_found[image], n_grouped[image] = len(pairs[-1]), len(right)
-        if len(pairs[-1]):
-            rows, columns = np.array(pairs[-1]).T
-            true_objects[of_image[rows]] = truths[3][true[columns]]
-            if n_truths[image] > 1:
-                in_object = torch.from_numpy(one.objects[rows] >= 0)
-                margins.append(found.margins_input[of_image[rows]][in_object])
-                is_grouped.append(torch.tensor([pair in right for pair in pairs[-1]])[in_object])
-        first = {int(number): int((one.objects == number).argmax()) for number in numbers}
-        object_scores = {number: float(found.scores[of_image[row]]) for number, row in first.items()}
-        ranked = sorted(first, key=lambda number: -object_scores[number])
-        flags = [_judge(one, other, of_limit, ranked, share) for share in (0.5, 1.0) for of_limit in pairs]
-        images += [image] * len(ranked)
-        scores += [object_scores[number] for number in ranked]
-        is_right.append(np.array(flags, dtype=bool).reshape(2 * len(limits), len(ranked)))
-    joined = np.concatenate(is_right, axis=1) if is_right else np.zeros((2 * len(limits), 0), bool)
+    of_image = [
+        torch.bincount(rows, minlength=n_images).cumsum(0).tolist() for rows in (detection_images, truth_images)
+    ]
+    detection_ends, truth_ends = of_image
+    for image, (end, truth_end) in enumerate(zip(detection_ends, truth_ends, strict=True)):
+        begin, truth_begin = (ends[image - 1] if image else 0 for ends in of_image)
+        n_found[image] = (assigned[-1, begin:end] >= 0).sum()
+        _, true_place, n_labelled = np.unique(
+            true_objects[truth_begin:truth_end].numpy(), return_inverse=True, return_counts=True
+        )
+        n_truths[image] = len(n_labelled)
+        rows = begin + (found.objects[begin:end] >= 0).nonzero()[:, 0]
+        # The objects of the detections in the order of their scores, equal ones in the order of their numbers.
+        _, first, place = np.unique(found.objects[rows].numpy(), return_index=True, return_inverse=True)
+        order = torch.argsort(found.scores[rows[first]], descending=True, stable=True)
+        images.append(torch.full((len(first),), image))
+        scores.append(found.scores[rows[first]][order])
+        truth = assigned[:, rows].numpy() - truth_begin
+        shared = np.zeros((n_thresholds, len(first), len(n_labelled)), dtype=np.int64)
+        threshold, row = np.nonzero(truth >= 0)
+        np.add.at(shared, (threshold, place[row], true_place[truth[threshold, row]]), 1)
+        is_right.append(_judge(shared[:, order.numpy()], n_labelled))
+        is_hit = truth[-1] >= 0
+        grouped = torch.from_numpy(_match(shared[-1])[place[is_hit]] == true_place[truth[-1, is_hit]])
+        n_grouped[image] = grouped.sum()
+        if len(n_labelled) > 1:
+            margins.append(found.margins_input[rows[torch.from_numpy(is_hit)]])
+            is_grouped.append(grouped)
+    right_objects = torch.where(assigned[-1] >= 0, true_objects[assigned[-1].clamp(min=0)], -1)
     return ObjectMatches(
-        *(n_found, n_grouped, n_truths, torch.tensor(images, dtype=torch.int64), torch.tensor(scores).double()),
-        torch.from_numpy(joined),
-        choose_radius(detections[0], scores_of_points, found.votes_input, true_objects, n_images),
+        *(n_found, n_grouped, n_truths, torch.cat(images), torch.cat(scores).double()),
+        torch.from_numpy(np.concatenate(is_right, axis=1)),
+        choose_radius(detection_images, detection_scores, found.votes_input, right_objects, n_images),
         *(torch.cat(margins), torch.cat(is_grouped)),
     )
+
+
+def _match(shared: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Match predicted and true objects one to one by their number of shared points (F, G): (F,), -1 for none."""
+    partners = np.full(len(shared), -1)
+    free = shared.copy()
+    while free.any():
+        one, other = np.unravel_index(free.argmax(), free.shape)
+        partners[one] = other
+        free[one], free[:, other] = 0, 0
+    return partners
+
+
+def _judge(shared: NDArray[np.int64], n_labelled: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which predicted objects have at least half, or all, of the points of a true object that is still free.
+
+    Args:
+        shared: (T, F, G) points that the predicted objects, by descending score, share with the true ones.
+        n_labelled: (G,) labelled points of the true objects.
+
+    Returns:
+        (2 T, F), first for the half.
+    """
+    T, F, G = shared.shape
+    is_enough = shared[None] >= np.maximum(np.array([0.5, 1.0])[:, None, None, None] * n_labelled, 1)
+    free = np.where(is_enough, shared, 0).reshape(2 * T, F, G)
+    is_right = free.any(axis=2)
+    for place in range(F if G else 0):
+        best = free[:, place].argmax(axis=1)
+        is_right[:, place] = free[:, place].any(axis=1)
+        taken = np.flatnonzero(is_right[:, place])
+        free[taken, :, best[taken]] = 0
+    return is_right
 
 
 def choose_radius(images: Tensor, scores: Tensor, votes: Tensor, true_objects: Tensor, n_images: int) -> float | None:
@@ -234,48 +258,6 @@ def choose_radius(images: Tensor, scores: Tensor, votes: Tensor, true_objects: T
         return None
     best = (quality >= quality.max() - EQUALLY_GOOD).nonzero()[:, 0]
     return RADII_PX[int(best[len(best) // 2])]
-
-
-def _pair_points(one: _Image, other: _Image, limit_px: float) -> list[tuple[int, int]]:
-    """Pair detections with true points: each takes the nearest free one of its channel within the limit."""
-    gaps = np.linalg.norm(one.points[:, None] - other.points[None], axis=2)
-    gaps[one.channels[:, None] != other.channels] = np.inf
-    pairs = []
-    for row in np.flatnonzero((gaps <= limit_px).any(axis=1)).tolist():
-        column = int(gaps[row].argmin())
-        if gaps[row, column] <= limit_px:
-            pairs.append((row, column))
-            gaps[:, column] = np.inf
-    return pairs
-
-
-def _match(one: _Image, other: _Image, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Match objects one to one by their number of shared points, and return the pairs of points in matched objects."""
-    counts: dict[tuple[int, int], int] = {}
-    for row, column in pairs:
-        key = int(one.objects[row]), int(other.objects[column])
-        if key[0] >= 0:
-            counts[key] = counts.get(key, 0) + 1
-    matched: dict[int, int] = {}
-    for found, true in sorted(counts, key=lambda key: (-counts[key], key)):
-        if found not in matched and true not in matched.values():
-            matched[found] = true
-    return [pair for pair in pairs if matched.get(int(one.objects[pair[0]]), math.nan) == other.objects[pair[1]]]
-
-
-def _judge(one: _Image, other: _Image, pairs: list[tuple[int, int]], ranked: list[int], share: float) -> list[bool]:
-    """Tell which predicted objects, by descending score, have a share of the points of a true object that is free."""
-    labelled, n_labelled = np.unique(other.objects, return_counts=True)
-    free = dict(zip(labelled.tolist(), n_labelled.tolist(), strict=True))
-    flags = []
-    for number in ranked:
-        shared = [int(other.objects[column]) for row, column in pairs if one.objects[row] == number]
-        enough = [true for true in set(shared) & free.keys() if shared.count(true) >= share * free[true]]
-        best = max(enough, key=lambda true: (shared.count(true), -true), default=None)
-        if best is not None:
-            del free[best]
-        flags.append(best is not None)
-    return flags
 
 
 def rows_of_objects(grouping: Grouping, is_detection: Tensor) -> Tensor:

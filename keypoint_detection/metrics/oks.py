@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from keypoint_detection.metrics.evaluation import DetectionList, Measurements, TruthList
-from keypoint_detection.metrics.objects import FoundObjects
 
 logger = logging.getLogger(__name__)
 
@@ -130,15 +129,15 @@ def evaluate_oks(measurements: Measurements, sigmas: Sequence[float]) -> dict[st
         ValueError: an instance has several points of a channel; an image has several instances, or several points of a
             channel, and they are not grouped; or an area is unknown.
     """
-    truths, n_channels, found = measurements.truths, measurements.n_channels, measurements.found_objects
+    image_ids, n_channels, found = measurements.image_ids, measurements.n_channels, measurements.found_objects
     if found is None:
-        _require_one_instance(truths, measurements.image_ids, n_channels)
-        annotated = _as_truths(truths, measurements.image_ids, n_channels)
-        predicted = _as_predictions(measurements.detections, measurements.image_ids, n_channels)
+        _require_one_instance(measurements.truths, image_ids, n_channels)
+        objects, scores = _join_best(measurements.detections, len(image_ids), n_channels)
     else:
-        annotated = _group_truths(truths, measurements.image_ids, n_channels)
-        predicted = _group_predictions(measurements.detections, found, measurements.image_ids, n_channels)
-    return oks_average_precision(annotated, predicted, measurements.image_ids, sigmas)
+        objects, scores = found.objects, found.scores
+    annotated = _gather_truths(measurements.truths, image_ids, n_channels)
+    predicted = _gather_predictions(measurements.detections, objects, scores, image_ids, n_channels)
+    return oks_average_precision(annotated, predicted, image_ids, sigmas)
 
 
 def oks_average_precision(
@@ -269,7 +268,7 @@ def _require_one_instance(truths: TruthList, image_ids: Tensor, n_channels: int)
         )
 
 
-def _group_truths(truths: TruthList, image_ids: Tensor, n_channels: int) -> OksTruths:
+def _gather_truths(truths: TruthList, image_ids: Tensor, n_channels: int) -> OksTruths:
     """Gather the points of each annotation into an instance."""
     (images, _), place = _number_pairs(truths.image, truths.instance)
     n_points = torch.bincount(place * n_channels + truths.channel)
@@ -287,18 +286,33 @@ def _group_truths(truths: TruthList, image_ids: Tensor, n_channels: int) -> OksT
     return OksTruths(image_ids[images], points, is_labelled, areas)
 
 
-def _group_predictions(
-    detections: DetectionList, found: FoundObjects, image_ids: Tensor, n_channels: int
+def _join_best(detections: DetectionList, n_images: int, n_channels: int) -> tuple[Tensor, Tensor]:
+    """Join the best detection of each channel into the only object of an image.
+
+    Returns:
+        (M,) the object of each detection, 0 or -1 for none; (M,) the mean score of the points in the object.
+    """
+    row = detections.image * n_channels + detections.channel
+    is_best = torch.ones_like(row, dtype=torch.bool)
+    is_best[1:] = row[1:] != row[:-1]  # within a row the scores descend
+    scores = torch.zeros(n_images, n_channels, dtype=torch.float64)
+    scores[detections.image[is_best], detections.channel[is_best]] = detections.scores[is_best].double()
+    mean_score = scores.sum(1) / (scores > 0).sum(1)
+    return is_best.long() - 1, mean_score[detections.image]
+
+
+def _gather_predictions(
+    detections: DetectionList, objects: Tensor, object_scores: Tensor, image_ids: Tensor, n_channels: int
 ) -> OksPredictions:
     """Gather the points of each object into an instance; an object has at most one point of a channel."""
-    kept = found.objects >= 0
-    (images, _), place = _number_pairs(detections.image[kept], found.objects[kept])
+    kept = objects >= 0
+    (images, _), place = _number_pairs(detections.image[kept], objects[kept])
     channel = detections.channel[kept]
     points = torch.zeros(len(images), n_channels, 2, dtype=torch.float64)
     is_found = torch.zeros(len(images), n_channels, dtype=torch.bool)
     scores = torch.zeros(len(images), dtype=torch.float64)
     points[place, channel], is_found[place, channel] = detections.points_image[kept], True
-    scores[place] = found.scores[kept].double()
+    scores[place] = object_scores[kept].double()
     return OksPredictions(image_ids[images], points, is_found, scores)
 
 
@@ -316,31 +330,3 @@ def _require_areas(truths: OksTruths) -> None:
             f"OKS-AP needs the area of every instance, found {float(truths.areas[first]):g} in image "
             f"{int(truths.image_ids[first])} and {int((~is_known).sum())} such in all; write `area` into the COCO file."
         )
-
-
-def _as_truths(truths: TruthList, image_ids: Tensor, n_channels: int) -> OksTruths:
-    """Gather the points of each image into one instance."""
-    points = torch.zeros(len(image_ids), n_channels, 2, dtype=torch.float64)
-    is_labelled = torch.zeros(len(image_ids), n_channels, dtype=torch.bool)
-    areas = torch.zeros(len(image_ids), dtype=torch.float64)
-    points[truths.image, truths.channel] = truths.points_image
-    is_labelled[truths.image, truths.channel] = True
-    areas[truths.image] = truths.areas
-    has_points = is_labelled.any(1)
-    return OksTruths(image_ids[has_points], points[has_points], is_labelled[has_points], areas[has_points])
-
-
-def _as_predictions(detections: DetectionList, image_ids: Tensor, n_channels: int) -> OksPredictions:
-    """Gather the best detection of each channel into one instance per image."""
-    points = torch.zeros(len(image_ids), n_channels, 2, dtype=torch.float64)
-    scores = torch.zeros(len(image_ids), n_channels, dtype=torch.float64)
-    row = detections.image * n_channels + detections.channel
-    is_best = torch.ones_like(row, dtype=torch.bool)
-    is_best[1:] = row[1:] != row[:-1]  # within a row the scores descend
-    image, channel = detections.image[is_best], detections.channel[is_best]
-    points[image, channel] = detections.points_image[is_best]
-    scores[image, channel] = detections.scores[is_best].double()
-    is_found = scores > 0
-    has_points = is_found.any(1)
-    mean_score = scores.sum(1) / is_found.sum(1)
-    return OksPredictions(image_ids[has_points], points[has_points], is_found[has_points], mean_score[has_points])
