@@ -212,7 +212,7 @@ def _judge(shared: NDArray[np.int64], n_labelled: NDArray[np.int64]) -> NDArray[
     T, F, G = shared.shape
     is_enough = shared[None] >= np.maximum(np.array([0.5, 1.0])[:, None, None, None] * n_labelled, 1)
     free = np.where(is_enough, shared, 0).reshape(2 * T, F, G)
-    is_right = free.any(axis=2)
+    is_right = np.zeros((2 * T, F), dtype=bool)
     for place in range(F if G else 0):
         best = free[:, place].argmax(axis=1)
         is_right[:, place] = free[:, place].any(axis=1)

@@ -9,7 +9,7 @@ from keypoint_detection.boxes.scene import KEYPOINT_NAMES
 from keypoint_detection.channels import resolve_channels
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.labels import count_grouped_images, count_per_image
-from keypoint_detection.data.checks.parts import make_part
+from keypoint_detection.data.checks.parts import Part, make_part
 from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.data.label_files import read_table
 from keypoint_detection.types import DataError
@@ -60,9 +60,7 @@ def fill_in_group(model: Namespace, data: Namespace) -> None:
         return
     if data.train is None:
         return
-    table = _read(data.train, data)
-    channels = resolve_channels(model.channels, table.keypoint_types, data.train)
-    n_images = count_grouped_images(make_part("train", table, table.image_sizes, channels, data.visible_only))
+    n_images = count_grouped_images(_read_training_part(model, data))
     if is_given and not n_images:
         logger.info(
             "model.group is true, but no image of %s has several objects: there is nothing to learn about telling them "
@@ -97,10 +95,7 @@ def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
         source = "data.synthetic"
     elif data.train is not None:
         source = data.train
-        table = _read(source, data)
-        channels = resolve_channels(model.channels, table.keypoint_types, source)
-        part = make_part("train", table, table.image_sizes, channels, data.visible_only)
-        most = int(count_per_image(part).max(initial=0))
+        most = int(count_per_image(_read_training_part(model, data)).max(initial=0))
     else:
         return
     model.max_keypoints = max(1, most)
@@ -113,6 +108,12 @@ def fill_in_max_keypoints(model: Namespace, data: Namespace) -> None:
 
 def _max_boxes(data: Namespace) -> int:
     return int(data.synthetic.get("max_boxes", 1))
+
+
+def _read_training_part(model: Namespace, data: Namespace) -> Part:
+    table = _read(data.train, data)
+    channels = resolve_channels(model.channels, table.keypoint_types, data.train)
+    return make_part("train", table, table.image_sizes, channels, data.visible_only)
 
 
 def _read(source: str, data: Namespace) -> CocoKeypoints:

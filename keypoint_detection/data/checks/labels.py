@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from keypoint_detection.codec.votes import CLOSEST_CENTRES_PX
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding, shorten_list
-from keypoint_detection.data.checks.parts import Part, Requirements
+from keypoint_detection.data.checks.parts import Part, Requirements, measure_to_nearest, pair_within_groups
 
 # A channel with fewer points than this has hardly been labelled; a file with fewer images is only a trial.
 FEW_POINTS = 10
@@ -160,12 +160,8 @@ def _find_close_pairs(part: Part, requirements: Requirements) -> tuple[NDArray[n
     order = np.argsort(groups, kind="stable")
     rows, groups = rows[order], groups[order]
     pairs, distances = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
-    # Each point is compared with the next one in its group, the next but one, and so on up to the largest group.
-    for step in range(1, len(rows)):
-        firsts = np.flatnonzero(groups[step:] == groups[:-step])
-        if not len(firsts):
-            break
-        candidates = np.stack([rows[firsts], rows[firsts + step]], axis=1)
+    for firsts, seconds in pair_within_groups(groups):
+        candidates = np.stack([rows[firsts], rows[seconds]], axis=1)
         apart = np.linalg.norm(points_input[candidates[:, 0]] - points_input[candidates[:, 1]], axis=1)
         is_close = apart < requirements.min_distance_px
         pairs.append(candidates[is_close])
@@ -178,18 +174,10 @@ def check_objects(part: Part, requirements: Requirements) -> list[Finding]:
     n_images = count_grouped_images(part)
     if not n_images:
         return []
-    rows = _first_of_objects(part)
-    centres = part.table.truths.centres[rows] * part.scales(requirements)[part.owners[rows]]
-    nearest = np.full(len(rows), np.inf)
-    # Objects of an image are adjacent: each is compared with the next one, the next but one, and so on.
-    for step in range(1, len(rows)):
-        firsts = np.flatnonzero(part.owners[rows][step:] == part.owners[rows][:-step])
-        if not len(firsts):
-            break
-        apart = np.linalg.norm(centres[firsts + step] - centres[firsts], axis=1)
-        for ends in (firsts, firsts + step):
-            nearest[ends] = np.minimum(nearest[ends], apart)
-    close = (nearest < CLOSEST_CENTRES_PX).mean()
+    rows, _ = _list_objects(part)
+    images = part.owners[rows]
+    centres = part.table.truths.centres[rows] * part.scales(requirements)[images]
+    close = (measure_to_nearest(centres, images) < CLOSEST_CENTRES_PX).mean()
     text = (
         f"{agree(n_images, 'image has', 'images have')} several objects, so points are grouped (model.group). The "
         f"centres of {close:.0%} of all objects are less than {CLOSEST_CENTRES_PX:g} px from another's in the "
@@ -198,19 +186,19 @@ def check_objects(part: Part, requirements: Requirements) -> list[Finding]:
     return [Finding("note", "several_objects", str(part.path), n_images, text), *_find_split_objects(part)]
 
 
-def _first_of_objects(part: Part) -> NDArray[np.int64]:
-    """Return the row of the first used point of each object, in order of images."""
+def _list_objects(part: Part) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (N,) the row of the first used point of each object, in order of images, and (N,) its number of points."""
     used = np.flatnonzero(part.in_channels.any(axis=1))
-    keys = np.stack([part.owners[used], part.table.truths.instances[used]])
-    first: NDArray[np.int64] = used[np.unique(keys, axis=1, return_index=True)[1]]
-    return first
+    starts = np.flatnonzero(np.diff(part.number_objects(used), prepend=-1))
+    return used[starts], np.diff(starts, append=len(used))
 
 
 def _find_split_objects(part: Part) -> list[Finding]:
     """Find images in which one object seems to be two annotations: without a common type, one inside the other."""
     table = part.table
     found = []
-    for image in np.flatnonzero(np.bincount(part.owners[_first_of_objects(part)], minlength=len(table.image_ids)) > 1):
+    n_objects = np.bincount(part.owners[_list_objects(part)[0]])
+    for image in np.flatnonzero(n_objects > 1):
         rows = np.arange(table.offsets[image], table.offsets[image + 1])
         by_object = [rows[table.truths.instances[rows] == one] for one in np.unique(table.truths.instances[rows])]
         if any(_are_parts(part, one, other) for one, other in itertools.permutations(by_object, 2)):
@@ -244,12 +232,10 @@ def count_per_image(part: Part) -> NDArray[np.int64]:
 
 def count_grouped_images(part: Part) -> int:
     """Count the images with several objects, one of which has several points."""
-    instances, is_used = part.table.truths.instances, part.in_channels.any(axis=1)
-    # One row per object: its image, its number in the image; and how many points it has.
-    objects, n_points = np.unique(np.stack([part.owners, instances])[:, is_used], axis=1, return_counts=True)
-    n_objects = np.bincount(objects[0], minlength=1)
-    is_large = np.bincount(objects[0], n_points > 1, minlength=1) > 0
-    return int(((n_objects > 1) & is_large).sum())
+    rows, n_points = _list_objects(part)
+    images = part.owners[rows]
+    is_large = np.bincount(images, n_points > 1) > 0
+    return int(((np.bincount(images) > 1) & is_large).sum())
 
 
 def _describe(part: Part, rows: NDArray[np.int64]) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """One part of a data set as the checks see it: labels, true image sizes, channels, and a detector's requirements."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,12 @@ class Part(NamedTuple):
         """Name an image for a message: id and file."""
         return f"image {self.table.image_ids[index]} ({self.table.image_paths[index].decode()})"
 
+    def number_objects(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (R,) a number that the points of one object share, which are adjacent."""
+        instances = self.table.truths.instances[rows]
+        numbers: NDArray[np.int64] = self.owners[rows] * (1 + int(instances.max(initial=0))) + instances
+        return numbers
+
     def scales(self, requirements: Requirements) -> NDArray[np.float64]:
         """Return (I, 2) the width and height of an image pixel in input pixels; 1 if unknown."""
         if requirements.image_size is None:
@@ -96,3 +102,23 @@ def make_part(
     is_used = ~is_outside & (table.truths.visibility == VISIBLE) if visible_only else ~is_outside
     in_channels = types_in_channels(table.keypoint_types, channels)[table.types] & is_used[:, None]
     return Part(name, table, sizes, channels, owners, is_outside, in_channels)
+
+
+def pair_within_groups(groups: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield all pairs of rows of one group, as (N,) first and (N,) second rows; those of a group must be adjacent."""
+    # Each row with the next one, the next but one, and so on up to the largest group.
+    for step in range(1, len(groups)):
+        firsts = np.flatnonzero(groups[step:] == groups[:-step])
+        if not len(firsts):
+            return
+        yield firsts, firsts + step
+
+
+def measure_to_nearest(points: NDArray[np.floating[Any]], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (P,) the distance of each point (P, 2) to the nearest one of its group; infinite if it is alone."""
+    nearest = np.full(len(points), np.inf)
+    for pair in pair_within_groups(groups):
+        apart = np.linalg.norm(points[pair[1]] - points[pair[0]], axis=1)
+        for rows in pair:
+            nearest[rows] = np.minimum(nearest[rows], apart)
+    return nearest

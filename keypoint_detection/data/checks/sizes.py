@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from keypoint_detection.counting import agree, count_in_words
 from keypoint_detection.data.checks.findings import Finding
-from keypoint_detection.data.checks.parts import Part, Requirements
+from keypoint_detection.data.checks.parts import Part, Requirements, measure_to_nearest
 
 # Target size of small objects (the smallest tenth) in the network's input, and target distance between their points.
 OBJECT_SIDE_PX = 48
@@ -83,19 +83,13 @@ def _measure_objects(
     rows = np.flatnonzero(~part.is_outside)
     points = table.truths.points[rows] * (1 if scales is None else scales[part.owners[rows]])
     boxes = table.truths.box_sizes[rows] * (1 if scales is None else scales[part.owners[rows]].max(axis=1))
-    keys = part.owners[rows] * (1 + int(table.truths.instances.max(initial=0))) + table.truths.instances[rows]
-    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    objects = part.number_objects(rows)
+    starts = np.flatnonzero(np.diff(objects, prepend=-1))
     if not len(starts):
         return np.zeros(0), np.zeros(0)
     spread = (np.maximum.reduceat(points, starts) - np.minimum.reduceat(points, starts)).max(axis=1)
     sides = np.fmax(spread, boxes[starts])
-    nearest = np.full(len(points), np.inf)
-    # Compare each point with the next one of its object, the next but one, and so on.
-    for step in range(1, int(np.diff(starts, append=len(keys)).max())):
-        firsts = np.flatnonzero(keys[step:] == keys[:-step])
-        apart = np.linalg.norm(points[firsts + step] - points[firsts], axis=1)
-        for ends in (firsts, firsts + step):
-            nearest[ends] = np.minimum(nearest[ends], apart)
+    nearest = measure_to_nearest(points, objects)
     return sides[sides > 0].astype(np.float64), nearest[np.isfinite(nearest) & (nearest > 0)]
 
 
