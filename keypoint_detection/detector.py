@@ -168,8 +168,9 @@ class KeypointDetector(LoadsCheckedCheckpoints, LightningModule):  # type: ignor
             score_threshold=float(score_threshold),
             min_distance_px=float(min_distance_px),
         )
-        capacities = tuple(map(len, self.channels.values()))
-        self._vote_codec = VoteCodec(self.codec.stride, self.codec.sigma_px, capacities) if group else None
+        self._vote_codec = (
+            VoteCodec.for_channels(self.channels, self.codec.stride, self.codec.sigma_px) if group else None
+        )
         if oks_sigmas is not None:
             _require_one_type_a_channel(self.channels)
         names, thresholds = list(self.channels), check_thresholds("model.ap_thresholds_px", ap_thresholds_px)

@@ -64,58 +64,52 @@ def load_initial_weights(
             *(_count(fitting), _count(new), reference, "; ".join(differences)),
         )
     old_channels, new_channels = (complete_channels(settings["channels"]) for settings in (stored, hyper_parameters))
-    if vote_head is not None:
-        _load_votes(vote_head, _part(checkpoint["state_dict"], "network.vote_head."), old_channels, new_channels)
-    result = _load_head(head, of_head, old_channels, new_channels, reference)
+    sources = _match_channels(old_channels, new_channels)
+    if vote_head is not None:  # without votes in the checkpoint, all start afresh
+        _copy_rows(vote_head, _part(checkpoint["state_dict"], "network.vote_head."), sources, len(old_channels), 2)
+    has_rows = _copy_rows(head, of_head, sources, len(old_channels))
+    result = _describe_channels(sources if has_rows else {}, list(old_channels), list(new_channels), reference)
     # Which parts of the backbone are not from there has just been reported.
     logger.info("model.init_from: %s.", result.removeprefix("backbone and ") if differences else result)
 
 
-def _load_head(
-    head: nn.Module,
-    state: Mapping[str, Tensor],
-    old: Mapping[str, list[str]],
-    new: Mapping[str, list[str]],
-    reference: str,
-) -> str:
-    """Copy the rows of the channels that continue, and report which do."""
-    fresh = head.state_dict()
-    sources = _match_channels(old, new)
-    names = f"channels {', '.join(new)} (the checkpoint has {', '.join(old)})"
+def _copy_rows(
+    module: nn.Module, state: Mapping[str, Tensor], sources: Mapping[int, int], n_old: int, n_rows: int = 1
+) -> bool:
+    """Copy the rows of the channels that continue, `n_rows` each.
+
+    Returns:
+        False if none continues or the weights do not fit; then all rows start afresh.
+    """
+    fresh = module.state_dict()
     # The rows are the channels; the inputs belong to the backbone.
-    fits = all(name in state and state[name].shape == (len(old), *value.shape[1:]) for name, value in fresh.items())
-    if not (sources and fits):
-        return f"backbone from {reference}; the head starts afresh, for {names}"
-    for name, value in fresh.items():
-        for row, source in sources.items():
-            value[row] = state[name][source]
-    head.load_state_dict(fresh)
-    if list(sources.items()) == [(row, row) for row in range(len(old))] and len(old) == len(new):
-        renamed = "" if list(old) == list(new) else f", channels {', '.join(old)} continuing as {', '.join(new)}"
-        return f"backbone and head from {reference}{renamed}"
-    old_names, new_names = list(old), list(new)
-    continuing = ", ".join(
-        new_names[row] if new_names[row] == old_names[source] else f"{old_names[source]} as {new_names[row]}"
-        for row, source in sources.items()
+    fits = all(
+        name in state and state[name].shape == (n_rows * n_old, *value.shape[1:]) for name, value in fresh.items()
     )
-    starting = ", ".join(name for row, name in enumerate(new_names) if row not in sources)
+    if not (sources and fits):
+        return False
+    for name, value in fresh.items():
+        rows, old_rows = (weights.unflatten(0, (-1, n_rows)) for weights in (value, state[name]))
+        for row, source in sources.items():
+            rows[row] = old_rows[source]
+    module.load_state_dict(fresh)
+    return True
+
+
+def _describe_channels(sources: Mapping[int, int], old: list[str], new: list[str], reference: str) -> str:
+    """Say which channels of the head continue which old ones, (row in the new head: row in the old one)."""
+    if not sources:
+        names = f"channels {', '.join(new)} (the checkpoint has {', '.join(old)})"
+        return f"backbone from {reference}; the head starts afresh, for {names}"
+    if list(sources.items()) == [(row, row) for row in range(len(old))] and len(old) == len(new):
+        renamed = "" if old == new else f", channels {', '.join(old)} continuing as {', '.join(new)}"
+        return f"backbone and head from {reference}{renamed}"
+    continuing = ", ".join(
+        new[row] if new[row] == old[source] else f"{old[source]} as {new[row]}" for row, source in sources.items()
+    )
+    starting = ", ".join(name for row, name in enumerate(new) if row not in sources)
     afresh = f"; {starting} start afresh" if starting else ""
     return f"backbone and head of channels {continuing} from {reference}{afresh}"
-
-
-def _load_votes(
-    vote_head: nn.Module, state: Mapping[str, Tensor], old: Mapping[str, list[str]], new: Mapping[str, list[str]]
-) -> None:
-    """Copy the two rows of votes of each channel that continues; without votes in the checkpoint, all start afresh."""
-    fresh = vote_head.state_dict()
-    if not all(
-        name in state and state[name].shape == (2 * len(old), *value.shape[1:]) for name, value in fresh.items()
-    ):
-        return
-    for name, value in fresh.items():
-        for row, source in _match_channels(old, new).items():
-            value[2 * row : 2 * row + 2] = state[name][2 * source : 2 * source + 2]
-    vote_head.load_state_dict(fresh)
 
 
 def _match_channels(old: Mapping[str, list[str]], new: Mapping[str, list[str]]) -> dict[int, int]:

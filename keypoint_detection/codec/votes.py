@@ -6,7 +6,7 @@ https://arxiv.org/abs/1911.10194). Points whose votes meet are one object.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -218,6 +218,12 @@ class VoteCodec:
     capacities: tuple[int, ...]
     radius_px: float = DEFAULT_RADIUS_PX
     of_margin: tuple[float, float] | None = None
+
+    @classmethod
+    def for_channels(cls, channels: Mapping[str, Collection[str]], stride: int, sigma_px: float) -> "VoteCodec":
+        """Make the codec of a detector, given the keypoint types of each of its channels."""
+        # The exporter accepts only plain numbers, not the parser's restricted ones.
+        return cls(int(stride), float(sigma_px), tuple(map(len, channels.values())))
 
     def with_validation(self, validation: Mapping[str, Any] | None) -> "VoteCodec":
         """Take what a validation stored in a checkpoint has measured, if anything."""

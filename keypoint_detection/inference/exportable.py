@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from keypoint_detection.codec.peak_shapes import measure_shapes
 from keypoint_detection.codec.plain_decoder import decode_plainly
-from keypoint_detection.codec.votes import group_points
 from keypoint_detection.images import LETTERBOX_GREY
 from keypoint_detection.inference.loading import LoadedDetector
 from keypoint_detection.inference.plain_resizing import resize_plainly
@@ -37,17 +36,14 @@ class ExportableDetector(nn.Module):
         self.score_threshold, self.min_distance_px = float(codec.score_threshold), float(codec.min_distance_px)
         self.sigma_px = float(codec.sigma_px)
         self.calibration = detector.calibration
-        votes = detector.vote_codec
-        self.radius_px = None if votes is None else float(votes.radius_px)
-        self.capacities = () if votes is None else tuple(map(int, votes.capacities))
-        self.of_margin = None if votes is None else votes.of_margin
+        self.vote_codec = detector.vote_codec
 
     @property
     def output_names(self) -> list[str]:
         """Name the outputs of `forward`; without a calibration there are no covariances or probabilities."""
         names = [*Detections._fields[: 2 if self.calibration is None else 4]]
-        names += [] if self.radius_px is None else ["objects", "object_scores"]
-        names += [] if self.of_margin is None else ["belonging"]
+        if self.vote_codec is not None:
+            names += ["objects", "object_scores"] + ([] if self.vote_codec.of_margin is None else ["belonging"])
         return [*names, "heatmaps"] if self.heatmaps else names
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -96,10 +92,8 @@ class ExportableDetector(nn.Module):
             entries = [xx * scale_x * scale_x, xy * scale_x * scale_y, xy * scale_x * scale_y, yy * scale_y * scale_y]
             covariances = torch.stack(entries, -1).view(*xx.shape, 2, 2) * (found.scores > 0)[..., None, None]
             outputs += [covariances, calibrated.probabilities]
-        if self.radius_px is not None and maps.votes is not None:
-            capacities = torch.tensor(self.capacities)
-            settings = (self.stride, self.radius_px, capacities, self.of_margin)
-            grouping = group_points(found, maps.votes.float(), *settings).grouping
+        if self.vote_codec is not None and maps.votes is not None:
+            grouping = self.vote_codec.group(found, maps.votes.float()).grouping
             assert grouping is not None
             outputs += [grouping.objects, grouping.object_scores]
             outputs += [] if grouping.belonging is None else [grouping.belonging]

@@ -86,13 +86,11 @@ def load_detector(reference: str, *, flip_test: bool | None) -> LoadedDetector:
         score_threshold=settings["score_threshold"],
         min_distance_px=settings["min_distance_px"],
     )
-    capacities = tuple(map(len, channels.values()))
+    vote_codec = VoteCodec.for_channels(channels, codec.stride, codec.sigma_px) if settings["group"] else None
     return LoadedDetector(
         network.eval().requires_grad_(False),
         codec,
-        VoteCodec(codec.stride, codec.sigma_px, capacities).with_validation(checkpoint.get(VALIDATION_KEY))
-        if settings["group"]
-        else None,
+        None if vote_codec is None else vote_codec.with_validation(checkpoint.get(VALIDATION_KEY)),
         channels,
         _input_settings(checkpoint),
         read_best_f1(checkpoint.get(VALIDATION_KEY)),
