@@ -16,7 +16,6 @@ from keypoint_detection.types import NOT_LABELLED, OCCLUDED, VISIBLE
 Array = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating[Any]]  # single precision for what is computed in every pixel
 
-BOX_PARTS = ("wall", "floor", "flap")
 KEYPOINT_NAMES = [*(f"box_corner{i}" for i in range(4)), *(f"flap_corner{i}" for i in range(8))]
 NEGATIVE_SHARE = 0.04  # images without a box: a detector should see some where it must find nothing
 BOX_WIDTH_M, BOX_DEPTH_M, BOX_HEIGHT_M = (0.28, 0.6), (0.24, 0.45), (0.15, 0.4)
@@ -33,7 +32,7 @@ class Face(NamedTuple):
     """A flat piece: origin + s * along + t * across, for s and t in [0, 1].
 
     Attributes:
-        part: what it belongs to; those in BOX_PARTS make up the open box.
+        part: what it belongs to, such as `wall`, `floor` and `flap` of the open box.
         origin: (3,) the corner s = t = 0, in metres.
         along: (3,) edge vector of s.
         across: (3,) edge vector of t; along x across points out of the solid.

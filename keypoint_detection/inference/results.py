@@ -1,5 +1,6 @@
 """The points that a detector found in one image."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -115,7 +116,7 @@ class Result:
         self.object_scores = object_scores
         self.belonging = _ByChannel(belonging or {})
 
-    @property
+    @functools.cached_property
     def objects(self) -> list[FoundObject]:
         """The objects of the image, by descending score; points of no object are in none of them.
 

@@ -11,8 +11,6 @@ logger = logging.getLogger(__name__)
 WARMUP_FRACTION = 0.05
 # The learning rate at the end, as a share of the maximum: any lower, and steps would change nothing.
 FINAL_FACTOR = 0.01
-
-
 # Until this share of a time limit has passed, the number of steps in it is not estimated from any less.
 SMALLEST_SHARE = 1e-3
 
