@@ -20,6 +20,7 @@ from conftest import write_discs
 from grouping_detector import make_grouping_checkpoint
 from importlinter.api import read_configuration
 
+from keypoint_detection.boxes.data_set import SyntheticBoxes, draw_data_set
 from keypoint_detection.cli import COMMANDS, run
 from keypoint_detection.commands import training
 
@@ -254,10 +255,15 @@ def test_commands_run(page, desk):
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "python.md"], ids=lambda page: page.name)
 def test_python_runs(page, desk):
     shutil.copy(ROOT / "tests/assets/golden/detector.onnx", desk)
-    if page.name == "objects.md":
+    if page.name in ("objects.md", "pose.md"):
         make_grouping_checkpoint(desk).replace("best.ckpt")
+    if page.name == "pose.md":
+        draw_data_set(SyntheticBoxes("boxes", n_train=1, n_val=0, n_test=2))
+    namespace = {}
     for block in blocks(page, "python"):
-        exec(compile(block.replace('["corner"]', '["spot"]'), str(page), "exec"), {})
+        if page.name != "pose.md":
+            block = block.replace('["corner"]', '["spot"]')
+        exec(compile(block, str(page), "exec"), namespace)
 
 
 def test_the_readme_is_a_page_or_two():

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keypoint_detection.boxes.rendering import SUPERSAMPLING, Bools, render
-from keypoint_detection.boxes.scene import KEYPOINT_NAMES, label_keypoints, sample_scene
+from keypoint_detection.boxes.scene import KEYPOINT_NAMES, Camera, OpenBox, label_keypoints, sample_scene
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.types import NOT_LABELLED, DataFiles
 
@@ -60,6 +60,11 @@ class SyntheticBoxes:
     A keypoint is flagged 2 (visible), 1 (hidden behind the box or something else) or 0 (outside the image).
     Coordinates are continuous: (0, 0) is the outer corner of the top-left pixel. The same options give the same data
     set; raising a number of images adds images and changes none.
+
+    Beside the fields of COCO, images have a `camera`: its focal length `focal_px`, and the pixel that looks straight
+    forward, `principal`. Annotations have a `pose`: `size_m`, the width, depth and height of the box; `translation_m`,
+    the centre of its opening in the frame of the camera (right, down, forward); and `rotation`, the matrix from the
+    box's axes (from corner 1 to 0, from corner 2 to 1, up) to those of the camera.
 
     Args:
         folder: where to write train.json, val.json, test.json and images/. It is created if missing. If it already
@@ -230,11 +235,13 @@ def draw_split(folder: Path, split: Split, count: int, options: SyntheticBoxes) 
         Image.fromarray(rendering.image).save(folder / file_name, quality=JPEG_QUALITY, subsampling=0)
         image_id = index + 1
         images.append({"id": image_id, "file_name": file_name, "height": options.height, "width": options.width})
+        images[-1]["camera"] = {"focal_px": scene.camera.focal_px, "principal": scene.camera.principal.tolist()}
         for number, box in enumerate(scene.boxes):
             is_shown = rendering.boxes == number
             if is_shown.any():
                 annotations.append({"id": len(annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0})
                 annotations[-1] |= describe_silhouette(is_shown) | describe_keypoints(*label_keypoints(scene, box))
+                annotations[-1]["pose"] = describe_pose(scene.camera, box)
     record = make_record(options)
     info = {
         "description": f"Drawn open cardboard boxes, {split} split",
@@ -253,6 +260,16 @@ def describe_keypoints(points: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
         for (x, y), flag in zip(points, flags, strict=True)
     ]
     return {"keypoints": [value for row in rows for value in row], "num_keypoints": int((flags != NOT_LABELLED).sum())}
+
+
+def describe_pose(camera: Camera, box: OpenBox) -> dict[str, Any]:
+    """Return the size of a box in metres, and the pose of its opening in the camera's frame; see `Camera.locate`."""
+    rotation, translation = camera.locate(box)
+    return {
+        "size_m": box.size.round(6).tolist(),
+        "rotation": rotation.round(6).tolist(),
+        "translation_m": translation.round(6).tolist(),
+    }
 
 
 def describe_silhouette(is_box: Bools) -> dict[str, Any]:

@@ -78,6 +78,12 @@ class OpenBox(NamedTuple):
     centre: Array
     axes: Array
 
+    @property
+    def size(self) -> Array:
+        """(3,) its width, depth and height in metres, without flaps."""
+        across, along = np.diff(self.keypoints[:3], axis=0)
+        return np.array([np.linalg.norm(across), np.linalg.norm(along), self.keypoints[0, 2]])
+
 
 class Camera(NamedTuple):
     """A pinhole camera.
@@ -98,6 +104,16 @@ class Camera(NamedTuple):
         """Project (N, 3) world points to (N, 2) continuous pixels and (N,) depths in metres."""
         local = (points - self.position) @ self.rotation.T
         return local[:, :2] / local[:, 2:] * self.focal_px + self.principal, local[:, 2]
+
+    def locate(self, box: OpenBox) -> tuple[Array, Array]:
+        """Return where a box's opening is, seen from the camera.
+
+        Returns:
+            (3, 3) the rotation from the axes of the box, along its width, its depth and upwards, to those of the
+            camera, to the right, downwards and forward; and (3,) the centre of the opening in metres.
+        """
+        axes = np.stack([*box.axes, np.cross(*box.axes)])
+        return self.rotation @ axes.T, self.rotation @ (box.keypoints[:4].mean(axis=0) - self.position)
 
     def intersect(self, face: Face, x: Floats, y: Floats) -> Floats:
         """Find where pixels show a face, if nothing is in front of it.
