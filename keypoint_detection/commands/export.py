@@ -94,7 +94,10 @@ def export(
         if is_kept:
             partial.replace(path)
     if not is_kept:
-        complain(f"kpd export: the points differ by more than {MAX_DIFFERENCE_PX} px: {path} was not kept.\n")
+        complain(
+            f"kpd export: the points differ by more than {MAX_DIFFERENCE_PX} px, or are in other objects: {path} was "
+            "not kept.\n"
+        )
     elif not parity.n_points:
         way_out = (
             "to find out, give --images with objects that the detector knows"
@@ -121,10 +124,15 @@ def _report(path: Path, n_bytes: int, parity: Parity, detector: LoadedDetector) 
         f"  in score             {parity.max_score_difference:.5f}\n"
         f"{_describe_confidence(detector.calibration is not None, parity)}"
         f"  found by one only    {parity.n_unmatched}\n"
+        f"{_describe_objects(detector.vote_codec is not None, parity)}"
         f"  time of one image    {parity.exported_ms:.0f} ms, in PyTorch {parity.reference_ms:.0f} ms\n"
     )
     if detector.network.mirrored_channels is not None:
         say("  averaged with the mirrored image; --flip_test=false takes half the time\n")
+
+
+def _describe_objects(is_grouping: bool, parity: Parity) -> str:
+    return f"  in another object    {parity.n_regrouped}\n" if is_grouping else ""
 
 
 def _describe_confidence(is_calibrated: bool, parity: Parity) -> str:

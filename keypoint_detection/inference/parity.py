@@ -34,6 +34,7 @@ class Parity(NamedTuple):
         max_score_difference: maximum over all points found by both.
         max_spread_difference_px: maximum for points that count; 0 without a calibration.
         max_probability_difference: maximum over all points found by both; 0 without a calibration.
+        n_regrouped: points that count and share their object with other points than in PyTorch; 0 without objects.
         reference_ms: median time per image in PyTorch, excluding reading.
         exported_ms: the same for the exported detector.
     """
@@ -48,6 +49,7 @@ class Parity(NamedTuple):
     max_score_difference: float
     max_spread_difference_px: float
     max_probability_difference: float
+    n_regrouped: int
     reference_ms: float
     exported_ms: float
 
@@ -55,7 +57,7 @@ class Parity(NamedTuple):
     def holds(self) -> bool:
         """Whether the two are interchangeable."""
         largest = max(self.max_difference_px, self.max_spread_difference_px)
-        return self.n_unmatched == 0 and largest < MAX_DIFFERENCE_PX
+        return self.n_unmatched == self.n_regrouped == 0 and largest < MAX_DIFFERENCE_PX
 
 
 def compare(reference: Engine, exported: Engine, images: Sequence[NDArray[np.uint8]]) -> Parity:
@@ -67,15 +69,18 @@ def compare(reference: Engine, exported: Engine, images: Sequence[NDArray[np.uin
         images: the images to compare on, each (H, W, 3).
     """
     min_score = reference.best_f1 or reference.lowest_score
-    pairs, n_unmatched = [np.zeros((0, 5))], 0
+    pairs, n_unmatched, n_regrouped = [np.zeros((0, 7))], 0, 0
     for image in images:
         (a,), (b,) = reference.detect([image], False), exported.detect([image], False)
+        of_image = [np.zeros((0, 7))]
         for channel in range(len(a.scores)):
             found = [Points.of_channel(each, channel) for each in (a, b)]
             matched, unmatched = match_points(*found)
-            pairs.append(matched)
+            of_image.append(matched)
             n_unmatched += int((unmatched >= min_score + SCORE_MARGIN).sum())
-    gaps, score_gaps, spread_gaps, probability_gaps, scores = np.concatenate(pairs).T
+        pairs += of_image
+        n_regrouped += count_regrouped(np.concatenate(of_image), min_score)
+    gaps, score_gaps, spread_gaps, probability_gaps, scores = np.concatenate(pairs)[:, :5].T
     counts = scores >= min_score
     return Parity(
         n_images=len(images),
@@ -88,18 +93,23 @@ def compare(reference: Engine, exported: Engine, images: Sequence[NDArray[np.uin
         max_score_difference=float(score_gaps.max(initial=0)),
         max_spread_difference_px=float(spread_gaps[counts].max(initial=0)),
         max_probability_difference=float(probability_gaps.max(initial=0)),
+        n_regrouped=n_regrouped,
         reference_ms=_time(reference, images[0]),
         exported_ms=_time(exported, images[0]),
     )
 
 
 class Points(NamedTuple):
-    """(n, 2) points of one channel of one image, their (n,) scores, spreads and probabilities; 0 where unknown."""
+    """(n, 2) points of one channel of one image, their (n,) scores, spreads and probabilities; 0 where unknown.
+
+    And their objects (n,), -1 for none.
+    """
 
     points: NDArray[np.float32]
     scores: NDArray[np.float32]
     spreads: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    objects: NDArray[np.int64]
 
     @classmethod
     def of_channel(cls, found: Found, channel: int) -> "Points":
@@ -109,16 +119,17 @@ class Points(NamedTuple):
         if found.covariances is not None and found.probabilities is not None:
             spreads = spread_of(found.covariances[channel])
             probabilities = found.probabilities[channel, :, -1]
+        objects = np.full(len(scores), -1) if found.objects is None else found.objects[channel]
         is_real = scores > 0
-        return cls(*(values[is_real] for values in (found.points[channel], scores, spreads, probabilities)))
+        return cls(*(values[is_real] for values in (found.points[channel], scores, spreads, probabilities, objects)))
 
 
 def match_points(one: Points, other: Points) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Pair points less than a pixel apart one to one, the nearest pair first.
 
     Returns:
-        (n, 5) distance, differences of scores, spreads and probabilities, and score in `one` of each pair; and the
-        scores of all points without a partner.
+        (n, 7) distance, differences of scores, spreads and probabilities, score in `one`, and the objects in `one` and
+        `other` of each pair; and the scores of all points without a partner.
     """
     gaps = np.linalg.norm(one.points[:, None].astype(float) - other.points[None], axis=2)  # (n, m)
     rows, columns = np.nonzero(gaps < MATCH_RADIUS_PX)
@@ -128,9 +139,19 @@ def match_points(one: Points, other: Points) -> tuple[NDArray[np.float64], NDArr
         if all(row != taken and column != other_taken for taken, other_taken in pairs):
             pairs.append((row, column))
     rows, columns = np.array(pairs, int).reshape(-1, 2).T
-    others = [np.abs(a[rows] - b[columns]) for a, b in zip(one[1:], other[1:], strict=True)]
-    matched = np.stack([gaps[rows, columns], *others, one.scores[rows]], axis=1)
+    others = [np.abs(a[rows] - b[columns]) for a, b in zip(one[1:4], other[1:4], strict=True)]
+    objects = one.objects[rows], other.objects[columns]
+    matched = np.stack([gaps[rows, columns], *others, one.scores[rows], *objects], axis=1)
     return matched, np.concatenate([np.delete(one.scores, rows), np.delete(other.scores, columns)])
+
+
+def count_regrouped(matched: NDArray[np.float64], min_score: float) -> int:
+    """Count the points of one image, as of `match_points`, that are with others in their object than before."""
+    scores, *objects = matched[:, 4:].T
+    is_together = [(each[:, None] == each) & (each >= 0) for each in objects]
+    counts = scores >= min_score
+    differs = (is_together[0] != is_together[1]) & counts[:, None] & counts
+    return int(differs.any(axis=1).sum())
 
 
 def _time(engine: Engine, image: NDArray[np.uint8]) -> float:
