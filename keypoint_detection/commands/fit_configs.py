@@ -16,6 +16,7 @@ from keypoint_detection.parsing.arguments import (
     find_configs,
     find_wrong_sections,
     prepare_words,
+    refuse_labels,
 )
 from keypoint_detection.parsing.errors import Parser
 from keypoint_detection.types import DataError
@@ -101,6 +102,7 @@ def _read_config(config: ConfigWord) -> str:
         raise DataError(f"--config: {config.source[:80]!r} cannot be read as a YAML file ({error}).") from error
     if not isinstance(content, dict):
         raise DataError(f"--config: {config.source[:80]!r} contains no settings; a config of `kpd fit` is expected.")
+    refuse_labels(config, content)
     if wrong := find_wrong_sections(config, yaml.compose(config.read_text()), ("data", "model")):
         source = "--config" if config.is_text else config.source
         raise DataError("\n".join(f"{source}, {one}" for one in wrong))

@@ -45,6 +45,9 @@ WITH_VISIBILITY = 3  # numbers per point
 SHARE_DECIMALS = 8
 LARGEST_SHARE = 2.0  # points can be outside their image, but not this far
 
+# What a config of `kpd fit` has, and a data.yaml has not.
+CONFIG_KEYS = {"model", "data", "trainer"}
+
 
 class _Config(NamedTuple):
     path: Path
@@ -150,6 +153,8 @@ def _read_config(source: Path, reading: Reading) -> _Config:
     if path is None or not path.is_file():
         raise DataError(f"{source}: has no data.yaml; expected a YOLO-pose data set of Ultralytics.")
     content = read_yaml(path, "the data.yaml of a YOLO-pose data set")
+    if isinstance(content, dict) and "kpt_shape" not in content and content.keys() & CONFIG_KEYS:
+        raise DataError(f"{path}: is a config of `kpd fit`; give the labels themselves, such as its data.train.")
     shape = content.get("kpt_shape") if isinstance(content, dict) else None
     if (
         not isinstance(shape, list)

@@ -29,6 +29,8 @@ WHOLE_TRAINER_NUMBERS = tuple(
 )
 
 
+# What a COCO file has, and a config has not.
+LABEL_KEYS = {"images", "annotations"}
 # The tag of an empty value in YAML.
 NULL_TAG = "tag:yaml.org,2002:null"
 
@@ -110,11 +112,26 @@ def refuse_broken_configs(words: Sequence[str]) -> None:
     """
     for config in find_configs(words).values():
         try:
-            config.read()
+            content = config.read()
         except (OSError, UnicodeDecodeError):
             continue  # the parser reports what is wrong with the file
         except ValueError as error:
             raise ValueError(f"{'the config' if config.is_text else config.source}, {error}.") from error
+        refuse_labels(config, content)
+
+
+def refuse_labels(config: ConfigWord, content: Any) -> None:
+    """Refuse a COCO file that is given as a config.
+
+    Raises:
+        ValueError: it has images and annotations.
+    """
+    if isinstance(content, Mapping) and content.keys() >= LABEL_KEYS:
+        source = "the config" if config.is_text else config.source
+        raise ValueError(
+            f"{source} holds labels, not settings. Give it to `kpd check` and `kpd init` without --config, and to "
+            "`kpd fit` as --data.train."
+        )
 
 
 def find_unknown_keys(words: Sequence[str], options: Collection[str]) -> list[str]:

@@ -40,8 +40,8 @@ ADVICE = (
         "For whole numbers in a sweep, use `distribution: int_uniform`.",
     ),
     (
-        r"[Uu]nrecognized arguments: [^-\s]",
-        "Options are written --name=value; the `command` of a sweep passes them as ${args}.",
+        r"[Uu]nrecognized arguments: --resume",
+        "A run is resumed from its last checkpoint: --ckpt_path=runs/…/checkpoints/last.ckpt.",
     ),
     (
         r'key "model\.channels"',
@@ -64,6 +64,16 @@ ADVICE = (
     (r"invalid strategy name", "With several GPUs or processes, ddp is the usual one; with one, leave it out."),
 )
 
+
+# The options that files with these suffixes are most often meant for, the first that a command has.
+OPTIONS_OF_FILES = {
+    ".json": ("data.train", "data.test", "data.val"),
+    ".yaml": ("config",),
+    ".yml": ("config",),
+    ".ckpt": ("ckpt_path",),
+}
+# The options of the commands that do not train.
+OWN_OPTIONS = {"predict": "data.predict", "test": "data.test", "validate": "data.val"}
 
 # YAML values that people write as names, and what to do about them.
 NOT_TEXT = r"-?[\d.]+|True|False|None"
@@ -119,6 +129,7 @@ def _shorten(message: str) -> str:
         package = re.search(r"Requirement '([^']+)' not met", match[2])
         reason = f"needs a package that is not installed: pip install '{package[1]}'" if package else match[2]
         message = f"{match[1]} {reason}" if package else f"{match[1]}: {reason}"
+    message = re.sub(r'^Parser key "config": File does not exist: ', "--config: there is no file ", message)
     message = message.replace("Expected a dot import path string:", "there is no class called")
     message = re.sub(
         r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>\.*", r"\1 is not a subclass of \2", message
@@ -148,6 +159,8 @@ def _hint(message: str, parser: ArgumentParser) -> str:
         return f"{folder} is a folder." + f" Did you mean {' or '.join(inside)}?" * bool(is_config and inside) + "\n"
     if match := re.match(rf"([\w.]+): {LACKING}(\w+)", said):
         return f"Give them after the class, e.g. --{match[1]}.{match[2]}=VALUE.\n"
+    if match := re.search(r"[Uu]nrecognized arguments: ([^-\s]\S*)", message):
+        return _offer_option(match[1], parser)
     if match := re.search(r"[Uu]nrecognized arguments: (--[\w.+-]+)", message):
         return _offer(match[1], list_option_strings(parser))
     if match := re.search(r"Option '([\w.]+)' is not accepted", message):
@@ -168,6 +181,19 @@ def _offer(name: str, known: Iterable[str], show_all: bool = False) -> str:
     if show_all and known and (not nearest or len(known) <= N_SHOWN):
         text += f"There are: {', '.join(known)}."
     return f"{text.strip()}\n" if text else ""
+
+
+def _offer_option(word: str, parser: ArgumentParser) -> str:
+    """Suggest the option that a word without one is the value of."""
+    suffix, command = Path(word).suffix.lower(), parser.prog.replace(" [options]", "").rpartition(" ")[2]
+    if command == "check" and suffix == ".json":
+        return f"Only one file stands alone; give both parts of a data set as --data.train=FILE --data.val={word}.\n"
+    names = OPTIONS_OF_FILES.get(suffix, ())
+    if command in OWN_OPTIONS and suffix not in (".yaml", ".yml", ".ckpt"):
+        names = (OWN_OPTIONS[command],)
+    found = next((f"--{name}" for name in names if f"--{name}" in list_option_strings(parser)), None)
+    hint = "Options are written --name=value; the `command` of a sweep passes them as ${args}."
+    return f"Did you mean {found}={word}?\n" if found else f"{hint}\n"
 
 
 def _offer_short(name: str, known: Iterable[str]) -> str:

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from keypoint_detection.types import DataError
+
 # After https://docs.ultralytics.com/datasets/pose/.
 CONFIG = """\
 path: /somewhere/else
@@ -171,3 +173,9 @@ def test_a_label_file_whose_suffix_is_in_capitals_is_said_to_be_left_out(data_se
     (note,) = read(source).notes
     assert note.startswith("Left out: 1 label file without an image, e.g.")
     assert note.endswith("1.TXT.")
+
+
+def test_a_config_of_a_training_is_not_taken_for_a_data_set(tmp_path, read):
+    (tmp_path / "base.yaml").write_text("data: {train: train.json}\n")
+    with pytest.raises(DataError, match=r"base.yaml: is a config of `kpd fit`; give the labels"):
+        read(tmp_path / "base.yaml")

@@ -15,7 +15,9 @@ def test_points_are_paired_one_to_one_the_nearest_first():
     other = as_points((10.5, 10.0, 0.85), (9.75, 10.0, 0.5), (50.0, 10.0, 0.4))
     matched, unmatched = match_points(one, other)
     assert len(matched) == 2
-    assert matched[:, :5] == pytest.approx(np.array([[0.1, 0.05, 0.1, 0.05, 0.8], [0.25, 0.4, 0.8, 0.4, 0.9]]), abs=1e-6)
+    assert matched[:, :5] == pytest.approx(
+        np.array([[0.1, 0.05, 0.1, 0.05, 0.8], [0.25, 0.4, 0.8, 0.4, 0.9]]), abs=1e-6
+    )
     assert unmatched.tolist() == pytest.approx([0.7, 0.4])
 
 

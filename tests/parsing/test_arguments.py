@@ -130,3 +130,10 @@ def test_a_mapping_that_is_merged_may_be_overridden(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("a: &a {lr: 1}\nb:\n  <<: *a\n  lr: 2\nc: *a\nd: *a\n")
     refuse_broken_configs(["--config", str(path)])
+
+
+def test_labels_are_no_config(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(ValueError, match=r"train.json holds labels, not settings. .* --data.train"):
+        refuse_broken_configs([f"--config={path}"])

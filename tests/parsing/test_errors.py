@@ -97,3 +97,24 @@ def test_a_mistyped_config_is_answered_with_the_nearest_file(tmp_path, capsys, m
         with pytest.raises(SystemExit):
             parser.parse_args([f"--config={name}"])
         assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "hint"),
+    [
+        ("kpd fit", "labels/train.json", "Did you mean --data.train=labels/train.json?"),
+        ("kpd fit", "base.yaml", "Did you mean --config=base.yaml?"),
+        ("kpd fit", "last.ckpt", "Did you mean --ckpt_path=last.ckpt?"),
+        ("kpd test", "test.json", "Did you mean --data.test=test.json?"),
+        ("kpd fit", "word", "Options are written --name=value"),
+        ("kpd check", "val.json", "--data.train=FILE --data.val=val.json"),
+        ("kpd fit", "--resume", "--ckpt_path=runs/…/checkpoints/last.ckpt"),
+    ],
+)
+def test_a_word_without_its_option_is_answered_with_the_option(capsys, command, word, hint):
+    parser = Parser(prog=command)
+    for option in ("--data.train", "--data.test", "--config", "--ckpt_path"):
+        parser.add_argument(option)
+    with pytest.raises(SystemExit):
+        parser.parse_args([word])
+    assert hint in capsys.readouterr().err
