@@ -54,10 +54,14 @@ def make_grouping_checkpoint(folder: Path) -> Path:
     detector.latest_validation = {"epoch": 1, "step": 1, "report": report, CALIBRATION_KEY: None} | measured
     head, votes = detector.network.head, detector.network.vote_head
     with torch.no_grad():
-        for module in (head, votes):
+        for module in (head, votes.hidden, votes.output):
             module.weight.zero_()
             module.bias.zero_()
-        head.weight[0, 0, 1, 1] = votes.weight[0, 1, 1, 1] = votes.weight[1, 2, 1, 1] = 1
+        head.weight[0, 0, 1, 1] = 1
+        # Features hold the mean of each 2 x 2 cells, in turn where it is positive and where it is negative.
+        for feature, (colour, sign) in enumerate(((1, 1), (1, -1), (2, 1), (2, -1))):
+            votes.hidden.weight[feature, colour, 1:, 1:] = sign / 4
+            votes.output.weight[colour - 1, feature, 1, 1] = sign
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=folder)
     trainer.strategy.connect(detector)
     trainer._data_connector.attach_datamodule(detector, datamodule=KeypointsDataModule(image_size=None))

@@ -65,8 +65,12 @@ def load_initial_weights(
         )
     old_channels, new_channels = (complete_channels(settings["channels"]) for settings in (stored, hyper_parameters))
     sources = _match_channels(old_channels, new_channels)
-    if vote_head is not None:  # without votes in the checkpoint, all start afresh
-        _copy_rows(vote_head, _part(checkpoint["state_dict"], "network.vote_head."), sources, len(old_channels), 2)
+    if vote_head is not None:
+        of_votes = _part(checkpoint["state_dict"], "network.vote_head.")
+        # Without votes in the checkpoint, all start afresh.
+        hidden, output = (vote_head.get_submodule(name) for name in ("hidden", "output"))
+        if _copy_rows(output, _part(of_votes, "output."), sources, len(old_channels), 2):
+            hidden.load_state_dict(find_fitting(_part(of_votes, "hidden."), hidden.state_dict()), strict=False)
     has_rows = _copy_rows(head, of_head, sources, len(old_channels))
     result = _describe_channels(sources if has_rows else {}, list(old_channels), list(new_channels), reference)
     # Which parts of the backbone are not from there has just been reported.
