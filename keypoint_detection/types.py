@@ -174,8 +174,8 @@ class Grouping(NamedTuple):
         objects: (B, C, D) int64, the object of each point; -1 for unused slots and points of no object.
         object_scores: (B, O) float32 in [0, 1], descending; 0 marks an unused slot.
         votes: (B, C, D, 2) float32, where each point sees the centre of its object; in the frame of the points.
-        margins: (B, C, D) float32, how much nearer in input pixels the vote is to the centre of its object than to
-            that of any other; limited to a few radii.
+        margins: (B, C, D) float32, how much nearer the vote is to the centre of its object than to that of any other,
+            in units of how far votes of such points may differ; limited to 8.
         belonging: (B, C, D) float32, the probability that a right point belongs to its object; 0 for points of none.
             None if no validation has measured what margins say.
     """

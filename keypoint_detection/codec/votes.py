@@ -21,14 +21,16 @@ _REACH_CELLS = 1.5
 # Chains of votes, each of which would absorb the next, are followed up to this length.
 _N_ROUNDS = 8
 # Radius of detectors that no validation has measured one for.
-DEFAULT_RADIUS_PX = 24.0
+DEFAULT_RADIUS_PX = 8.0
+# Votes err by a share of their length: those of large objects may differ by more.
+LENGTH_SHARE = 0.75
 # Objects whose centres are closer than this in the network's input cannot be told apart: votes err by some pixels.
 CLOSEST_CENTRES_PX = 8.0
 # The keys of the radius and of what margins say in the result of a validation.
 RADIUS_KEY, MARGINS_KEY = "vote_radius_px", "vote_margins"
 # No image has more objects; the lowest ones are left out.
 MAX_OBJECTS = 100
-# Margins are limited to this many radii: points further from any other object are all equally certain.
+# Margins are limited to this many reaches: points further from any other object are all equally certain.
 LARGEST_MARGIN = 8.0
 
 
@@ -102,15 +104,15 @@ def group_points(
 ) -> Detections:
     """Tell which detections belong to one object: those whose votes for its centre meet.
 
-    The votes of the highest points are centres; each absorbs those within the radius. Every point then goes to the
-    nearest centre, and an object keeps of each channel the highest points only. Only operations that can be traced and
-    exported are used.
+    The votes of the highest points are centres; each absorbs those within reach: the radius and three quarters of the
+    mean length of the two votes. Every point then goes to the nearest centre, in reaches, and an object keeps of each
+    channel the highest points only. Only operations that can be traced and exported are used.
 
     Args:
         detections: in input pixels, by descending score in each channel.
         votes: (B, C, 2, h, w), as from a network, in input pixels.
         stride: input pixels per cell, along each axis.
-        radius_px: votes within this distance of a centre agree with it, in input pixels.
+        radius_px: the reach of votes without length, in input pixels.
         capacities: (C,) the maximum number of points of a channel in one object.
         of_margin: slope and intercept of the log-odds of belonging to the object, given the margin; None if unknown.
 
@@ -119,34 +121,37 @@ def group_points(
         points that an object can have.
     """
     points, scores = detections.points, detections.scores
-    seen = points + _read(votes, points / stride - 0.5)
-    to_centres = measure_to_centres(seen.flatten(1, 2), scores.flatten(1), radius_px)
-    grouping = _assign(scores, seen, to_centres, radius_px, capacities)
+    ways = _read(votes, points / stride - 0.5)
+    seen, lengths = points + ways, torch.linalg.vector_norm(ways, dim=-1)
+    to_centres = measure_to_centres(seen.flatten(1, 2), lengths.flatten(1), scores.flatten(1), radius_px)
+    grouping = _assign(scores, seen, to_centres, capacities)
     if of_margin is not None:
         belonging = torch.sigmoid(of_margin[0] * grouping.margins + of_margin[1]) * (grouping.objects >= 0)
         grouping = grouping._replace(belonging=belonging)
     return detections._replace(grouping=grouping)
 
 
-def measure_to_centres(flat: Tensor, values: Tensor, radius_px: float) -> Tensor:
+def measure_to_centres(flat: Tensor, lengths: Tensor, values: Tensor, radius_px: float) -> Tensor:
     """Choose the votes that are centres, and measure the distance of every vote to them.
 
     Args:
         flat: (B, N, 2) where the points of an image see the centre of their object.
+        lengths: (B, N) how far that is from the point.
         values: (B, N) their scores; 0 marks an unused slot.
-        radius_px: each centre absorbs lower votes within this distance.
+        radius_px: each centre absorbs lower votes within reach; see `group_points`.
 
     Returns:
-        (B, N, N) from each vote to each other one that is a centre; inf to those that are not.
+        (B, N, N) from each vote to each other one that is a centre, in reaches; inf to those that are not.
     """
     N = flat.shape[1]
-    distances = torch.linalg.vector_norm(flat[:, :, None] - flat[:, None], dim=3)  # (B, N, N)
+    reaches = radius_px + LENGTH_SHARE * (lengths[:, :, None] + lengths[:, None]) / 2
+    distances = torch.linalg.vector_norm(flat[:, :, None] - flat[:, None], dim=3) / reaches  # (B, N, N)
     numbers = torch.arange(N, device=values.device)
     is_higher = (values[:, None] > values[:, :, None]) | (
         (values[:, None] == values[:, :, None]) & (numbers < numbers[:, None])
     )  # (B, N, N): whether the column is above the row
     is_point = values > 0
-    absorbs = is_higher & (distances < radius_px) & is_point[:, None]
+    absorbs = is_higher & (distances < 1) & is_point[:, None]
     is_centre = is_point
     for _ in range(_N_ROUNDS):
         is_centre = is_point & ~(absorbs & is_centre[:, None]).any(2)
@@ -172,13 +177,13 @@ def _read(votes: Tensor, places: Tensor) -> Tensor:
     return result
 
 
-def _assign(scores: Tensor, seen: Tensor, to_centres: Tensor, radius_px: float, capacities: Tensor) -> Grouping:
-    """Give each point to the nearest centre, given the distances (B, N, N) of votes to centres; inf: not a centre."""
+def _assign(scores: Tensor, seen: Tensor, to_centres: Tensor, capacities: Tensor) -> Grouping:
+    """Give each point to the nearest centre, given the distances of `measure_to_centres`."""
     B, C, D = scores.shape
     N = C * D
     is_point = scores.flatten(1) > 0
     distance, owner = to_centres.min(2)  # (B, N)
-    is_member = is_point & (distance < radius_px)
+    is_member = is_point & (distance < 1)
     # An object keeps of each channel only the highest points, which come first.
     owners = owner.masked_fill(~is_member, -1).view(B, C, D)
     is_same = (owners[..., None] == owners[:, :, None]).tril(-1)  # (B, C, D, D): a higher point of the same object
@@ -192,7 +197,7 @@ def _assign(scores: Tensor, seen: Tensor, to_centres: Tensor, radius_px: float, 
     objects = torch.where(is_mine.any(2), is_mine.int().argmax(2), -1)
     # To the nearest centre of another object that has points.
     others = to_centres.masked_fill(~(totals > 0)[:, None] | (owner[..., None] == centre), torch.inf)
-    margins = (others.min(2).values - distance).clamp(max=LARGEST_MARGIN * radius_px)
+    margins = (others.min(2).values - distance).clamp(max=LARGEST_MARGIN)
     return Grouping(
         objects=objects.view(B, C, D),
         object_scores=object_scores,
@@ -209,8 +214,8 @@ class VoteCodec:
         stride: input pixels per cell of the maps.
         sigma_px: standard deviation of the Gaussians in input pixels.
         capacities: the maximum number of points of each channel in one object: that of its keypoint types.
-        radius_px: votes within this distance of a centre agree with it, in input pixels.
-        of_margin: slope and intercept of the log-odds of belonging, given the margin in input pixels; None if unknown.
+        radius_px: the reach of votes without length, in input pixels.
+        of_margin: slope and intercept of the log-odds of belonging, given the margin; None if unknown.
     """
 
     stride: int

@@ -124,8 +124,7 @@ class KeypointMetrics(Metric):
         ]
         self.detection_values.append(torch.cat(kept, dim=1).detach().float())
         if self.group:
-            assert detections.grouping is not None
-            self.object_rows.append(rows_of_objects(detections.grouping, is_detection))
+            self.object_rows.append(rows_of_objects(detections, is_detection))
         self.loss_rows.append(self._empty_states()["loss_rows"] if losses is None else losses.detach().float())
 
     def _add_unreadable(self, batch: Batch, losses: Tensor | None) -> None:
@@ -212,8 +211,8 @@ class KeypointMetrics(Metric):
             "loss_rows": (len(self.channels), torch.float32),  # one loss per channel; no rows without losses
         }
         if self.group:
-            # Of each detection, its object, that object's score, the vote and its margin, both in input pixels.
-            widths |= {OBJECT_STATE: (5, torch.float32)}
+            # Of each detection, its object, that object's score, the vote and its length in input pixels, the margin.
+            widths |= {OBJECT_STATE: (6, torch.float32)}
         return {name: torch.zeros(0, n, dtype=dtype, device=self.device) for name, (n, dtype) in widths.items()}
 
     def _check_shapes(self, detections: Detections, batch: Batch, losses: Tensor | None) -> None:
@@ -283,7 +282,7 @@ class KeypointMetrics(Metric):
         found_objects = None
         if states.object_rows is not None:
             rows = states.object_rows[detection]
-            found_objects = FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:4], rows[:, 4])
+            found_objects = FoundObjects(rows[:, 0].long(), rows[:, 1], rows[:, 2:4], rows[:, 4], rows[:, 5])
         return measure(
             image_ids=images[kept, 0],
             image_sizes=images[kept, 1:3],

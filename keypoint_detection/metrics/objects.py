@@ -10,7 +10,7 @@ from torch import Tensor
 
 from keypoint_detection.codec.votes import measure_to_centres
 from keypoint_detection.metrics.average_precision import average_precision, trace_curve
-from keypoint_detection.types import Grouping
+from keypoint_detection.types import Detections
 
 # The radii to choose from, in input pixels, and how much worse than the best one may be to count as equally good. Few
 # images tell as much as many.
@@ -29,13 +29,15 @@ class FoundObjects(NamedTuple):
         objects: (M,) int64, the object in its image; -1 for none.
         scores: (M,) the score of that object.
         votes_input: (M, 2) where each detection sees the centre of its object, in input pixels.
-        margins_input: (M,) how much nearer that is to the centre of its object than to any other, in input pixels.
+        lengths_input: (M,) how far that is from the point, in input pixels.
+        margins: (M,) how much nearer that is to the centre of its object than to any other; see `Grouping`.
     """
 
     objects: Tensor
     scores: Tensor
     votes_input: Tensor
-    margins_input: Tensor
+    lengths_input: Tensor
+    margins: Tensor
 
 
 class ObjectMatches(NamedTuple):
@@ -50,7 +52,7 @@ class ObjectMatches(NamedTuple):
         is_right: (2 T, Q) bool: whether it is right, at each distance threshold, first with at least half of the
             object's labelled points, then with all.
         radius_input: the radius that separates the objects best, in input pixels; None if no image has several.
-        margins_input: (S,) margins of the right detections that are in an object, in images of several true objects.
+        margins: (S,) margins of the right detections that are in an object, in images of several true objects.
         is_grouped: (S,) bool, whether these are in the right object.
     """
 
@@ -61,7 +63,7 @@ class ObjectMatches(NamedTuple):
     scores: Tensor
     is_right: Tensor
     radius_input: float | None
-    margins_input: Tensor
+    margins: Tensor
     is_grouped: Tensor
 
     def values(self, multiplicities: Tensor) -> dict[str, Tensor]:
@@ -85,7 +87,7 @@ class ObjectMatches(NamedTuple):
         if n < MIN_POINTS:
             return None
         targets = torch.where(self.is_grouped, (n_right + 1) / (n_right + 2), 1 / (n - n_right + 2)).double()
-        terms = torch.stack([self.margins_input.double(), torch.ones(n, dtype=torch.float64)], dim=1)
+        terms = torch.stack([self.margins.double(), torch.ones(n, dtype=torch.float64)], dim=1)
         weights = torch.zeros(2, dtype=torch.float64)
         for _ in range(N_NEWTON_STEPS):
             found = torch.sigmoid(terms @ weights)
@@ -177,13 +179,13 @@ def match_objects(
         grouped = torch.from_numpy(_match(shared[-1])[place[is_hit]] == true_place[truth[-1, is_hit]])
         n_grouped[image] = grouped.sum()
         if len(n_labelled) > 1:
-            margins.append(found.margins_input[rows[torch.from_numpy(is_hit)]])
+            margins.append(found.margins[rows[torch.from_numpy(is_hit)]])
             is_grouped.append(grouped)
     right_objects = torch.where(assigned[-1] >= 0, true_objects[assigned[-1].clamp(min=0)], -1)
     return ObjectMatches(
         *(n_found, n_grouped, n_truths, torch.cat(images), torch.cat(scores).double()),
         torch.from_numpy(np.concatenate(is_right, axis=1)),
-        choose_radius(detection_images, detection_scores, found.votes_input, right_objects, n_images),
+        choose_radius(detection_images, detection_scores, found, right_objects, n_images),
         *(torch.cat(margins), torch.cat(is_grouped)),
     )
 
@@ -221,7 +223,9 @@ def _judge(shared: NDArray[np.int64], n_labelled: NDArray[np.int64]) -> NDArray[
     return is_right
 
 
-def choose_radius(images: Tensor, scores: Tensor, votes: Tensor, true_objects: Tensor, n_images: int) -> float | None:
+def choose_radius(
+    images: Tensor, scores: Tensor, found: FoundObjects, true_objects: Tensor, n_images: int
+) -> float | None:
     """Choose the radius with which pairs of right detections are most often rightly together or apart.
 
     Pairs of one object and of two count alike, however many there are of each. Of radii that are equally good, the
@@ -230,7 +234,7 @@ def choose_radius(images: Tensor, scores: Tensor, votes: Tensor, true_objects: T
     Args:
         images: (M,) the image of each detection, ascending.
         scores: (M,) their scores.
-        votes: (M, 2) where they see the centre of their object, in input pixels.
+        found: their objects, of which only the votes matter.
         true_objects: (M,) their true object; -1 for wrong detections.
         n_images: number of images.
 
@@ -248,8 +252,9 @@ def choose_radius(images: Tensor, scores: Tensor, votes: Tensor, true_objects: T
         is_pair = (true[:, None] >= 0) & (true >= 0) & ~torch.eye(len(rows), dtype=torch.bool)
         is_one = true[:, None] == true
         for place, radius in enumerate(RADII_PX):
-            distance, owner = measure_to_centres(votes[rows][None], scores[rows][None], radius)[0].min(1)
-            is_member = distance < radius
+            votes = (found.votes_input[rows][None], found.lengths_input[rows][None], scores[rows][None])
+            distance, owner = measure_to_centres(*votes, radius)[0].min(1)
+            is_member = distance < 1
             is_together = (owner[:, None] == owner) & is_member[:, None] & is_member
             together[:, place] += torch.stack([(is_pair & is_one & is_together).sum(), (is_pair & is_one).sum()])
             apart[:, place] += torch.stack([(is_pair & ~is_one & ~is_together).sum(), (is_pair & ~is_one).sum()])
@@ -260,10 +265,14 @@ def choose_radius(images: Tensor, scores: Tensor, votes: Tensor, true_objects: T
     return RADII_PX[int(best[len(best) // 2])]
 
 
-def rows_of_objects(grouping: Grouping, is_detection: Tensor) -> Tensor:
-    """Return the object of each detection, its score, the vote and the margin, (M, 5), in the order of the mask."""
+def rows_of_objects(detections: Detections, is_detection: Tensor) -> Tensor:
+    """Return what `FoundObjects` holds of each detection, (M, 6), in the order of the mask."""
+    grouping = detections.grouping
+    assert grouping is not None
     objects = grouping.objects[is_detection]
     images = is_detection.nonzero()[:, 0]
     scores = grouping.object_scores[images, objects.clamp(min=0)] * (objects >= 0)
-    votes, margins = grouping.votes[is_detection], grouping.margins[is_detection]
-    return torch.cat([objects[:, None], scores[:, None], votes, margins[:, None]], dim=1).detach().float()
+    votes = grouping.votes[is_detection]
+    lengths = torch.linalg.vector_norm(votes - detections.points[is_detection], dim=1)
+    columns = (objects[:, None], scores[:, None], votes, lengths[:, None], grouping.margins[is_detection][:, None])
+    return torch.cat(columns, dim=1).detach().float()

@@ -58,13 +58,17 @@ def two_objects():
     return points, centres, scores
 
 
+# Half of the lengths of the highest votes of the two objects, and the radius.
+MEAN_REACH = 6 + 0.75 * (math.hypot(5, 10) + math.hypot(5, 8.5)) / 2
+
+
 def test_points_that_see_the_same_centre_are_an_object():
     grouping = group_truth(*two_objects())
     assert grouping.objects.tolist() == [[[0, 1, 0, 1], [0, 1, -1, -1]]]
     assert grouping.object_scores[0, :3].tolist() == pytest.approx([(0.9 + 0.7 + 0.9) / 5, (0.8 + 0.6 + 0.5) / 5, 0])
     assert grouping.votes[0, 0, 1].tolist() == pytest.approx([55, 20.5], abs=1e-4)
-    # The other object is 40 px away, the vote at its own centre; limited to eight radii.
-    assert grouping.margins[0, 0, 0] == pytest.approx(math.hypot(40, 0.5), abs=1e-3)
+    # The other object is 40 px away, seen from its highest point; the vote is at its own centre.
+    assert grouping.margins[0, 0, 0] == pytest.approx(math.hypot(40, 0.5) / MEAN_REACH, abs=1e-3)
     assert grouping.margins[0, 1, 2] == 0
 
 
@@ -73,15 +77,16 @@ def test_an_object_of_its_own_is_as_certain_as_can_be():
     scores[0, 0, 1] = scores[0, 0, 3] = scores[0, 1, 1] = 0
     grouping = group_truth(points, centres, scores)
     assert grouping.objects[0, 0].tolist() == [0, -1, 0, -1]
-    assert grouping.margins[0, 0, 0] == 8 * CODEC.radius_px
+    assert grouping.margins[0, 0, 0] == 8
 
 
 def test_the_probability_of_belonging_follows_the_margin():
     points, centres, scores = two_objects()
-    grouping = group_truth(points, centres, scores, replace(CODEC, of_margin=(0.1, -3.0)))
-    expected = torch.sigmoid(0.1 * grouping.margins - 3) * (grouping.objects >= 0)
+    grouping = group_truth(points, centres, scores, replace(CODEC, of_margin=(2.0, -3.0)))
+    expected = torch.sigmoid(2 * grouping.margins - 3) * (grouping.objects >= 0)
     torch.testing.assert_close(grouping.belonging, expected)
-    assert grouping.belonging[0, 0, 0] == pytest.approx(1 / (1 + math.exp(3 - 0.1 * math.hypot(40, 0.5))), abs=1e-4)
+    margin = math.hypot(40, 0.5) / MEAN_REACH
+    assert grouping.belonging[0, 0, 0] == pytest.approx(1 / (1 + math.exp(3 - 2 * margin)), abs=1e-4)
     assert group_truth(points, centres, scores).belonging is None
 
 
@@ -101,17 +106,26 @@ def test_an_object_keeps_the_highest_points_of_a_channel():
 
 def test_centres_may_be_outside_the_image():
     points, centres, scores = two_objects()
-    grouping = group_truth(points, centres - 500, scores)
+    outwards = torch.where(centres < 30, -30.0, 30.0) * torch.tensor([1, 0])
+    grouping = group_truth(points, centres + outwards, scores)
+    assert grouping.votes[0, 0, 0, 0] < 0
     assert grouping.objects.tolist() == [[[0, 1, 0, 1], [0, 1, -1, -1]]]
 
 
 def test_a_vote_between_two_centres_goes_to_the_nearer_one():
-    # Votes for 0, 5 and 7 on a line: 5 is within the radius of 0, but nearer to 7, which is a centre of its own.
-    points = torch.tensor([[[[20.0, 20.0], [20, 30], [20, 40]]]])
-    centres = torch.tensor([[[[0.0, 0], [5, 0], [7, 0]]]])
-    codec = VoteCodec(2, 2.0, (4,), 6.0)
-    grouping = group_truth(points, centres, torch.tensor([[[0.9, 0.5, 0.7]]]), codec)
+    # Votes for 20, 25 and 27 on a line: 25 is in reach of 20, but nearer to 27, which is a centre of its own.
+    points = torch.tensor([[[[20.0, 20.0], [25, 20], [27, 20]]]])
+    centres = points.clone()
+    grouping = group_truth(points, centres, torch.tensor([[[0.9, 0.5, 0.7]]]), VoteCodec(2, 2.0, (4,), 6.0))
     assert grouping.objects.tolist() == [[[1, 0, 0]]]
+
+
+def test_long_votes_may_differ_by_more():
+    # Votes for places 10 px apart, from points near them and far from them.
+    points = torch.tensor([[[[20.0, 20.0], [30, 20]]]])
+    scores, codec = torch.tensor([[[0.9, 0.8]]]), VoteCodec(2, 2.0, (4,), 6.0)
+    assert group_truth(points, points.clone(), scores, codec).objects.tolist() == [[[0, 1]]]
+    assert group_truth(points, points + torch.tensor([0.0, 20.0]), scores, codec).objects.tolist() == [[[0, 0]]]
 
 
 def test_images_of_a_batch_are_grouped_alone():

@@ -7,7 +7,7 @@ import torch
 from ground_truths import make_truths
 
 from keypoint_detection.metrics import KeypointMetrics
-from keypoint_detection.metrics.objects import ObjectMatches, choose_radius
+from keypoint_detection.metrics.objects import FoundObjects, ObjectMatches, choose_radius
 from keypoint_detection.types import Batch, Detections, Grouping
 
 THRESHOLDS = (2.0, 8.0)
@@ -116,11 +116,12 @@ def test_the_radius_is_wide_enough_for_one_object_and_too_narrow_for_two(spread,
     true = torch.arange(4).repeat(10)
     votes = true[:, None] * torch.tensor([apart, 0.0]) + spread * torch.randn(40, 2, generator=generator)
     images, scores = torch.arange(2).repeat_interleave(20), torch.rand(40, generator=generator) + 0.1
-    radius = choose_radius(images, scores, votes, true, 2)
+    found = FoundObjects(true, scores, votes, torch.zeros(40), scores)
+    radius = choose_radius(images, scores, found, true, 2)
     assert 4 * spread < radius < apart - 4 * spread
     # One object, and objects of one point each, tell nothing.
-    assert choose_radius(images, scores, votes, torch.zeros_like(true), 2) is None
-    assert choose_radius(images, scores, votes, true.masked_fill(torch.arange(40) % 20 > 3, -1), 2) is None
+    assert choose_radius(images, scores, found, torch.zeros_like(true), 2) is None
+    assert choose_radius(images, scores, found, true.masked_fill(torch.arange(40) % 20 > 3, -1), 2) is None
 
 
 def test_margins_say_how_likely_a_point_belongs_to_its_object():
@@ -131,7 +132,7 @@ def test_margins_say_how_likely_a_point_belongs_to_its_object():
     matches = ObjectMatches(*[nothing] * 6, None, margins, is_grouped)
     assert matches.fit_margins() == pytest.approx((0.4, -2), rel=0.15)
     # Nothing is learned from few points, and of margins that say nothing, the share remains.
-    assert matches._replace(margins_input=margins[:19], is_grouped=is_grouped[:19]).fit_margins() is None
+    assert matches._replace(margins=margins[:19], is_grouped=is_grouped[:19]).fit_margins() is None
     slope, intercept = matches._replace(is_grouped=margins < 5).fit_margins()
     assert slope == 0
     assert 1 / (1 + math.exp(-intercept)) == pytest.approx(float((margins < 5).float().mean()), abs=0.01)
@@ -142,7 +143,7 @@ def test_margins_say_how_likely_a_point_belongs_to_its_object():
 def test_only_images_of_several_objects_tell_about_margins():
     objects = report_of(detect(RIGHT_OBJECTS)).measurements.objects
     assert objects.is_grouped.tolist() == [True] * 6
-    assert objects.margins_input.tolist() == [1.0] * 6
+    assert objects.margins.tolist() == [1.0] * 6
 
 
 def test_objects_have_names_intervals_and_a_sentence():
