@@ -14,7 +14,7 @@ from keypoint_detection.types import Maps
 HEAD_BIAS = -4.0
 HEAD_KERNEL_SIZE = 3
 # Features that the votes have for themselves.
-N_VOTE_FEATURES = 64
+N_VOTE_FEATURES = 32
 # Input pixels of a vote of 1, so that the votes across an object are neither tiny nor huge numbers.
 VOTE_SCALE_PX = 64.0
 # Maximum ratio of pixels in the padded image to those in the image.

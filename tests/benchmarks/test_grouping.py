@@ -1,4 +1,4 @@
-"""What grouping points into objects costs: in decoding, with one and with many objects, and in a training step.
+"""What grouping points into objects costs: in decoding, in a training step, and in an exported detector.
 
 pytest tests/benchmarks/test_grouping.py -s -n 0
 """
@@ -7,11 +7,17 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
+from keypoint_detection import __version__
+from keypoint_detection.channels import complete_channels
 from keypoint_detection.codec.heatmaps import HeatmapCodec
 from keypoint_detection.codec.points import decode_maps
 from keypoint_detection.codec.votes import VoteCodec
+from keypoint_detection.inference.export import write_onnx
+from keypoint_detection.inference.loading import InputSettings, LoadedDetector
+from keypoint_detection.inference.onnx_engine import OnnxEngine
 from keypoint_detection.models.backbones import TimmUnet
 from keypoint_detection.models.losses import heatmap_loss, vote_loss
 from keypoint_detection.models.network import HeatmapNetwork
@@ -77,3 +83,27 @@ def test_a_training_step_with_votes():
 
     plain, grouped = (median_seconds(make_step(group)) for group in (False, True))
     print(f"\ntraining step of 8 images of 96x128: {grouped / plain:.2f} of the time without votes")
+
+
+def test_an_exported_detector_with_votes(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+
+    def make_engine(group: bool) -> OnnxEngine:
+        torch.manual_seed(0)
+        network = HeatmapNetwork(TimmUnet(), N_CHANNELS, group).eval().requires_grad_(False)
+        inputs = InputSettings(image_size=(256, 256), resize="letterbox", coordinates="continuous")
+        channels, votes = complete_channels(list("abcd")), VOTE_CODEC if group else None
+        detector = LoadedDetector(network, CODEC, votes, channels, inputs, None, None, None)
+        path = tmp_path / f"{group}.onnx"
+        write_onnx(detector, path, precision="float32", heatmaps=False, version=__version__)
+        return OnnxEngine(str(path), 1)
+
+    engines = [make_engine(group) for group in (False, True)]
+    times: list[list[float]] = [[], []]
+    for _ in range(3 * N_REPEATS):  # in turn, so that what slows the machine down slows both
+        for engine, of_engine in zip(engines, times, strict=True):
+            start = time.process_time()
+            engine.detect([image], False)
+            of_engine.append(time.process_time() - start)
+    plain, grouped = (statistics.median(of_engine[2:]) for of_engine in times)
+    print(f"\nONNX, one image of 256x256: {grouped / plain:.2f} of the time without groups")
