@@ -50,7 +50,7 @@ def make_grouping_checkpoint(folder: Path) -> Path:
     """Write the checkpoint of a detector that finds blobs and groups them, two of them at most."""
     detector = KeypointDetector({"corner": ["a", "b"]}, Colours, group=True, max_keypoints=6, score_threshold=0.6)
     report = {"overall": {"score_threshold": 0.6}}
-    measured = {"vote_radius_px": 12.0, "vote_margins": [0.5, -3.0]}
+    measured = {"vote_radius_px": 12.0, "vote_margins": [8.0, -3.0]}
     detector.latest_validation = {"epoch": 1, "step": 1, "report": report, CALIBRATION_KEY: None} | measured
     head, votes = detector.network.head, detector.network.vote_head
     with torch.no_grad():

@@ -197,14 +197,15 @@ def _as_annotation(result: Mapping[str, Any]) -> dict[str, Any]:
         [value for value, v in zip(keypoints[i::3], keypoints[2::3], strict=True) if v != NOT_LABELLED] for i in (0, 1)
     )
     left, top = min(xs), min(ys)
-    width, height = max(xs) - left, max(ys) - top
+    # Coordinates have three decimals; differences of floats would have fifteen.
+    width, height = round(max(xs) - left, 3), round(max(ys) - top, 3)
     return {
         "image_id": result["image_id"],
         "category_id": result["category_id"],
         "keypoints": keypoints,
         "num_keypoints": len(xs),
         "bbox": [left, top, width, height],
-        "area": width * height,
+        "area": round(width * height, 3),
         "iscrowd": 0,
         "segmentation": [],
     }
