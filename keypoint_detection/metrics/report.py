@@ -21,6 +21,9 @@ from keypoint_detection.metrics.evaluation import ChannelValues, Measurements
 from keypoint_detection.metrics.objects import ObjectReport
 
 # The level of the intervals: the share that should contain the truth.
+# With fewer images, an interval rarely contains the error on others.
+MIN_IMAGES = 10
+FEW_IMAGES = f"Fewer than {MIN_IMAGES} images cannot tell how large the errors on others are."
 INTERVAL_LEVEL = 0.95
 # Accumulated weights that a bootstrap holds at a time: 4 MB in float32, about the size of a cache.
 RESAMPLE_ELEMENTS = 1 << 20
@@ -93,6 +96,11 @@ class EvaluationReport(NamedTuple):
     def reliability_curves(self) -> tuple[ReliabilityCurve, ...]:
         """Claimed and true probabilities, one curve per distance threshold; empty before `with_calibration`."""
         return () if self.confidence is None else self.confidence.curves
+
+    @property
+    def caveat(self) -> str | None:
+        """What to say of a result on few images, whose intervals too often miss the errors on others."""
+        return None if self.n_images >= MIN_IMAGES else FEW_IMAGES
 
     @property
     def channels_without_truth(self) -> tuple[str, ...]:

@@ -29,6 +29,8 @@ def make_table(report: EvaluationReport, title: str, resampled: str = "images") 
         table.caption += f"; below each number its 95 % interval (bootstrap over {resampled})"
     if report.objects is not None:
         table.caption += f"\n{describe_objects(report)}"
+    if report.caveat is not None:
+        table.caption += f"\n{report.caveat}"
     table.add_column("channel")
     columns = list_columns(report)
     for column in columns:

@@ -102,6 +102,7 @@ class HtmlReport(MeasuringCallback):
             summary=_summarise(report),
             results=_tabulate(report, list_columns(report)),
             has_intervals=bool(report.bounds),
+            caveat=report.caveat,
             channels_without_truth=report.channels_without_truth,
             shares=[*_describe_shares(report), *((name, _number(value)) for name, value in _other_numbers(report))],
             further_results=_tabulate(report, list_further_columns(report)),

@@ -30,9 +30,6 @@ from keypoint_detection.training.run_folder import find_run_folder, find_saved_r
 
 logger = logging.getLogger(__name__)
 
-# With fewer images, their interval rarely contains the error on others.
-MIN_IMAGES = 10
-
 
 class ResultTable(Callback):
     """End a run with a table of AP and pixel errors per channel, `metrics.json`, and a list of its files.
@@ -85,8 +82,6 @@ class ResultTable(Callback):
             report = report.with_intervals(self.n_resamples, self.seed)
             replace_report(pl_module, report)
         path = self._publish(trainer, pl_module, report, f"{title}, {count_in_words(report.n_images, 'image')}", part)
-        if report.n_images < MIN_IMAGES:
-            self._shown.append(f"Fewer than {MIN_IMAGES} images cannot tell how large the errors on others are.")
         self.add_line(trainer, f"Metrics: {path}")
 
     def add_line(self, trainer: Trainer, line: str) -> None:

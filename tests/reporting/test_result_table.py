@@ -102,3 +102,10 @@ def test_measuring_writes_intervals(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Test, 4 images" in out
     assert "Channel 'b' has no labelled points here" in out
+
+
+@pytest.mark.parametrize("n_images", [9, 10])
+def test_a_result_on_few_images_says_so(n_images):
+    report = report_of(3.0)._replace(n_images=n_images)
+    text = " ".join(text_of(make_table(report, "Validation")).split())
+    assert ("Fewer than 10 images cannot tell how large the errors on others are." in text) is (n_images < 10)
