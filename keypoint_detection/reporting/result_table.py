@@ -5,6 +5,7 @@ import logging
 import shlex
 from pathlib import Path
 
+import torch
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -12,7 +13,9 @@ from rich.table import Table
 
 from keypoint_detection.checkpoints.trust import trust_words
 from keypoint_detection.counting import count_in_words
+from keypoint_detection.data.datamodule import KeypointsDataModule
 from keypoint_detection.destinations import shorten_path
+from keypoint_detection.metrics.keypoint_metrics import KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
 from keypoint_detection.metrics.result_columns import list_columns, list_rows, name_row
 from keypoint_detection.metrics.table import make_table, print_parts
@@ -37,8 +40,7 @@ class ResultTable(Callback):
     After training, the table shows the epoch of `best.ckpt`, whichever metric selected it.
 
     Args:
-        n_resamples: bootstrap resamples of the images for the 95 % intervals of `kpd validate` and `kpd test`; 0 for
-            none.
+        n_resamples: bootstrap resamples of the images, or of their groups, for the 95 % intervals; 0 for none.
         seed: seed of the resampling.
     """
 
@@ -47,6 +49,7 @@ class ResultTable(Callback):
         self.seed = seed
         self._shown: list[Table | str] = []
         self._n_replaced = 0
+        self._resampled = "images"
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the result of `kpd validate`."""
@@ -61,7 +64,12 @@ class ResultTable(Callback):
         validation = read_best_validation(trainer)
         if validation is not None:
             title = f"Validation, epoch {validation.epoch} of {max(trainer.current_epoch, validation.epoch)}"
-            self._publish(trainer, pl_module, validation.report, title, "val")
+            validated = validation.report
+            metrics = getattr(pl_module, "val_metrics", None)
+            if self.n_resamples and validation.rows and isinstance(metrics, KeypointMetrics):
+                # Only what is measured again can be resampled.
+                validated = self._add_intervals(trainer, metrics.pool([validation.rows]), "val")
+            self._publish(trainer, pl_module, validated, title, "val")
             self._shown.append(describe_choice(trainer, validation.step))
         elif (report := find_report(pl_module)) is not None:
             self._publish(trainer, pl_module, report, "Validation, the latest", "val")
@@ -79,10 +87,26 @@ class ResultTable(Callback):
         if not trainer.is_global_zero or report is None:
             return
         if self.n_resamples:
-            report = report.with_intervals(self.n_resamples, self.seed)
+            report = self._add_intervals(trainer, report, part)
             replace_report(pl_module, report)
         path = self._publish(trainer, pl_module, report, f"{title}, {count_in_words(report.n_images, 'image')}", part)
         self.add_line(trainer, f"Metrics: {path}")
+
+    def _add_intervals(self, trainer: Trainer, report: EvaluationReport, part: str) -> EvaluationReport:
+        """Resample the images of a part, or their groups if `data.group_by` is set."""
+        data = getattr(trainer, "datamodule", None)
+        rows = data.held_out_groups(part) if isinstance(data, KeypointsDataModule) else ()
+        group_of = {int(image_id): int(group) for image_id, group in rows}
+        assert report.measurements is not None
+        if not group_of:
+            return report.with_intervals(self.n_resamples, self.seed)
+        groups = torch.tensor([group_of[image_id] for image_id in report.measurements.image_ids.tolist()])
+        n_groups = len(torch.unique(groups))
+        if n_groups == 1:
+            self._shown.append("All images are of one group, so it is unknown how much the numbers would vary.")
+            return report
+        self._resampled = f"{n_groups} groups of images"
+        return report.with_intervals(self.n_resamples, self.seed, groups)
 
     def add_line(self, trainer: Trainer, line: str) -> None:
         """Show a line below the table."""
@@ -103,7 +127,7 @@ class ResultTable(Callback):
         self, trainer: Trainer, pl_module: LightningModule, report: EvaluationReport, title: str, part: str
     ) -> Path:
         """Show the table, write the file, and send the table to Weights & Biases."""
-        self._shown.append(make_table(report, title))
+        self._shown.append(make_table(report, title, self._resampled))
         if is_averaged := is_flip_averaged(pl_module):
             self._shown.append("Heatmaps averaged with those of the mirrored images (model.flip_test).")
         if report.n_unreadable:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import write_discs
 from ground_truths import make_truths
 from rich.console import Console
 
@@ -88,10 +89,26 @@ def test_the_result_is_that_of_the_best_checkpoint_whatever_chose_it(
     assert len(values) == 4
     assert len(set(values)) > 1
     (folder,) = Path("runs").iterdir()
-    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+    content = json.loads((folder / "metrics.json").read_text())
+    metrics = content["metrics"]
     assert metrics[best] == pytest.approx(values[epoch])
+    assert content["intervals"]["loss"][0] < metrics["loss"] < content["intervals"]["loss"][1]
     assert metrics["loss"] == pytest.approx(float(rows[epoch]["val/loss"]))
     assert f"Validation, epoch {epoch + 1} of 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("group_by", "said"),
+    [(r"([0-9])\.png", "bootstrap over 10 groups of images"), (r"(\.png)", "All images are of one group")],
+)
+def test_a_training_resamples_groups_of_images(group_by, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    discs = write_discs(tmp_path / "discs", 12)
+    words = ["--config", TINY, f"--data.train={discs}", f"--data.val={discs}", f"--data.group_by={group_by}"]
+    run(["fit", *words, "--trainer.logger=false", "--trainer.max_epochs=1"])
+    assert said in " ".join(capsys.readouterr().out.split())
+    (path,) = Path("runs").glob("*/metrics.json")
+    assert bool(json.loads(path.read_text())["intervals"]) == ("bootstrap" in said)
 
 
 def test_measuring_writes_intervals(tmp_path, capsys):
