@@ -97,7 +97,13 @@ def test_the_number_is_that_of_the_checkpoint_unless_it_is_given(discs, tmp_path
     assert torch.load(path, weights_only=True)["hyper_parameters"]["max_keypoints"] == 1
     assert "max_keypoints: 1\n" in (path.parents[1] / "config.yaml").read_text()
     assert load_detector(str(path), flip_test=False).codec.max_keypoints == 1
-    words = ["validate", f"--ckpt_path={path}", f"--data.val={discs}", "--trainer.accelerator=cpu"]
+    words = [
+        "validate",
+        f"--ckpt_path={path}",
+        f"--data.val={discs}",
+        "--trainer.accelerator=cpu",
+        "--data.num_workers=0",
+    ]
     assert run(words).model.codec.max_keypoints == 1
     assert run([*words, "--model.max_keypoints=4"]).model.codec.max_keypoints == 4
 
