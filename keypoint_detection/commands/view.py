@@ -1,5 +1,6 @@
 """The command `kpd view`: labels and the predictions of several checkpoints, image by image, in FiftyOne."""
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from keypoint_detection.data.label_files import read_table
 from keypoint_detection.extras import how_to_install
 from keypoint_detection.images import read_sizes
 from keypoint_detection.inference.predictor import Predictor
+from keypoint_detection.inference.results import Result
 from keypoint_detection.parsing.functions import call_with_words
 from keypoint_detection.printing import say
 from keypoint_detection.types import DataError
@@ -45,7 +47,8 @@ def view(
 ) -> None:
     """Show the labels of a data set and the predictions of detectors side by side in a browser, with FiftyOne.
 
-    The field `ground_truth` has the labels; every checkpoint has its own field. Ctrl-C quits.
+    The field `ground_truth` has the labels; every checkpoint has its own field. Labels and points that are grouped into
+    objects carry the number of their object as `index`, by which FiftyOne can colour them. Ctrl-C quits.
 
     Args:
         data: the COCO keypoint file.
@@ -88,20 +91,27 @@ def make_samples(fiftyone: Any, table: CocoKeypoints, predictors: Mapping[str, P
         table: the data set.
         predictors: the predictors, by the field for their predictions.
     """
+    n_types = len(table.keypoint_types)
     for index, stored in enumerate(table.image_paths):
         path = stored.decode()
         height, width = read_sizes(path).shown
         # FiftyOne expects fractions of the width and the height.
         scale = np.array([width, height])
         rows = slice(table.offsets[index], table.offsets[index + 1])
-        types, points = table.types[rows], table.truths.points[rows]
-        true = {str(one): points[types == number] / scale for number, one in enumerate(table.keypoint_types)}
+        types, truths = table.types[rows], table.truths
         sample = fiftyone.Sample(filepath=path)
-        sample[GROUND_TRUTH] = _as_keypoints(fiftyone, true, None)
+        true = [
+            _as_keypoints(fiftyone, str(one), truths.points[rows][is_type] / scale, truths.instances[rows][is_type])
+            for one, is_type in zip(table.keypoint_types, types == np.arange(n_types)[:, None], strict=True)
+        ]
+        sample[GROUND_TRUTH] = fiftyone.Keypoints(keypoints=list(itertools.chain(*true)))
         for field, predictor in predictors.items():
             result = predictor(path)
-            predicted = {channel: found / scale for channel, found in result.xy.items()}
-            sample[field] = _as_keypoints(fiftyone, predicted, result.scores)
+            predicted = [
+                _as_keypoints(fiftyone, name, points / scale, _objects_of(result, name), result.scores[name])
+                for name, points in result.xy.items()
+            ]
+            sample[field] = fiftyone.Keypoints(keypoints=list(itertools.chain(*predicted)))
         yield sample
 
 
@@ -123,21 +133,36 @@ def name_fields(paths: Sequence[str]) -> list[str]:
     return names
 
 
+def _objects_of(result: Result, channel: str) -> NDArray[np.int64]:
+    """Return the object of each point of a channel; -1 for none, as of all points of a detector without grouping."""
+    return np.full(len(result.xy[channel]), -1) if result.object_of is None else result.object_of[channel]
+
+
 def _as_keypoints(
-    fiftyone: Any, points: Mapping[str, NDArray[np.floating[Any]]], scores: Mapping[str, NDArray[np.float32]] | None
-) -> Any:
-    """Make one label of the points of each name, as fractions of the image size."""
-    return fiftyone.Keypoints(
-        keypoints=[
-            fiftyone.Keypoint(
-                label=name,
-                points=[tuple(point) for point in xy.tolist()],
-                **({} if scores is None else {"confidence": scores[name].tolist()}),
-            )
-            for name, xy in points.items()
-            if len(xy)
-        ]
-    )
+    fiftyone: Any,
+    name: str,
+    points: NDArray[np.floating[Any]],
+    objects: NDArray[np.int64],
+    scores: NDArray[np.float32] | None = None,
+) -> list[Any]:
+    """Make a label of the points of one name in each object, and of those in none (-1).
+
+    Args:
+        fiftyone: the imported module.
+        name: of the keypoint type or channel.
+        points: (N, 2) fractions of the image size.
+        objects: (N,) the object of each.
+        scores: (N,), if they were predicted.
+    """
+    labels = []
+    for number in np.unique(objects).tolist():
+        is_member = objects == number
+        further = {} if number < 0 else {"index": number}
+        if scores is not None:
+            further["confidence"] = scores[is_member].tolist()
+        places = [tuple(point) for point in points[is_member].tolist()]
+        labels.append(fiftyone.Keypoint(label=name, points=places, **further))
+    return labels
 
 
 def _import_fiftyone() -> ModuleType:

@@ -3,6 +3,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from grouping_detector import image_of_objects, make_grouping_checkpoint
+from PIL import Image
 from spot_detector import blob_image, save
 
 from keypoint_detection.cli import run
@@ -66,6 +68,32 @@ def test_labels_and_predictions_are_side_by_side_as_shares_of_the_image(fiftyone
             assert 0.6 < predicted.confidence[0] <= 1
     assert fiftyone.n_waits == 1
     assert f"spot_2: {checkpoint}" in capsys.readouterr().out
+
+
+def test_points_carry_the_number_of_their_object(fiftyone, tmp_path):
+    objects = [((35.0, 10.0), [(20.5, 15.5), (50.5, 15.5)]), ((40.0, 50.0), [(35.5, 40.5), (65.5, 42.5)])]
+    Image.fromarray(image_of_objects(objects)).save(tmp_path / "0.png")
+    annotations = [
+        {"id": number, "image_id": 0, "category_id": 1, "keypoints": [*left, 2, *right, 2]}
+        for number, (_, (left, right)) in enumerate(objects)
+    ]
+    content = {
+        "images": [{"id": 0, "file_name": "0.png", "height": 60, "width": 80}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "thing", "keypoints": ["a", "b"]}],
+    }
+    (tmp_path / "data.json").write_text(json.dumps(content))
+    run(["view", f"--data={tmp_path / 'data.json'}", f"--ckpt_path={make_grouping_checkpoint(tmp_path)}"])
+    (sample,) = fiftyone.samples
+    assert [(one.label, one.index) for one in sample["ground_truth"].keypoints] == [
+        ("a", 0),
+        ("a", 1),
+        ("b", 0),
+        ("b", 1),
+    ]
+    found = {one.index: sorted(round(80 * x, 1) for x, _ in one.points) for one in sample["grouping"].keypoints}
+    assert sorted(found.values()) == [[20.5, 50.5], [35.5, 65.5]]
+    assert set(found) == {0, 1}
 
 
 def test_one_checkpoint_needs_no_list(fiftyone, labelled, checkpoint):
