@@ -11,6 +11,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.markup import escape
 from rich.table import Table
 
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.destinations import refuse_unwritable
 from keypoint_detection.metrics.catalogue import OVERALL_METRICS
 from keypoint_detection.metrics.comparison import Comparison, Setting, compare, has_repeated_images
@@ -110,7 +111,7 @@ def _pool_folds(runs: list[Run], n_resamples: int, seed: int) -> tuple[dict[str,
     else:
         logger.warning("All held-out images are in one group, so it is unknown how much the numbers would vary.")
     what = "images" if groups is None else f"{n_groups} groups of images"
-    title = f"{len(runs)} runs, {report.n_images} held-out images"
+    title = f"{count_in_words(len(runs), 'run')}, {count_in_words(report.n_images, 'held-out image')}"
     parts: list[Table | str] = [make_table(report, title, resampled=what)]
     parts += [
         f"Channel '{name}' has no labelled points; the means leave it out." for name in report.channels_without_truth

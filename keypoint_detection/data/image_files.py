@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.data.coco_keypoints import CocoKeypoints
 from keypoint_detection.data.problems import N_EXAMPLES, Problems
 from keypoint_detection.images import ImageError, ImageSizes, read_sizes
@@ -60,7 +61,7 @@ def leave_out_unreadable(table: CocoKeypoints, indices: NDArray[np.int64]) -> ND
     reasons = [str(one) for one in found if isinstance(one, ImageError)]
     examples = "; ".join(reasons[:N_EXAMPLES]) + ("; …" if len(reasons) > N_EXAMPLES else "")
     if reasons and len(reasons) == len(indices):
-        raise DataError(f"{table.path}: none of its {len(indices)} images can be read: {examples}")
+        raise DataError(f"{table.path}: of {count_in_words(len(indices), 'image')}, none can be read: {examples}")
     if reasons:
         logger.warning(
             "%s: %d of %d images cannot be read and are left out (data.on_bad_image): %s",

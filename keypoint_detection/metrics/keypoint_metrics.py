@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.geometry import apply_affine
 from keypoint_detection.metrics.evaluation import DetectionList, Measurements, TruthList, measure
 from keypoint_detection.metrics.matching import check_thresholds
@@ -258,7 +259,8 @@ class KeypointMetrics(Metric):
         kept = order[is_first]
         n_unreadable = int(is_unread[kept].sum())
         if n_unreadable == len(kept):
-            raise DataError(f"there is nothing to measure: none of {len(kept)} images could be read.")
+            n_images = count_in_words(len(kept), "image")
+            raise DataError(f"there is nothing to measure: of {n_images}, none could be read.")
         measurements = self._match(states, kept[~is_unread[kept]])
         measurements.n_unreadable = n_unreadable
         measurements.rows = {name: getattr(states, name) for name in self._empty_states()}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from keypoint_detection.checkpoints.files import CONFIG_FILE
+from keypoint_detection.counting import count_in_words
 from keypoint_detection.metrics.held_out import HELD_OUT_FILE, HeldOut, read_held_out
 from keypoint_detection.metrics.keypoint_metrics import OBJECT_STATE, KeypointMetrics
 from keypoint_detection.metrics.report import EvaluationReport
@@ -65,8 +66,8 @@ def find_runs(patterns: Sequence[str]) -> FoundRuns:
     unfinished = [folder for folder in ordered if not _has_predictions(folder)]
     if not runs:
         raise DataError(
-            f"none of {len(unfinished)} runs has a {HELD_OUT_FILE}, e.g. {unfinished[0]}. Training writes it at the "
-            "end, and `kpd validate --ckpt_path=…` writes it for a checkpoint."
+            f"of {count_in_words(len(unfinished), 'run')}, none has a {HELD_OUT_FILE}, e.g. {unfinished[0]}. Training "
+            "writes it at the end, and `kpd validate --ckpt_path=…` writes it for a checkpoint."
         )
     return FoundRuns(runs, unfinished)
 

@@ -234,5 +234,5 @@ def test_a_measurement_without_a_single_readable_image_says_so():
     metric = KeypointMetrics(["a", "b"], [2.0])
     none, empty = make_batch([], {})
     metric.update(none, empty._replace(failures=((7, "gone"),)))
-    with pytest.raises(DataError, match="none of 1 images could be read"):
+    with pytest.raises(DataError, match="of 1 image, none could be read"):
         metric.compute()

@@ -106,7 +106,7 @@ def test_runs_are_found_by_folder_parent_pattern_and_file_and_each_once(tmp_path
         find_runs(["runs", "nowhere"])
     with pytest.raises(DataError, match="'runs/notes': no run found"):
         find_runs(["runs/notes"])
-    with pytest.raises(DataError, match=r"none of 1 runs has a predictions\.npz"):
+    with pytest.raises(DataError, match=r"of 1 run, none has a predictions\.npz"):
         find_runs(["runs/unfinished"])
 
 
