@@ -5,7 +5,6 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -104,7 +103,7 @@ class HtmlReport(MeasuringCallback):
             has_intervals=bool(report.bounds),
             caveat=report.caveat,
             channels_without_truth=report.channels_without_truth,
-            shares=[*_describe_shares(report), *((name, _number(value)) for name, value in _other_numbers(report))],
+            shares=_describe_whole(report),
             further_results=_tabulate(report, list_further_columns(report)),
             thresholds=[f"{threshold:g}" for threshold in report.thresholds_px],
             definitions=DEFINITIONS,
@@ -177,22 +176,21 @@ def _tabulate(report: EvaluationReport, columns: list[Column]) -> _Table:
     return _Table(["channel", *(column.heading for column in columns)], rows)
 
 
-def _other_numbers(report: EvaluationReport) -> Iterator[tuple[str, float]]:
-    """Yield the numbers that concern all channels together, where they were measured."""
-    yield from report.oks_ap.items()
+def _describe_whole(report: EvaluationReport) -> list[tuple[str, str]]:
+    """Label and format the numbers that concern whole images and objects, where they were measured."""
+    scalars, thresholds = report.as_scalars(), [f"{threshold:g}" for threshold in report.thresholds_px]
+    labels = {f"strict_success/d={one}": f"images with every point within {one} px" for one in thresholds}
+    labels |= {name: name for name in report.oks_ap}
     if report.objects is not None:
-        yield from report.objects.as_scalars(report.thresholds_px).items()
+        labels["grouping_accuracy"] = "right points that are in the right object"
+        for kind, points in (("half", "at least half of the points"), ("all", "all points")):
+            labels |= {f"object_AP/{kind}/d={one}": f"AP of objects, {points} within {one} px" for one in thresholds}
+    return [(label, _number_with_interval(scalars[name], report.intervals.get(name))) for name, label in labels.items()]
 
 
-def _describe_shares(report: EvaluationReport) -> list[tuple[str, str]]:
-    """Label and format the shares of images whose points are all within each threshold."""
-    shares = []
-    bounds = [bound.strict_success for bound in report.bounds or ()]
-    for index, (threshold, value) in enumerate(zip(report.thresholds_px, report.strict_success, strict=True)):
-        ends = [bound[index] for bound in bounds]
-        interval = f" ({_number(ends[0])}–{_number(ends[1])})" if ends and not math.isnan(value) else ""
-        shares.append((f"images with every point within {threshold:g} px", _number(value) + interval))
-    return shares
+def _number_with_interval(value: float, ends: tuple[float, float] | None) -> str:
+    interval = "" if ends is None or math.isnan(value) else f" ({_number(ends[0])}–{_number(ends[1])})"
+    return _number(value) + interval
 
 
 def _number(value: float) -> str:

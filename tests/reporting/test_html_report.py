@@ -1,9 +1,13 @@
+import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from grouping_detector import image_of_objects, make_grouping_checkpoint
+from PIL import Image
 from random_measurement import measure_random_points
 
 from keypoint_detection.cli import run
@@ -110,3 +114,25 @@ def test_the_command_writes_it_with_the_worst_images_and_the_config(checkpoint, 
     for expected in (str(checkpoint), "spots.json", "SHA-256", "batch_size:", "64 × 48 px"):
         assert expected in page
     assert str(path.relative_to(tmp_path)) in capsys.readouterr().out
+
+
+def test_objects_are_described_in_words_with_intervals(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    objects = [((35.0, 10.0), [(20.5, 15.5), (50.5, 15.5)]), ((40.0, 50.0), [(35.5, 40.5), (65.5, 42.5)])]
+    Image.fromarray(image_of_objects(objects)).save("0.png")
+    annotations = [
+        {"id": number, "image_id": 0, "category_id": 1, "keypoints": [*left, 2, *right, 2]}
+        for number, (_, (left, right)) in enumerate(objects)
+    ]
+    images = [{"id": 0, "file_name": "0.png", "height": 60, "width": 80}]
+    categories = [{"id": 1, "name": "thing", "keypoints": ["a", "b"]}]
+    Path("test.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    run(["test", f"--ckpt_path={make_grouping_checkpoint(tmp_path)}", "--data.test=test.json", "--data.num_workers=0"])
+    (path,) = Path("runs").glob("*/report.html")
+    text = path.read_text(encoding="utf-8")
+    for label, number in (
+        ("right points that are in the right object", "1.000 (1.000–1.000)"),
+        ("AP of objects, at least half of the points within 2 px", "1.000 (1.000–1.000)"),
+        ("AP of objects, all points within 8 px", "1.000 (1.000–1.000)"),
+    ):
+        assert f'<th scope="row">{label}</th><td>{number}</td>' in text
