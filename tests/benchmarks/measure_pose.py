@@ -1,4 +1,4 @@
-"""How precise are the poses that the page on poses computes, with and without weighing corners by their covariance?
+"""How precise are the poses that the page on poses computes, with and without weighting corners by their covariance?
 
     python tests/benchmarks/measure_pose.py best.ckpt boxes/test.json
 
@@ -59,7 +59,7 @@ def main() -> None:
     print(f"{len(found)} of {n_boxes} boxes found with four corners, in {len(labels['images'])} images")
     resamples = found[np.random.default_rng(0).integers(len(found), size=(N_RESAMPLES, len(found)))]
     medians = np.median(resamples, axis=1)
-    for row, name in enumerate(("all corners alike", "weighed by covariance")):
+    for row, name in enumerate(("all corners alike", "weighted by covariance")):
         angle, distance = np.median(found[:, row], axis=0)
         (angle_low, angle_high), (low, high) = np.quantile(medians[:, row], [0.025, 0.975], axis=0).T
         print(
