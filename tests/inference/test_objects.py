@@ -53,6 +53,12 @@ def test_points_of_an_object_are_together(kind, checkpoint, exported):
     assert min(point.belonging for point in result) > 0.99
 
 
+def test_images_of_an_odd_number_of_cells_are_grouped_alike(checkpoint):
+    result = Predictor.from_checkpoint(checkpoint)(image_of_objects([*OBJECTS, ALONE], size=(61, 81)))
+    found = {tuple(sorted(map(tuple, one.xy["corner"].round(1).tolist()))) for one in result.objects}
+    assert found == {tuple(sorted(points)) for _, points in (*OBJECTS, ALONE)}
+
+
 def test_points_below_the_threshold_are_in_no_object(checkpoint):
     image = image_of_objects([*OBJECTS, ALONE])
     image[35:, :, 0] //= 2  # the lower object and the lone point become too dark
