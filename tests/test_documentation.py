@@ -253,7 +253,7 @@ def test_commands_run(page, desk):
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "python.md"], ids=lambda page: page.name)
 def test_python_runs(page, desk):
     shutil.copy(ROOT / "tests/assets/golden/detector.onnx", desk)
-    if page.name in ("objects.md", "pose.md"):
+    if page.name in ("animals.md", "objects.md", "pose.md"):
         make_grouping_checkpoint(desk).replace("best.ckpt")
     if page.name == "pose.md":
         draw_data_set(SyntheticBoxes("boxes", n_train=1, n_val=0, n_test=2))
